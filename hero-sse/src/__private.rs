@@ -1,7 +1,7 @@
 //! What generated code calls. Not public API: it changes without notice.
 
-pub use core::{file, line};
 pub use core::result::Result;
+pub use core::{file, line};
 
 pub use axum::extract::FromRequestParts;
 pub use http::request::Parts;

@@ -95,7 +95,9 @@ impl Descriptor {
     #[doc(hidden)]
     #[must_use]
     pub const fn permission(mut self, permission: &'static str) -> Self {
-        self.access = Access::Token { permission: Some(permission) };
+        self.access = Access::Token {
+            permission: Some(permission),
+        };
         self
     }
 
@@ -177,7 +179,8 @@ impl Declaration {
         descriptor: &Descriptor,
         mistakes: &mut Vec<String>,
     ) -> Self {
-        let mut declaration = Self::new(format!("{prefix}{}", descriptor.path), descriptor.location);
+        let mut declaration =
+            Self::new(format!("{prefix}{}", descriptor.path), descriptor.location);
         declaration.overrides = descriptor.overrides.clone();
         if let Some(name) = descriptor.event {
             declaration.name_events(name, mistakes);
@@ -185,7 +188,9 @@ impl Declaration {
         match descriptor.access {
             Access::Public => declaration.rule = None,
             Access::Token { permission: None } => {}
-            Access::Token { permission: Some(name) } => declaration.require(name, mistakes),
+            Access::Token {
+                permission: Some(name),
+            } => declaration.require(name, mistakes),
         }
         declaration
     }

@@ -112,7 +112,6 @@ pub trait IntoEventStream<M> {
     /// # Errors
     ///
     /// The response of a function that refused.
-    #[allow(clippy::result_large_err, reason = "it is axum's own type, moved once a connection")]
     fn into_event_stream(self) -> Result<EventStream, Response>;
 }
 
@@ -143,7 +142,8 @@ where
     M: 'static,
 {
     fn into_event_stream(self) -> Result<EventStream, Response> {
-        self.map(EventStream::new).map_err(IntoResponse::into_response)
+        self.map(EventStream::new)
+            .map_err(IntoResponse::into_response)
     }
 }
 
@@ -200,7 +200,10 @@ impl EventStream {
         T::Item: EventItem<M>,
         M: 'static,
     {
-        Self(Box::pin(Items { stream, marker: PhantomData }))
+        Self(Box::pin(Items {
+            stream,
+            marker: PhantomData,
+        }))
     }
 
     /// Appends the next event to `out`, if there is one.

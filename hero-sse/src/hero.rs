@@ -20,7 +20,7 @@ use tower::Service;
 
 use crate::auth::{Authenticator, Principal};
 use crate::connections::Connections;
-use crate::descriptor::{Declaration, Location};
+use crate::descriptor::{Declaration, Descriptor, Location};
 use crate::endpoint::{AppState, Endpoint, EventHandler, Opening};
 use crate::options::{SetupErrors, SseOptions};
 use crate::pipeline::{self, Kit, Route};
@@ -82,7 +82,10 @@ impl HeroSse {
 
     /// A place to mount endpoints at: `prefix` goes before their paths. Empty is the root.
     pub fn at(&self, prefix: impl Into<String>) -> Mount<'_> {
-        Mount { sse: self, prefix: prefix.into() }
+        Mount {
+            sse: self,
+            prefix: prefix.into(),
+        }
     }
 
     /// Maps endpoints at the root; see [`Mount::routes`].
@@ -124,7 +127,12 @@ impl HeroSse {
     /// Takes any axum [`Listener`] and any service that axum could serve. Requests carry
     /// [`ConnectInfo`](axum::extract::ConnectInfo) of the peer's address. HTTP/1.1, with upgrades.
     pub fn serve<L, A>(&self, listener: L, app: A) -> Serve<L, A> {
-        Serve { sse: self.clone(), listener, app, shutdown: None }
+        Serve {
+            sse: self.clone(),
+            listener,
+            app,
+            shutdown: None,
+        }
     }
 
     pub(crate) fn kit(&self) -> &Arc<Kit> {
@@ -134,7 +142,9 @@ impl HeroSse {
 
 impl fmt::Debug for HeroSse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HeroSse").field("connections", self.connections()).finish_non_exhaustive()
+        f.debug_struct("HeroSse")
+            .field("connections", self.connections())
+            .finish_non_exhaustive()
     }
 }
 
@@ -189,7 +199,9 @@ impl Builder {
         });
         let environment = self.environment.unwrap_or_else(|| {
             let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
-            std::env::vars_os().map(|(key, value)| (text(key), text(value))).collect()
+            std::env::vars_os()
+                .map(|(key, value)| (text(key), text(value)))
+                .collect()
         });
         options.read_environment(environment, &mut mistakes);
         if let Some(authenticator) = &self.authenticator {
@@ -202,25 +214,34 @@ impl Builder {
             connections: Connections::default(),
             no_transport: Once::new(),
         });
-        Ok(HeroSse(Arc::new(Shared { kit, mapped: Mutex::default() })))
+        Ok(HeroSse(Arc::new(Shared {
+            kit,
+            mapped: Mutex::default(),
+        })))
     }
 }
 
 impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("Builder")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
     }
 }
 
 /// The endpoints that [`endpoints!`](crate::endpoints) names.
 pub struct Endpoints<S> {
-    endpoints: Vec<(crate::Descriptor, fn(Parts, S) -> Opening)>,
+    endpoints: Vec<(Descriptor, Open<S>)>,
 }
+
+type Open<S> = fn(Parts, S) -> Opening;
 
 impl<S: AppState> Endpoints<S> {
     /// None yet.
     pub fn new() -> Self {
-        Self { endpoints: Vec::new() }
+        Self {
+            endpoints: Vec::new(),
+        }
     }
 
     /// These, and `E`.
@@ -239,7 +260,9 @@ impl<S: AppState> Default for Endpoints<S> {
 
 impl<S> fmt::Debug for Endpoints<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.endpoints.iter().map(|(descriptor, _)| descriptor)).finish()
+        f.debug_list()
+            .entries(self.endpoints.iter().map(|(descriptor, _)| descriptor))
+            .finish()
     }
 }
 
@@ -270,7 +293,8 @@ impl<'a> Mount<'a> {
         let mut mistakes = Vec::new();
         let mut router = Router::new();
         for (descriptor, open) in endpoints.endpoints {
-            let declaration = Declaration::from_descriptor(&self.prefix, &descriptor, &mut mistakes);
+            let declaration =
+                Declaration::from_descriptor(&self.prefix, &descriptor, &mut mistakes);
             let path = declaration.path.clone();
             if let Some(route) = self.sse.map(declaration, &mut mistakes) {
                 router = router.route(&path, handler(self.sse, route, open));
@@ -284,7 +308,10 @@ impl<'a> Mount<'a> {
     #[track_caller]
     pub fn endpoint(&self, path: impl Into<String>) -> EndpointBuilder<'a> {
         let caller = Caller::caller();
-        let location = Location { file: caller.file(), line: caller.line() };
+        let location = Location {
+            file: caller.file(),
+            line: caller.line(),
+        };
         let path = format!("{}{}", self.prefix, path.into());
         EndpointBuilder {
             sse: self.sse,
@@ -298,7 +325,11 @@ impl<'a> Mount<'a> {
 impl HeroSse {
     /// Enters a declaration into the map, where it makes sense.
     fn map(&self, declaration: Declaration, mistakes: &mut Vec<String>) -> Option<Arc<Route>> {
-        let Kit { options, authenticator, .. } = &**self.kit();
+        let Kit {
+            options,
+            authenticator,
+            ..
+        } = &**self.kit();
         let before = mistakes.len();
         let mut wrong = |what: &dyn fmt::Display| mistakes.push(declaration.mistake(what));
         if !options.enabled {
@@ -310,7 +341,8 @@ impl HeroSse {
                   the builder, or write `public`",
             );
         }
-        for fault in SseOptions::faults(&options.policy(&declaration.path, &declaration.overrides)) {
+        for fault in SseOptions::faults(&options.policy(&declaration.path, &declaration.overrides))
+        {
             wrong(&fault);
         }
         let mut mapped = self.0.mapped.lock().unwrap_or_else(PoisonError::into_inner);
@@ -328,18 +360,25 @@ impl Mapped {
         if !path.starts_with('/') {
             return Err("the path must begin with `/`".to_owned());
         }
-        if path.split('/').any(|segment| segment.starts_with([':', '*'])) {
+        if path
+            .split('/')
+            .any(|segment| segment.starts_with([':', '*']))
+        {
             return Err("captures are written `{name}` and `{*rest}`".to_owned());
         }
-        self.routes.insert(path, declaration.location).map_err(|error| match error {
-            matchit::InsertError::Conflict { with } => {
-                let first = self.routes.at(&with).ok().map(|found| found.value);
-                let place = first.map(|l| format!(" ({}:{})", l.file, l.line)).unwrap_or_default();
-                format!("the path is taken by {with}{place}")
-            }
-            _ => "the path's captures are malformed: write `{name}`, and `{*rest}` at the end"
-                .to_owned(),
-        })?;
+        self.routes
+            .insert(path, declaration.location)
+            .map_err(|error| match error {
+                matchit::InsertError::Conflict { with } => {
+                    let first = self.routes.at(&with).ok().map(|found| found.value);
+                    let place = first
+                        .map(|l| format!(" ({}:{})", l.file, l.line))
+                        .unwrap_or_default();
+                    format!("the path is taken by {with}{place}")
+                }
+                _ => "the path's captures are malformed: write `{name}`, and `{*rest}` at the end"
+                    .to_owned(),
+            })?;
         self.paths.push(path.clone());
         Ok(())
     }
@@ -402,7 +441,12 @@ impl EndpointBuilder<'_> {
         A: 'static,
         S: AppState,
     {
-        let Self { sse, mut declaration, permissions, mut mistakes } = self;
+        let Self {
+            sse,
+            mut declaration,
+            permissions,
+            mut mistakes,
+        } = self;
         if declaration.rule.is_none() && !permissions.is_empty() {
             mistakes.push(declaration.mistake(&"is public and asks for a permission; choose one"));
         } else {
@@ -422,7 +466,9 @@ impl EndpointBuilder<'_> {
 
 impl fmt::Debug for EndpointBuilder<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EndpointBuilder").field("path", &self.declaration.path).finish_non_exhaustive()
+        f.debug_struct("EndpointBuilder")
+            .field("path", &self.declaration.path)
+            .finish_non_exhaustive()
     }
 }
 
@@ -471,12 +517,24 @@ where
     type IntoFuture = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let Self { sse, listener, app, shutdown } = self;
-        let Kit { options, connections, .. } = &**sse.kit();
+        let Self {
+            sse,
+            listener,
+            app,
+            shutdown,
+        } = self;
+        let Kit {
+            options,
+            connections,
+            ..
+        } = &**sse.kit();
         {
             let mapped = sse.0.mapped.lock().unwrap_or_else(PoisonError::into_inner);
             let unmapped = |path: &&str| !mapped.paths.iter().any(|mapped| mapped == path);
-            options.endpoint_paths().filter(unmapped).for_each(telemetry::unmapped_options);
+            options
+                .endpoint_paths()
+                .filter(unmapped)
+                .for_each(telemetry::unmapped_options);
         }
         let transport = Transport {
             connections: connections.clone(),

@@ -85,9 +85,7 @@ pub use crate::endpoint::{
     AppState, Endpoint, EndpointMeta, EventHandler, EventItem, EventStream, IntoEventStream,
 };
 pub use crate::event::{Event, SseEvent};
-pub use crate::frame::{
-    EventId, EventName, FrameWriter, InvalidEvent, InvalidField, LastEventId,
-};
+pub use crate::frame::{EventId, EventName, FrameWriter, InvalidEvent, InvalidField, LastEventId};
 pub use crate::hero::{Builder, EndpointBuilder, Endpoints, HeroSse, Mount, Serve};
 pub use crate::options::{SetupErrors, SseOptions};
 pub use crate::permission::{InvalidPermission, Permission, PermissionRule};
@@ -104,5 +102,7 @@ pub mod prelude {
 
     #[cfg(feature = "macros")]
     pub use crate::sse_endpoint;
-    pub use crate::{Event, HeroSse, LastEventId, Principal, Refusal, SseContext, SseEvent, endpoints};
+    pub use crate::{
+        Event, HeroSse, LastEventId, Principal, Refusal, SseContext, SseEvent, endpoints,
+    };
 }

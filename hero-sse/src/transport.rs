@@ -139,7 +139,9 @@ async fn drive<I, S>(
 
 /// Asks the kernel to tell us early about readers that stop and peers that vanish.
 fn set_up<T: Any>(io: &T, peer_timeout: Option<Duration>) {
-    let Some(socket) = (io as &dyn Any).downcast_ref::<TcpStream>() else { return };
+    let Some(socket) = (io as &dyn Any).downcast_ref::<TcpStream>() else {
+        return;
+    };
     if let Err(error) = try_set_up(&SockRef::from(socket), peer_timeout) {
         telemetry::no_kernel_options(&error);
     }
@@ -156,7 +158,9 @@ fn try_set_up(socket: &SockRef<'_>, peer_timeout: Option<Duration>) -> io::Resul
     socket.set_send_buffer_size(SEND_BUFFER)?;
     if let Some(timeout) = peer_timeout {
         // Unacknowledged bytes are the kernel's user timeout; probes are for connections at rest.
-        let keepalive = TcpKeepalive::new().with_time(timeout).with_interval(timeout / 3);
+        let keepalive = TcpKeepalive::new()
+            .with_time(timeout)
+            .with_interval(timeout / 3);
         socket.set_tcp_keepalive(&keepalive)?;
     }
     Ok(())
