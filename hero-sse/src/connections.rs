@@ -78,10 +78,7 @@ impl Connections {
     /// How many streams have ended for this reason since the start. Streams turned away by a limit
     /// count under [`CloseReason::OverLimit`].
     pub fn closed(&self, reason: CloseReason) -> u64 {
-        self.0
-            .closed
-            .get(reason.index())
-            .map_or(0, |count| count.load(Ordering::Relaxed))
+        self.0.closed.get(reason.index()).map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
     /// The open streams at this moment, in no particular order.
@@ -94,10 +91,7 @@ impl Connections {
             tenant: connection.tenant.clone(),
             age: connection.since.elapsed(),
         };
-        open.streams
-            .iter()
-            .map(|(_, connection)| info(connection))
-            .collect()
+        open.streams.iter().map(|(_, connection)| info(connection)).collect()
     }
 
     /// Takes a place for a stream, or says why there is none.
@@ -109,10 +103,9 @@ impl Connections {
     ) -> Result<Slot, NoPlace> {
         let mut open = self.0.lock();
         let subject = principal.map(|principal| Arc::<str>::from(principal.subject()));
-        open.check(path, subject.as_ref(), limits)
-            .inspect_err(|no_place| {
-                self.0.count(no_place.reason());
-            })?;
+        open.check(path, subject.as_ref(), limits).inspect_err(|no_place| {
+            self.0.count(no_place.reason());
+        })?;
         let connection = Arc::new(Connection {
             id: self.0.next_id.fetch_add(1, Ordering::Relaxed),
             path: path.clone(),
@@ -129,12 +122,7 @@ impl Connections {
         let key = open.streams.insert(connection.clone());
         drop(open);
         telemetry::opened(path, connection.id, connection.subject.as_deref());
-        Ok(Slot {
-            registry: self.0.clone(),
-            connection,
-            key,
-            reason: CloseReason::ClientGone,
-        })
+        Ok(Slot { registry: self.0.clone(), connection, key, reason: CloseReason::ClientGone })
     }
 
     /// Admits nobody any more and asks every stream to say farewell; how many there are.
@@ -150,9 +138,7 @@ impl Connections {
 
 impl std::fmt::Debug for Connections {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connections")
-            .field("len", &self.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Connections").field("len", &self.len()).finish_non_exhaustive()
     }
 }
 
@@ -203,10 +189,7 @@ impl Open {
             Err(NoPlace::Draining)
         } else if self.streams.len() >= limits.total {
             Err(NoPlace::Total)
-        } else if limits
-            .on_path
-            .is_some_and(|limit| count(&self.by_path, path) >= limit)
-        {
+        } else if limits.on_path.is_some_and(|limit| count(&self.by_path, path) >= limit) {
             Err(NoPlace::Path)
         } else if subject.is_some_and(|s| count(&self.by_subject, s) >= limits.of_subject) {
             Err(NoPlace::Subject)
@@ -269,13 +252,7 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let Connection {
-            id,
-            path,
-            subject,
-            since,
-            ..
-        } = &*self.connection;
+        let Connection { id, path, subject, since, .. } = &*self.connection;
         {
             let mut open = self.registry.lock();
             open.streams.try_remove(self.key);
@@ -302,11 +279,7 @@ fn release(counts: &mut HashMap<Arc<str>, usize>, key: &Arc<str>) {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits {
-        total: 4,
-        on_path: Some(3),
-        of_subject: 2,
-    };
+    const LIMITS: Limits = Limits { total: 4, on_path: Some(3), of_subject: 2 };
 
     #[test]
     fn every_limit_is_kept_and_every_place_comes_back() {
@@ -321,13 +294,7 @@ mod tests {
         assert_eq!(admit(&a, None).err(), Some(NoPlace::Path));
         let fourth = admit(&b, None).ok();
         assert_eq!(admit(&b, None).err(), Some(NoPlace::Total));
-        assert_eq!(
-            (
-                connections.len(),
-                connections.closed(CloseReason::OverLimit)
-            ),
-            (4, 3)
-        );
+        assert_eq!((connections.len(), connections.closed(CloseReason::OverLimit)), (4, 3));
         drop((first, second, third, fourth));
         assert!(connections.is_empty());
         assert_eq!(connections.closed(CloseReason::ClientGone), 4);
@@ -345,9 +312,6 @@ mod tests {
         assert_eq!(slot.poll_asked(&cx), None);
         assert_eq!(connections.drain(), 1);
         assert_eq!(slot.poll_asked(&cx), Some(CloseReason::Draining));
-        assert_eq!(
-            connections.admit(&path, None, LIMITS).err(),
-            Some(NoPlace::Draining)
-        );
+        assert_eq!(connections.admit(&path, None, LIMITS).err(), Some(NoPlace::Draining));
     }
 }

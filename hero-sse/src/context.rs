@@ -76,12 +76,7 @@ impl SseContext {
         T::Item: EventItem<M>,
         M: 'static,
     {
-        let Self {
-            visit,
-            declaration,
-            sse,
-            mistakes,
-        } = self;
+        let Self { visit, declaration, sse, mistakes } = self;
         for mistake in &mistakes {
             telemetry::misdeclared(mistake);
         }
@@ -95,9 +90,7 @@ impl SseContext {
 
 impl std::fmt::Debug for SseContext {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SseContext")
-            .field("path", &self.declaration.path)
-            .finish_non_exhaustive()
+        f.debug_struct("SseContext").field("path", &self.declaration.path).finish_non_exhaustive()
     }
 }
 
@@ -114,23 +107,9 @@ impl<S: Send + Sync> FromRequestParts<S> for SseContext {
             Some(matched) => matched.as_str().to_owned(),
             None => parts.uri.path().to_owned(),
         };
-        let declaration = Declaration::new(
-            path,
-            Location {
-                file: "SseContext",
-                line: 0,
-            },
-        );
-        let policy = sse
-            .kit()
-            .options
-            .policy(&declaration.path, &declaration.overrides);
+        let declaration = Declaration::new(path, Location { file: "SseContext", line: 0 });
+        let policy = sse.kit().options.policy(&declaration.path, &declaration.overrides);
         let visit = Visit::begin(&Arc::clone(sse.kit()), parts, &policy).await?;
-        Ok(Self {
-            visit,
-            declaration,
-            sse,
-            mistakes: Vec::new(),
-        })
+        Ok(Self { visit, declaration, sse, mistakes: Vec::new() })
     }
 }

@@ -39,8 +39,7 @@ impl SocketWatch {
     pub(crate) fn arm(self: &Arc<Self>, timeout: Option<Duration>) -> Armed {
         self.streams.fetch_add(1, Ordering::AcqRel);
         let millis = timeout.map_or(0, |timeout| timeout.as_millis());
-        self.timeout
-            .fetch_max(u64::try_from(millis).unwrap_or(u64::MAX), Ordering::AcqRel);
+        self.timeout.fetch_max(u64::try_from(millis).unwrap_or(u64::MAX), Ordering::AcqRel);
         Armed(self.clone())
     }
 
@@ -107,12 +106,7 @@ struct Blocked {
 
 impl<T: AsyncRead + AsyncWrite + Unpin + 'static> DeadlineIo<T> {
     pub(crate) fn new(io: T, watch: Arc<SocketWatch>) -> Self {
-        Self {
-            io,
-            watch,
-            blocked: None,
-            timer: None,
-        }
+        Self { io, watch, blocked: None, timer: None }
     }
 
     /// Judges the outcome of a write.
@@ -141,20 +135,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> DeadlineIo<T> {
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let blocked = self.blocked.get_or_insert_with(|| {
             let now = Instant::now();
-            Blocked {
-                progress: now,
-                window: now,
-                window_bytes: 0,
-            }
+            Blocked { progress: now, window: now, window_bytes: 0 }
         });
         let Some(timeout) = self.watch.timeout() else {
             return Poll::Pending;
         };
         let deadline =
             (blocked.progress + timeout).min(blocked.window + timeout * TRICKLE_TIMEOUTS);
-        let timer = self
-            .timer
-            .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         // Progress only ever moves the deadline back, so the timer is set anew when it fires, not
         // at every write; a shorter timeout of a later stream moves it forward.
         if deadline < timer.deadline() {
@@ -256,10 +244,7 @@ mod tests {
 
     async fn seconds_until_failure(io: &mut DeadlineIo<DuplexStream>) -> f64 {
         let start = Instant::now();
-        let error = io
-            .write_all(&[0; 1 << 20])
-            .await
-            .expect_err("a stalled reader");
+        let error = io.write_all(&[0; 1 << 20]).await.expect_err("a stalled reader");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         start.elapsed().as_secs_f64()
     }
@@ -298,9 +283,7 @@ mod tests {
             }
         });
         let start = Instant::now();
-        io.write_all(&[0; 256 * 1024])
-            .await
-            .expect("a patient write");
+        io.write_all(&[0; 256 * 1024]).await.expect("a patient write");
         assert!(start.elapsed() > Duration::from_secs(200));
     }
 
@@ -308,11 +291,7 @@ mod tests {
     async fn without_a_stream_the_socket_waits_for_ever() {
         let (mut io, _far, watch) = pair();
         let write = io.write_all(&[0; 1 << 20]);
-        assert!(
-            tokio::time::timeout(Duration::from_secs(3600), write)
-                .await
-                .is_err()
-        );
+        assert!(tokio::time::timeout(Duration::from_secs(3600), write).await.is_err());
         assert_eq!(watch.failure(), None);
     }
 
@@ -332,10 +311,6 @@ mod tests {
         io.flush().await.expect("a flush");
         far.read_exact(&mut [0; 10]).await.expect("a read");
         let write = io.write_all(&[0; 1 << 20]);
-        assert!(
-            tokio::time::timeout(Duration::from_secs(3600), write)
-                .await
-                .is_err()
-        );
+        assert!(tokio::time::timeout(Duration::from_secs(3600), write).await.is_err());
     }
 }

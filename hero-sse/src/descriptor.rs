@@ -95,9 +95,7 @@ impl Descriptor {
     #[doc(hidden)]
     #[must_use]
     pub const fn permission(mut self, permission: &'static str) -> Self {
-        self.access = Access::Token {
-            permission: Some(permission),
-        };
+        self.access = Access::Token { permission: Some(permission) };
         self
     }
 
@@ -188,9 +186,7 @@ impl Declaration {
         match descriptor.access {
             Access::Public => declaration.rule = None,
             Access::Token { permission: None } => {}
-            Access::Token {
-                permission: Some(name),
-            } => declaration.require(name, mistakes),
+            Access::Token { permission: Some(name) } => declaration.require(name, mistakes),
         }
         declaration
     }

@@ -142,8 +142,7 @@ where
     M: 'static,
 {
     fn into_event_stream(self) -> Result<EventStream, Response> {
-        self.map(EventStream::new)
-            .map_err(IntoResponse::into_response)
+        self.map(EventStream::new).map_err(IntoResponse::into_response)
     }
 }
 
@@ -200,10 +199,7 @@ impl EventStream {
         T::Item: EventItem<M>,
         M: 'static,
     {
-        Self(Box::pin(Items {
-            stream,
-            marker: PhantomData,
-        }))
+        Self(Box::pin(Items { stream, marker: PhantomData }))
     }
 
     /// Appends the next event to `out`, if there is one.

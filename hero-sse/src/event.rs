@@ -78,12 +78,7 @@ enum Data {
 impl Event {
     /// An event with plain text; a client reads its lines back joined by LF.
     pub fn text(data: impl Into<String>) -> Self {
-        Self {
-            name: None,
-            id: None,
-            data: Data::Text(data.into()),
-            last: false,
-        }
+        Self { name: None, id: None, data: Data::Text(data.into()), last: false }
     }
 
     /// An event with the value's JSON.
@@ -93,12 +88,7 @@ impl Event {
     /// [`InvalidEvent`] when the value refuses to serialise.
     pub fn json<T: Serialize + ?Sized>(data: &T) -> Result<Self, InvalidEvent> {
         let data = serde_json::value::to_raw_value(data).map_err(InvalidEvent::data)?;
-        Ok(Self {
-            name: None,
-            id: None,
-            data: Data::Json(data),
-            last: false,
-        })
+        Ok(Self { name: None, id: None, data: Data::Json(data), last: false })
     }
 
     /// The event under this name, which wins over the endpoint's.

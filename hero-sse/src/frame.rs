@@ -39,10 +39,7 @@ impl EventName {
         let name = name.into();
         match fault_of_name(&name) {
             None => Ok(Self(name)),
-            Some(fault) => Err(InvalidField {
-                field: "event name",
-                fault,
-            }),
+            Some(fault) => Err(InvalidField { field: "event name", fault }),
         }
     }
 
@@ -81,10 +78,7 @@ impl EventId {
         let id = id.into();
         match fault_of_id(&id) {
             None => Ok(Self(id)),
-            Some(fault) => Err(InvalidField {
-                field: "event id",
-                fault,
-            }),
+            Some(fault) => Err(InvalidField { field: "event id", fault }),
         }
     }
 
@@ -116,15 +110,11 @@ impl LastEventId {
 
     /// Whether the client has seen the last event of this stream.
     pub(crate) fn is_end(&self) -> bool {
-        self.as_str()
-            .is_some_and(|id| id == END_MARK || id.ends_with(END_SUFFIX))
+        self.as_str().is_some_and(|id| id == END_MARK || id.ends_with(END_SUFFIX))
     }
 
     pub(crate) fn from_parts(parts: &Parts) -> Result<Self, InvalidField> {
-        let invalid = |fault| InvalidField {
-            field: "Last-Event-ID",
-            fault,
-        };
+        let invalid = |fault| InvalidField { field: "Last-Event-ID", fault };
         let id = match parts.headers.get("last-event-id") {
             Some(value) => match std::str::from_utf8(value.as_bytes()) {
                 Ok(text) => Some(text.to_owned()),
@@ -243,27 +233,14 @@ impl<'a> FrameWriter<'a> {
     pub fn id(&mut self, id: impl Display) -> Result<(), InvalidEvent> {
         self.out.put_slice(b"id: ");
         let start = self.out.len();
-        let written = write!(
-            Capped {
-                out: self.out,
-                left: MAX_FIELD
-            },
-            "{id}"
-        );
-        let text = self
-            .out
-            .get(start..)
-            .and_then(|bytes| std::str::from_utf8(bytes).ok());
+        let written = write!(Capped { out: self.out, left: MAX_FIELD }, "{id}");
+        let text = self.out.get(start..).and_then(|bytes| std::str::from_utf8(bytes).ok());
         let fault = match (written, text) {
             (Ok(()), Some(text)) => fault_of_id(text),
             _ => Some(Fault::TooLong),
         };
         if let Some(fault) = fault {
-            return Err(InvalidField {
-                field: "event id",
-                fault,
-            }
-            .into());
+            return Err(InvalidField { field: "event id", fault }.into());
         }
         if self.last {
             self.out.put_slice(END_SUFFIX.as_bytes());
@@ -336,14 +313,8 @@ pub(crate) fn write_event(
     encode: impl FnOnce(&mut FrameWriter<'_>) -> Result<(), InvalidEvent>,
 ) -> Result<(), InvalidEvent> {
     let start = out.len();
-    let mut frame = FrameWriter {
-        out,
-        endpoint,
-        last,
-        named: false,
-        has_id: false,
-        has_data: false,
-    };
+    let mut frame =
+        FrameWriter { out, endpoint, last, named: false, has_id: false, has_data: false };
     match encode(&mut frame) {
         Ok(()) => {
             frame.finish();
@@ -463,14 +434,8 @@ mod tests {
             ("a\n\nb", "data: a\ndata:\ndata: b\n\n"),
             ("a\r\n", "data: a\ndata:\n\n"),
             ("\n", "data:\ndata:\n\n"),
-            (
-                "a\u{2028}b\u{85}c\u{b}d",
-                "data: a\u{2028}b\u{85}c\u{b}d\n\n",
-            ),
-            (
-                "data: x\n\nevent: y",
-                "data: data: x\ndata:\ndata: event: y\n\n",
-            ),
+            ("a\u{2028}b\u{85}c\u{b}d", "data: a\u{2028}b\u{85}c\u{b}d\n\n"),
+            ("data: x\n\nevent: y", "data: data: x\ndata:\ndata: event: y\n\n"),
         ] {
             assert_eq!(frame(|f| f.text(text)), wire, "{text:?}");
         }
@@ -497,10 +462,7 @@ mod tests {
     fn raw_json_stays_on_one_line() {
         let raw: Box<serde_json::value::RawValue> =
             serde_json::from_str("{\"a\":\r\n[1,\n2]}").expect("JSON");
-        assert_eq!(
-            frame(|f| f.json(&raw).expect("data")),
-            "data: {\"a\":  [1, 2]}\n\n"
-        );
+        assert_eq!(frame(|f| f.json(&raw).expect("data")), "data: {\"a\":  [1, 2]}\n\n");
     }
 
     #[test]
@@ -519,10 +481,7 @@ mod tests {
         let explicit = |f: &mut FrameWriter<'_>| f.event(&name("own"));
         let fallback = |f: &mut FrameWriter<'_>| f.event_or(&name("default"));
         assert_eq!(wire(Some(&endpoint), &explicit), "event: own\ndata:\n\n");
-        assert_eq!(
-            wire(Some(&endpoint), &fallback),
-            "event: endpoint\ndata:\n\n"
-        );
+        assert_eq!(wire(Some(&endpoint), &fallback), "event: endpoint\ndata:\n\n");
         assert_eq!(wire(None, &fallback), "event: default\ndata:\n\n");
         assert_eq!(wire(Some(&endpoint), &|_| ()), "event: endpoint\ndata:\n\n");
     }
@@ -541,33 +500,14 @@ mod tests {
 
     #[test]
     fn names_and_ids_refuse_what_breaks_clients() {
-        for bad in [
-            "",
-            "a\nb",
-            "a\rb",
-            "a\0",
-            "\u{7f}",
-            "a\u{85}",
-            "error",
-            "open",
-            "hero.close",
-        ] {
+        for bad in ["", "a\nb", "a\rb", "a\0", "\u{7f}", "a\u{85}", "error", "open", "hero.close"] {
             assert!(EventName::new(bad).is_err(), "{bad:?}");
         }
         for good in ["usage", "message", "heroic", "ünï", "opened", "a b"] {
             assert!(EventName::new(good).is_ok(), "{good:?}");
         }
         assert!(EventName::new("x".repeat(257)).is_err());
-        for bad in [
-            "",
-            " a",
-            "a ",
-            "\ta",
-            "a\nb",
-            "hero.end",
-            "7;hero.end",
-            "a\u{9f}",
-        ] {
+        for bad in ["", " a", "a ", "\ta", "a\nb", "hero.end", "7;hero.end", "a\u{9f}"] {
             assert!(EventId::new(bad).is_err(), "{bad:?}");
         }
         for good in ["42", "a b", "é…", "a:b;c", "Hero.end"] {
@@ -589,10 +529,7 @@ mod tests {
         let id = |header: Option<&[u8]>, uri| cursor(header, uri).map(|id| id.0);
         assert_eq!(id(None, "/"), Ok(None));
         assert_eq!(id(Some("é7".as_bytes()), "/"), Ok(Some("é7".into())));
-        assert_eq!(
-            id(None, "/?a=1&last_event_id=a%20b"),
-            Ok(Some("a b".into()))
-        );
+        assert_eq!(id(None, "/?a=1&last_event_id=a%20b"), Ok(Some("a b".into())));
         assert_eq!(id(Some(b"1"), "/?last_event_id=2"), Ok(Some("1".into())));
         assert_eq!(id(Some(b""), "/"), Ok(None));
         assert!(cursor(Some(b"hero.end"), "/").is_ok_and(|id| id.is_end()));

@@ -73,19 +73,12 @@ struct Mapped {
 impl HeroSse {
     /// Begins a kit.
     pub fn builder() -> Builder {
-        Builder {
-            options: Ok(SseOptions::default()),
-            environment: None,
-            authenticator: None,
-        }
+        Builder { options: Ok(SseOptions::default()), environment: None, authenticator: None }
     }
 
     /// A place to mount endpoints at: `prefix` goes before their paths. Empty is the root.
     pub fn at(&self, prefix: impl Into<String>) -> Mount<'_> {
-        Mount {
-            sse: self,
-            prefix: prefix.into(),
-        }
+        Mount { sse: self, prefix: prefix.into() }
     }
 
     /// Maps endpoints at the root; see [`Mount::routes`].
@@ -127,12 +120,7 @@ impl HeroSse {
     /// Takes any axum [`Listener`] and any service that axum could serve. Requests carry
     /// [`ConnectInfo`](axum::extract::ConnectInfo) of the peer's address. HTTP/1.1, with upgrades.
     pub fn serve<L, A>(&self, listener: L, app: A) -> Serve<L, A> {
-        Serve {
-            sse: self.clone(),
-            listener,
-            app,
-            shutdown: None,
-        }
+        Serve { sse: self.clone(), listener, app, shutdown: None }
     }
 
     pub(crate) fn kit(&self) -> &Arc<Kit> {
@@ -142,9 +130,7 @@ impl HeroSse {
 
 impl fmt::Debug for HeroSse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HeroSse")
-            .field("connections", self.connections())
-            .finish_non_exhaustive()
+        f.debug_struct("HeroSse").field("connections", self.connections()).finish_non_exhaustive()
     }
 }
 
@@ -199,9 +185,7 @@ impl Builder {
         });
         let environment = self.environment.unwrap_or_else(|| {
             let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
-            std::env::vars_os()
-                .map(|(key, value)| (text(key), text(value)))
-                .collect()
+            std::env::vars_os().map(|(key, value)| (text(key), text(value))).collect()
         });
         options.read_environment(environment, &mut mistakes);
         if let Some(authenticator) = &self.authenticator {
@@ -214,18 +198,13 @@ impl Builder {
             connections: Connections::default(),
             no_transport: Once::new(),
         });
-        Ok(HeroSse(Arc::new(Shared {
-            kit,
-            mapped: Mutex::default(),
-        })))
+        Ok(HeroSse(Arc::new(Shared { kit, mapped: Mutex::default() })))
     }
 }
 
 impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder")
-            .field("options", &self.options)
-            .finish_non_exhaustive()
+        f.debug_struct("Builder").field("options", &self.options).finish_non_exhaustive()
     }
 }
 
@@ -239,9 +218,7 @@ type Open<S> = fn(Parts, S) -> Opening;
 impl<S: AppState> Endpoints<S> {
     /// None yet.
     pub fn new() -> Self {
-        Self {
-            endpoints: Vec::new(),
-        }
+        Self { endpoints: Vec::new() }
     }
 
     /// These, and `E`.
@@ -260,9 +237,7 @@ impl<S: AppState> Default for Endpoints<S> {
 
 impl<S> fmt::Debug for Endpoints<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list()
-            .entries(self.endpoints.iter().map(|(descriptor, _)| descriptor))
-            .finish()
+        f.debug_list().entries(self.endpoints.iter().map(|(descriptor, _)| descriptor)).finish()
     }
 }
 
@@ -308,10 +283,7 @@ impl<'a> Mount<'a> {
     #[track_caller]
     pub fn endpoint(&self, path: impl Into<String>) -> EndpointBuilder<'a> {
         let caller = Caller::caller();
-        let location = Location {
-            file: caller.file(),
-            line: caller.line(),
-        };
+        let location = Location { file: caller.file(), line: caller.line() };
         let path = format!("{}{}", self.prefix, path.into());
         EndpointBuilder {
             sse: self.sse,
@@ -325,11 +297,7 @@ impl<'a> Mount<'a> {
 impl HeroSse {
     /// Enters a declaration into the map, where it makes sense.
     fn map(&self, declaration: Declaration, mistakes: &mut Vec<String>) -> Option<Arc<Route>> {
-        let Kit {
-            options,
-            authenticator,
-            ..
-        } = &**self.kit();
+        let Kit { options, authenticator, .. } = &**self.kit();
         let before = mistakes.len();
         let mut wrong = |what: &dyn fmt::Display| mistakes.push(declaration.mistake(what));
         if !options.enabled {
@@ -360,25 +328,18 @@ impl Mapped {
         if !path.starts_with('/') {
             return Err("the path must begin with `/`".to_owned());
         }
-        if path
-            .split('/')
-            .any(|segment| segment.starts_with([':', '*']))
-        {
+        if path.split('/').any(|segment| segment.starts_with([':', '*'])) {
             return Err("captures are written `{name}` and `{*rest}`".to_owned());
         }
-        self.routes
-            .insert(path, declaration.location)
-            .map_err(|error| match error {
-                matchit::InsertError::Conflict { with } => {
-                    let first = self.routes.at(&with).ok().map(|found| found.value);
-                    let place = first
-                        .map(|l| format!(" ({}:{})", l.file, l.line))
-                        .unwrap_or_default();
-                    format!("the path is taken by {with}{place}")
-                }
-                _ => "the path's captures are malformed: write `{name}`, and `{*rest}` at the end"
-                    .to_owned(),
-            })?;
+        self.routes.insert(path, declaration.location).map_err(|error| match error {
+            matchit::InsertError::Conflict { with } => {
+                let first = self.routes.at(&with).ok().map(|found| found.value);
+                let place = first.map(|l| format!(" ({}:{})", l.file, l.line)).unwrap_or_default();
+                format!("the path is taken by {with}{place}")
+            }
+            _ => "the path's captures are malformed: write `{name}`, and `{*rest}` at the end"
+                .to_owned(),
+        })?;
         self.paths.push(path.clone());
         Ok(())
     }
@@ -441,12 +402,7 @@ impl EndpointBuilder<'_> {
         A: 'static,
         S: AppState,
     {
-        let Self {
-            sse,
-            mut declaration,
-            permissions,
-            mut mistakes,
-        } = self;
+        let Self { sse, mut declaration, permissions, mut mistakes } = self;
         if declaration.rule.is_none() && !permissions.is_empty() {
             mistakes.push(declaration.mistake(&"is public and asks for a permission; choose one"));
         } else {
@@ -517,24 +473,12 @@ where
     type IntoFuture = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let Self {
-            sse,
-            listener,
-            app,
-            shutdown,
-        } = self;
-        let Kit {
-            options,
-            connections,
-            ..
-        } = &**sse.kit();
+        let Self { sse, listener, app, shutdown } = self;
+        let Kit { options, connections, .. } = &**sse.kit();
         {
             let mapped = sse.0.mapped.lock().unwrap_or_else(PoisonError::into_inner);
             let unmapped = |path: &&str| !mapped.paths.iter().any(|mapped| mapped == path);
-            options
-                .endpoint_paths()
-                .filter(unmapped)
-                .for_each(telemetry::unmapped_options);
+            options.endpoint_paths().filter(unmapped).for_each(telemetry::unmapped_options);
         }
         let transport = Transport {
             connections: connections.clone(),

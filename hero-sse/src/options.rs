@@ -96,10 +96,7 @@ impl SseOptions {
     ///
     /// Every mistake in it, each with its key and the accepted forms.
     pub fn from_toml(text: &str) -> Result<Self, SetupErrors> {
-        Self::from_document(
-            toml::from_str(text).map_err(|e| format!("not TOML: {e}")),
-            "options",
-        )
+        Self::from_document(toml::from_str(text).map_err(|e| format!("not TOML: {e}")), "options")
     }
 
     /// Reads the section `SseOptions` of a JSON text.
@@ -123,10 +120,7 @@ impl SseOptions {
         let name = path.display().to_string();
         let text = std::fs::read_to_string(path)
             .map_err(|error| SetupErrors(vec![format!("options file {name}: {error}")]))?;
-        let document = if path
-            .extension()
-            .is_some_and(|extension| extension == "json")
-        {
+        let document = if path.extension().is_some_and(|extension| extension == "json") {
             serde_json::from_str(&text).map_err(|e| format!("not JSON: {e}"))
         } else {
             toml::from_str(&text).map_err(|e| format!("not TOML: {e}"))
@@ -141,9 +135,7 @@ impl SseOptions {
             Ok(Value::Object(document)) => match document.get(SECTION) {
                 Some(section) => options.read_section(section, &mut mistakes),
                 None => {
-                    let alike = document
-                        .keys()
-                        .find(|key| key.eq_ignore_ascii_case(SECTION));
+                    let alike = document.keys().find(|key| key.eq_ignore_ascii_case(SECTION));
                     mistakes.extend(alike.map(|key| format!("[{key}]: spell it [{SECTION}]")));
                 }
             },
@@ -151,10 +143,7 @@ impl SseOptions {
             Err(error) => mistakes.push(error.trim_end().to_owned()),
         }
         SetupErrors::none_or(
-            mistakes
-                .iter()
-                .map(|mistake| format!("{source}: {mistake}"))
-                .collect(),
+            mistakes.iter().map(|mistake| format!("{source}: {mistake}")).collect(),
         )
         .map(|()| options)
     }
@@ -167,27 +156,15 @@ impl SseOptions {
         for (name, value) in section {
             if name != ENDPOINTS {
                 let result = match Key::find(name, Scope::Endpoint) {
-                    Ok(Key {
-                        set: Set::Process(set),
-                        ..
-                    }) => set(self, value),
-                    Ok(Key {
-                        set: Set::Policy(set),
-                        ..
-                    }) => set(&mut self.general, value),
+                    Ok(Key { set: Set::Process(set), .. }) => set(self, value),
+                    Ok(Key { set: Set::Policy(set), .. }) => set(&mut self.general, value),
                     Err(unknown) => Err(unknown),
                 };
-                mistakes.extend(
-                    result
-                        .err()
-                        .map(|error| format!("{SECTION}.{name}: {error}")),
-                );
+                mistakes.extend(result.err().map(|error| format!("{SECTION}.{name}: {error}")));
                 continue;
             }
             let Value::Object(tables) = value else {
-                mistakes.push(format!(
-                    "{SECTION}.{ENDPOINTS}: expected a table for each path"
-                ));
+                mistakes.push(format!("{SECTION}.{ENDPOINTS}: expected a table for each path"));
                 continue;
             };
             for (path, table) in tables {
@@ -205,16 +182,10 @@ impl SseOptions {
         if !path.starts_with('/') {
             mistakes.push(format!("{place}: a path begins with `/`"));
         }
-        let over = self
-            .endpoints
-            .entry(path.to_owned())
-            .or_insert(PolicyOverrides::NONE);
+        let over = self.endpoints.entry(path.to_owned()).or_insert(PolicyOverrides::NONE);
         for (name, value) in table {
             let result = match Key::find(name, Scope::Process) {
-                Ok(Key {
-                    set: Set::Policy(set),
-                    ..
-                }) => set(over, value),
+                Ok(Key { set: Set::Policy(set), .. }) => set(over, value),
                 Ok(_) => Err("can only be set for the whole server".to_owned()),
                 Err(unknown) => Err(unknown),
             };
@@ -239,21 +210,11 @@ impl SseOptions {
                 .filter(|value: &Value| value.is_boolean() || value.is_u64())
                 .unwrap_or(Value::String(text));
             let result = match Key::find(&name, Scope::Endpoint) {
-                Ok(Key {
-                    set: Set::Process(set),
-                    ..
-                }) => set(self, &value),
-                Ok(Key {
-                    set: Set::Policy(set),
-                    ..
-                }) => set(&mut self.general, &value),
+                Ok(Key { set: Set::Process(set), .. }) => set(self, &value),
+                Ok(Key { set: Set::Policy(set), .. }) => set(&mut self.general, &value),
                 Err(unknown) => Err(unknown),
             };
-            mistakes.extend(
-                result
-                    .err()
-                    .map(|error| format!("variable {variable}: {error}")),
-            );
+            mistakes.extend(result.err().map(|error| format!("variable {variable}: {error}")));
         }
     }
 
@@ -375,9 +336,7 @@ impl<'de> Deserialize<'de> for SseOptions {
         let mut options = Self::default();
         let mut mistakes = Vec::new();
         options.read_section(&section, &mut mistakes);
-        SetupErrors::none_or(mistakes)
-            .map(|()| options)
-            .map_err(serde::de::Error::custom)
+        SetupErrors::none_or(mistakes).map(|()| options).map_err(serde::de::Error::custom)
     }
 }
 
@@ -387,11 +346,7 @@ pub struct SetupErrors(Vec<String>);
 
 impl SetupErrors {
     pub(crate) fn none_or(mistakes: Vec<String>) -> Result<(), Self> {
-        if mistakes.is_empty() {
-            Ok(())
-        } else {
-            Err(Self(mistakes))
-        }
+        if mistakes.is_empty() { Ok(()) } else { Err(Self(mistakes)) }
     }
 
     pub(crate) fn into_vec(self) -> Vec<String> {
@@ -410,8 +365,7 @@ impl fmt::Display for SetupErrors {
             [only] => f.write_str(only),
             all => {
                 write!(f, "{} mistakes:", all.len())?;
-                all.iter()
-                    .try_for_each(|mistake| write!(f, "\n  - {mistake}"))
+                all.iter().try_for_each(|mistake| write!(f, "\n  - {mistake}"))
             }
         }
     }
@@ -456,13 +410,8 @@ impl Key {
         let nearest = names
             .iter()
             .max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
-        let nearest = nearest
-            .map(|name| format!("did you mean {name}? "))
-            .unwrap_or_default();
-        Err(format!(
-            "unknown key; {nearest}Known are {}",
-            names.join(", ")
-        ))
+        let nearest = nearest.map(|name| format!("did you mean {name}? ")).unwrap_or_default();
+        Err(format!("unknown key; {nearest}Known are {}", names.join(", ")))
     }
 }
 
@@ -537,11 +486,7 @@ const fn process(
     name: &'static str,
     set: fn(&mut SseOptions, &Value) -> Result<(), String>,
 ) -> Key {
-    Key {
-        name,
-        scope: Scope::Process,
-        set: Set::Process(set),
-    }
+    Key { name, scope: Scope::Process, set: Set::Process(set) }
 }
 
 const fn policy(
@@ -549,11 +494,7 @@ const fn policy(
     scope: Scope,
     set: fn(&mut PolicyOverrides, &Value) -> Result<(), String>,
 ) -> Key {
-    Key {
-        name,
-        scope,
-        set: Set::Policy(set),
-    }
+    Key { name, scope, set: Set::Policy(set) }
 }
 
 fn duration(value: &Value) -> Result<Option<Duration>, String> {
@@ -565,9 +506,7 @@ fn duration(value: &Value) -> Result<Option<Duration>, String> {
 }
 
 fn flag(value: &Value) -> Result<bool, String> {
-    value
-        .as_bool()
-        .ok_or_else(|| format!("{value} is neither true nor false"))
+    value.as_bool().ok_or_else(|| format!("{value} is neither true nor false"))
 }
 
 fn count(value: &Value) -> Result<usize, String> {
@@ -591,10 +530,7 @@ fn pascal_case(variable: &str) -> String {
     let word = |word: &str| {
         let mut letters = word.chars();
         let first = letters.next().map(|first| first.to_ascii_uppercase());
-        first
-            .into_iter()
-            .chain(letters.map(|c| c.to_ascii_lowercase()))
-            .collect::<String>()
+        first.into_iter().chain(letters.map(|c| c.to_ascii_lowercase())).collect::<String>()
     };
     variable.split('_').map(word).collect()
 }
@@ -605,19 +541,13 @@ mod tests {
 
     fn declared(write_timeout: u64) -> PolicyOverrides {
         let timeout = Some(Some(Duration::from_secs(write_timeout)));
-        PolicyOverrides {
-            write_timeout: timeout,
-            ..PolicyOverrides::NONE
-        }
+        PolicyOverrides { write_timeout: timeout, ..PolicyOverrides::NONE }
     }
 
     #[test]
     fn defaults_lose_to_options_then_the_attribute_then_the_operators_table() {
         let timeout = |options: &SseOptions, path: &str, declared| {
-            options
-                .policy(path, &declared)
-                .write_timeout
-                .map(|timeout| timeout.as_secs())
+            options.policy(path, &declared).write_timeout.map(|timeout| timeout.as_secs())
         };
         let none = SseOptions::default();
         assert_eq!(timeout(&none, "/a", PolicyOverrides::NONE), Some(5));
@@ -643,10 +573,7 @@ mod tests {
         )
         .expect("options");
         let policy = options.policy("/", &PolicyOverrides::NONE);
-        assert_eq!(
-            policy,
-            SseOptions::default().policy("/", &PolicyOverrides::NONE)
-        );
+        assert_eq!(policy, SseOptions::default().policy("/", &PolicyOverrides::NONE));
     }
 
     #[test]
@@ -678,44 +605,30 @@ mod tests {
             "SseOptions.Endpoints.\"/a\".HeartbeatInterval: \"5:00\" is ambiguous",
             "SseOptions.Endpoints.\"b\": a path begins with `/`",
         ] {
-            assert!(
-                errors.iter().any(|error| error.contains(words)),
-                "{words}\nin {errors}"
-            );
+            assert!(errors.iter().any(|error| error.contains(words)), "{words}\nin {errors}");
         }
         assert_eq!(errors.iter().count(), 9, "{errors}");
     }
 
     #[test]
     fn files_that_are_none_say_so() {
-        let error = SseOptions::from_toml("[SseOptions")
-            .expect_err("no TOML")
-            .to_string();
+        let error = SseOptions::from_toml("[SseOptions").expect_err("no TOML").to_string();
         assert!(error.contains("not TOML"), "{error}");
-        let error = SseOptions::from_toml("[sseoptions]")
-            .expect_err("a misspelling")
-            .to_string();
+        let error = SseOptions::from_toml("[sseoptions]").expect_err("a misspelling").to_string();
         assert!(error.contains("spell it [SseOptions]"), "{error}");
-        let error = SseOptions::from_file("/no/such/file")
-            .expect_err("no file")
-            .to_string();
+        let error = SseOptions::from_file("/no/such/file").expect_err("no file").to_string();
         assert!(error.contains("/no/such/file"), "{error}");
         let mut mistakes = Vec::new();
         let variable = ("HERO_SSE_WRIT_TIMEOUT".to_owned(), "5s".to_owned());
         SseOptions::default().read_environment([variable], &mut mistakes);
-        assert!(
-            mistakes.concat().contains("HERO_SSE_WRIT_TIMEOUT"),
-            "{mistakes:?}"
-        );
+        assert!(mistakes.concat().contains("HERO_SSE_WRIT_TIMEOUT"), "{mistakes:?}");
     }
 
     #[test]
     fn the_reconnection_time_is_spread_over_half_its_length() {
         let mut policy = default_policy();
         policy.retry = Duration::from_secs(2);
-        let spread: Vec<_> = (0..500)
-            .map(|_| policy.jittered_retry().as_millis())
-            .collect();
+        let spread: Vec<_> = (0..500).map(|_| policy.jittered_retry().as_millis()).collect();
         assert!(spread.iter().all(|retry| (2_000..=3_000).contains(retry)));
         assert!(spread.iter().max() > spread.iter().min());
     }

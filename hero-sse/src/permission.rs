@@ -67,18 +67,11 @@ impl PermissionRule {
 
     /// The permissions that `held` lacks; none means that the rule is met.
     pub(crate) fn missing(&self, held: impl Fn(&Permission) -> bool) -> Vec<&Permission> {
-        self.0
-            .iter()
-            .filter(|permission| !held(permission))
-            .collect()
+        self.0.iter().filter(|permission| !held(permission)).collect()
     }
 
     /// Every permission the rule names, joined by spaces: the `scope` of a challenge (RFC 6750).
     pub(crate) fn scope(&self) -> String {
-        self.0
-            .iter()
-            .map(Permission::as_str)
-            .collect::<Vec<_>>()
-            .join(" ")
+        self.0.iter().map(Permission::as_str).collect::<Vec<_>>().join(" ")
     }
 }

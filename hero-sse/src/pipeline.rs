@@ -48,20 +48,9 @@ pub(crate) struct Route {
 
 impl Route {
     pub(crate) fn new(declaration: Declaration, options: &SseOptions) -> Self {
-        let Declaration {
-            path,
-            event,
-            rule,
-            overrides,
-            ..
-        } = declaration;
+        let Declaration { path, event, rule, overrides, .. } = declaration;
         let policy = Arc::new(options.policy(&path, &overrides));
-        Self {
-            path: path.into(),
-            event,
-            rule,
-            policy,
-        }
+        Self { path: path.into(), event, rule, policy }
     }
 }
 
@@ -162,9 +151,7 @@ impl Visit {
     pub(crate) fn permit(&self, route: &Route) -> Result<(), Response> {
         if let Some(rule) = &route.rule {
             let principal = self.principal.as_ref().ok_or_else(Refusal::no_token);
-            principal
-                .and_then(|who| who.meets(rule))
-                .map_err(|r| refuse(&route.path, r))?;
+            principal.and_then(|who| who.meets(rule)).map_err(|r| refuse(&route.path, r))?;
         }
         match &self.cursor {
             Err(refusal) => Err(refuse(&route.path, refusal.clone())),
@@ -190,14 +177,10 @@ impl Visit {
 
     /// The stream's answer: its head, and the writer as its body.
     pub(crate) fn stream(self, route: &Route, slot: Slot, events: EventStream) -> Response {
-        let socket = self
-            .socket
-            .map(|socket| socket.arm(route.policy.write_timeout));
+        let socket = self.socket.map(|socket| socket.arm(route.policy.write_timeout));
         let end = end(&route.policy, self.principal.as_ref());
         let (name, policy) = (route.event.clone(), route.policy.clone());
-        head(Body::from_stream(Writer::new(
-            events, name, policy, slot, socket, end,
-        )))
+        head(Body::from_stream(Writer::new(events, name, policy, slot, socket, end)))
     }
 }
 
@@ -217,10 +200,7 @@ pub(crate) async fn principal(
     let Some(authenticator) = &kit.authenticator else {
         return Ok(None);
     };
-    match AssertUnwindSafe(authenticator.authenticate(&token))
-        .catch_unwind()
-        .await
-    {
+    match AssertUnwindSafe(authenticator.authenticate(&token)).catch_unwind().await {
         Ok(Ok(principal)) => Ok(Some(principal)),
         Ok(Err(invalid)) => Err(Refusal::invalid_token(invalid.reason())),
         Err(_) => {
@@ -234,21 +214,13 @@ pub(crate) async fn principal(
 fn end(policy: &Policy, principal: Option<&Principal>) -> Option<End> {
     // Spread, so that streams which began together do not come back together.
     let spread = |whole: Duration, share: f64| whole.mul_f64(1.0 - share * fastrand::f64());
-    let age = policy
-        .max_age
-        .map(|age| (spread(age, 0.2), CloseReason::MaxAge));
+    let age = policy.max_age.map(|age| (spread(age, 0.2), CloseReason::MaxAge));
     let token = principal.and_then(Principal::expiry).map(|expiry| {
         let left = expiry.duration_since(SystemTime::now()).unwrap_or_default();
         (spread(left, 0.1), CloseReason::TokenExpired)
     });
-    let (after, reason) = [age, token]
-        .into_iter()
-        .flatten()
-        .min_by_key(|(after, _)| *after)?;
-    Some(End {
-        at: Instant::now().checked_add(after)?,
-        reason,
-    })
+    let (after, reason) = [age, token].into_iter().flatten().min_by_key(|(after, _)| *after)?;
+    Some(End { at: Instant::now().checked_add(after)?, reason })
 }
 
 fn refuse(path: &str, refusal: Refusal) -> Response {
@@ -269,10 +241,9 @@ fn turned_away(route: &Route, no_place: NoPlace) -> Response {
         OverLimit::Refuse => {
             let (status, detail) = match no_place {
                 NoPlace::Draining => (StatusCode::SERVICE_UNAVAILABLE, "the server is stopping"),
-                NoPlace::Subject => (
-                    StatusCode::TOO_MANY_REQUESTS,
-                    "too many open streams of yours",
-                ),
+                NoPlace::Subject => {
+                    (StatusCode::TOO_MANY_REQUESTS, "too many open streams of yours")
+                }
                 _ => (StatusCode::SERVICE_UNAVAILABLE, "too many open streams"),
             };
             let seconds = policy.jittered_retry().as_secs_f64().ceil() as u64;
@@ -291,9 +262,7 @@ fn head(body: Body) -> Response {
     ];
     let mut response = Response::new(body);
     for (name, value) in HEADERS {
-        response
-            .headers_mut()
-            .insert(name, HeaderValue::from_static(value));
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response
 }

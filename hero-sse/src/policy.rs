@@ -37,9 +37,7 @@ impl Policy {
     /// The reconnection time of one connection, in [retry, 1.5 retry]: browsers neither jitter nor
     /// back off, so the server spreads them.
     pub(crate) fn jittered_retry(&self) -> Duration {
-        self.retry
-            .mul_f64(1.0 + fastrand::f64() / 2.0)
-            .min(MAX_RETRY)
+        self.retry.mul_f64(1.0 + fastrand::f64() / 2.0).min(MAX_RETRY)
     }
 
     pub(crate) fn apply(&mut self, over: &PolicyOverrides) {
@@ -135,19 +133,13 @@ fn unit_millis(text: &str) -> Option<u64> {
         "h" => 3_600_000,
         _ => return None,
     };
-    number
-        .parse::<u64>()
-        .ok()?
-        .checked_mul(factor)
-        .filter(|millis| *millis <= MAX_MILLIS)
+    number.parse::<u64>().ok()?.checked_mul(factor).filter(|millis| *millis <= MAX_MILLIS)
 }
 
 fn clock_millis(hours: &str, minutes: &str, seconds: &str) -> Option<u64> {
     let two = |text: &str, limit: u64| {
         let digits = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit());
-        digits
-            .then(|| text.parse::<u64>().ok())?
-            .filter(|value| *value < limit)
+        digits.then(|| text.parse::<u64>().ok())?.filter(|value| *value < limit)
     };
     let (whole, fraction) = seconds.split_once('.').unwrap_or((seconds, "0"));
     if fraction.is_empty() || fraction.len() > 7 || !fraction.bytes().all(|b| b.is_ascii_digit()) {
@@ -176,11 +168,7 @@ mod tests {
             ("00:00:00.25", 250),
             ("00:00:01.5000000", 1_500),
         ] {
-            assert_eq!(
-                parse_duration(text),
-                Ok(Some(Duration::from_millis(millis))),
-                "{text}"
-            );
+            assert_eq!(parse_duration(text), Ok(Some(Duration::from_millis(millis))), "{text}");
         }
         assert_eq!(parse_duration("off"), Ok(None));
         for text in [

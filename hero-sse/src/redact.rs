@@ -62,11 +62,7 @@ fn split(query: &str) -> (Vec<Secret<String>>, String) {
 
 fn with_query(uri: &Uri, query: &str) -> Uri {
     let path = uri.path();
-    let target = if query.is_empty() {
-        path.to_owned()
-    } else {
-        format!("{path}?{query}")
-    };
+    let target = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };
     let mut parts = uri.clone().into_parts();
     // A part of a legal URI is legal; were it not, a URI without query and token is the safe side.
     parts.path_and_query = target.parse().ok().or(Some(PathAndQuery::from_static("/")));
@@ -81,10 +77,7 @@ mod tests {
         let mut request = Request::get(uri).body(()).expect("a request");
         redact(&mut request);
         let (parts, ()) = request.into_parts();
-        let tokens = QueryTokens::of(&parts)
-            .iter()
-            .map(|t| t.expose().clone())
-            .collect();
+        let tokens = QueryTokens::of(&parts).iter().map(|t| t.expose().clone()).collect();
         (parts.uri.to_string(), tokens)
     }
 
@@ -112,9 +105,7 @@ mod tests {
 
     #[test]
     fn a_request_that_was_never_redacted_gives_its_tokens_too() {
-        let request = Request::get("/a?access_token=t")
-            .body(())
-            .expect("a request");
+        let request = Request::get("/a?access_token=t").body(()).expect("a request");
         let tokens = QueryTokens::of(&request.into_parts().0);
         assert_eq!(tokens, vec![Secret::new("t".to_owned())]);
     }
@@ -127,10 +118,7 @@ mod tests {
             .body(())
             .expect("a request");
         redact(&mut request);
-        let shown = format!(
-            "{request:?} {:?}",
-            request.extensions().get::<QueryTokens>()
-        );
+        let shown = format!("{request:?} {:?}", request.extensions().get::<QueryTokens>());
         assert!(!shown.contains("canary"), "{shown}");
     }
 }

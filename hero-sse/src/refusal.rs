@@ -32,12 +32,7 @@ pub struct Refusal {
 impl Refusal {
     /// `status` with a sentence for the client; keep internals out of it.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self {
-            status,
-            detail: detail.into(),
-            challenge: None,
-            retry_after: None,
-        }
+        Self { status, detail: detail.into(), challenge: None, retry_after: None }
     }
 
     /// `404`.
@@ -87,34 +82,19 @@ impl Refusal {
 
     /// The caller lacks permissions.
     pub(crate) fn insufficient_scope(rule: &PermissionRule, missing: &[&Permission]) -> Self {
-        let names = missing
-            .iter()
-            .map(|p| p.as_str())
-            .collect::<Vec<_>>()
-            .join(", ");
+        let names = missing.iter().map(|p| p.as_str()).collect::<Vec<_>>().join(", ");
         let scope = rule.scope();
-        Self::new(
-            StatusCode::FORBIDDEN,
-            format!("the token lacks the permission {names}"),
-        )
-        .challenged(format!(
-            "{CHALLENGE}, error=\"insufficient_scope\", scope=\"{scope}\""
-        ))
+        Self::new(StatusCode::FORBIDDEN, format!("the token lacks the permission {names}"))
+            .challenged(format!("{CHALLENGE}, error=\"insufficient_scope\", scope=\"{scope}\""))
     }
 
     /// Something on this side failed; the log knows what.
     pub(crate) fn internal() -> Self {
-        Self::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "the server failed to open this stream",
-        )
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the server failed to open this stream")
     }
 
     pub(crate) fn busy(status: StatusCode, detail: &'static str, retry_after: u64) -> Self {
-        Self {
-            retry_after: Some(retry_after),
-            ..Self::new(status, detail)
-        }
+        Self { retry_after: Some(retry_after), ..Self::new(status, detail) }
     }
 
     fn challenged(mut self, challenge: String) -> Self {
@@ -144,10 +124,7 @@ impl IntoResponse for Refusal {
         });
         let mut response = (self.status, problem.to_string()).into_response();
         let headers = response.headers_mut();
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(seconds) = self.retry_after {
             headers.insert(RETRY_AFTER, seconds.into());

@@ -88,13 +88,7 @@ pub struct Open<A> {
 impl<A> Open<A> {
     fn new(target: Target<A>, path: &str) -> Self {
         let (path, headers) = (path.to_owned(), HeaderMap::new());
-        Self {
-            target,
-            path,
-            method: http::Method::GET,
-            headers,
-            principal: None,
-        }
+        Self { target, path, method: http::Method::GET, headers, principal: None }
     }
 
     /// As this caller, past the authenticator. Only without a socket: nothing that travels can
@@ -116,10 +110,9 @@ impl<A> Open<A> {
 
     /// With one more header; what cannot be one is left out.
     pub fn header(mut self, name: &str, value: impl Into<Vec<u8>>) -> Self {
-        if let (Ok(name), Ok(value)) = (
-            HeaderName::try_from(name),
-            HeaderValue::try_from(value.into()),
-        ) {
+        if let (Ok(name), Ok(value)) =
+            (HeaderName::try_from(name), HeaderValue::try_from(value.into()))
+        {
             self.headers.append(name, value);
         }
         self
@@ -142,13 +135,7 @@ where
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let Self {
-                target,
-                path,
-                method,
-                headers,
-                principal,
-            } = self;
+            let Self { target, path, method, headers, principal } = self;
             let mut request = Request::new(Body::empty());
             *request.method_mut() = method;
             *request.uri_mut() = path.parse().map_err(|_| OpenError::failed("not a path"))?;
@@ -209,11 +196,7 @@ pub struct OpenError {
 
 impl OpenError {
     fn failed(error: impl ToString) -> Self {
-        Self {
-            status: None,
-            headers: HeaderMap::new(),
-            body: error.to_string(),
-        }
+        Self { status: None, headers: HeaderMap::new(), body: error.to_string() }
     }
 }
 
@@ -271,19 +254,13 @@ impl EventReader {
                 Ok(body) => String::from_utf8_lossy(&body.to_bytes()).into_owned(),
                 Err(error) => error.to_string(),
             };
-            return Err(OpenError {
-                status: Some(parts.status),
-                headers: parts.headers,
-                body,
-            });
+            return Err(OpenError { status: Some(parts.status), headers: parts.headers, body });
         }
         let raw = Arc::new(Mutex::new(Vec::new()));
         let copy = raw.clone();
         let chunks = body.into_data_stream().inspect(move |chunk| {
             if let Ok(chunk) = chunk {
-                copy.lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .extend_from_slice(chunk);
+                copy.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(chunk);
             }
         });
         Ok(Self {
@@ -344,11 +321,7 @@ impl EventReader {
             // A block without data is no event to a browser.
             if let Some(data) = block.data {
                 let event = event.unwrap_or_else(|| "message".to_owned());
-                return Ok(Some(Received {
-                    event,
-                    data,
-                    id: block.id,
-                }));
+                return Ok(Some(Received { event, data, id: block.id }));
             }
         }
     }
@@ -369,9 +342,7 @@ impl EventReader {
 
 impl fmt::Debug for EventReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EventReader")
-            .field("status", &self.status)
-            .finish_non_exhaustive()
+        f.debug_struct("EventReader").field("status", &self.status).finish_non_exhaustive()
     }
 }
 

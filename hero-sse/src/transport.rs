@@ -158,9 +158,7 @@ fn try_set_up(socket: &SockRef<'_>, peer_timeout: Option<Duration>) -> io::Resul
     socket.set_send_buffer_size(SEND_BUFFER)?;
     if let Some(timeout) = peer_timeout {
         // Unacknowledged bytes are the kernel's user timeout; probes are for connections at rest.
-        let keepalive = TcpKeepalive::new()
-            .with_time(timeout)
-            .with_interval(timeout / 3);
+        let keepalive = TcpKeepalive::new().with_time(timeout).with_interval(timeout / 3);
         socket.set_tcp_keepalive(&keepalive)?;
     }
     Ok(())

@@ -134,16 +134,9 @@ impl Writer {
 
     /// Nothing is ready: sends a heartbeat or ends the stream if it is time, else sets the timer.
     fn wait(&mut self, cx: &mut Context<'_>) {
-        let heartbeat = self
-            .policy
-            .heartbeat
-            .map(|interval| self.last_write + interval);
+        let heartbeat = self.policy.heartbeat.map(|interval| self.last_write + interval);
         let end = self.end.map(|end| end.at);
-        let due = [heartbeat, end]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or(self.last_write + FAR);
+        let due = [heartbeat, end].into_iter().flatten().min().unwrap_or(self.last_write + FAR);
         // Events move the heartbeat back without touching the timer: it fires early once an
         // interval and is set anew, which costs less than setting it at every event.
         if due < self.timer.deadline() {
@@ -163,11 +156,7 @@ impl Writer {
 
     fn heartbeat(&mut self) {
         self.out.extend_from_slice(HEARTBEAT);
-        if let Some(interval) = self
-            .policy
-            .heartbeat
-            .filter(|_| self.policy.heartbeat_event)
-        {
+        if let Some(interval) = self.policy.heartbeat.filter(|_| self.policy.heartbeat_event) {
             let data = json!({ "interval_ms": interval.as_millis() });
             write_control(&mut self.out, "hero.heartbeat", &data);
         }

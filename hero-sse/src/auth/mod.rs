@@ -143,8 +143,7 @@ impl Principal {
     ///
     /// `403` for a caller without one.
     pub fn require_tenant(&self) -> Result<&str, Refusal> {
-        self.tenant_id()
-            .ok_or_else(|| Refusal::forbidden("the token names no tenant"))
+        self.tenant_id().ok_or_else(|| Refusal::forbidden("the token names no tenant"))
     }
 
     /// Whether it holds this permission.
@@ -166,19 +165,12 @@ impl Principal {
 
     /// Another claim of the token, `None` when it is absent or of another type.
     pub fn claim<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
-        self.0
-            .claims
-            .get(name)
-            .and_then(|claim| T::deserialize(claim).ok())
+        self.0.claims.get(name).and_then(|claim| T::deserialize(claim).ok())
     }
 
     pub(crate) fn meets(&self, rule: &PermissionRule) -> Result<(), Refusal> {
         let missing = rule.missing(|permission| self.has(permission.as_str()));
-        if missing.is_empty() {
-            Ok(())
-        } else {
-            Err(Refusal::insufficient_scope(rule, &missing))
-        }
+        if missing.is_empty() { Ok(()) } else { Err(Refusal::insufficient_scope(rule, &missing)) }
     }
 
     pub(crate) fn expiry(&self) -> Option<SystemTime> {
@@ -194,12 +186,7 @@ impl Principal {
 /// Who and for whom, without the claims: they may hold personal data.
 impl fmt::Debug for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner {
-            subject,
-            tenant,
-            permissions,
-            ..
-        } = &*self.0;
+        let Inner { subject, tenant, permissions, .. } = &*self.0;
         f.debug_struct("Principal")
             .field("subject", subject)
             .field("tenant", tenant)
@@ -217,11 +204,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Principal {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        parts
-            .extensions
-            .get::<Self>()
-            .cloned()
-            .ok_or_else(Refusal::no_token)
+        parts.extensions.get::<Self>().cloned().ok_or_else(Refusal::no_token)
     }
 }
 

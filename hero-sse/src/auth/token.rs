@@ -23,18 +23,14 @@ pub(crate) fn bearer_token(
     if accept_query {
         let query = QueryTokens::of(parts);
         if query.len() > 1 {
-            return Err(Refusal::invalid_request(
-                "the parameter access_token is repeated",
-            ));
+            return Err(Refusal::invalid_request("the parameter access_token is repeated"));
         }
         tokens.extend(query.into_iter().filter(|token| !token.expose().is_empty()));
     }
     if let Some((first, rest)) = tokens.split_first()
         && rest.iter().any(|token| token != first)
     {
-        return Err(Refusal::invalid_request(
-            "two different tokens came with the request",
-        ));
+        return Err(Refusal::invalid_request("two different tokens came with the request"));
     }
     match tokens.into_iter().next() {
         Some(token) if token.expose().len() > MAX_TOKEN => {
@@ -50,9 +46,7 @@ fn from_header(parts: &Parts) -> Result<Option<Secret<String>>, Refusal> {
         return Ok(None);
     };
     if values.next().is_some() {
-        return Err(Refusal::invalid_request(
-            "the Authorization header is repeated",
-        ));
+        return Err(Refusal::invalid_request("the Authorization header is repeated"));
     }
     let malformed = || Refusal::invalid_request("the Authorization header is malformed");
     let value = value.to_str().map_err(|_| malformed())?;
@@ -108,11 +102,7 @@ mod tests {
             ("/?access_token=q", &["Bearer h"], true, bad.clone()),
             ("/?access_token=q", &["Bearer h"], false, some("h")),
         ] {
-            assert_eq!(
-                read(uri, headers, query),
-                expected,
-                "{uri} {headers:?} {query}"
-            );
+            assert_eq!(read(uri, headers, query), expected, "{uri} {headers:?} {query}");
         }
         let long = format!("Bearer {}", "a".repeat(MAX_TOKEN + 1));
         assert_eq!(read("/", &[&long], true), Err(StatusCode::UNAUTHORIZED));
