@@ -249,7 +249,7 @@ class LiveStream {
     this.#heard = now + this.#retryMs;
     const sentence = this.#goodbye || (this.state === "live" ? "The connection broke." : "The server cannot be reached.");
     this.changed("close");
-    this.#become("reconnecting", "reconnecting", `${sentence} The browser comes back by itself and resumes.`);
+    this.#become("reconnecting", "reconnecting", `${sentence} The browser keeps trying by itself.`);
   }
 
   /**
@@ -393,7 +393,8 @@ function showToken(now) {
   const share = session ? Math.max(0, left / (session.until - session.from)) : 0;
   form.dataset.token = !session ? "none" : left <= 0 ? "over" : share < 0.2 ? "low" : "good";
   $("#token-bar").style.transform = `scaleX(${share.toFixed(4)})`;
-  const text = !session ? "" : left > 0 ? `${Math.ceil(left / 1000)} s left` : "expired";
+  const leeway = left <= 0 && streams.some(({ state }) => state === "live"); // what the server grants beyond the end
+  const text = !session ? "" : left > 0 ? `${Math.ceil(left / 1000)} s left` : leeway ? "in the leeway" : "expired";
   if ($("#token-left").textContent !== text) $("#token-left").textContent = text;
 }
 
@@ -431,9 +432,12 @@ class Card {
   changed(what) {
     const now = performance.now();
     if (what === "state") {
-      const span = this.spans.at(-1);
-      if (this.stream.state === "live") this.spans.push([now, null]);
-      else if (span && span[1] === null) span[1] = now;
+      const lasting = this.spans.findLast(([, to]) => to === null);
+      if (this.stream.state !== "live") {
+        if (lasting) lasting[1] = now;
+      } else if (!lasting) {
+        this.spans.push([now, null]);
+      }
     } else {
       this.marks[what].push(now);
     }
@@ -678,9 +682,18 @@ const builds = {
     build.part.phase.textContent = text;
   },
 
+  /** Builds that were under way when the page stopped hearing of them: how they ended is not known. */
+  loseSight() {
+    for (const build of this.known.values()) {
+      if (["queued", "building"].includes(build.row.dataset.phase)) this.phase(build, "unknown", "out of sight");
+      build.startedAt = 0;
+    }
+  },
+
   queued({ build: number, broken }) {
     this.known.get(number)?.row.remove(); // told again from its beginning
     this.known.delete(number);
+    this.loseSight(); // one build at a time: another that seems to run has ended unseen
     this.phase(this.at(number), "queued", broken ? "queued, to be broken" : "queued");
   },
 
@@ -718,8 +731,9 @@ const builds = {
     this.phase(build, phase, text);
   },
 
-  /** Running times. */
+  /** Running times, as long as there is somebody to hear from. */
   tick(now) {
+    if (buildsCard.stream.state !== "live") return;
     for (const { startedAt, part } of this.known.values()) {
       if (startedAt) part.time.textContent = `${((now - startedAt) / 1000).toFixed(1)} s`;
     }
@@ -744,7 +758,10 @@ builds.stream = {
       builds.say("");
     },
   },
-  gap: (missed) => builds.say(`A gap: ${missed}.`),
+  gap: (missed) => {
+    builds.loseSight();
+    builds.say(`A gap: ${missed}.`);
+  },
 };
 
 $("#build-form").addEventListener("submit", async (event) => {

@@ -314,13 +314,15 @@ test("the watchdog opens a silent stream again", async () => {
 });
 
 test("signed out, the page keeps no connection", async () => {
+  const open = new Set();
+  page.on("request", (request) => request.url().includes("/stream?") && open.add(request));
+  for (const end of ["requestfinished", "requestfailed"]) page.on(end, (request) => open.delete(request));
   await signIn();
   for (const name of STREAMS) await state(name, "live");
+  assert.equal(open.size, 3);
   await page.click("#sign-out");
   for (const name of STREAMS) await state(name, "idle");
-  const { events } = await shown("usage");
-  await new Promise((done) => setTimeout(done, 2500));
-  assert.equal((await shown("usage")).events, events);
+  await until("all three connections closed", () => open.size, (left) => left === 0);
 });
 
 test("the page fits a narrow screen", async () => {
