@@ -138,7 +138,8 @@ impl AuditLog {
         file.write_all(line.as_bytes())
     }
 
-    /// Follows the log: from behind the position `from`, or else from the last few lines on.
+    /// Follows the log: from behind the position `from`, or else from the last few lines on. Each
+    /// reader reads for itself, which is fine for some dozens.
     pub fn tail(&self, from: Option<&str>) -> impl Stream<Item = Audit> + use<> {
         stream::unfold(Tail::new(self.path.clone(), from), |mut tail| async move {
             let read = spawn_blocking(move || (tail.read(), tail)).await;
@@ -202,11 +203,14 @@ mod tests {
         taken
     }
 
-    fn paths(taken: &[Audit]) -> Vec<&str> {
-        let path = |audit| match audit {
-            &Audit::Record { ref record, .. } => record.path.as_str(),
+    fn path(audit: &Audit) -> &str {
+        match audit {
+            Audit::Record { record, .. } => &record.path,
             other => panic!("not a record: {other:?}"),
-        };
+        }
+    }
+
+    fn paths(taken: &[Audit]) -> Vec<&str> {
         taken.iter().map(path).collect()
     }
 

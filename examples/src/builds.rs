@@ -4,23 +4,21 @@
 //! sent twice, and nothing is lost while it is away.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     error::Error,
     fmt::{self, Display},
-    io,
-    path::{Path, PathBuf},
-    process::{ExitStatus, Stdio},
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use futures_util::{Stream, stream};
-use serde::{Deserialize, Serialize};
-use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, BufReader},
-    process::Command,
-    sync::watch,
-};
+use serde::Serialize;
+use tokio::sync::watch;
+
+use self::cargo::{Diagnostic, Ended, Said};
+
+mod cargo;
 
 /// How many builds are remembered.
 const KEPT: usize = 10;
@@ -145,35 +143,7 @@ impl Builds {
         let build = self.shared.begin()?;
         let shared = Arc::clone(&self.shared);
         shared.tell(build, |id| Build::Queued { id, build, broken });
-        tokio::spawn(async move {
-            let began = Instant::now();
-            let mut seen = Seen::default();
-            let run = compile(&shared, build, broken, &mut seen);
-            let ended = tokio::time::timeout(LONGEST, run).await;
-            let seconds = began.elapsed().as_secs_f64();
-            let Seen { warnings, errors } = seen;
-            let reason = match ended {
-                Ok(Ok(Ended { status, .. })) if status.success() => {
-                    return shared.tell(build, |id| Build::Finished {
-                        id,
-                        build,
-                        warnings,
-                        seconds,
-                    });
-                }
-                Ok(Ok(_)) if errors > 0 => None,
-                Ok(Ok(Ended { status, last_words })) => Some(format!("{last_words}{status}")),
-                Ok(Err(error)) => Some(format!("cargo cannot be run: {error}")),
-                Err(_) => Some(format!("stopped after {} s", LONGEST.as_secs())),
-            };
-            shared.tell(build, |id| Build::Failed {
-                id,
-                build,
-                errors,
-                seconds,
-                reason,
-            });
-        });
+        tokio::spawn(async move { shared.run(build, broken).await });
         Ok(build)
     }
 
@@ -235,6 +205,67 @@ impl Shared {
         self.changed.send_replace(());
     }
 
+    async fn run(&self, build: u64, broken: bool) {
+        let began = Instant::now();
+        let (mut warnings, mut errors) = (0, 0);
+        let run = cargo::build(&self.sample, broken, |said| match said {
+            Said::Started { command } => {
+                self.tell(build, |id| Build::Started { id, build, command })
+            }
+            Said::Artifact { name, fresh } => {
+                self.tell(build, |id| Build::Artifact {
+                    id,
+                    build,
+                    name,
+                    fresh,
+                });
+            }
+            Said::Diagnostic(Diagnostic {
+                level,
+                text,
+                rendered,
+                file,
+                line,
+            }) => {
+                let is_error = level.starts_with("error");
+                let count = if is_error { &mut errors } else { &mut warnings };
+                *count += 1;
+                self.tell(build, |id| Build::Diagnostic {
+                    id,
+                    build,
+                    level,
+                    text,
+                    rendered,
+                    file,
+                    line,
+                });
+            }
+        });
+        let ended = tokio::time::timeout(LONGEST, run).await;
+        let seconds = began.elapsed().as_secs_f64();
+        let reason = match ended {
+            Ok(Ok(Ended { status, .. })) if status.success() => {
+                return self.tell(build, |id| Build::Finished {
+                    id,
+                    build,
+                    warnings,
+                    seconds,
+                });
+            }
+            Ok(Ok(_)) if errors > 0 => None,
+            Ok(Ok(Ended { status, last_words })) => Some(format!("{last_words}{status}")),
+            Ok(Err(error)) => Some(format!("cargo cannot be run: {error}")),
+            Err(_) => Some(format!("stopped after {} s", LONGEST.as_secs())),
+        };
+        self.tell(build, |id| Build::Failed {
+            id,
+            build,
+            errors,
+            seconds,
+            reason,
+        });
+    }
+
     fn next(&self, place: &mut Place) -> Option<Build> {
         let logs = self.logs();
         for (&build, log) in logs.range(place.build..) {
@@ -271,175 +302,6 @@ impl Shared {
             build,
             index: index + 1,
         })
-    }
-}
-
-#[derive(Default)]
-struct Seen {
-    warnings: u64,
-    errors: u64,
-}
-
-struct Ended {
-    status: ExitStatus,
-    last_words: String,
-}
-
-async fn compile(shared: &Shared, build: u64, broken: bool, seen: &mut Seen) -> io::Result<Ended> {
-    // A directory of its own, so that there is something to compile each time.
-    let target = tempfile::Builder::new()
-        .prefix("hero-sse-build-")
-        .tempdir()?;
-    let mut arguments = vec!["build", "--message-format=json", "--offline", "--locked"];
-    if broken {
-        arguments.extend(["--features", "broken"]);
-    }
-    let mut child = cargo(&shared.sample, target.path())
-        .args(&arguments)
-        .spawn()?;
-    let command = format!("cargo {}", arguments.join(" "));
-    shared.tell(build, |id| Build::Started { id, build, command });
-
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    // Both at once: a child whose full pipe nobody reads stands still.
-    let (told, last_words) = tokio::join!(
-        each_line(stdout, |line| tell_message(shared, build, line, seen)),
-        last_lines(stderr),
-    );
-    told?;
-    Ok(Ended {
-        status: child.wait().await?,
-        last_words: last_words?,
-    })
-}
-
-fn cargo(sample: &Path, target: &Path) -> Command {
-    // Under `cargo run` this names the very cargo that runs us.
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    for (name, _) in std::env::vars_os() {
-        // What was meant for the build of this program is not meant for that one.
-        let text = name.to_string_lossy();
-        if (text.starts_with("CARGO") && text != "CARGO_HOME")
-            || (text.starts_with("RUST") && text.ends_with("FLAGS"))
-            || text.starts_with("RUSTC")
-        {
-            command.env_remove(&name);
-        }
-    }
-    command
-        .current_dir(sample)
-        .env("CARGO_TARGET_DIR", target)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    command
-}
-
-async fn each_line(
-    from: Option<impl AsyncRead + Unpin>,
-    mut take: impl FnMut(String),
-) -> io::Result<()> {
-    let Some(from) = from else { return Ok(()) };
-    let mut lines = BufReader::new(from).lines();
-    while let Some(line) = lines.next_line().await? {
-        take(line);
-    }
-    Ok(())
-}
-
-async fn last_lines(from: Option<impl AsyncRead + Unpin>) -> io::Result<String> {
-    let mut last = VecDeque::new();
-    each_line(from, |line| {
-        last.push_back(line + "\n");
-        if last.len() > 10 {
-            last.pop_front();
-        }
-    })
-    .await?;
-    Ok(last.into_iter().collect())
-}
-
-/// What cargo says, a line each, as far as it matters here.
-#[derive(Deserialize)]
-#[serde(tag = "reason", rename_all = "kebab-case")]
-enum Message {
-    CompilerArtifact {
-        target: Target,
-        fresh: bool,
-    },
-    CompilerMessage {
-        message: Diagnostic,
-    },
-    #[serde(other)]
-    Other,
-}
-
-#[derive(Deserialize)]
-struct Target {
-    name: String,
-}
-
-#[derive(Deserialize)]
-struct Diagnostic {
-    level: String,
-    message: String,
-    rendered: Option<String>,
-    spans: Vec<Span>,
-}
-
-#[derive(Deserialize)]
-struct Span {
-    file_name: String,
-    line_start: u64,
-    is_primary: bool,
-}
-
-fn tell_message(shared: &Shared, build: u64, line: String, seen: &mut Seen) {
-    match serde_json::from_str(&line) {
-        Ok(Message::CompilerArtifact {
-            target: Target { name },
-            fresh,
-        }) => {
-            shared.tell(build, |id| Build::Artifact {
-                id,
-                build,
-                name,
-                fresh,
-            });
-        }
-        Ok(Message::CompilerMessage { message }) => {
-            let Diagnostic {
-                level,
-                message: text,
-                rendered,
-                spans,
-            } = message;
-            let is_error = level.starts_with("error");
-            // Without a place in the code a warning only sums up, while an error may be a linker's.
-            if spans.is_empty() && !is_error {
-                return;
-            }
-            *(if is_error {
-                &mut seen.errors
-            } else {
-                &mut seen.warnings
-            }) += 1;
-            let place = spans.into_iter().find(|span| span.is_primary);
-            let (file, line) = place.map(|at| (at.file_name, at.line_start)).unzip();
-            let rendered = rendered.unwrap_or_default();
-            shared.tell(build, |id| Build::Diagnostic {
-                id,
-                build,
-                level,
-                text,
-                rendered,
-                file,
-                line,
-            });
-        }
-        Ok(Message::Other) => {}
-        Err(error) => tracing::debug!(%error, "cargo said something unknown"),
     }
 }
 
