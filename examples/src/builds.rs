@@ -310,7 +310,6 @@ mod tests {
     use std::pin::pin;
 
     use futures_util::{FutureExt, StreamExt};
-    use serde_json::{Value, json};
 
     use super::*;
 
@@ -365,8 +364,15 @@ mod tests {
         }
     }
 
-    fn json(event: &Build) -> Value {
-        serde_json::to_value(event).unwrap()
+    /// Why the build failed that ends these events.
+    fn reason(events: &[Build]) -> &str {
+        match events.last() {
+            Some(Build::Failed {
+                reason: Some(reason),
+                ..
+            }) => reason,
+            other => panic!("not failed for a reason: {other:?}"),
+        }
     }
 
     /// What comes without waiting.
@@ -375,11 +381,11 @@ mod tests {
         std::iter::from_fn(|| feed.next().now_or_never().flatten()).collect()
     }
 
-    fn numbers(events: &[Build]) -> Vec<(u64, &str)> {
-        let number = |event: &Build| json(event)["build"].as_u64().unwrap();
+    /// The build and the index of each event.
+    fn numbers(events: &[Build]) -> Vec<&str> {
         events
             .iter()
-            .map(|event| (number(event), id(event).rsplit('-').next().unwrap()))
+            .map(|event| id(event).split_once('-').unwrap().1)
             .collect()
     }
 
@@ -409,29 +415,51 @@ mod tests {
         assert_eq!(builds.start(false), Err(AlreadyRunning));
 
         let failed = until(&mut feed, |event| matches!(event, Build::Failed { .. })).await;
-        assert_eq!(json(&failed[0]), json!({"build": 1, "broken": true}));
-        let command = "cargo build --message-format=json --offline --locked --features broken";
-        assert_eq!(json(&failed[1]), json!({"build": 1, "command": command}));
-        let mut last = json(failed.last().unwrap());
-        assert!(last["seconds"].take().as_f64().unwrap() > 0.0);
+        assert!(matches!(
+            failed[0],
+            Build::Queued {
+                build: 1,
+                broken: true,
+                ..
+            }
+        ));
+        let Build::Started {
+            build: 1, command, ..
+        } = &failed[1]
+        else {
+            panic!("{failed:?}")
+        };
+        let expected = "cargo build --message-format=json --offline --locked --features broken";
+        assert_eq!(command, expected);
+        let error = failed.iter().find_map(|event| match event {
+            Build::Diagnostic {
+                level,
+                text,
+                rendered,
+                file,
+                line,
+                ..
+            } if level == "error" => Some((text.as_str(), rendered, file.as_deref(), line)),
+            _ => None,
+        });
+        let (text, rendered, file, line) = error.expect("a compiler error");
         assert_eq!(
-            last,
-            json!({"build": 1, "errors": 1, "seconds": null, "reason": null})
+            (text, file),
+            ("mismatched types", Some("clock/src/main.rs"))
         );
-        let error = failed
-            .iter()
-            .map(json)
-            .find(|event| event["level"] == "error")
-            .unwrap();
-        assert_eq!(error["text"], "mismatched types");
-        assert_eq!(error["file"], "clock/src/main.rs");
-        assert!(error["line"].as_u64().unwrap() > 10);
-        assert!(
-            error["rendered"]
-                .as_str()
-                .unwrap()
-                .starts_with("error[E0308]")
-        );
+        assert!(line.is_some_and(|line| line > 10));
+        assert!(rendered.starts_with("error[E0308]"), "{rendered}");
+        let Some(Build::Failed {
+            build: 1,
+            errors: 1,
+            seconds,
+            reason: None,
+            ..
+        }) = failed.last()
+        else {
+            panic!("{failed:?}")
+        };
+        assert!(*seconds > 0.0);
 
         assert_eq!(builds.start(false), Ok(2));
         let finished = until(&mut feed, |_| false).await;
@@ -456,8 +484,10 @@ mod tests {
         assert_eq!(events.len(), 1);
         let mut feed = pin!(builds.feed(Some(id(&events[0]))));
         let failed = until(&mut feed, |_| true).await;
-        let reason = json(&failed[0])["reason"].as_str().unwrap().to_owned();
-        assert!(reason.starts_with("cargo cannot be run: "), "{reason}");
+        assert!(
+            reason(&failed).starts_with("cargo cannot be run: "),
+            "{failed:?}"
+        );
         assert_eq!(builds.start(false), Ok(2), "it is over");
     }
 
@@ -468,11 +498,10 @@ mod tests {
         builds.start(false).unwrap();
         let mut feed = pin!(builds.feed(None));
         let events = until(&mut feed, |event| matches!(event, Build::Failed { .. })).await;
-        let reason = json(events.last().unwrap())["reason"]
-            .as_str()
-            .unwrap()
-            .to_owned();
-        assert!(reason.contains("could not find `Cargo.toml`"), "{reason}");
+        assert!(
+            reason(&events).contains("could not find `Cargo.toml`"),
+            "{events:?}"
+        );
     }
 
     #[test]
@@ -487,11 +516,11 @@ mod tests {
         let events = ready(builds.feed(Some(id(&seen[0]))));
         assert_eq!(
             numbers(&events),
-            [(1, "1"), (2, "0"), (2, "1")],
+            ["1-1", "2-0", "2-1"],
             "a success ends the stream"
         );
         let events = ready(builds.feed(Some(id(&events[2]))));
-        assert_eq!(numbers(&events), [(3, "0")]);
+        assert_eq!(numbers(&events), ["3-0"]);
     }
 
     #[test]
@@ -499,15 +528,15 @@ mod tests {
         let builds = builds();
         assert!(ready(builds.feed(None)).is_empty());
         let one = quiet(&builds);
-        assert_eq!(numbers(&ready(builds.feed(None))), [(1, "0")]);
+        assert_eq!(numbers(&ready(builds.feed(None))), ["1-0"]);
         end(&builds, one, true);
-        assert_eq!(numbers(&ready(builds.feed(None))), [(1, "0"), (1, "1")]);
+        assert_eq!(numbers(&ready(builds.feed(None))), ["1-0", "1-1"]);
 
         forget_when(&builds);
         let waiting = builds.feed(None);
         let two = quiet(&builds);
         end(&builds, two, false);
-        assert_eq!(numbers(&ready(waiting)), [(2, "0"), (2, "1")]);
+        assert_eq!(numbers(&ready(waiting)), ["2-0", "2-1"]);
     }
 
     #[test]
@@ -542,10 +571,6 @@ mod tests {
         }
         assert_eq!(builds.shared.logs().len(), KEPT);
         let events = ready(builds.feed(first.as_ref().map(id)));
-        assert_eq!(
-            numbers(&events),
-            [(15, "0"), (15, "1")],
-            "as for a new reader"
-        );
+        assert_eq!(numbers(&events), ["15-0", "15-1"], "as for a new reader");
     }
 }
