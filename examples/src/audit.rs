@@ -11,8 +11,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use futures_util::{Stream, StreamExt, stream};
-use serde::{Deserialize, Serialize};
+use futures_util::{StreamExt, stream};
+use hero_sse::prelude::*;
+use serde::Deserialize;
 use tokio::{task::spawn_blocking, time::sleep};
 
 use self::tail::{Piece, Tail};
@@ -20,12 +21,13 @@ use self::tail::{Piece, Tail};
 mod tail;
 
 /// What a reader of the audit log is told. Its id is the position to resume from.
-#[derive(Clone, Debug, Serialize)]
-#[serde(untagged)]
+#[derive(Clone, Debug, SseEvent)]
 pub enum Audit {
     /// A line that is a record.
+    #[sse(event = "audit")]
     Record {
         /// Where the next line begins.
+        #[sse(id)]
         #[serde(skip)]
         position: String,
         /// What it says.
@@ -33,21 +35,34 @@ pub enum Audit {
         record: Record,
     },
     /// A line that is not a record, as it stands.
+    #[sse(event = "audit-raw")]
     Raw {
         /// Where the next line begins.
+        #[sse(id)]
         #[serde(skip)]
         position: String,
         /// Its text.
         line: String,
     },
     /// Lines may be missing here: the file no longer holds what came next.
+    #[sse(event = "audit-gap")]
     Gap {
         /// Where the next line begins.
+        #[sse(id)]
         #[serde(skip)]
         position: String,
         /// Why.
         reason: String,
     },
+}
+
+/// Live tail of the audit log.
+#[sse_endpoint("/audit/stream", permission = "audit.read")]
+pub async fn audit_stream(
+    State(log): State<AuditLog>,
+    cursor: LastEventId,
+) -> impl Stream<Item = Audit> + use<> {
+    log.tail(cursor.as_str())
 }
 
 /// One line of the audit log: who asked for what, and the answer.
@@ -283,20 +298,35 @@ mod tests {
         log.append(&record("/a")).await;
     }
 
-    #[test]
-    fn the_data_of_an_event_is_its_fields() {
-        let text = r#"{"time":"t","method":"GET","path":"/","status":200,"subject":null}"#;
+    #[tokio::test]
+    async fn a_reader_is_sent_the_record_alone() {
+        let record = r#"{"time":"t","method":"GET","path":"/","status":200,"subject":null}"#;
         let line = |text: &str| Piece::Line {
             position: "1:2".into(),
             text: text.into(),
         };
-        let json = |piece| serde_json::to_string(&Audit::from(piece)).unwrap();
-        assert_eq!(json(line(text)), text);
-        assert_eq!(json(line("so what")), r#"{"line":"so what"}"#);
         let gap = Piece::Gap {
             position: "1:0".into(),
             reason: "why",
         };
-        assert_eq!(json(gap), r#"{"reason":"why"}"#);
+        let events = [line(record), line("so what"), gap].map(Audit::from);
+
+        let sse = HeroSse::builder().build().unwrap();
+        let opened = move || async move { stream::iter(events) };
+        let app = sse.endpoint("/").public().handler(opened).unwrap();
+        let request = axum::http::Request::new(axum::body::Body::empty());
+        let answer = tower::ServiceExt::oneshot(app, request).await.unwrap();
+        let body = axum::body::to_bytes(answer.into_body(), 10_000)
+            .await
+            .unwrap();
+        let body = str::from_utf8(&body).unwrap();
+
+        for frame in [
+            format!("event: audit\nid: 1:2\ndata: {record}\n\n").as_str(),
+            "event: audit-raw\nid: 1:2\ndata: {\"line\":\"so what\"}\n\n",
+            "event: audit-gap\nid: 1:0\ndata: {\"reason\":\"why\"}\n\n",
+        ] {
+            assert!(body.contains(frame), "{frame} is missing in {body}");
+        }
     }
 }

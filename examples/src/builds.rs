@@ -12,8 +12,8 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use futures_util::{Stream, stream};
-use serde::Serialize;
+use futures_util::stream;
+use hero_sse::prelude::*;
 use tokio::sync::watch;
 
 use self::cargo::{Diagnostic, Ended, Said};
@@ -28,12 +28,12 @@ const JUST_NOW: Duration = Duration::from_secs(2);
 const LONGEST: Duration = Duration::from_secs(120);
 
 /// What a build reports.
-#[derive(Clone, Debug, Serialize)]
-#[serde(untagged)]
+#[derive(Clone, Debug, SseEvent)]
 #[allow(missing_docs, reason = "the names of the fields say it")]
 pub enum Build {
     /// Somebody asked for a build.
     Queued {
+        #[sse(id)]
         #[serde(skip)]
         id: String,
         build: u64,
@@ -41,6 +41,7 @@ pub enum Build {
     },
     /// It runs.
     Started {
+        #[sse(id)]
         #[serde(skip)]
         id: String,
         build: u64,
@@ -48,6 +49,7 @@ pub enum Build {
     },
     /// A part of it is done.
     Artifact {
+        #[sse(id)]
         #[serde(skip)]
         id: String,
         build: u64,
@@ -56,6 +58,7 @@ pub enum Build {
     },
     /// The compiler has something to say.
     Diagnostic {
+        #[sse(id)]
         #[serde(skip)]
         id: String,
         build: u64,
@@ -67,6 +70,7 @@ pub enum Build {
     },
     /// It failed; the reader waits for the next build.
     Failed {
+        #[sse(id)]
         #[serde(skip)]
         id: String,
         build: u64,
@@ -75,13 +79,24 @@ pub enum Build {
         reason: Option<String>,
     },
     /// It succeeded, and there is no more to say.
+    #[sse(last)]
     Finished {
+        #[sse(id)]
         #[serde(skip)]
         id: String,
         build: u64,
         warnings: u64,
         seconds: f64,
     },
+}
+
+/// How the builds go, until one succeeds.
+#[sse_endpoint("/builds/stream", permission = "builds.read")]
+pub async fn build_feed(
+    State(builds): State<Builds>,
+    cursor: LastEventId,
+) -> impl Stream<Item = Build> + use<> {
+    builds.feed(cursor.as_str())
 }
 
 /// One build at a time, and the story of the last few. Clones share them.

@@ -5,15 +5,16 @@
 
 use std::time::{Duration, SystemTime};
 
-use futures_util::{Stream, stream};
-use serde::Serialize;
+use futures_util::stream;
+use hero_sse::prelude::*;
 use sysinfo::{MINIMUM_CPU_UPDATE_INTERVAL, System};
 use tokio::{sync::watch, task::spawn_blocking, time};
 
 /// One reading of the gauge.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, SseEvent)]
 pub struct Usage {
     /// Counts the readings since the program began.
+    #[sse(id)]
     pub seq: u64,
     /// When it was taken: RFC 3339, UTC.
     pub at: String,
@@ -25,6 +26,12 @@ pub struct Usage {
     pub memory_used: u64,
     /// Bytes of memory there are.
     pub memory_total: u64,
+}
+
+/// Live usage gauge of this machine.
+#[sse_endpoint("/usage/stream", event = "usage", permission = "usage.read")]
+pub async fn usage_stream(State(meter): State<Meter>) -> impl Stream<Item = Usage> + use<> {
+    meter.subscribe()
 }
 
 /// Reads the machine in the background, once for all who look. Clones share one meter; it stops
