@@ -1,1 +1,108 @@
-//! x
+//! Server-Sent Events for axum: one annotated async function becomes a live, protected event stream.
+//!
+//! ```
+//! use hero_sse::prelude::*;
+//!
+//! /// One reading of the usage gauge.
+//! #[derive(Clone, Serialize, SseEvent)]
+//! pub struct Usage {
+//!     #[sse(id)]
+//!     seq: u64,
+//!     used: u64,
+//! }
+//!
+//! /// Live usage gauge of the caller's tenant.
+//! #[sse_endpoint("/usage/stream", event = "usage", permission = "usage.read")]
+//! pub async fn usage_stream(who: Principal) -> Result<impl Stream<Item = Usage> + use<>, Refusal> {
+//!     let _tenant = who.require_tenant()?;
+//!     Ok(futures_util::stream::iter([Usage { seq: 1, used: 7 }]))
+//! }
+//! ```
+//!
+//! [`HeroSse`] maps endpoints and serves them; [`sse_endpoint`] and [`SseEvent`] declare them;
+//! [`SseOptions`] is what an operator writes; [`testing`] reads streams in tests.
+//!
+//! # Features
+//!
+//! * `macros` (default): `#[sse_endpoint]` and `#[derive(SseEvent)]`.
+//! * `jwt-aws-lc-rs` (default) or `jwt-rust-crypto`: `JwtAuthenticator` with that crypto backend.
+//! * `testing`: the module of that name and `Principal::test`.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
+)]
+
+mod auth;
+mod close;
+mod connections;
+mod context;
+mod deadline;
+mod descriptor;
+mod endpoint;
+mod event;
+mod frame;
+mod hero;
+mod options;
+mod permission;
+mod pipeline;
+mod policy;
+mod redact;
+mod refusal;
+mod secret;
+mod signal;
+mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod transport;
+mod writer;
+
+#[doc(hidden)]
+#[deprecated = "an implementation detail of the macros, which changes without notice"]
+pub mod __private;
+
+pub use axum;
+pub use futures_core;
+
+#[cfg(feature = "macros")]
+pub use hero_sse_macros::{SseEvent, sse_endpoint};
+
+#[cfg(feature = "jwt")]
+pub use crate::auth::jwt::JwtAuthenticator;
+pub use crate::auth::{Authenticator, InvalidToken, Principal};
+pub use crate::close::CloseReason;
+pub use crate::connections::{ConnectionInfo, Connections};
+pub use crate::context::SseContext;
+pub use crate::descriptor::Descriptor;
+pub use crate::endpoint::{
+    AppState, Endpoint, EndpointMeta, EventHandler, EventItem, EventStream, IntoEventStream,
+};
+pub use crate::event::{Event, SseEvent};
+pub use crate::frame::{
+    EventId, EventName, FrameWriter, InvalidEvent, InvalidField, LastEventId,
+};
+pub use crate::hero::{Builder, EndpointBuilder, Endpoints, HeroSse, Mount, Serve};
+pub use crate::options::{SetupErrors, SseOptions};
+pub use crate::permission::{InvalidPermission, Permission, PermissionRule};
+pub use crate::policy::{OverLimit, parse_duration};
+pub use crate::refusal::Refusal;
+pub use crate::secret::Secret;
+pub use crate::signal::shutdown_signal;
+
+/// What a module with endpoints uses: `use hero_sse::prelude::*;`.
+pub mod prelude {
+    pub use axum::extract::{FromRef, Path, Query, State};
+    pub use futures_core::Stream;
+    pub use serde::Serialize;
+
+    #[cfg(feature = "macros")]
+    pub use crate::sse_endpoint;
+    pub use crate::{Event, HeroSse, LastEventId, Principal, Refusal, SseContext, SseEvent, endpoints};
+}

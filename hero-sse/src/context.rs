@@ -1,0 +1,115 @@
+//! [`SseContext`]: a stream from an ordinary axum handler, for code that used `axum::response::Sse`.
+
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::response::Response;
+use futures_core::Stream;
+use http::request::Parts;
+
+use crate::auth::Principal;
+use crate::descriptor::{Declaration, Location};
+use crate::endpoint::{EventItem, EventStream};
+use crate::frame::LastEventId;
+use crate::hero::HeroSse;
+use crate::pipeline::{Route, Visit};
+use crate::refusal::Refusal;
+use crate::telemetry;
+
+/// An extractor that turns a handler's own stream into an event stream of the kit: same head,
+/// heartbeats, deadlines, limits and farewells as an endpoint's.
+///
+/// It finds the kit under [`HeroSse::serve`]; elsewhere add `.layer(Extension(sse))`. As for an
+/// endpoint a valid token is required unless [`public`](Self::public) is said.
+///
+/// ```
+/// use hero_sse::{Event, SseContext};
+/// use hero_sse::axum::{Router, response::Response, routing::get};
+///
+/// async fn old(sse: SseContext) -> Response {
+///     sse.public().stream(futures_util::stream::iter([Event::text("hello")]))
+/// }
+///
+/// let app: Router = Router::new().route("/old", get(old));
+/// ```
+#[must_use = "nothing is sent until `stream`"]
+pub struct SseContext {
+    visit: Visit,
+    declaration: Declaration,
+    sse: HeroSse,
+    mistakes: Vec<String>,
+}
+
+impl SseContext {
+    /// Asks for a permission, besides those named before.
+    pub fn permission(mut self, permission: &'static str) -> Self {
+        self.declaration.require(permission, &mut self.mistakes);
+        self
+    }
+
+    /// Serves anybody.
+    pub fn public(mut self) -> Self {
+        self.declaration.rule = None;
+        self
+    }
+
+    /// Names the items that bring no name of their own.
+    pub fn event(mut self, name: &'static str) -> Self {
+        self.declaration.name_events(name, &mut self.mistakes);
+        self
+    }
+
+    /// Who is asking; `None` without a token.
+    pub fn principal(&self) -> Option<&Principal> {
+        self.visit.principal()
+    }
+
+    /// Where a returning client stopped.
+    pub fn last_event_id(&self) -> Option<&str> {
+        self.visit.cursor().and_then(LastEventId::as_str)
+    }
+
+    /// Answers with the stream, or refuses as an endpoint would.
+    pub fn stream<T, M>(self, stream: T) -> Response
+    where
+        T: Stream + Send + 'static,
+        T::Item: EventItem<M>,
+        M: 'static,
+    {
+        let Self { visit, declaration, sse, mistakes } = self;
+        for mistake in &mistakes {
+            telemetry::misdeclared(mistake);
+        }
+        if !mistakes.is_empty() {
+            return axum::response::IntoResponse::into_response(Refusal::internal());
+        }
+        let route = Route::new(declaration, &sse.kit().options);
+        visit.answer(&route, EventStream::new(stream))
+    }
+}
+
+impl std::fmt::Debug for SseContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SseContext").field("path", &self.declaration.path).finish_non_exhaustive()
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for SseContext {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        let Some(sse) = parts.extensions.get::<HeroSse>().cloned() else {
+            telemetry::no_kit();
+            return Err(Refusal::internal());
+        };
+        // The pattern, not the path: limits and options belong to the route.
+        let path = match parts.extensions.get::<axum::extract::MatchedPath>() {
+            Some(matched) => matched.as_str().to_owned(),
+            None => parts.uri.path().to_owned(),
+        };
+        let declaration = Declaration::new(path, Location { file: "SseContext", line: 0 });
+        let policy = sse.kit().options.policy(&declaration.path, &declaration.overrides);
+        let visit = Visit::begin(&Arc::clone(sse.kit()), parts, &policy).await?;
+        Ok(Self { visit, declaration, sse, mistakes: Vec::new() })
+    }
+}

@@ -1,0 +1,314 @@
+//! A socket whose writes must make progress while a stream is live on it.
+//!
+//! hyper does not poll a body while the socket is blocked, so nothing inside a stream can notice
+//! that its reader stopped. This wrapper sits under hyper and can.
+
+use std::any::Any;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::close::CloseReason;
+
+/// A reader that takes a byte now and then makes progress all the time. So while writes are blocked
+/// it must also take this much in [`TRICKLE_TIMEOUTS`] write timeouts.
+const TRICKLE_BYTES: usize = 16 * 1024;
+const TRICKLE_TIMEOUTS: u32 = 4;
+
+/// What a socket and the streams on it know of each other.
+#[derive(Debug, Default)]
+pub(crate) struct SocketWatch {
+    /// How many streams are live on the socket.
+    streams: AtomicUsize,
+    /// The largest write timeout among them in milliseconds; zero is none. It stays in force after
+    /// the last stream has ended until its bytes are flushed.
+    timeout: AtomicU64,
+    write_timed_out: AtomicBool,
+    peer_timed_out: AtomicBool,
+}
+
+impl SocketWatch {
+    /// Holds the socket to `timeout` until the guard is gone and what was written by then is out.
+    pub(crate) fn arm(self: &Arc<Self>, timeout: Option<Duration>) -> Armed {
+        self.streams.fetch_add(1, Ordering::AcqRel);
+        let millis = timeout.map_or(0, |timeout| timeout.as_millis());
+        self.timeout.fetch_max(u64::try_from(millis).unwrap_or(u64::MAX), Ordering::AcqRel);
+        Armed(self.clone())
+    }
+
+    /// Why the socket failed, if it is one of the timeouts.
+    pub(crate) fn failure(&self) -> Option<CloseReason> {
+        if self.write_timed_out.load(Ordering::Acquire) {
+            Some(CloseReason::WriteTimeout)
+        } else if self.peer_timed_out.load(Ordering::Acquire) {
+            Some(CloseReason::PeerTimeout)
+        } else {
+            None
+        }
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        match self.timeout.load(Ordering::Acquire) {
+            0 => None,
+            millis => Some(Duration::from_millis(millis)),
+        }
+    }
+
+    /// Everything written is out: without a live stream the deadline has done its work.
+    fn flushed(&self) {
+        if self.streams.load(Ordering::Acquire) == 0 {
+            self.timeout.store(0, Ordering::Release);
+        }
+    }
+}
+
+/// A live stream's hold on its socket.
+#[derive(Debug)]
+pub(crate) struct Armed(Arc<SocketWatch>);
+
+impl Armed {
+    pub(crate) fn failure(&self) -> Option<CloseReason> {
+        self.0.failure()
+    }
+}
+
+impl Drop for Armed {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The wrapper. A write that makes no progress for the timeout fails with
+/// [`io::ErrorKind::TimedOut`]; a socket dropped while it is blocked is reset, since a plain close
+/// would leave the kernel holding its buffers for minutes.
+#[derive(Debug)]
+pub(crate) struct DeadlineIo<T: Any> {
+    io: T,
+    watch: Arc<SocketWatch>,
+    blocked: Option<Blocked>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// Since when, and how badly, writes are blocked.
+#[derive(Debug)]
+struct Blocked {
+    progress: Instant,
+    window: Instant,
+    window_bytes: usize,
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + 'static> DeadlineIo<T> {
+    pub(crate) fn new(io: T, watch: Arc<SocketWatch>) -> Self {
+        Self { io, watch, blocked: None, timer: None }
+    }
+
+    /// Judges the outcome of a write.
+    fn after_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        match written {
+            Poll::Ready(Ok(bytes)) => {
+                if let Some(blocked) = &mut self.blocked {
+                    blocked.progress = Instant::now();
+                    blocked.window_bytes += bytes;
+                    if blocked.window_bytes >= TRICKLE_BYTES {
+                        blocked.window = blocked.progress;
+                        blocked.window_bytes = 0;
+                    }
+                }
+                Poll::Ready(Ok(bytes))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(self.noted(error))),
+            Poll::Pending => self.poll_deadline(cx),
+        }
+    }
+
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let blocked = self.blocked.get_or_insert_with(|| {
+            let now = Instant::now();
+            Blocked { progress: now, window: now, window_bytes: 0 }
+        });
+        let Some(timeout) = self.watch.timeout() else { return Poll::Pending };
+        let deadline =
+            (blocked.progress + timeout).min(blocked.window + timeout * TRICKLE_TIMEOUTS);
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        // Progress only ever moves the deadline back, so the timer is set anew when it fires, not
+        // at every write; a shorter timeout of a later stream moves it forward.
+        if deadline < timer.deadline() {
+            timer.as_mut().reset(deadline);
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            if timer.deadline() >= deadline {
+                self.watch.write_timed_out.store(true, Ordering::Release);
+                return Poll::Ready(Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "the client did not take a write within the write timeout",
+                )));
+            }
+            timer.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    }
+
+    /// The kernel reports a peer that acknowledges nothing as a time-out of its own.
+    fn noted(&self, error: io::Error) -> io::Error {
+        if error.kind() == io::ErrorKind::TimedOut {
+            self.watch.peer_timed_out.store(true, Ordering::Release);
+        }
+        error
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + 'static> AsyncRead for DeadlineIo<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = ready!(Pin::new(&mut self.io).poll_read(cx, buf));
+        Poll::Ready(read.map_err(|error| self.noted(error)))
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + 'static> AsyncWrite for DeadlineIo<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.after_write(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.after_write(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    /// hyper flushes once its own buffer is empty: the reader has caught up.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+        self.blocked = None;
+        self.watch.flushed();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+impl<T: Any> Drop for DeadlineIo<T> {
+    fn drop(&mut self) {
+        if self.blocked.is_some()
+            && let Some(socket) = (&mut self.io as &mut dyn Any).downcast_mut::<TcpStream>()
+        {
+            // A socket that refuses is closed the ordinary way.
+            let _ = socket.set_zero_linger();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(5);
+
+    fn pair() -> (DeadlineIo<DuplexStream>, DuplexStream, Arc<SocketWatch>) {
+        let (near, far) = duplex(64);
+        let watch = Arc::new(SocketWatch::default());
+        (DeadlineIo::new(near, watch.clone()), far, watch)
+    }
+
+    async fn seconds_until_failure(io: &mut DeadlineIo<DuplexStream>) -> f64 {
+        let start = Instant::now();
+        let error = io.write_all(&[0; 1 << 20]).await.expect_err("a stalled reader");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        start.elapsed().as_secs_f64()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_stops_fails_the_write_at_the_timeout() {
+        let (mut io, _far, watch) = pair();
+        let armed = watch.arm(Some(TIMEOUT));
+        let seconds = seconds_until_failure(&mut io).await;
+        assert!((5.0..5.1).contains(&seconds), "{seconds}");
+        assert_eq!(armed.failure(), Some(CloseReason::WriteTimeout));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_takes_a_byte_now_and_then_fails_too() {
+        let (mut io, mut far, watch) = pair();
+        let _armed = watch.arm(Some(TIMEOUT));
+        tokio::spawn(async move {
+            let mut byte = [0];
+            while far.read_exact(&mut byte).await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+            }
+        });
+        let seconds = seconds_until_failure(&mut io).await;
+        assert!((20.0..21.0).contains(&seconds), "{seconds}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_reader_that_keeps_going_is_left_alone() {
+        let (mut io, mut far, watch) = pair();
+        let _armed = watch.arm(Some(TIMEOUT));
+        tokio::spawn(async move {
+            let mut bytes = [0; 64];
+            while far.read_exact(&mut bytes).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        let start = Instant::now();
+        io.write_all(&[0; 256 * 1024]).await.expect("a patient write");
+        assert!(start.elapsed() > Duration::from_secs(200));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_stream_the_socket_waits_for_ever() {
+        let (mut io, _far, watch) = pair();
+        let write = io.write_all(&[0; 1 << 20]);
+        assert!(tokio::time::timeout(Duration::from_secs(3600), write).await.is_err());
+        assert_eq!(watch.failure(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_bytes_of_a_stream_are_under_the_deadline_too() {
+        let (mut io, _far, watch) = pair();
+        drop(watch.arm(Some(TIMEOUT)));
+        let seconds = seconds_until_failure(&mut io).await;
+        assert!((5.0..5.1).contains(&seconds), "{seconds}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn once_a_streams_bytes_are_out_the_socket_is_free_again() {
+        let (mut io, mut far, watch) = pair();
+        drop(watch.arm(Some(TIMEOUT)));
+        io.write_all(&[0; 10]).await.expect("a write");
+        io.flush().await.expect("a flush");
+        far.read_exact(&mut [0; 10]).await.expect("a read");
+        let write = io.write_all(&[0; 1 << 20]);
+        assert!(tokio::time::timeout(Duration::from_secs(3600), write).await.is_err());
+    }
+}

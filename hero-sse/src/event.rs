@@ -1,0 +1,142 @@
+//! What an application sends: the [`SseEvent`] trait and the dynamic [`Event`].
+
+use std::fmt::Display;
+
+use serde::Serialize;
+
+use crate::frame::{EventId, EventName, FrameWriter, InvalidEvent, InvalidField};
+
+/// A type whose values are events. Derive it:
+///
+/// ```
+/// use hero_sse::prelude::*;
+///
+/// /// One reading of the usage gauge.
+/// #[derive(Clone, Serialize, SseEvent)]
+/// struct Usage {
+///     #[sse(id)]
+///     seq: u64,
+///     used: u64,
+/// }
+///
+/// /// What a build reports: every variant is an event of its own, its data the fields alone.
+/// #[derive(SseEvent)]
+/// enum Build {
+///     Queued { job: u64 },
+///     #[sse(last)]
+///     Finished { ok: bool },
+/// }
+/// ```
+///
+/// # Contract
+///
+/// `encode` names the event, then gives its id, then its data, each at most once. It is called once
+/// for each time the event is sent and must not depend on the connection. An error ends the stream
+/// with [`CloseReason::StreamError`](crate::CloseReason::StreamError); nothing of the event is sent.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an event",
+    label = "this type does not implement `SseEvent`",
+    note = "put `#[derive(serde::Serialize, hero_sse::SseEvent)]` on it, or send a `hero_sse::Event`"
+)]
+pub trait SseEvent {
+    /// Writes this event.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidEvent`] when the id is illegal or the data does not serialise.
+    fn encode(&self, frame: &mut FrameWriter<'_>) -> Result<(), InvalidEvent>;
+
+    /// Whether the stream has nothing more to say after this event, now or after a reconnect. Its
+    /// id then carries the end mark, and a client that comes back with it is answered `204`.
+    fn is_last(&self) -> bool {
+        false
+    }
+}
+
+/// An event made at run time, for names and shapes that no type describes.
+///
+/// ```
+/// use hero_sse::Event;
+///
+/// let event = Event::json(&[1, 2, 3])?.named("numbers")?.with_id(7)?;
+/// # Ok::<(), hero_sse::InvalidEvent>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Event {
+    name: Option<EventName>,
+    id: Option<EventId>,
+    data: Data,
+    last: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Data {
+    Text(String),
+    Json(Box<serde_json::value::RawValue>),
+}
+
+impl Event {
+    /// An event with plain text; a client reads its lines back joined by LF.
+    pub fn text(data: impl Into<String>) -> Self {
+        Self { name: None, id: None, data: Data::Text(data.into()), last: false }
+    }
+
+    /// An event with the value's JSON.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidEvent`] when the value refuses to serialise.
+    pub fn json<T: Serialize + ?Sized>(data: &T) -> Result<Self, InvalidEvent> {
+        let data = serde_json::value::to_raw_value(data).map_err(InvalidEvent::data)?;
+        Ok(Self { name: None, id: None, data: Data::Json(data), last: false })
+    }
+
+    /// The event under this name, which wins over the endpoint's.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidField`] when the text cannot be an [`EventName`].
+    pub fn named(mut self, name: impl Into<String>) -> Result<Self, InvalidField> {
+        self.name = Some(EventName::new(name.into())?);
+        Ok(self)
+    }
+
+    /// The event with this id.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidField`] when the text cannot be an [`EventId`].
+    pub fn with_id(mut self, id: impl Display) -> Result<Self, InvalidField> {
+        self.id = Some(EventId::new(id.to_string())?);
+        Ok(self)
+    }
+
+    /// The event as the last of its stream; see [`SseEvent::is_last`].
+    #[must_use]
+    pub fn last(mut self) -> Self {
+        self.last = true;
+        self
+    }
+}
+
+impl SseEvent for Event {
+    fn encode(&self, frame: &mut FrameWriter<'_>) -> Result<(), InvalidEvent> {
+        if let Some(name) = &self.name {
+            frame.event(name);
+        }
+        if let Some(id) = &self.id {
+            frame.id(id)?;
+        }
+        match &self.data {
+            Data::Text(text) => {
+                frame.text(text);
+                Ok(())
+            }
+            Data::Json(json) => frame.json(json),
+        }
+    }
+
+    fn is_last(&self) -> bool {
+        self.last
+    }
+}

@@ -1,0 +1,538 @@
+//! The bytes of an event stream: the only place that writes a field, a comment or a blank line.
+//!
+//! Knows the wire format of [WHATWG HTML 9.2](https://html.spec.whatwg.org/multipage/server-sent-events.html)
+//! and nothing about connections, policies or HTTP.
+
+use std::borrow::Cow;
+use std::fmt::{self, Display, Write as _};
+use std::time::Duration;
+
+use bytes::{BufMut, BytesMut};
+use http::request::Parts;
+use serde::Serialize;
+
+/// The heartbeat: an empty comment, which every client ignores and every proxy counts as traffic.
+pub(crate) const HEARTBEAT: &[u8] = b":\n\n";
+
+/// Names and ids are at most this long, in bytes.
+const MAX_FIELD: usize = 256;
+
+/// What an id carries when the stream has come to its end for good.
+const END_MARK: &str = "hero.end";
+const END_SUFFIX: &str = ";hero.end";
+
+/// An event's name, what a browser hands to `addEventListener`.
+///
+/// Cannot be empty, hold a control character (a line break would let it forge fields) or exceed
+/// 256 bytes. `error` and `open` are refused since they reach the wrong handler in a browser, and
+/// `hero.` begins the kit's own events.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct EventName(Cow<'static, str>);
+
+impl EventName {
+    /// Checks `name`.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidField`] says which rule it breaks.
+    pub fn new(name: impl Into<Cow<'static, str>>) -> Result<Self, InvalidField> {
+        let name = name.into();
+        match fault_of_name(&name) {
+            None => Ok(Self(name)),
+            Some(fault) => Err(InvalidField { field: "event name", fault }),
+        }
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// For literals that a macro has checked already; evaluated at compile time.
+    pub(crate) const fn from_literal(name: &'static str) -> Self {
+        assert!(fault_of_name(name).is_none(), "this is no event name");
+        Self(Cow::Borrowed(name))
+    }
+}
+
+impl Display for EventName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// An event's id, what a browser sends back as `Last-Event-ID` when it reconnects.
+///
+/// Cannot be empty, hold a control character (a browser would never reconnect again), begin or end
+/// with white space (a browser would cut it off), exceed 256 bytes, or carry the kit's end mark.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct EventId(String);
+
+impl EventId {
+    /// Checks `id`.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidField`] says which rule it breaks.
+    pub fn new(id: impl Into<String>) -> Result<Self, InvalidField> {
+        let id = id.into();
+        match fault_of_id(&id) {
+            None => Ok(Self(id)),
+            Some(fault) => Err(InvalidField { field: "event id", fault }),
+        }
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where a returning client stopped reading: an extractor for endpoint functions.
+///
+/// It is the `Last-Event-ID` header, which a browser sends when it reconnects by itself (raw UTF-8
+/// bytes, so not limited to ASCII), else the query parameter `last_event_id`, since a new
+/// `EventSource` object cannot send the header. It is a client's word: look it up, never trust it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LastEventId(Option<String>);
+
+impl LastEventId {
+    /// The id, or `None` for a client that starts afresh.
+    pub fn as_str(&self) -> Option<&str> {
+        self.0.as_deref()
+    }
+
+    /// Whether the client has seen the last event of this stream.
+    pub(crate) fn is_end(&self) -> bool {
+        self.as_str().is_some_and(|id| id == END_MARK || id.ends_with(END_SUFFIX))
+    }
+
+    pub(crate) fn from_parts(parts: &Parts) -> Result<Self, InvalidField> {
+        let invalid = |fault| InvalidField { field: "Last-Event-ID", fault };
+        let id = match parts.headers.get("last-event-id") {
+            Some(value) => match std::str::from_utf8(value.as_bytes()) {
+                Ok(text) => Some(text.to_owned()),
+                Err(_) => return Err(invalid(Fault::NotUtf8)),
+            },
+            None => form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes())
+                .find(|(key, _)| key == "last_event_id")
+                .map(|(_, value)| value.into_owned()),
+        };
+        let Some(id) = id.filter(|id| !id.is_empty()) else { return Ok(Self(None)) };
+        let own = id.strip_suffix(END_SUFFIX).unwrap_or(&id);
+        match fault_of_id(own).filter(|_| own != END_MARK) {
+            None => Ok(Self(Some(id))),
+            Some(fault) => Err(invalid(fault)),
+        }
+    }
+}
+
+/// A name, an id or a cursor that cannot stand in an event stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidField {
+    field: &'static str,
+    fault: Fault,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    Empty,
+    TooLong,
+    Control,
+    Reserved,
+    OuterSpace,
+    NotUtf8,
+}
+
+impl Display for InvalidField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = match self.fault {
+            Fault::Empty => "is empty",
+            Fault::TooLong => "is longer than 256 bytes",
+            Fault::Control => "holds a control character",
+            Fault::Reserved => {
+                "is reserved: `hero.` belongs to the kit; `error` and `open` reach the wrong handler"
+            }
+            Fault::OuterSpace => "begins or ends with white space, which browsers cut off",
+            Fault::NotUtf8 => "is not UTF-8",
+        };
+        write!(f, "the {} {words}", self.field)
+    }
+}
+
+impl std::error::Error for InvalidField {}
+
+/// An event that could not be written: a bad id, or data that did not serialise.
+#[derive(Debug)]
+pub struct InvalidEvent(Box<dyn std::error::Error + Send + Sync>);
+
+impl InvalidEvent {
+    pub(crate) fn data(error: serde_json::Error) -> Self {
+        Self(Box::new(error))
+    }
+}
+
+impl Display for InvalidEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Display::fmt(&self.0, f)
+    }
+}
+
+impl std::error::Error for InvalidEvent {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(self.0.as_ref())
+    }
+}
+
+impl From<InvalidField> for InvalidEvent {
+    fn from(error: InvalidField) -> Self {
+        Self(Box::new(error))
+    }
+}
+
+/// Writes one event. [`SseEvent::encode`](crate::SseEvent::encode) receives it, and calls each
+/// method at most once: a name, an id, then data.
+///
+/// The fields go straight into the connection's buffer. An event that fails half-way leaves
+/// nothing behind.
+#[derive(Debug)]
+pub struct FrameWriter<'a> {
+    out: &'a mut BytesMut,
+    endpoint: Option<&'a EventName>,
+    last: bool,
+    named: bool,
+    has_id: bool,
+    has_data: bool,
+}
+
+impl<'a> FrameWriter<'a> {
+    /// The event's own name: it wins over the one that the endpoint declares.
+    pub fn event(&mut self, name: &EventName) {
+        self.named = true;
+        field(self.out, "event: ", name.as_str());
+    }
+
+    /// A name for want of a better one: the endpoint's `event`, where declared, wins over it.
+    pub fn event_or(&mut self, name: &EventName) {
+        self.event(self.endpoint.unwrap_or(name));
+    }
+
+    /// The event's id, as its `Display` prints it.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidEvent`] when the text cannot be an [`EventId`].
+    pub fn id(&mut self, id: impl Display) -> Result<(), InvalidEvent> {
+        self.out.put_slice(b"id: ");
+        let start = self.out.len();
+        let written = write!(Capped { out: self.out, left: MAX_FIELD }, "{id}");
+        let text = self.out.get(start..).and_then(|bytes| std::str::from_utf8(bytes).ok());
+        let fault = match (written, text) {
+            (Ok(()), Some(text)) => fault_of_id(text),
+            _ => Some(Fault::TooLong),
+        };
+        if let Some(fault) = fault {
+            return Err(InvalidField { field: "event id", fault }.into());
+        }
+        if self.last {
+            self.out.put_slice(END_SUFFIX.as_bytes());
+        }
+        self.out.put_u8(b'\n');
+        self.has_id = true;
+        Ok(())
+    }
+
+    /// The data as JSON, on one line.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidEvent`] when the value refuses to serialise.
+    pub fn json<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), InvalidEvent> {
+        self.out.put_slice(b"data: ");
+        let start = self.out.len();
+        serde_json::to_writer((&mut *self.out).writer(), value)
+            .map_err(InvalidEvent::data)?;
+        // Only a `RawValue` brings line breaks, and only between tokens, where a space is as good.
+        if let Some(json) = self.out.get_mut(start..) {
+            while let Some(at) = memchr::memchr2(b'\r', b'\n', json) {
+                if let Some(byte) = json.get_mut(at) {
+                    *byte = b' ';
+                }
+            }
+        }
+        self.out.put_u8(b'\n');
+        self.has_data = true;
+        Ok(())
+    }
+
+    /// The data as plain text: one `data` line for each of its lines, whichever way they end. A
+    /// client reads them back joined by LF: a bare CR cannot travel.
+    pub fn text(&mut self, text: &str) {
+        let mut rest = text.as_bytes();
+        while let Some(at) = memchr::memchr2(b'\r', b'\n', rest) {
+            let (line, tail) = rest.split_at(at);
+            data_line(self.out, line);
+            rest = match tail {
+                [b'\r', b'\n', tail @ ..] | [_, tail @ ..] => tail,
+                [] => tail,
+            };
+        }
+        data_line(self.out, rest);
+        self.has_data = true;
+    }
+
+    fn finish(self) {
+        if !self.named && let Some(name) = self.endpoint {
+            field(self.out, "event: ", name.as_str());
+        }
+        if self.last && !self.has_id {
+            field(self.out, "id: ", END_MARK);
+        }
+        // Without a data line a browser throws the whole event away.
+        if !self.has_data {
+            self.out.put_slice(b"data:\n");
+        }
+        self.out.put_u8(b'\n');
+    }
+}
+
+/// Appends one whole frame, or nothing: what `encode` left of a failed event is taken back.
+pub(crate) fn write_event(
+    out: &mut BytesMut,
+    endpoint: Option<&EventName>,
+    last: bool,
+    encode: impl FnOnce(&mut FrameWriter<'_>) -> Result<(), InvalidEvent>,
+) -> Result<(), InvalidEvent> {
+    let start = out.len();
+    let mut frame =
+        FrameWriter { out, endpoint, last, named: false, has_id: false, has_data: false };
+    match encode(&mut frame) {
+        Ok(()) => {
+            frame.finish();
+            Ok(())
+        }
+        Err(error) => {
+            out.truncate(start);
+            Err(error)
+        }
+    }
+}
+
+/// Appends one of the kit's own events, whose names (`hero.*`) no application can use.
+pub(crate) fn write_control(out: &mut BytesMut, name: &str, data: &serde_json::Value) {
+    field(out, "event: ", name);
+    field(out, "data: ", &data.to_string());
+    out.put_u8(b'\n');
+}
+
+/// Appends the reconnection time as a block of its own.
+pub(crate) fn write_retry(out: &mut BytesMut, retry: Duration) {
+    field(out, "retry: ", &retry.as_millis().to_string());
+    out.put_u8(b'\n');
+}
+
+fn field(out: &mut BytesMut, name: &str, value: &str) {
+    out.reserve(name.len() + value.len() + 1);
+    out.put_slice(name.as_bytes());
+    out.put_slice(value.as_bytes());
+    out.put_u8(b'\n');
+}
+
+fn data_line(out: &mut BytesMut, line: &[u8]) {
+    // A space only before text: the empty line is `data:`, as the specification writes it.
+    out.put_slice(if line.is_empty() { b"data:" } else { b"data: " });
+    out.put_slice(line);
+    out.put_u8(b'\n');
+}
+
+/// Takes text up to a bound, so that no `Display` can fill the memory.
+struct Capped<'a> {
+    out: &'a mut BytesMut,
+    left: usize,
+}
+
+impl fmt::Write for Capped<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.left = self.left.checked_sub(text.len()).ok_or(fmt::Error)?;
+        self.out.put_slice(text.as_bytes());
+        Ok(())
+    }
+}
+
+const fn fault_of_name(name: &str) -> Option<Fault> {
+    let bytes = name.as_bytes();
+    if let Some(fault) = fault_of_line(bytes) {
+        return Some(fault);
+    }
+    match bytes {
+        b"error" | b"open" | [b'h', b'e', b'r', b'o', b'.', ..] => Some(Fault::Reserved),
+        _ => None,
+    }
+}
+
+fn fault_of_id(id: &str) -> Option<Fault> {
+    if let Some(fault) = fault_of_line(id.as_bytes()) {
+        return Some(fault);
+    }
+    if id.trim() != id {
+        return Some(Fault::OuterSpace);
+    }
+    (id == END_MARK || id.ends_with(END_SUFFIX)).then_some(Fault::Reserved)
+}
+
+/// What every name and id obeys. C1 controls are two bytes in UTF-8: C2, then 80 to 9F.
+const fn fault_of_line(mut bytes: &[u8]) -> Option<Fault> {
+    if bytes.is_empty() {
+        return Some(Fault::Empty);
+    }
+    if bytes.len() > MAX_FIELD {
+        return Some(Fault::TooLong);
+    }
+    while let [first, rest @ ..] = bytes {
+        let c1 = *first == 0xC2 && matches!(rest, [0x80..=0x9F, ..]);
+        if *first < 0x20 || *first == 0x7F || c1 {
+            return Some(Fault::Control);
+        }
+        bytes = rest;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(encode: impl FnOnce(&mut FrameWriter<'_>)) -> String {
+        let mut out = BytesMut::new();
+        write_event(&mut out, None, false, |frame| {
+            encode(frame);
+            Ok(())
+        })
+        .expect("a frame");
+        String::from_utf8(out.to_vec()).expect("UTF-8")
+    }
+
+    #[test]
+    fn text_is_split_at_every_line_ending_once() {
+        for (text, wire) in [
+            ("", "data:\n\n"),
+            ("a", "data: a\n\n"),
+            (" a", "data:  a\n\n"),
+            ("a\nb", "data: a\ndata: b\n\n"),
+            ("a\rb", "data: a\ndata: b\n\n"),
+            ("a\r\nb", "data: a\ndata: b\n\n"),
+            ("a\n\rb", "data: a\ndata:\ndata: b\n\n"),
+            ("a\n\nb", "data: a\ndata:\ndata: b\n\n"),
+            ("a\r\n", "data: a\ndata:\n\n"),
+            ("\n", "data:\ndata:\n\n"),
+            ("a\u{2028}b\u{85}c\u{b}d", "data: a\u{2028}b\u{85}c\u{b}d\n\n"),
+            ("data: x\n\nevent: y", "data: data: x\ndata:\ndata: event: y\n\n"),
+        ] {
+            assert_eq!(frame(|f| f.text(text)), wire, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_event_without_data_still_writes_a_data_line() {
+        assert_eq!(frame(|_| ()), "data:\n\n");
+    }
+
+    #[test]
+    fn a_failed_event_leaves_nothing_behind() {
+        let mut out = BytesMut::from(&b"before"[..]);
+        let name = EventName::from_literal("x");
+        let failed = write_event(&mut out, None, false, |frame| {
+            frame.event(&name);
+            frame.id("one\ntwo")
+        });
+        assert!(failed.is_err());
+        assert_eq!(&out[..], b"before");
+    }
+
+    #[test]
+    fn raw_json_stays_on_one_line() {
+        let raw: Box<serde_json::value::RawValue> =
+            serde_json::from_str("{\"a\":\r\n[1,\n2]}").expect("JSON");
+        assert_eq!(frame(|f| f.json(&raw).expect("data")), "data: {\"a\":  [1, 2]}\n\n");
+    }
+
+    #[test]
+    fn the_name_goes_explicit_then_endpoint_then_default() {
+        let name = EventName::from_literal;
+        let wire = |endpoint: Option<&EventName>, encode: &dyn Fn(&mut FrameWriter<'_>)| {
+            let mut out = BytesMut::new();
+            write_event(&mut out, endpoint, false, |f| {
+                encode(f);
+                Ok(())
+            })
+            .expect("a frame");
+            String::from_utf8(out.to_vec()).expect("UTF-8")
+        };
+        let endpoint = name("endpoint");
+        let explicit = |f: &mut FrameWriter<'_>| f.event(&name("own"));
+        let fallback = |f: &mut FrameWriter<'_>| f.event_or(&name("default"));
+        assert_eq!(wire(Some(&endpoint), &explicit), "event: own\ndata:\n\n");
+        assert_eq!(wire(Some(&endpoint), &fallback), "event: endpoint\ndata:\n\n");
+        assert_eq!(wire(None, &fallback), "event: default\ndata:\n\n");
+        assert_eq!(wire(Some(&endpoint), &|_| ()), "event: endpoint\ndata:\n\n");
+    }
+
+    #[test]
+    fn the_last_event_carries_the_end_mark() {
+        let wire = |id: Option<&str>| {
+            let mut out = BytesMut::new();
+            write_event(&mut out, None, true, |f| id.map_or(Ok(()), |id| f.id(id)))
+                .expect("a frame");
+            String::from_utf8(out.to_vec()).expect("UTF-8")
+        };
+        assert_eq!(wire(None), "id: hero.end\ndata:\n\n");
+        assert_eq!(wire(Some("7")), "id: 7;hero.end\ndata:\n\n");
+    }
+
+    #[test]
+    fn names_and_ids_refuse_what_breaks_clients() {
+        for bad in ["", "a\nb", "a\rb", "a\0", "\u{7f}", "a\u{85}", "error", "open", "hero.close"] {
+            assert!(EventName::new(bad).is_err(), "{bad:?}");
+        }
+        for good in ["usage", "message", "heroic", "ünï", "opened", "a b"] {
+            assert!(EventName::new(good).is_ok(), "{good:?}");
+        }
+        assert!(EventName::new("x".repeat(257)).is_err());
+        for bad in ["", " a", "a ", "\ta", "a\nb", "hero.end", "7;hero.end", "a\u{9f}"] {
+            assert!(EventId::new(bad).is_err(), "{bad:?}");
+        }
+        for good in ["42", "a b", "é…", "a:b;c", "Hero.end"] {
+            assert!(EventId::new(good).is_ok(), "{good:?}");
+        }
+        assert!(EventId::new("x".repeat(256)).is_ok());
+    }
+
+    fn cursor(header: Option<&[u8]>, uri: &str) -> Result<LastEventId, InvalidField> {
+        let mut request = http::Request::get(uri);
+        if let Some(header) = header {
+            request = request.header("last-event-id", header);
+        }
+        LastEventId::from_parts(&request.body(()).expect("a request").into_parts().0)
+    }
+
+    #[test]
+    fn the_cursor_is_the_header_then_the_query() {
+        let id = |header: Option<&[u8]>, uri| cursor(header, uri).map(|id| id.0);
+        assert_eq!(id(None, "/"), Ok(None));
+        assert_eq!(id(Some("é7".as_bytes()), "/"), Ok(Some("é7".into())));
+        assert_eq!(id(None, "/?a=1&last_event_id=a%20b"), Ok(Some("a b".into())));
+        assert_eq!(id(Some(b"1"), "/?last_event_id=2"), Ok(Some("1".into())));
+        assert_eq!(id(Some(b""), "/"), Ok(None));
+        assert!(cursor(Some(b"hero.end"), "/").is_ok_and(|id| id.is_end()));
+        assert!(cursor(Some(b"7;hero.end"), "/").is_ok_and(|id| id.is_end()));
+        assert!(cursor(Some(b"\xff"), "/").is_err());
+        assert!(cursor(Some(&[b'x'; 257]), "/").is_err());
+        assert!(cursor(None, "/?last_event_id=a%0Ab").is_err());
+    }
+}

@@ -1,0 +1,499 @@
+//! [`HeroSse`]: the kit as an application holds it, its builder and its routes. The only wiring.
+
+use std::borrow::Cow;
+use std::convert::Infallible;
+use std::fmt;
+use std::io;
+use std::panic::Location as Caller;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use axum::routing::{MethodRouter, get};
+use axum::serve::Listener;
+use http::request::Parts;
+use tower::Service;
+
+use crate::auth::{Authenticator, Principal};
+use crate::connections::Connections;
+use crate::descriptor::{Declaration, Location};
+use crate::endpoint::{AppState, Endpoint, EventHandler, Opening};
+use crate::options::{SetupErrors, SseOptions};
+use crate::pipeline::{self, Kit, Route};
+use crate::refusal::Refusal;
+use crate::telemetry;
+use crate::transport::Transport;
+
+/// The kit: registry, heartbeats, writers, authentication. Building one is the first of two
+/// switches; the second is naming endpoints in [`routes`](Mount::routes). What is not named is not
+/// reachable.
+///
+/// Cheap to clone; all clones are one kit.
+///
+/// ```
+/// use hero_sse::prelude::*;
+/// use hero_sse::futures_core::Stream;
+///
+/// #[derive(Serialize, SseEvent)]
+/// struct Tick { n: u64 }
+///
+/// /// A public stream of ticks.
+/// #[sse_endpoint("/ticks", public)]
+/// async fn ticks() -> impl Stream<Item = Tick> {
+///     futures_util::stream::iter((0..3).map(|n| Tick { n }))
+/// }
+///
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let sse = HeroSse::builder().build()?;
+/// let app = hero_sse::axum::Router::new().merge(sse.at("/api").routes(endpoints![ticks])?);
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+/// sse.serve(listener, app).with_graceful_shutdown(hero_sse::shutdown_signal()).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct HeroSse(Arc<Shared>);
+
+struct Shared {
+    kit: Arc<Kit>,
+    mapped: Mutex<Mapped>,
+}
+
+/// The endpoints that all calls together have mapped.
+#[derive(Default)]
+struct Mapped {
+    routes: matchit::Router<Location>,
+    paths: Vec<String>,
+}
+
+impl HeroSse {
+    /// Begins a kit.
+    pub fn builder() -> Builder {
+        Builder {
+            options: Ok(SseOptions::default()),
+            environment: None,
+            authenticator: None,
+        }
+    }
+
+    /// A place to mount endpoints at: `prefix` goes before their paths. Empty is the root.
+    pub fn at(&self, prefix: impl Into<String>) -> Mount<'_> {
+        Mount { sse: self, prefix: prefix.into() }
+    }
+
+    /// Maps endpoints at the root; see [`Mount::routes`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Mount::routes`].
+    pub fn routes<S: AppState>(&self, endpoints: Endpoints<S>) -> Result<Router<S>, SetupErrors> {
+        self.at("").routes(endpoints)
+    }
+
+    /// Declares an endpoint at the root without the macro; see [`Mount::endpoint`].
+    #[track_caller]
+    pub fn endpoint(&self, path: impl Into<String>) -> EndpointBuilder<'_> {
+        self.at("").endpoint(path)
+    }
+
+    /// The registry: who is connected, and how streams ended.
+    pub fn connections(&self) -> &Connections {
+        &self.0.kit.connections
+    }
+
+    /// Who sent this request, for routes of your own: the same tokens, from the same places, under
+    /// the same rules as an endpoint's. Then [`Principal::require`] checks a permission.
+    ///
+    /// # Errors
+    ///
+    /// `401` without a token or with one that is not accepted, `400` for doubled or malformed
+    /// credentials.
+    pub async fn authenticate(&self, parts: &Parts) -> Result<Principal, Refusal> {
+        let principal = pipeline::principal(&self.0.kit, parts, true).await?;
+        principal.ok_or_else(Refusal::no_token)
+    }
+
+    /// Serves `app` with everything the kit promises of its transport: the write timeout, the peer
+    /// timeout, tokens taken out of the URI before any layer of `app` runs, and a shutdown that ends
+    /// streams instead of waiting for them.
+    ///
+    /// Takes any axum [`Listener`] and any service that axum could serve. Requests carry
+    /// [`ConnectInfo`](axum::extract::ConnectInfo) of the peer's address. HTTP/1.1, with upgrades.
+    pub fn serve<L, A>(&self, listener: L, app: A) -> Serve<L, A> {
+        Serve { sse: self.clone(), listener, app, shutdown: None }
+    }
+
+    pub(crate) fn kit(&self) -> &Arc<Kit> {
+        &self.0.kit
+    }
+}
+
+impl fmt::Debug for HeroSse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HeroSse").field("connections", self.connections()).finish_non_exhaustive()
+    }
+}
+
+/// Collects a kit's settings; [`build`](Self::build) checks them all.
+#[must_use = "a builder does nothing until `build`"]
+pub struct Builder {
+    options: Result<SseOptions, SetupErrors>,
+    environment: Option<Vec<(String, String)>>,
+    authenticator: Option<Arc<dyn Authenticator>>,
+}
+
+impl Builder {
+    /// Takes these options.
+    pub fn options(mut self, options: SseOptions) -> Self {
+        self.options = Ok(options);
+        self
+    }
+
+    /// Takes the options of a file: its section `SseOptions`. JSON where the name ends in `.json`,
+    /// else TOML. What is wrong with it comes out of [`build`](Self::build).
+    pub fn options_file(mut self, path: impl AsRef<Path>) -> Self {
+        self.options = SseOptions::from_file(path);
+        self
+    }
+
+    /// Reads these variables in place of the process's, which are read at [`build`](Self::build).
+    pub fn environment<K: Into<String>, V: Into<String>>(
+        mut self,
+        variables: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        let text = |(key, value): (K, V)| (key.into(), value.into());
+        self.environment = Some(variables.into_iter().map(text).collect());
+        self
+    }
+
+    /// Says who may hold which token. Every endpoint that is not `public` needs one.
+    pub fn authenticator(mut self, authenticator: impl Authenticator) -> Self {
+        self.authenticator = Some(Arc::new(authenticator));
+        self
+    }
+
+    /// The kit.
+    ///
+    /// # Errors
+    ///
+    /// Every mistake of options, environment and authenticator together.
+    pub fn build(self) -> Result<HeroSse, SetupErrors> {
+        let mut mistakes = Vec::new();
+        let mut options = self.options.unwrap_or_else(|errors| {
+            mistakes.extend(errors.into_vec());
+            SseOptions::default()
+        });
+        let environment = self.environment.unwrap_or_else(|| {
+            let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+            std::env::vars_os().map(|(key, value)| (text(key), text(value))).collect()
+        });
+        options.read_environment(environment, &mut mistakes);
+        if let Some(authenticator) = &self.authenticator {
+            mistakes.extend(authenticator.mistakes());
+        }
+        SetupErrors::none_or(mistakes)?;
+        let kit = Arc::new(Kit {
+            options,
+            authenticator: self.authenticator,
+            connections: Connections::default(),
+            no_transport: Once::new(),
+        });
+        Ok(HeroSse(Arc::new(Shared { kit, mapped: Mutex::default() })))
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// The endpoints that [`endpoints!`](crate::endpoints) names.
+pub struct Endpoints<S> {
+    endpoints: Vec<(crate::Descriptor, fn(Parts, S) -> Opening)>,
+}
+
+impl<S: AppState> Endpoints<S> {
+    /// None yet.
+    pub fn new() -> Self {
+        Self { endpoints: Vec::new() }
+    }
+
+    /// These, and `E`.
+    #[must_use]
+    pub fn with<E: Endpoint<S>>(mut self) -> Self {
+        self.endpoints.push((E::DESCRIPTOR, E::open));
+        self
+    }
+}
+
+impl<S: AppState> Default for Endpoints<S> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S> fmt::Debug for Endpoints<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.endpoints.iter().map(|(descriptor, _)| descriptor)).finish()
+    }
+}
+
+/// Names endpoints: `endpoints![usage_stream, builds::build_feed]`. Nothing else is mapped.
+#[macro_export]
+macro_rules! endpoints {
+    ($($endpoint:path),* $(,)?) => {
+        $crate::Endpoints::new()$(.with::<$endpoint>())*
+    };
+}
+
+/// A prefix under which endpoints are mapped.
+#[derive(Debug)]
+pub struct Mount<'a> {
+    sse: &'a HeroSse,
+    prefix: String,
+}
+
+impl<'a> Mount<'a> {
+    /// Maps the endpoints: a router to merge into the application's own.
+    ///
+    /// # Errors
+    ///
+    /// Every mistake of every endpoint named, each with the file and line of its declaration: two on
+    /// one path (across all calls), one that asks for a token when the kit has no authenticator, a
+    /// heartbeat not below the maximum age, or any at all when the options say `Enabled = false`.
+    pub fn routes<S: AppState>(&self, endpoints: Endpoints<S>) -> Result<Router<S>, SetupErrors> {
+        let mut mistakes = Vec::new();
+        let mut router = Router::new();
+        for (descriptor, open) in endpoints.endpoints {
+            let declaration = Declaration::from_descriptor(&self.prefix, &descriptor, &mut mistakes);
+            let path = declaration.path.clone();
+            if let Some(route) = self.sse.map(declaration, &mut mistakes) {
+                router = router.route(&path, handler(self.sse, route, open));
+            }
+        }
+        SetupErrors::none_or(mistakes).map(|()| router)
+    }
+
+    /// Declares an endpoint without the macro: for generic functions, closures and paths known only
+    /// at run time. It asks for a valid token unless told otherwise.
+    #[track_caller]
+    pub fn endpoint(&self, path: impl Into<String>) -> EndpointBuilder<'a> {
+        let caller = Caller::caller();
+        let location = Location { file: caller.file(), line: caller.line() };
+        let path = format!("{}{}", self.prefix, path.into());
+        EndpointBuilder {
+            sse: self.sse,
+            declaration: Declaration::new(path, location),
+            permissions: Vec::new(),
+            mistakes: Vec::new(),
+        }
+    }
+}
+
+impl HeroSse {
+    /// Enters a declaration into the map, where it makes sense.
+    fn map(&self, declaration: Declaration, mistakes: &mut Vec<String>) -> Option<Arc<Route>> {
+        let Kit { options, authenticator, .. } = &**self.kit();
+        let before = mistakes.len();
+        let mut wrong = |what: &dyn fmt::Display| mistakes.push(declaration.mistake(what));
+        if !options.enabled {
+            wrong(&"the kit is disabled (SseOptions.Enabled = false); do not map its endpoints");
+        }
+        if declaration.rule.is_some() && authenticator.is_none() {
+            wrong(
+                &"asks for a token, but the kit has no authenticator; add .authenticator(..) to \
+                  the builder, or write `public`",
+            );
+        }
+        for fault in SseOptions::faults(&options.policy(&declaration.path, &declaration.overrides)) {
+            wrong(&fault);
+        }
+        let mut mapped = self.0.mapped.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(why) = mapped.enter(&declaration) {
+            wrong(&why);
+        }
+        (mistakes.len() == before).then(|| Arc::new(Route::new(declaration, options)))
+    }
+}
+
+impl Mapped {
+    /// Asks the router that axum uses, since axum itself would panic.
+    fn enter(&mut self, declaration: &Declaration) -> Result<(), String> {
+        let path = &declaration.path;
+        if !path.starts_with('/') {
+            return Err("the path must begin with `/`".to_owned());
+        }
+        if path.split('/').any(|segment| segment.starts_with([':', '*'])) {
+            return Err("captures are written `{name}` and `{*rest}`".to_owned());
+        }
+        self.routes.insert(path, declaration.location).map_err(|error| match error {
+            matchit::InsertError::Conflict { with } => {
+                let first = self.routes.at(&with).ok().map(|found| found.value);
+                let place = first.map(|l| format!(" ({}:{})", l.file, l.line)).unwrap_or_default();
+                format!("the path is taken by {with}{place}")
+            }
+            _ => "the path's captures are malformed: write `{name}`, and `{*rest}` at the end"
+                .to_owned(),
+        })?;
+        self.paths.push(path.clone());
+        Ok(())
+    }
+}
+
+/// An endpoint in the making; [`handler`](Self::handler) maps it.
+#[must_use = "an endpoint does nothing until `handler`"]
+pub struct EndpointBuilder<'a> {
+    sse: &'a HeroSse,
+    declaration: Declaration,
+    permissions: Vec<Cow<'static, str>>,
+    mistakes: Vec<String>,
+}
+
+impl EndpointBuilder<'_> {
+    /// The name of items that bring none of their own.
+    pub fn event(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.declaration.name_events(name, &mut self.mistakes);
+        self
+    }
+
+    /// Asks for a permission, besides those named before.
+    pub fn permission(mut self, permission: impl Into<Cow<'static, str>>) -> Self {
+        self.permissions.push(permission.into());
+        self
+    }
+
+    /// Opens the endpoint to anybody.
+    pub fn public(mut self) -> Self {
+        self.declaration.rule = None;
+        self
+    }
+
+    /// The heartbeat's interval; `None` sends none.
+    pub fn heartbeat(mut self, interval: impl Into<Option<Duration>>) -> Self {
+        self.declaration.overrides.heartbeat = Some(interval.into());
+        self
+    }
+
+    /// The write timeout; `None` waits for ever.
+    pub fn write_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.declaration.overrides.write_timeout = Some(timeout.into());
+        self
+    }
+
+    /// The reconnection time, at least 500 ms.
+    pub fn retry(mut self, retry: Duration) -> Self {
+        self.declaration.overrides.retry = Some(retry);
+        self
+    }
+
+    /// Maps the endpoint: a router to merge into the application's own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Mount::routes`], and `public` together with a permission.
+    pub fn handler<H, A, S>(self, handler: H) -> Result<Router<S>, SetupErrors>
+    where
+        H: EventHandler<A, S>,
+        A: 'static,
+        S: AppState,
+    {
+        let Self { sse, mut declaration, permissions, mut mistakes } = self;
+        if declaration.rule.is_none() && !permissions.is_empty() {
+            mistakes.push(declaration.mistake(&"is public and asks for a permission; choose one"));
+        } else {
+            for permission in permissions {
+                declaration.require(permission, &mut mistakes);
+            }
+        }
+        let path = declaration.path.clone();
+        let route = sse.map(declaration, &mut mistakes);
+        SetupErrors::none_or(mistakes)?;
+        let open = move |parts, state| handler.clone().open(parts, state);
+        Ok(route.map_or_else(Router::new, |route| {
+            Router::new().route(&path, self::handler(sse, route, open))
+        }))
+    }
+}
+
+impl fmt::Debug for EndpointBuilder<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EndpointBuilder").field("path", &self.declaration.path).finish_non_exhaustive()
+    }
+}
+
+fn handler<S: AppState>(
+    sse: &HeroSse,
+    route: Arc<Route>,
+    open: impl Fn(Parts, S) -> Opening + Clone + Send + Sync + 'static,
+) -> MethodRouter<S> {
+    let kit = sse.kit().clone();
+    get(async move |State(state): State<S>, request: Request| {
+        pipeline::answer(&kit, &route, request, |parts| open(parts, state)).await
+    })
+}
+
+/// The server, which runs when awaited; [`with_graceful_shutdown`](Self::with_graceful_shutdown)
+/// gives it an end.
+#[must_use = "a server does nothing until awaited"]
+pub struct Serve<L, A> {
+    sse: HeroSse,
+    listener: L,
+    app: A,
+    shutdown: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl<L, A> Serve<L, A> {
+    /// Shuts down when `signal` resolves: stops accepting, says farewell on every stream, waits for
+    /// the farewells to arrive and other requests to finish, `DrainTimeout` at most, then closes
+    /// what is left. The server's future returns in bounded time whatever clients do.
+    pub fn with_graceful_shutdown(
+        mut self,
+        signal: impl Future<Output = ()> + Send + 'static,
+    ) -> Self {
+        self.shutdown = Some(Box::pin(signal));
+        self
+    }
+}
+
+impl<L, A> IntoFuture for Serve<L, A>
+where
+    L: Listener,
+    L::Addr: Clone + Send + Sync + 'static,
+    A: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    A::Future: Send,
+{
+    type Output = io::Result<()>;
+    type IntoFuture = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let Self { sse, listener, app, shutdown } = self;
+        let Kit { options, connections, .. } = &**sse.kit();
+        {
+            let mapped = sse.0.mapped.lock().unwrap_or_else(PoisonError::into_inner);
+            let unmapped = |path: &&str| !mapped.paths.iter().any(|mapped| mapped == path);
+            options.endpoint_paths().filter(unmapped).for_each(telemetry::unmapped_options);
+        }
+        let transport = Transport {
+            connections: connections.clone(),
+            peer_timeout: options.peer_timeout,
+            drain_timeout: options.drain_timeout,
+        };
+        let shutdown = shutdown.unwrap_or_else(|| Box::pin(std::future::pending()));
+        // For `SseContext`.
+        let prepare = move |request: &mut Request| {
+            request.extensions_mut().insert(sse.clone());
+        };
+        Box::pin(transport.serve(listener, app, prepare, shutdown))
+    }
+}
+
+impl<L, A> fmt::Debug for Serve<L, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Serve").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,633 @@
+//! What an operator writes, the default of every setting with its reason, and the way from there
+//! to the [`Policy`] of one endpoint.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::policy::{
+    MAX_RETRY, MIN_RETRY, OverLimit, Policy, PolicyOverrides, parse_duration,
+};
+
+const SECTION: &str = "SseOptions";
+const ENDPOINTS: &str = "Endpoints";
+const VARIABLE_PREFIX: &str = "HERO_SSE_";
+
+/// The kit's settings.
+///
+/// They come from code, from the section `SseOptions` of a TOML or JSON file, and from environment
+/// variables named `HERO_SSE_` and the key in capitals (`HERO_SSE_WRITE_TIMEOUT`), the later winning
+/// over the earlier. Between the two stands what an endpoint declares for itself: it wins over the
+/// general settings and loses against the operator's own table for it.
+///
+/// ```
+/// let options = hero_sse::SseOptions::from_toml(
+///     r#"
+///     [SseOptions]
+///     WriteTimeout = "00:00:05"
+///     HeartbeatInterval = "15s"
+///
+///     [SseOptions.Endpoints."/api/v1/usage/stream"]
+///     HeartbeatInterval = "5s"
+///     "#,
+/// )?;
+/// # Ok::<(), hero_sse::SetupErrors>(())
+/// ```
+///
+/// | key | default | also per endpoint | what it bounds, and why that default |
+/// |---|---|---|---|
+/// | `Enabled` | `true` | | `false` makes mapping an endpoint an error |
+/// | `HeartbeatInterval` | 15 s | yes | silence between writes; proxies cut idle connections after 30 to 60 s |
+/// | `HeartbeatEvent` | `false` | yes | adds the event `hero.heartbeat`, which a page can watch for: a browser has no read timeout and shows no comments |
+/// | `WriteTimeout` | 5 s | yes | one write without progress; longer than any healthy hiccup, short enough to bound what a stalled client holds |
+/// | `PeerTimeout` | 60 s | | unacknowledged bytes; shorter would cut clients in a tunnel, which never learn of it |
+/// | `Retry` | 3 s | yes | reconnection time, spread to 1.5 times; the browsers' own. At least 500 ms |
+/// | `MaxAge` | off | yes | a stream's life; a cut would re-run the work of a private stream |
+/// | `MaxConnections` | 10000 | yes (none) | open streams |
+/// | `MaxPerPrincipal` | 8 | yes | open streams of one subject on one endpoint's policy |
+/// | `OverLimit` | `"retry"` | yes | `"retry"` or `"refuse"`; a browser never returns from a refusal |
+/// | `QueryToken` | `true` | yes | whether `?access_token=` is accepted; an `EventSource` cannot send headers |
+/// | `DrainTimeout` | 5 s | | how long shutdown waits for farewells to arrive |
+///
+/// Durations are `"15s"`, `"500ms"`, `"2m"`, `"1h"`, `"00:00:05"` (hh:mm:ss) or `"off"`.
+#[derive(Clone, Debug)]
+pub struct SseOptions {
+    pub(crate) enabled: bool,
+    pub(crate) peer_timeout: Option<Duration>,
+    pub(crate) drain_timeout: Option<Duration>,
+    pub(crate) max_connections: usize,
+    general: PolicyOverrides,
+    endpoints: BTreeMap<String, PolicyOverrides>,
+}
+
+impl Default for SseOptions {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            peer_timeout: Some(Duration::from_secs(60)),
+            drain_timeout: Some(Duration::from_secs(5)),
+            max_connections: 10_000,
+            general: PolicyOverrides::NONE,
+            endpoints: BTreeMap::new(),
+        }
+    }
+}
+
+fn default_policy() -> Policy {
+    Policy {
+        heartbeat: Some(Duration::from_secs(15)),
+        heartbeat_event: false,
+        write_timeout: Some(Duration::from_secs(5)),
+        retry: Duration::from_secs(3),
+        max_age: None,
+        max_connections: None,
+        max_per_principal: 8,
+        over_limit: OverLimit::Retry,
+        query_token: true,
+    }
+}
+
+impl SseOptions {
+    /// Reads the section `SseOptions` of a TOML text.
+    ///
+    /// # Errors
+    ///
+    /// Every mistake in it, each with its key and the accepted forms.
+    pub fn from_toml(text: &str) -> Result<Self, SetupErrors> {
+        Self::from_document(toml::from_str(text).map_err(|e| format!("not TOML: {e}")), "options")
+    }
+
+    /// Reads the section `SseOptions` of a JSON text.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_toml`](Self::from_toml).
+    pub fn from_json(text: &str) -> Result<Self, SetupErrors> {
+        let document = serde_json::from_str(text).map_err(|e| format!("not JSON: {e}"));
+        Self::from_document(document, "options")
+    }
+
+    /// Reads the section `SseOptions` of a file: JSON where its name ends in `.json`, else TOML. A
+    /// file without the section leaves every default in place.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, and as [`from_toml`](Self::from_toml).
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, SetupErrors> {
+        let path = path.as_ref();
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| SetupErrors(vec![format!("options file {name}: {error}")]))?;
+        let document = if path.extension().is_some_and(|extension| extension == "json") {
+            serde_json::from_str(&text).map_err(|e| format!("not JSON: {e}"))
+        } else {
+            toml::from_str(&text).map_err(|e| format!("not TOML: {e}"))
+        };
+        Self::from_document(document, &name)
+    }
+
+    fn from_document(document: Result<Value, String>, source: &str) -> Result<Self, SetupErrors> {
+        let mut options = Self::default();
+        let mut mistakes = Vec::new();
+        match document {
+            Ok(Value::Object(document)) => match document.get(SECTION) {
+                Some(section) => options.read_section(section, &mut mistakes),
+                None => {
+                    let alike = document.keys().find(|key| key.eq_ignore_ascii_case(SECTION));
+                    mistakes.extend(alike.map(|key| format!("[{key}]: spell it [{SECTION}]")));
+                }
+            },
+            Ok(_) => mistakes.push(format!("expected a table with the section {SECTION}")),
+            Err(error) => mistakes.push(error.trim_end().to_owned()),
+        }
+        SetupErrors::none_or(mistakes.iter().map(|mistake| format!("{source}: {mistake}")).collect())
+            .map(|()| options)
+    }
+
+    fn read_section(&mut self, section: &Value, mistakes: &mut Vec<String>) {
+        let Value::Object(section) = section else {
+            mistakes.push(format!("{SECTION}: expected a table of settings"));
+            return;
+        };
+        for (name, value) in section {
+            if name != ENDPOINTS {
+                let result = match Key::find(name, Scope::Endpoint) {
+                    Ok(Key { set: Set::Process(set), .. }) => set(self, value),
+                    Ok(Key { set: Set::Policy(set), .. }) => set(&mut self.general, value),
+                    Err(unknown) => Err(unknown),
+                };
+                mistakes.extend(result.err().map(|error| format!("{SECTION}.{name}: {error}")));
+                continue;
+            }
+            let Value::Object(tables) = value else {
+                mistakes.push(format!("{SECTION}.{ENDPOINTS}: expected a table for each path"));
+                continue;
+            };
+            for (path, table) in tables {
+                self.read_endpoint(path, table, mistakes);
+            }
+        }
+    }
+
+    fn read_endpoint(&mut self, path: &str, table: &Value, mistakes: &mut Vec<String>) {
+        let place = format!("{SECTION}.{ENDPOINTS}.{path:?}");
+        let Value::Object(table) = table else {
+            mistakes.push(format!("{place}: expected a table of settings"));
+            return;
+        };
+        if !path.starts_with('/') {
+            mistakes.push(format!("{place}: a path begins with `/`"));
+        }
+        let over = self.endpoints.entry(path.to_owned()).or_insert(PolicyOverrides::NONE);
+        for (name, value) in table {
+            let result = match Key::find(name, Scope::Process) {
+                Ok(Key { set: Set::Policy(set), .. }) => set(over, value),
+                Ok(_) => Err("can only be set for the whole server".to_owned()),
+                Err(unknown) => Err(unknown),
+            };
+            mistakes.extend(result.err().map(|error| format!("{place}.{name}: {error}")));
+        }
+    }
+
+    /// Takes the `HERO_SSE_*` variables out of `variables`; the others are not ours.
+    pub(crate) fn read_environment(
+        &mut self,
+        variables: impl IntoIterator<Item = (String, String)>,
+        mistakes: &mut Vec<String>,
+    ) {
+        for (variable, text) in variables {
+            let Some(rest) = variable.strip_prefix(VARIABLE_PREFIX) else { continue };
+            let name = pascal_case(rest);
+            // A variable is always text, so numbers and truth values are read out of it.
+            let value = serde_json::from_str(&text)
+                .ok()
+                .filter(|value: &Value| value.is_boolean() || value.is_u64())
+                .unwrap_or(Value::String(text));
+            let result = match Key::find(&name, Scope::Endpoint) {
+                Ok(Key { set: Set::Process(set), .. }) => set(self, &value),
+                Ok(Key { set: Set::Policy(set), .. }) => set(&mut self.general, &value),
+                Err(unknown) => Err(unknown),
+            };
+            mistakes.extend(result.err().map(|error| format!("variable {variable}: {error}")));
+        }
+    }
+
+    /// The settings of the endpoint at `path`, which declares `declared` for itself.
+    pub(crate) fn policy(&self, path: &str, declared: &PolicyOverrides) -> Policy {
+        let mut policy = default_policy();
+        policy.apply(&self.general);
+        policy.apply(declared);
+        if let Some(over) = self.endpoints.get(path) {
+            policy.apply(over);
+        }
+        policy
+    }
+
+    /// The paths that the operator wrote a table for.
+    pub(crate) fn endpoint_paths(&self) -> impl Iterator<Item = &str> {
+        self.endpoints.keys().map(String::as_str)
+    }
+
+    /// What is wrong with a policy as resolved.
+    pub(crate) fn faults(policy: &Policy) -> Vec<String> {
+        let mut faults = Vec::new();
+        if let (Some(heartbeat), Some(age)) = (policy.heartbeat, policy.max_age)
+            && heartbeat >= age
+        {
+            faults.push(format!(
+                "the heartbeat ({heartbeat:?}) must be shorter than the maximum age ({age:?})"
+            ));
+        }
+        faults.extend(fault_of_retry(policy.retry));
+        faults
+    }
+}
+
+/// Setting options from code.
+impl SseOptions {
+    /// The longest silence between two writes; `None` sends no heartbeats. Default 15 s.
+    #[must_use]
+    pub fn heartbeat_interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
+        self.general.heartbeat = Some(interval.into());
+        self
+    }
+
+    /// Whether each heartbeat is also the event `hero.heartbeat`. Default `false`.
+    #[must_use]
+    pub fn heartbeat_event(mut self, enabled: bool) -> Self {
+        self.general.heartbeat_event = Some(enabled);
+        self
+    }
+
+    /// How long a write may go without progress; `None` waits for ever. Default 5 s.
+    #[must_use]
+    pub fn write_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.general.write_timeout = Some(timeout.into());
+        self
+    }
+
+    /// How long bytes may stay unacknowledged by the peer's machine. Default 60 s.
+    #[must_use]
+    pub fn peer_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.peer_timeout = timeout.into();
+        self
+    }
+
+    /// The reconnection time, at least 500 ms. Default 3 s.
+    #[must_use]
+    pub fn retry(mut self, retry: Duration) -> Self {
+        self.general.retry = Some(retry);
+        self
+    }
+
+    /// A stream's longest life; `None`, the default, does not end it.
+    #[must_use]
+    pub fn max_age(mut self, age: impl Into<Option<Duration>>) -> Self {
+        self.general.max_age = Some(age.into());
+        self
+    }
+
+    /// How many streams may be open in all. Default 10,000.
+    #[must_use]
+    pub fn max_connections(mut self, limit: usize) -> Self {
+        self.max_connections = limit;
+        self
+    }
+
+    /// How many streams one subject may have open. Default 8.
+    #[must_use]
+    pub fn max_per_principal(mut self, limit: usize) -> Self {
+        self.general.max_per_principal = Some(limit);
+        self
+    }
+
+    /// What to say when a limit is reached. Default [`OverLimit::Retry`].
+    #[must_use]
+    pub fn over_limit(mut self, answer: OverLimit) -> Self {
+        self.general.over_limit = Some(answer);
+        self
+    }
+
+    /// Whether `?access_token=` is accepted. Default `true`.
+    #[must_use]
+    pub fn query_token(mut self, accepted: bool) -> Self {
+        self.general.query_token = Some(accepted);
+        self
+    }
+
+    /// How long a shutdown waits for farewells to arrive; `None` waits for ever. Default 5 s.
+    #[must_use]
+    pub fn drain_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.drain_timeout = timeout.into();
+        self
+    }
+}
+
+/// The content of the section, for users of a configuration crate.
+impl<'de> Deserialize<'de> for SseOptions {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let section = Value::deserialize(deserializer)?;
+        let mut options = Self::default();
+        let mut mistakes = Vec::new();
+        options.read_section(&section, &mut mistakes);
+        SetupErrors::none_or(mistakes).map(|()| options).map_err(serde::de::Error::custom)
+    }
+}
+
+/// Everything that is wrong with a set-up, found in one go.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SetupErrors(Vec<String>);
+
+impl SetupErrors {
+    pub(crate) fn none_or(mistakes: Vec<String>) -> Result<(), Self> {
+        if mistakes.is_empty() { Ok(()) } else { Err(Self(mistakes)) }
+    }
+
+    pub(crate) fn into_vec(self) -> Vec<String> {
+        self.0
+    }
+
+    /// The mistakes, one sentence each.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+}
+
+impl fmt::Display for SetupErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_slice() {
+            [only] => f.write_str(only),
+            all => {
+                write!(f, "{} mistakes:", all.len())?;
+                all.iter().try_for_each(|mistake| write!(f, "\n  - {mistake}"))
+            }
+        }
+    }
+}
+
+/// As `Display`: a `main` that returns the error prints it through `Debug`.
+impl fmt::Debug for SetupErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::error::Error for SetupErrors {}
+
+/// One key of the section: its name, and what its value does.
+struct Key {
+    name: &'static str,
+    scope: Scope,
+    set: Set,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    Process,
+    Endpoint,
+    Both,
+}
+
+enum Set {
+    Process(fn(&mut SseOptions, &Value) -> Result<(), String>),
+    Policy(fn(&mut PolicyOverrides, &Value) -> Result<(), String>),
+}
+
+impl Key {
+    /// The key called `name` that is not of the `other` scope alone.
+    fn find(name: &str, other: Scope) -> Result<&'static Self, String> {
+        let known = || KEYS.iter().filter(move |key| key.scope != other);
+        if let Some(key) = known().chain(KEYS).find(|key| key.name == name) {
+            return Ok(key);
+        }
+        let names: Vec<_> = known().map(|key| key.name).collect();
+        let nearest = names.iter().max_by(|a, b| {
+            strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name))
+        });
+        let nearest = nearest.map(|name| format!("did you mean {name}? ")).unwrap_or_default();
+        Err(format!("unknown key; {nearest}Known are {}", names.join(", ")))
+    }
+}
+
+const KEYS: &[Key] = {
+    use Scope::{Both, Endpoint, Process};
+    &[
+        process("Enabled", |options, value| {
+            options.enabled = flag(value)?;
+            Ok(())
+        }),
+        policy("HeartbeatInterval", Both, |over, value| {
+            over.heartbeat = Some(duration(value)?);
+            Ok(())
+        }),
+        policy("HeartbeatEvent", Both, |over, value| {
+            over.heartbeat_event = Some(flag(value)?);
+            Ok(())
+        }),
+        policy("WriteTimeout", Both, |over, value| {
+            over.write_timeout = Some(duration(value)?);
+            Ok(())
+        }),
+        process("PeerTimeout", |options, value| {
+            options.peer_timeout = duration(value)?;
+            Ok(())
+        }),
+        policy("Retry", Both, |over, value| {
+            let retry = duration(value)?.ok_or("cannot be off: browsers always reconnect")?;
+            over.retry = Some(retry);
+            fault_of_retry(retry).map_or(Ok(()), Err)
+        }),
+        policy("MaxAge", Both, |over, value| {
+            over.max_age = Some(duration(value)?);
+            Ok(())
+        }),
+        Key {
+            name: "MaxConnections",
+            scope: Process,
+            set: Set::Process(|options, value| {
+                options.max_connections = count(value)?;
+                Ok(())
+            }),
+        },
+        policy("MaxConnections", Endpoint, |over, value| {
+            over.max_connections = Some(count(value)?);
+            Ok(())
+        }),
+        policy("MaxPerPrincipal", Both, |over, value| {
+            over.max_per_principal = Some(count(value)?);
+            Ok(())
+        }),
+        policy("OverLimit", Both, |over, value| {
+            over.over_limit = Some(match value.as_str() {
+                Some("retry") => OverLimit::Retry,
+                Some("refuse") => OverLimit::Refuse,
+                _ => return Err(format!("{value} is neither \"retry\" nor \"refuse\"")),
+            });
+            Ok(())
+        }),
+        policy("QueryToken", Both, |over, value| {
+            over.query_token = Some(flag(value)?);
+            Ok(())
+        }),
+        process("DrainTimeout", |options, value| {
+            options.drain_timeout = duration(value)?;
+            Ok(())
+        }),
+    ]
+};
+
+const fn process(
+    name: &'static str,
+    set: fn(&mut SseOptions, &Value) -> Result<(), String>,
+) -> Key {
+    Key { name, scope: Scope::Process, set: Set::Process(set) }
+}
+
+const fn policy(
+    name: &'static str,
+    scope: Scope,
+    set: fn(&mut PolicyOverrides, &Value) -> Result<(), String>,
+) -> Key {
+    Key { name, scope, set: Set::Policy(set) }
+}
+
+fn duration(value: &Value) -> Result<Option<Duration>, String> {
+    match value {
+        Value::String(text) => parse_duration(text),
+        Value::Number(number) => parse_duration(&number.to_string()),
+        other => parse_duration(&other.to_string()),
+    }
+}
+
+fn flag(value: &Value) -> Result<bool, String> {
+    value.as_bool().ok_or_else(|| format!("{value} is neither true nor false"))
+}
+
+fn count(value: &Value) -> Result<usize, String> {
+    let count = value.as_u64().and_then(|count| usize::try_from(count).ok());
+    count
+        .filter(|count| *count > 0)
+        .ok_or_else(|| format!("{value} is no limit: write a whole number from 1 on"))
+}
+
+fn fault_of_retry(retry: Duration) -> Option<String> {
+    (!(MIN_RETRY..=MAX_RETRY).contains(&retry)).then(|| {
+        format!(
+            "a reconnection time of {retry:?} is out of bounds: write \"500ms\" to \"24h\", or \
+             browsers turn on their own server"
+        )
+    })
+}
+
+/// `WRITE_TIMEOUT` to `WriteTimeout`.
+fn pascal_case(variable: &str) -> String {
+    let word = |word: &str| {
+        let mut letters = word.chars();
+        let first = letters.next().map(|first| first.to_ascii_uppercase());
+        first.into_iter().chain(letters.map(|c| c.to_ascii_lowercase())).collect::<String>()
+    };
+    variable.split('_').map(word).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn declared(write_timeout: u64) -> PolicyOverrides {
+        let timeout = Some(Some(Duration::from_secs(write_timeout)));
+        PolicyOverrides { write_timeout: timeout, ..PolicyOverrides::NONE }
+    }
+
+    #[test]
+    fn defaults_lose_to_options_then_the_attribute_then_the_operators_table() {
+        let timeout = |options: &SseOptions, path: &str, declared| {
+            options.policy(path, &declared).write_timeout.map(|timeout| timeout.as_secs())
+        };
+        let none = SseOptions::default();
+        assert_eq!(timeout(&none, "/a", PolicyOverrides::NONE), Some(5));
+        let mut options = SseOptions::from_toml(
+            "[SseOptions]\nWriteTimeout = \"6s\"\n[SseOptions.Endpoints.\"/b\"]\nWriteTimeout = \"off\"",
+        )
+        .expect("options");
+        assert_eq!(timeout(&options, "/a", PolicyOverrides::NONE), Some(6));
+        assert_eq!(timeout(&options, "/a", declared(7)), Some(7));
+        assert_eq!(timeout(&options, "/b", declared(7)), None);
+        let mut mistakes = Vec::new();
+        let variable = ("HERO_SSE_WRITE_TIMEOUT".to_owned(), "00:00:08".to_owned());
+        options.read_environment([variable], &mut mistakes);
+        assert_eq!(mistakes, Vec::<String>::new());
+        assert_eq!(timeout(&options, "/a", PolicyOverrides::NONE), Some(8));
+        assert_eq!(timeout(&options, "/a", declared(7)), Some(7));
+    }
+
+    #[test]
+    fn json_and_the_origins_spelling_are_read() {
+        let options = SseOptions::from_json(
+            r#"{"Logging": {}, "SseOptions": {"WriteTimeout": "00:00:05", "HeartbeatInterval": "00:00:15"}}"#,
+        )
+        .expect("options");
+        let policy = options.policy("/", &PolicyOverrides::NONE);
+        assert_eq!(policy, SseOptions::default().policy("/", &PolicyOverrides::NONE));
+    }
+
+    #[test]
+    fn every_mistake_is_told_with_its_key_and_the_cure() {
+        let errors = SseOptions::from_toml(
+            r#"
+            [SseOptions]
+            WriteTimeout = 5
+            HeartbeatIntervall = "15s"
+            Retry = "100ms"
+            Enabled = "yes"
+            MaxConnections = 0
+            OverLimit = "panic"
+            [SseOptions.Endpoints."/a"]
+            PeerTimeout = "1s"
+            HeartbeatInterval = "5:00"
+            [SseOptions.Endpoints.b]
+            "#,
+        )
+        .expect_err("mistakes");
+        for words in [
+            "SseOptions.WriteTimeout: \"5\" has no unit: write \"15s\"",
+            "SseOptions.HeartbeatIntervall: unknown key; did you mean HeartbeatInterval?",
+            "SseOptions.Retry: a reconnection time of 100ms is out of bounds",
+            "SseOptions.Enabled: \"yes\" is neither true nor false",
+            "SseOptions.MaxConnections: 0 is no limit",
+            "SseOptions.OverLimit: \"panic\" is neither",
+            "SseOptions.Endpoints.\"/a\".PeerTimeout: can only be set for the whole server",
+            "SseOptions.Endpoints.\"/a\".HeartbeatInterval: \"5:00\" is ambiguous",
+            "SseOptions.Endpoints.\"b\": a path begins with `/`",
+        ] {
+            assert!(errors.iter().any(|error| error.contains(words)), "{words}\nin {errors}");
+        }
+        assert_eq!(errors.iter().count(), 9, "{errors}");
+    }
+
+    #[test]
+    fn files_that_are_none_say_so() {
+        let error = SseOptions::from_toml("[SseOptions").expect_err("no TOML").to_string();
+        assert!(error.contains("not TOML"), "{error}");
+        let error = SseOptions::from_toml("[sseoptions]").expect_err("a misspelling").to_string();
+        assert!(error.contains("spell it [SseOptions]"), "{error}");
+        let error = SseOptions::from_file("/no/such/file").expect_err("no file").to_string();
+        assert!(error.contains("/no/such/file"), "{error}");
+        let mut mistakes = Vec::new();
+        let variable = ("HERO_SSE_WRIT_TIMEOUT".to_owned(), "5s".to_owned());
+        SseOptions::default().read_environment([variable], &mut mistakes);
+        assert!(mistakes.concat().contains("HERO_SSE_WRIT_TIMEOUT"), "{mistakes:?}");
+    }
+
+    #[test]
+    fn the_reconnection_time_is_spread_over_half_its_length() {
+        let mut policy = default_policy();
+        policy.retry = Duration::from_secs(2);
+        let spread: Vec<_> = (0..500).map(|_| policy.jittered_retry().as_millis()).collect();
+        assert!(spread.iter().all(|retry| (2_000..=3_000).contains(retry)));
+        assert!(spread.iter().max() > spread.iter().min());
+    }
+}

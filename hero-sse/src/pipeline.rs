@@ -1,0 +1,262 @@
+//! One request, from top to bottom: token, principal, permission, admission, function, stream.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Once};
+use std::time::{Duration, SystemTime};
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use bytes::BytesMut;
+use futures_util::FutureExt;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use tokio::time::Instant;
+
+use crate::auth::token::bearer_token;
+use crate::auth::{Authenticator, Principal};
+use crate::close::CloseReason;
+use crate::connections::{Connections, Limits, NoPlace, Slot};
+use crate::deadline::SocketWatch;
+use crate::descriptor::Declaration;
+use crate::endpoint::{EventStream, Opening};
+use crate::frame::{EventName, LastEventId};
+use crate::options::SseOptions;
+use crate::permission::PermissionRule;
+use crate::policy::{OverLimit, Policy};
+use crate::refusal::Refusal;
+use crate::telemetry;
+use crate::writer::{End, Writer, write_farewell};
+
+/// What all requests share.
+pub(crate) struct Kit {
+    pub(crate) options: SseOptions,
+    pub(crate) authenticator: Option<Arc<dyn Authenticator>>,
+    pub(crate) connections: Connections,
+    pub(crate) no_transport: Once,
+}
+
+/// One mapped endpoint: its declaration, resolved against the options.
+pub(crate) struct Route {
+    pub(crate) path: Arc<str>,
+    pub(crate) event: Option<EventName>,
+    /// `None` is public.
+    pub(crate) rule: Option<PermissionRule>,
+    pub(crate) policy: Arc<Policy>,
+}
+
+impl Route {
+    pub(crate) fn new(declaration: Declaration, options: &SseOptions) -> Self {
+        let Declaration { path, event, rule, overrides, .. } = declaration;
+        let policy = Arc::new(options.policy(&path, &overrides));
+        Self { path: path.into(), event, rule, policy }
+    }
+}
+
+/// Answers one request to `route`; `open` extracts the arguments and calls the function.
+pub(crate) async fn answer(
+    kit: &Arc<Kit>,
+    route: &Route,
+    request: Request,
+    open: impl FnOnce(Parts) -> Opening,
+) -> Response {
+    let (parts, _body) = request.into_parts();
+    let visit = match Visit::begin(kit, &parts, &route.policy).await {
+        Ok(visit) => visit,
+        Err(refusal) => return refuse(&route.path, refusal),
+    };
+    let principal = visit.principal.clone();
+    let mut response = match visit.proceed(route, parts, open).await {
+        Ok(stream) => stream,
+        Err(answer) => answer,
+    };
+    // For layers further out, such as an access log: who asked.
+    if let Some(principal) = principal {
+        response.extensions_mut().insert(principal);
+    }
+    response
+}
+
+/// A request whose caller is known, on its way to a stream.
+pub(crate) struct Visit {
+    kit: Arc<Kit>,
+    principal: Option<Principal>,
+    cursor: Result<LastEventId, Refusal>,
+    socket: Option<Arc<SocketWatch>>,
+    head_only: bool,
+}
+
+impl Visit {
+    /// Token and principal.
+    pub(crate) async fn begin(
+        kit: &Arc<Kit>,
+        parts: &Parts,
+        policy: &Policy,
+    ) -> Result<Self, Refusal> {
+        let principal = principal(kit, parts, policy.query_token).await?;
+        let cursor = LastEventId::from_parts(parts);
+        let socket = parts.extensions.get::<Arc<SocketWatch>>().cloned();
+        if socket.is_none() {
+            kit.no_transport.call_once(telemetry::no_transport);
+        }
+        Ok(Self {
+            kit: kit.clone(),
+            principal,
+            cursor: cursor.map_err(|error| Refusal::bad_request(error.to_string())),
+            socket,
+            head_only: parts.method == Method::HEAD,
+        })
+    }
+
+    async fn proceed(
+        self,
+        route: &Route,
+        mut parts: Parts,
+        open: impl FnOnce(Parts) -> Opening,
+    ) -> Result<Response, Response> {
+        self.permit(route)?;
+        let slot = self.admit(route)?;
+        if let Some(principal) = &self.principal {
+            parts.extensions.insert(principal.clone());
+        }
+        let events = match AssertUnwindSafe(open(parts)).catch_unwind().await {
+            Ok(opened) => opened?,
+            Err(_) => {
+                telemetry::panicked(&route.path, "endpoint function");
+                return Err(refuse(&route.path, Refusal::internal()));
+            }
+        };
+        Ok(self.stream(route, slot, events))
+    }
+
+    /// The steps of a stream that the application has made already.
+    pub(crate) fn answer(self, route: &Route, events: EventStream) -> Response {
+        let admitted = self.permit(route).and_then(|()| self.admit(route));
+        match admitted {
+            Ok(slot) => self.stream(route, slot, events),
+            Err(answer) => answer,
+        }
+    }
+
+    pub(crate) fn principal(&self) -> Option<&Principal> {
+        self.principal.as_ref()
+    }
+
+    pub(crate) fn cursor(&self) -> Option<&LastEventId> {
+        self.cursor.as_ref().ok()
+    }
+
+    /// Permission; then what needs no stream: a cursor at the end, and `HEAD`.
+    pub(crate) fn permit(&self, route: &Route) -> Result<(), Response> {
+        if let Some(rule) = &route.rule {
+            let principal = self.principal.as_ref().ok_or_else(Refusal::no_token);
+            principal.and_then(|who| who.meets(rule)).map_err(|r| refuse(&route.path, r))?;
+        }
+        match &self.cursor {
+            Err(refusal) => Err(refuse(&route.path, refusal.clone())),
+            // To a browser `204` means: do not come back.
+            Ok(cursor) if cursor.is_end() => Err(StatusCode::NO_CONTENT.into_response()),
+            Ok(_) if self.head_only => Err(head(Body::empty())),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// Admission, before any of the application's work starts.
+    pub(crate) fn admit(&self, route: &Route) -> Result<Slot, Response> {
+        let limits = Limits {
+            total: self.kit.options.max_connections,
+            on_path: route.policy.max_connections,
+            of_subject: route.policy.max_per_principal,
+        };
+        self.kit
+            .connections
+            .admit(&route.path, self.principal.as_ref(), limits)
+            .map_err(|no_place| turned_away(route, no_place))
+    }
+
+    /// The stream's answer: its head, and the writer as its body.
+    pub(crate) fn stream(self, route: &Route, slot: Slot, events: EventStream) -> Response {
+        let socket = self.socket.map(|socket| socket.arm(route.policy.write_timeout));
+        let end = end(&route.policy, self.principal.as_ref());
+        let (name, policy) = (route.event.clone(), route.policy.clone());
+        head(Body::from_stream(Writer::new(events, name, policy, slot, socket, end)))
+    }
+}
+
+/// Who sent this request: `None` when it carries no token.
+pub(crate) async fn principal(
+    kit: &Kit,
+    parts: &Parts,
+    query_token: bool,
+) -> Result<Option<Principal>, Refusal> {
+    #[cfg(feature = "testing")]
+    if let Some(test) = parts.extensions.get::<crate::auth::TestPrincipal>() {
+        return Ok(Some(test.0.clone()));
+    }
+    let Some(token) = bearer_token(parts, query_token)? else { return Ok(None) };
+    let Some(authenticator) = &kit.authenticator else { return Ok(None) };
+    match AssertUnwindSafe(authenticator.authenticate(&token)).catch_unwind().await {
+        Ok(Ok(principal)) => Ok(Some(principal)),
+        Ok(Err(invalid)) => Err(Refusal::invalid_token(invalid.reason())),
+        Err(_) => {
+            telemetry::panicked(parts.uri.path(), "authenticator");
+            Err(Refusal::internal())
+        }
+    }
+}
+
+/// When a stream under this policy, for this caller, must end.
+fn end(policy: &Policy, principal: Option<&Principal>) -> Option<End> {
+    // Spread, so that streams which began together do not come back together.
+    let spread = |whole: Duration, share: f64| whole.mul_f64(1.0 - share * fastrand::f64());
+    let age = policy.max_age.map(|age| (spread(age, 0.2), CloseReason::MaxAge));
+    let token = principal.and_then(Principal::expiry).map(|expiry| {
+        let left = expiry.duration_since(SystemTime::now()).unwrap_or_default();
+        (spread(left, 0.1), CloseReason::TokenExpired)
+    });
+    let (after, reason) = [age, token].into_iter().flatten().min_by_key(|(after, _)| *after)?;
+    Some(End { at: Instant::now().checked_add(after)?, reason })
+}
+
+fn refuse(path: &str, refusal: Refusal) -> Response {
+    telemetry::refused(path, refusal.status().as_u16(), refusal.detail());
+    refusal.into_response()
+}
+
+/// No place: for browsers a stream that asks them to come back, for others a status.
+fn turned_away(route: &Route, no_place: NoPlace) -> Response {
+    let policy = &route.policy;
+    telemetry::over_limit(&route.path, no_place.as_str());
+    match policy.over_limit {
+        OverLimit::Retry => {
+            let mut farewell = BytesMut::new();
+            write_farewell(&mut farewell, policy, no_place.reason());
+            head(Body::from(farewell.freeze()))
+        }
+        OverLimit::Refuse => {
+            let (status, detail) = match no_place {
+                NoPlace::Draining => (StatusCode::SERVICE_UNAVAILABLE, "the server is stopping"),
+                NoPlace::Subject => (StatusCode::TOO_MANY_REQUESTS, "too many open streams of yours"),
+                _ => (StatusCode::SERVICE_UNAVAILABLE, "too many open streams"),
+            };
+            let seconds = policy.jittered_retry().as_secs_f64().ceil() as u64;
+            refuse(&route.path, Refusal::busy(status, detail, seconds))
+        }
+    }
+}
+
+/// The head of every stream. `no-transform` and `x-accel-buffering` keep intermediaries from
+/// collecting or recoding it.
+fn head(body: Body) -> Response {
+    const HEADERS: [(HeaderName, &str); 3] = [
+        (CONTENT_TYPE, "text/event-stream"),
+        (CACHE_CONTROL, "no-cache, no-store, no-transform"),
+        (HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
+    let mut response = Response::new(body);
+    for (name, value) in HEADERS {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}

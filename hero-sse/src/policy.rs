@@ -1,0 +1,183 @@
+//! How one stream behaves: the settings as resolved, and as somebody wrote them.
+
+use std::time::Duration;
+
+/// The shortest reconnection time: below it browsers become an attack on their own server.
+pub(crate) const MIN_RETRY: Duration = Duration::from_millis(500);
+
+/// The longest: browsers misread values from 2^31 milliseconds on, and a day is long enough.
+pub(crate) const MAX_RETRY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What to say to a client that comes when all places are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OverLimit {
+    /// `200` with a reconnection time, `hero.close` and a clean end: a browser tries again by
+    /// itself. After any other status it would give up for good.
+    Retry,
+    /// `503` (or `429` for one principal's limit) with `Retry-After`: for other clients.
+    Refuse,
+}
+
+/// The settings that one stream runs under. `None` is off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Policy {
+    pub(crate) heartbeat: Option<Duration>,
+    pub(crate) heartbeat_event: bool,
+    pub(crate) write_timeout: Option<Duration>,
+    pub(crate) retry: Duration,
+    pub(crate) max_age: Option<Duration>,
+    pub(crate) max_connections: Option<usize>,
+    pub(crate) max_per_principal: usize,
+    pub(crate) over_limit: OverLimit,
+    pub(crate) query_token: bool,
+}
+
+impl Policy {
+    /// The reconnection time of one connection, in [retry, 1.5 retry]: browsers neither jitter nor
+    /// back off, so the server spreads them.
+    pub(crate) fn jittered_retry(&self) -> Duration {
+        self.retry.mul_f64(1.0 + fastrand::f64() / 2.0).min(MAX_RETRY)
+    }
+
+    pub(crate) fn apply(&mut self, over: &PolicyOverrides) {
+        fn set<T: Clone>(value: &mut T, over: &Option<T>) {
+            if let Some(over) = over {
+                value.clone_from(over);
+            }
+        }
+        set(&mut self.heartbeat, &over.heartbeat);
+        set(&mut self.heartbeat_event, &over.heartbeat_event);
+        set(&mut self.write_timeout, &over.write_timeout);
+        set(&mut self.retry, &over.retry);
+        set(&mut self.max_age, &over.max_age);
+        set(&mut self.max_connections, &over.max_connections.map(Some));
+        set(&mut self.max_per_principal, &over.max_per_principal);
+        set(&mut self.over_limit, &over.over_limit);
+        set(&mut self.query_token, &over.query_token);
+    }
+}
+
+/// The settings that an endpoint's declaration, or an operator's table for it, changes. The outer
+/// `None` leaves a setting as it is; an inner one switches it off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PolicyOverrides {
+    pub(crate) heartbeat: Option<Option<Duration>>,
+    pub(crate) heartbeat_event: Option<bool>,
+    pub(crate) write_timeout: Option<Option<Duration>>,
+    pub(crate) retry: Option<Duration>,
+    pub(crate) max_age: Option<Option<Duration>>,
+    pub(crate) max_connections: Option<usize>,
+    pub(crate) max_per_principal: Option<usize>,
+    pub(crate) over_limit: Option<OverLimit>,
+    pub(crate) query_token: Option<bool>,
+}
+
+impl PolicyOverrides {
+    pub(crate) const NONE: Self = Self {
+        heartbeat: None,
+        heartbeat_event: None,
+        write_timeout: None,
+        retry: None,
+        max_age: None,
+        max_connections: None,
+        max_per_principal: None,
+        over_limit: None,
+        query_token: None,
+    };
+}
+
+/// Reads a duration as an operator writes it; `None` is `"off"`.
+///
+/// Accepted are `"15s"`, `"500ms"`, `"2m"`, `"1h"`, the clock form `"00:00:05"` (hours, minutes,
+/// seconds, perhaps a fraction) and `"off"`. A bare number and `"5:00"` are refused: nobody can
+/// tell their unit.
+///
+/// # Errors
+///
+/// A sentence that names the accepted forms.
+pub fn parse_duration(text: &str) -> Result<Option<Duration>, String> {
+    let refuse = |why: &str| {
+        Err(format!(
+            "{text:?} {why}: write \"15s\", \"500ms\", \"2m\", \"1h\", \"00:00:05\" (hh:mm:ss) or \
+             \"off\""
+        ))
+    };
+    if text == "off" {
+        return Ok(None);
+    }
+    let millis = match text.split(':').collect::<Vec<_>>().as_slice() {
+        [hours, minutes, seconds] => clock_millis(hours, minutes, seconds),
+        [simple] => {
+            if simple.parse::<f64>().is_ok() {
+                return refuse("has no unit");
+            }
+            unit_millis(simple)
+        }
+        _ => return refuse("is ambiguous"),
+    };
+    match millis {
+        Some(0) => refuse("is zero"),
+        Some(millis) => Ok(Some(Duration::from_millis(millis))),
+        None => refuse("is no duration"),
+    }
+}
+
+fn unit_millis(text: &str) -> Option<u64> {
+    let at = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(at);
+    let factor = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(factor).filter(|millis| *millis <= MAX_MILLIS)
+}
+
+fn clock_millis(hours: &str, minutes: &str, seconds: &str) -> Option<u64> {
+    let two = |text: &str, limit: u64| {
+        let digits = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit());
+        digits.then(|| text.parse::<u64>().ok())?.filter(|value| *value < limit)
+    };
+    let (whole, fraction) = seconds.split_once('.').unwrap_or((seconds, "0"));
+    if fraction.is_empty() || fraction.len() > 7 || !fraction.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let millis = format!("{fraction:0<3}").get(..3)?.parse::<u64>().ok()?;
+    Some(((two(hours, 24)? * 60 + two(minutes, 60)?) * 60 + two(whole, 60)?) * 1_000 + millis)
+}
+
+/// A year: longer is a mistake, and would overflow the clock.
+const MAX_MILLIS: u64 = 366 * 24 * 3_600_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_written_and_the_rest_is_refused() {
+        for (text, millis) in [
+            ("15s", 15_000),
+            ("500ms", 500),
+            ("2m", 120_000),
+            ("1h", 3_600_000),
+            ("00:00:05", 5_000),
+            ("01:02:03", 3_723_000),
+            ("00:00:00.25", 250),
+            ("00:00:01.5000000", 1_500),
+        ] {
+            assert_eq!(parse_duration(text), Ok(Some(Duration::from_millis(millis))), "{text}");
+        }
+        assert_eq!(parse_duration("off"), Ok(None));
+        for text in [
+            "", "5", "5.5", "0s", "00:00:00", "5:00", "0:00:05", "00:60:00", "24:00:00", "-5s",
+            "1:2:3:4", "5 s", "s", "5sec", "00:00:05.", "+5s", "99999999999999999999s", "9999999h",
+            "ünf", "00:00:0é",
+        ] {
+            let error = parse_duration(text).expect_err(text);
+            assert!(error.contains("\"15s\""), "{error}");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What a request is answered when its stream does not open: problem details (RFC 9457) with the
+//! challenge of RFC 6750 where a credential is the matter.
+
+use std::fmt;
+
+use axum::response::{IntoResponse, Response};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, StatusCode};
+
+use crate::permission::{Permission, PermissionRule};
+
+/// An answer in place of a stream. Endpoint functions return it too:
+///
+/// ```
+/// use hero_sse::Refusal;
+///
+/// fn job(id: u64) -> Result<u64, Refusal> {
+///     if id < 10 { Ok(id) } else { Err(Refusal::not_found("there is no such job")) }
+/// }
+/// # assert!(job(3).is_ok());
+/// ```
+///
+/// To a browser's `EventSource` every refusal is final: it neither shows the status nor tries again.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    status: StatusCode,
+    detail: String,
+    challenge: Option<String>,
+    retry_after: Option<u64>,
+}
+
+impl Refusal {
+    /// `status` with a sentence for the client; keep internals out of it.
+    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self { status, detail: detail.into(), challenge: None, retry_after: None }
+    }
+
+    /// `404`.
+    pub fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, detail)
+    }
+
+    /// `400` for a request that is malformed beyond its credentials.
+    pub fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    /// `403` for a caller whose permissions are not the matter, such as one without a tenant.
+    pub fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, detail)
+    }
+
+    /// The status it is sent with.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The sentence it is sent with.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// No credential came: RFC 6750, section 3.1, gives no error code then.
+    pub(crate) fn no_token() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "a bearer token is required")
+            .challenged(CHALLENGE.to_owned())
+    }
+
+    /// A credential came and is not accepted. `detail` is one of the kit's own sentences.
+    pub(crate) fn invalid_token(detail: &'static str) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, detail).challenged(format!(
+            "{CHALLENGE}, error=\"invalid_token\", error_description=\"{detail}\""
+        ))
+    }
+
+    /// Credentials came doubled or malformed.
+    pub(crate) fn invalid_request(detail: &'static str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail).challenged(format!(
+            "{CHALLENGE}, error=\"invalid_request\", error_description=\"{detail}\""
+        ))
+    }
+
+    /// The caller lacks permissions.
+    pub(crate) fn insufficient_scope(rule: &PermissionRule, missing: &[&Permission]) -> Self {
+        let names = missing.iter().map(|p| p.as_str()).collect::<Vec<_>>().join(", ");
+        let scope = rule.scope();
+        Self::new(StatusCode::FORBIDDEN, format!("the token lacks the permission {names}"))
+            .challenged(format!("{CHALLENGE}, error=\"insufficient_scope\", scope=\"{scope}\""))
+    }
+
+    /// Something on this side failed; the log knows what.
+    pub(crate) fn internal() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the server failed to open this stream")
+    }
+
+    pub(crate) fn busy(status: StatusCode, detail: &'static str, retry_after: u64) -> Self {
+        Self { retry_after: Some(retry_after), ..Self::new(status, detail) }
+    }
+
+    fn challenged(mut self, challenge: String) -> Self {
+        self.challenge = Some(challenge);
+        self
+    }
+}
+
+const CHALLENGE: &str = "Bearer realm=\"hero-sse\"";
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.status, self.detail)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let title = self.status.canonical_reason().unwrap_or("Refused");
+        let problem = serde_json::json!({
+            "type": "about:blank",
+            "title": title,
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+        });
+        let mut response = (self.status, problem.to_string()).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(seconds) = self.retry_after {
+            headers.insert(RETRY_AFTER, seconds.into());
+        }
+        // Scopes are checked to fit a header, the other texts are constants.
+        if let Some(challenge) = self.challenge.and_then(|text| text.try_into().ok()) {
+            headers.insert(WWW_AUTHENTICATE, challenge);
+        }
+        response
+    }
+}

@@ -1,0 +1,76 @@
+//! Every word the kit logs, in one place. Nothing here ever sees a token or a query string.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use crate::close::CloseReason;
+
+const TARGET: &str = "hero_sse";
+
+pub(crate) fn opened(path: &str, connection: u64, subject: Option<&str>) {
+    tracing::debug!(target: TARGET, path, connection, subject, "stream opened");
+}
+
+pub(crate) fn closed(path: &str, connection: u64, reason: CloseReason, age: Duration) {
+    let (reason, age_ms) = (reason.as_str(), age.as_millis());
+    tracing::debug!(target: TARGET, path, connection, reason, age_ms, "stream closed");
+}
+
+pub(crate) fn over_limit(path: &str, limit: &str) {
+    tracing::warn!(target: TARGET, path, limit, "connection limit reached");
+}
+
+pub(crate) fn refused(path: &str, status: u16, detail: &str) {
+    tracing::debug!(target: TARGET, path, status, detail, "request refused");
+}
+
+pub(crate) fn stream_error(path: &str, connection: u64, error: &dyn Display) {
+    tracing::error!(target: TARGET, path, connection, %error, "the application's stream failed");
+}
+
+pub(crate) fn panicked(path: &str, what: &str) {
+    tracing::error!(target: TARGET, path, what, "the application's code panicked");
+}
+
+pub(crate) fn no_transport() {
+    tracing::warn!(
+        target: TARGET,
+        "this router does not run under `sse.serve`: there is no write timeout, no drain at \
+         shutdown, and tokens stay in the URI for your own layers to see"
+    );
+}
+
+pub(crate) fn misdeclared(mistake: &str) {
+    tracing::error!(target: TARGET, mistake, "a stream was declared wrongly and is refused");
+}
+
+pub(crate) fn no_kit() {
+    tracing::error!(
+        target: TARGET,
+        "`SseContext` found no kit: run the app under `sse.serve`, or add `.layer(Extension(sse))`"
+    );
+}
+
+pub(crate) fn unmapped_options(path: &str) {
+    tracing::warn!(
+        target: TARGET,
+        path,
+        "options name an endpoint that is not mapped; check the spelling and the prefix"
+    );
+}
+
+pub(crate) fn no_kernel_options(error: &dyn Display) {
+    tracing::warn!(
+        target: TARGET,
+        %error,
+        "a socket refused its options: stalled clients may be noticed late"
+    );
+}
+
+pub(crate) fn draining(connections: usize) {
+    tracing::info!(target: TARGET, connections, "shutting down: saying farewell");
+}
+
+pub(crate) fn drain_cut(sockets: usize) {
+    tracing::warn!(target: TARGET, sockets, "drain timeout reached: sockets closed by force");
+}

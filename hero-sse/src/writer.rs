@@ -1,0 +1,220 @@
+//! Writes one stream: prelude, events, heartbeats, farewell.
+//!
+//! It is the response's body, polled by whatever serves the connection. It owns everything that a
+//! stream holds, so that dropping it gives everything back.
+
+use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_core::Stream;
+use serde_json::json;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::close::CloseReason;
+use crate::connections::Slot;
+use crate::deadline::Armed;
+use crate::endpoint::{EventStream, Step};
+use crate::frame::{EventName, HEARTBEAT, write_control, write_retry};
+use crate::policy::Policy;
+use crate::telemetry;
+
+/// Ready events are gathered up to this many bytes and leave as one write.
+const BATCH: usize = 16 * 1024;
+
+/// A stream without heartbeat and end still needs some time to wait for.
+const FAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// The body of an open stream.
+pub(crate) struct Writer {
+    events: Option<EventStream>,
+    name: Option<EventName>,
+    policy: Arc<Policy>,
+    slot: Slot,
+    socket: Option<Armed>,
+    end: Option<End>,
+    stage: Stage,
+    out: BytesMut,
+    last_write: Instant,
+    timer: Pin<Box<Sleep>>,
+}
+
+/// When a stream must end, whatever it still has to say.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct End {
+    pub(crate) at: Instant,
+    pub(crate) reason: CloseReason,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Prelude,
+    Live,
+    Closed,
+}
+
+impl Writer {
+    pub(crate) fn new(
+        events: EventStream,
+        name: Option<EventName>,
+        policy: Arc<Policy>,
+        slot: Slot,
+        socket: Option<Armed>,
+        end: Option<End>,
+    ) -> Self {
+        let last_write = Instant::now();
+        Self {
+            events: Some(events),
+            name,
+            policy,
+            slot,
+            socket,
+            end,
+            stage: Stage::Prelude,
+            out: BytesMut::new(),
+            last_write,
+            timer: Box::pin(sleep_until(last_write + FAR)),
+        }
+    }
+
+    /// Fills `out` with what is due now; empty means that there is nothing.
+    fn gather(&mut self, cx: &mut Context<'_>) {
+        if self.stage == Stage::Prelude {
+            self.stage = Stage::Live;
+            write_retry(&mut self.out, self.policy.jittered_retry());
+        }
+        if let Some(reason) = self.slot.poll_asked(cx) {
+            return self.close(reason);
+        }
+        if let Some(End { at, reason }) = self.end
+            && at <= Instant::now()
+        {
+            return self.close(reason);
+        }
+        if let Some(reason) = self.gather_events(cx) {
+            return self.close(reason);
+        }
+        if self.out.is_empty() {
+            self.wait(cx);
+        }
+    }
+
+    /// Takes every event that is ready, up to a batch; the reason if the stream is over.
+    fn gather_events(&mut self, cx: &mut Context<'_>) -> Option<CloseReason> {
+        let events = self.events.as_mut()?;
+        while self.out.len() < BATCH {
+            let start = self.out.len();
+            let poll = || events.poll_frame(cx, &mut self.out, self.name.as_ref());
+            let step = match catch_unwind(AssertUnwindSafe(poll)) {
+                Ok(Poll::Pending) => return None,
+                Ok(Poll::Ready(step)) => step,
+                Err(_) => {
+                    // An event may have panicked half-written.
+                    self.out.truncate(start);
+                    telemetry::panicked(self.slot.path(), "stream");
+                    return Some(CloseReason::StreamPanic);
+                }
+            };
+            match step {
+                Step::Wrote => {}
+                Step::WroteLast => return Some(CloseReason::LastEvent),
+                Step::Ended => return Some(CloseReason::Ended),
+                Step::Failed(error) => {
+                    telemetry::stream_error(self.slot.path(), self.slot.id(), &error);
+                    return Some(CloseReason::StreamError);
+                }
+            }
+        }
+        None
+    }
+
+    /// Nothing is ready: sends a heartbeat or ends the stream if it is time, else sets the timer.
+    fn wait(&mut self, cx: &mut Context<'_>) {
+        let heartbeat = self.policy.heartbeat.map(|interval| self.last_write + interval);
+        let end = self.end.map(|end| end.at);
+        let due = [heartbeat, end].into_iter().flatten().min().unwrap_or(self.last_write + FAR);
+        // Events move the heartbeat back without touching the timer: it fires early once an
+        // interval and is set anew, which costs less than setting it at every event.
+        if due < self.timer.deadline() {
+            self.timer.as_mut().reset(due);
+        }
+        while self.timer.as_mut().poll(cx).is_ready() {
+            if self.timer.deadline() >= due {
+                match self.end {
+                    Some(End { at, reason }) if at <= due => self.close(reason),
+                    _ => self.heartbeat(),
+                }
+                return;
+            }
+            self.timer.as_mut().reset(due);
+        }
+    }
+
+    fn heartbeat(&mut self) {
+        self.out.extend_from_slice(HEARTBEAT);
+        if let Some(interval) = self.policy.heartbeat.filter(|_| self.policy.heartbeat_event) {
+            let data = json!({ "interval_ms": interval.as_millis() });
+            write_control(&mut self.out, "hero.heartbeat", &data);
+        }
+    }
+
+    fn close(&mut self, reason: CloseReason) {
+        self.drop_events();
+        self.slot.close(reason);
+        self.stage = Stage::Closed;
+        write_farewell(&mut self.out, &self.policy, reason);
+    }
+
+    /// The application's stream goes at once, whatever else still waits to be sent. Its `Drop` is
+    /// the application's code as well.
+    fn drop_events(&mut self) {
+        let events = self.events.take();
+        if catch_unwind(AssertUnwindSafe(|| drop(events))).is_err() {
+            telemetry::panicked(self.slot.path(), "stream's drop");
+        }
+    }
+}
+
+/// The last words of a stream: when to come back, why it ended, and whether to come back at all.
+pub(crate) fn write_farewell(out: &mut BytesMut, policy: &Policy, reason: CloseReason) {
+    let retry = policy.jittered_retry();
+    write_retry(out, retry);
+    let data = json!({
+        "reason": reason.as_str(),
+        "reconnect": reason.reconnect(),
+        "retry_ms": retry.as_millis(),
+    });
+    write_control(out, "hero.close", &data);
+}
+
+impl Stream for Writer {
+    type Item = Result<Bytes, Infallible>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let writer = self.get_mut();
+        if writer.stage == Stage::Closed {
+            return Poll::Ready(None);
+        }
+        writer.gather(cx);
+        if writer.out.is_empty() {
+            return Poll::Pending;
+        }
+        writer.last_write = Instant::now();
+        Poll::Ready(Some(Ok(writer.out.split().freeze())))
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.drop_events();
+        if self.stage != Stage::Closed
+            && let Some(reason) = self.socket.as_ref().and_then(Armed::failure)
+        {
+            self.slot.close(reason);
+        }
+    }
+}
