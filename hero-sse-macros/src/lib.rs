@@ -1,1 +1,203 @@
-//! x
+//! The macros of `hero-sse`. Depend on `hero-sse`, which re-exports them: what they expand to
+//! calls that crate and follows no version rule of its own.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
+)]
+
+mod attr;
+mod endpoint;
+mod errors;
+mod event;
+mod name;
+mod route;
+
+use proc_macro::TokenStream;
+
+/// Makes an `async fn` that returns a stream of events an endpoint.
+///
+/// The function stays as it is written and can be called from a unit test. Beside it stands a type
+/// of the same name, which `endpoints![..]` takes.
+///
+/// ```ignore
+/// /// Live usage gauge of the caller's tenant.
+/// #[sse_endpoint("/usage/stream", event = "usage", permission = "usage.read")]
+/// pub async fn usage_stream(State(meter): State<Meter>, who: Principal) -> impl Stream<Item = Usage> {
+///     meter.subscribe(who.tenant())
+/// }
+/// ```
+///
+/// The path comes first. The keys, each of them optional:
+///
+/// | key | meaning |
+/// |---|---|
+/// | `event = "usage"` | the name of events that do not name themselves |
+/// | `permission = "usage.read"` | what the caller's token must grant |
+/// | `public` | callers need no token; without `public` and `permission`, any valid token will do |
+/// | `heartbeat = "15s"` | the longest silence on the wire, or `"off"` |
+/// | `write_timeout = "5s"` | how long one write may take before the connection is dropped, or `"off"` |
+/// | `retry = "3s"` | how long a browser waits before it reconnects, at least `"500ms"` |
+/// | `crate = hero_sse` | where `hero-sse` is, if it was renamed |
+///
+/// Durations are `"15s"`, `"500ms"`, `"2m"`, `"1h"` or `"00:00:05"` (`hh:mm:ss`).
+#[proc_macro_attribute]
+pub fn sse_endpoint(attribute: TokenStream, item: TokenStream) -> TokenStream {
+    endpoint::endpoint(attribute.into(), item.into()).into()
+}
+
+/// Makes a struct, or each variant of an enum, an event.
+///
+/// A struct is sent as JSON through its own `Serialize`. An enum needs none: each variant is an
+/// event of its own, whose data is the variant's fields alone, with their `#[serde(..)]` attributes.
+///
+/// ```ignore
+/// #[derive(SseEvent)]
+/// enum Build {
+///     Queued { job: u64 },
+///     #[sse(event = "log")]
+///     Line { #[sse(id)] number: u64, text: String },
+///     #[sse(last)]
+///     Finished { ok: bool },
+/// }
+/// ```
+///
+/// | key | where | meaning |
+/// |---|---|---|
+/// | `event = "usage"` | a struct, a variant | the event's name; without it, the name in kebab case |
+/// | `id` | a field | the event's id: anything that is `Display` |
+/// | `last` | a variant | the stream ends after this event |
+/// | `crate = hero_sse` | a struct, an enum | where `hero-sse` is, if it was renamed |
+#[proc_macro_derive(SseEvent, attributes(sse, serde))]
+pub fn derive_sse_event(item: TokenStream) -> TokenStream {
+    event::event(item.into()).into()
+}
+
+/// Where everything lives that an expansion names.
+fn private(krate: Option<&syn::Path>) -> proc_macro2::TokenStream {
+    match krate {
+        Some(krate) => quote::quote!(#krate::__private),
+        None => quote::quote!(::hero_sse::__private),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proc_macro2::{
+        Delimiter, Group, Ident, Literal, Punct, Spacing, Span, TokenStream, TokenTree,
+    };
+    use quote::quote;
+
+    /// Every token in turn left out, doubled, or replaced, at every depth.
+    fn mutations(tokens: TokenStream) -> Vec<TokenStream> {
+        let trees: Vec<TokenTree> = tokens.into_iter().collect();
+        let mut mutations = Vec::new();
+        let mut with = |at: usize, instead: Vec<TokenTree>| {
+            let (before, after) = (trees[..at].iter().cloned(), trees[at + 1..].iter().cloned());
+            mutations.push(before.chain(instead).chain(after).collect());
+        };
+        for (at, tree) in trees.iter().enumerate() {
+            with(at, vec![]);
+            with(at, vec![tree.clone(), tree.clone()]);
+            with(at, vec![Literal::u8_unsuffixed(7).into()]);
+            with(at, vec![Literal::string("").into()]);
+            with(at, vec![Ident::new("crate", Span::call_site()).into()]);
+            with(at, vec![Punct::new(',', Spacing::Alone).into()]);
+            with(at, vec![Punct::new('=', Spacing::Alone).into()]);
+            with(
+                at,
+                vec![Group::new(Delimiter::None, tree.clone().into()).into()],
+            );
+            if let TokenTree::Group(group) = tree {
+                for inner in mutations_of(group) {
+                    with(at, vec![inner]);
+                }
+            }
+        }
+        mutations
+    }
+
+    fn mutations_of(group: &Group) -> impl Iterator<Item = TokenTree> {
+        mutations(group.stream())
+            .into_iter()
+            .map(|stream| Group::new(group.delimiter(), stream).into())
+    }
+
+    /// What comes out parses wherever what came in does.
+    fn assert_parses(item: &TokenStream, output: TokenStream) {
+        let parses = |tokens: TokenStream| syn::parse2::<syn::File>(tokens);
+        if parses(item.clone()).is_ok() {
+            let text = output.to_string();
+            assert!(parses(output).is_ok(), "{item}\n{text}");
+        }
+    }
+
+    #[test]
+    fn no_endpoint_is_too_odd() {
+        let attribute = quote!(
+            "/a/{b}",
+            event = "c",
+            permission = "d",
+            public,
+            heartbeat = "15s",
+            write_timeout = "off",
+            retry = "1s",
+            crate = e::f
+        );
+        let item = quote! {
+            /// Docs.
+            #[allow(unused)]
+            pub(crate) async unsafe extern "C" fn g<'h, I: J>(
+                #[cfg(k)] &self,
+                State(l): State<&'h M<'_>>,
+                n: impl O,
+            ) -> Result<impl Stream<Item = I>, P> where I: J {
+                yield 1
+            }
+        };
+        let plain = quote!(
+            async fn a(State(b): State<C>) -> D {}
+        );
+        let attributes = mutations(attribute.clone());
+        assert!(attributes.len() > 200);
+        for attribute in attributes {
+            assert_parses(&plain, super::endpoint::endpoint(attribute, plain.clone()));
+        }
+        for item in mutations(item).into_iter().chain(mutations(plain)) {
+            let output = super::endpoint::endpoint(quote!("/a", public), item.clone());
+            assert_parses(&item, output);
+        }
+    }
+
+    #[test]
+    fn no_event_is_too_odd() {
+        let events = [
+            quote! {
+                #[sse(event = "a", crate = b)]
+                pub struct C<'d, T: E = F, const N: usize> where T: G {
+                    #[sse(id)] #[serde(rename = "h")] i: &'d T,
+                    j: [u8; N],
+                }
+            },
+            quote! {
+                #[serde(tag = "a", bound = "T: B", rename_all_fields = "camelCase")]
+                enum C<T> {
+                    #[sse(event = "d", last)] #[serde(rename_all = "e")] F { #[sse(id)] g: T },
+                    H(#[serde(skip, bound(serialize = "T: I"))] Vec<Self>, #[sse(id)] u8) = 3,
+                    J,
+                }
+            },
+            quote!(union K { l: u8 }),
+        ];
+        for item in events.into_iter().flat_map(mutations) {
+            let output = super::event::event(item.clone());
+            assert_parses(&item, output);
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! Reads `key = value` lists by a table of keys, and durations.
+//!
+//! A key is one row of such a table: parser, messages and tests all take it from there.
+
+use proc_macro2::{TokenStream, TokenTree};
+use quote::quote;
+use syn::ext::IdentExt;
+use syn::parse::discouraged::Speculative;
+use syn::parse::{Parse, ParseStream};
+use syn::{Ident, LitStr, Path, Token};
+
+use crate::errors::Errors;
+
+/// A row of a table of keys.
+pub(crate) struct Key {
+    pub(crate) name: &'static str,
+    pub(crate) takes: Takes,
+    /// How it is written, for messages.
+    pub(crate) example: &'static str,
+    pub(crate) places: &'static [Place],
+}
+
+/// What stands behind a key.
+#[derive(Clone, Copy)]
+pub(crate) enum Takes {
+    Nothing,
+    Text,
+    Duration,
+    DurationOrOff,
+    Path,
+}
+
+impl Takes {
+    /// Whether `"off"` is a value.
+    pub(crate) fn off(self) -> bool {
+        matches!(self, Self::DurationOrOff)
+    }
+}
+
+/// What an attribute stands on.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Place {
+    Function,
+    Struct,
+    Enum,
+    Variant,
+    Field,
+}
+
+/// The entries of one attribute, or of several on the same item, in the order of writing.
+#[derive(Default)]
+pub(crate) struct Entries(Vec<Entry>);
+
+struct Entry {
+    key: Ident,
+    value: Value,
+}
+
+enum Value {
+    Nothing,
+    Text(LitStr),
+    Path(Path),
+    /// Something else, which was reported.
+    Wrong,
+}
+
+impl Entries {
+    /// Reads what is left of an attribute. Never stops early: what cannot be read is reported.
+    pub(crate) fn read(
+        &mut self,
+        input: ParseStream<'_>,
+        keys: &'static [Key],
+        place: Place,
+        errors: &mut Errors,
+    ) {
+        while !input.is_empty() {
+            self.read_entry(input, keys, place, errors);
+            comma(input, errors);
+        }
+    }
+
+    fn read_entry(
+        &mut self,
+        input: ParseStream<'_>,
+        keys: &'static [Key],
+        place: Place,
+        errors: &mut Errors,
+    ) {
+        let Ok(ident) = input.call(Ident::parse_any) else {
+            errors.push(
+                skip_entry(input),
+                format!("write a key here: {}", names(keys, place)),
+            );
+            return;
+        };
+        let name = ident.to_string();
+        let Some(key) = keys.iter().find(|key| key.name == name) else {
+            skip_entry(input);
+            errors.push(&ident, unknown_key(&name, keys, place));
+            return;
+        };
+        let value = read_value(input, &ident, key, errors);
+        if !key.places.contains(&place) {
+            errors.push(&ident, misplaced_key(key, place));
+        } else if let Some(first) = self.0.iter().find(|entry| entry.key == ident) {
+            errors.push(&ident, duplicate_key(&first.written()));
+        } else {
+            self.0.push(Entry { key: ident, value });
+        }
+    }
+
+    /// The key itself, whatever its value: for keys that take none, and for messages.
+    pub(crate) fn key(&self, name: &str) -> Option<&Ident> {
+        self.entry(name).map(|entry| &entry.key)
+    }
+
+    /// The value of a key that takes a text or a duration.
+    pub(crate) fn text(&self, name: &str) -> Option<&LitStr> {
+        match &self.entry(name)?.value {
+            Value::Text(text) => Some(text),
+            Value::Nothing | Value::Path(_) | Value::Wrong => None,
+        }
+    }
+
+    /// The value of a key that takes a path.
+    pub(crate) fn path(&self, name: &str) -> Option<&Path> {
+        match &self.entry(name)?.value {
+            Value::Path(path) => Some(path),
+            Value::Nothing | Value::Text(_) | Value::Wrong => None,
+        }
+    }
+
+    fn entry(&self, name: &str) -> Option<&Entry> {
+        self.0.iter().find(|entry| entry.key == name)
+    }
+}
+
+impl Entry {
+    fn written(&self) -> String {
+        let Self { key, value } = self;
+        match value {
+            Value::Text(text) => format!("{key} = {:?}", text.value()),
+            Value::Path(path) => format!("{key} = {}", plain(quote!(#path))),
+            Value::Nothing | Value::Wrong => key.to_string(),
+        }
+    }
+}
+
+fn read_value(input: ParseStream<'_>, ident: &Ident, key: &Key, errors: &mut Errors) -> Value {
+    let given = input.parse::<Token![=]>().is_ok();
+    let value = match key.takes {
+        Takes::Nothing if given => None,
+        Takes::Nothing => Some(Value::Nothing),
+        _ if !given => None,
+        Takes::Text | Takes::Duration | Takes::DurationOrOff => ahead(input).map(Value::Text),
+        Takes::Path => ahead_with(input, Path::parse_mod_style).map(Value::Path),
+    };
+    value.unwrap_or_else(|| {
+        let wrong = skip_entry(input);
+        let at = if wrong.is_empty() {
+            quote!(#ident)
+        } else {
+            wrong
+        };
+        errors.push(at, wrong_value(key));
+        // A word with a value too many still counts as said.
+        if let Takes::Nothing = key.takes {
+            Value::Nothing
+        } else {
+            Value::Wrong
+        }
+    })
+}
+
+/// Parses without moving on when it fails.
+fn ahead<T: Parse>(input: ParseStream<'_>) -> Option<T> {
+    ahead_with(input, T::parse)
+}
+
+fn ahead_with<T>(
+    input: ParseStream<'_>,
+    parser: impl FnOnce(ParseStream<'_>) -> syn::Result<T>,
+) -> Option<T> {
+    let fork = input.fork();
+    let parsed = parser(&fork).ok()?;
+    input.advance_to(&fork);
+    Some(parsed)
+}
+
+/// Takes the comma after an argument.
+pub(crate) fn comma(input: ParseStream<'_>, errors: &mut Errors) {
+    if input.is_empty() || input.parse::<Token![,]>().is_ok() {
+        return;
+    }
+    errors.add(input.error("write a comma before this"));
+    // If a key follows, the comma is all that is missing.
+    if !input.peek(Ident::peek_any) {
+        skip_entry(input);
+        let _comma: Option<Token![,]> = input.parse().ok();
+    }
+}
+
+/// Takes everything up to the next comma.
+pub(crate) fn skip_entry(input: ParseStream<'_>) -> TokenStream {
+    let mut skipped = TokenStream::new();
+    while !input.is_empty() && !input.peek(Token![,]) {
+        match input.parse::<TokenTree>() {
+            Ok(tree) => skipped.extend([tree]),
+            Err(_) => break,
+        }
+    }
+    skipped
+}
+
+fn unknown_key(name: &str, keys: &[Key], place: Place) -> String {
+    let likeness = |key: &&Key| strsim::normalized_damerau_levenshtein(name, key.name);
+    let nearest = keys
+        .iter()
+        .filter(|key| likeness(key) >= 0.5)
+        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    let guess = nearest.map_or(String::new(), |key| {
+        format!(", did you mean `{}`?", key.name)
+    });
+    format!("unknown key `{name}`{guess}\n{}", names(keys, place))
+}
+
+fn duplicate_key(first: &str) -> String {
+    format!("given twice, first as `{first}`: keep one of the two")
+}
+
+fn misplaced_key(key: &Key, place: Place) -> String {
+    let homes: Vec<_> = key.places.iter().map(|home| home.described()).collect();
+    format!(
+        "`{}` does not belong on {}: write it on {}",
+        key.name,
+        place.described(),
+        homes.join(" or ")
+    )
+}
+
+fn wrong_value(key: &Key) -> String {
+    let Key {
+        name,
+        takes,
+        example,
+        ..
+    } = key;
+    match takes {
+        Takes::Nothing => format!("`{name}` takes no value: write `{name}` alone"),
+        Takes::Text => format!("`{name}` takes a string literal: write `{example}`"),
+        Takes::Duration | Takes::DurationOrOff => bad_duration(key, None),
+        Takes::Path => format!("`{name}` takes a path: write `{example}`"),
+    }
+}
+
+/// What is said about a value that is not a duration.
+pub(crate) fn bad_duration(key: &Key, text: Option<&str>) -> String {
+    let Key {
+        name,
+        takes,
+        example,
+        ..
+    } = key;
+    let off = if takes.off() { ", or \"off\"" } else { "" };
+    let fault = match text {
+        Some(text) => format!("{text:?} is no value for `{name}`"),
+        None => format!("`{name}` takes a duration"),
+    };
+    format!(
+        "{fault}: write `{example}`\n\
+         durations are \"500ms\", \"15s\", \"2m\", \"1h\" or \"00:00:05\" (hh:mm:ss){off}"
+    )
+}
+
+/// The keys that are legal here.
+fn names(keys: &[Key], place: Place) -> String {
+    let here = keys.iter().filter(|key| key.places.contains(&place));
+    let names: Vec<_> = here.map(|key| format!("`{}`", key.name)).collect();
+    format!("the keys on {} are {}", place.described(), names.join(", "))
+}
+
+impl Place {
+    fn described(self) -> &'static str {
+        match self {
+            Self::Function => "an endpoint",
+            Self::Struct => "a struct",
+            Self::Enum => "an enum",
+            Self::Variant => "an enum variant",
+            Self::Field => "a field",
+        }
+    }
+}
+
+/// A path's tokens without the spaces between them.
+pub(crate) fn plain(tokens: TokenStream) -> String {
+    tokens.to_string().replace(' ', "")
+}
+
+/// The milliseconds of `"500ms"`, `"15s"`, `"2m"`, `"1h"`, `"00:00:05"` or `"00:00:00.5"`.
+/// Zero is not a duration.
+pub(crate) fn millis(text: &str) -> Option<u64> {
+    let millis = if text.contains(':') {
+        clock(text)?
+    } else {
+        number_and_unit(text)?
+    };
+    (millis > 0).then_some(millis)
+}
+
+fn number_and_unit(text: &str) -> Option<u64> {
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    let number = digits(text.strip_suffix(unit)?)?;
+    let factor = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    number.checked_mul(factor)
+}
+
+fn clock(text: &str) -> Option<u64> {
+    let (whole, fraction) = text
+        .split_once('.')
+        .map_or((text, None), |(w, f)| (w, Some(f)));
+    let mut parts = whole
+        .split(':')
+        .map(|part| (part.len() == 2).then(|| digits(part))?);
+    let (hours, minutes, seconds) = (parts.next()??, parts.next()??, parts.next()??);
+    if parts.next().is_some() || minutes > 59 || seconds > 59 {
+        return None;
+    }
+    let fraction = match fraction {
+        Some(fraction) => {
+            digits(fraction)?;
+            // The first three digits; what is finer than a millisecond is dropped.
+            fraction
+                .bytes()
+                .chain(*b"00")
+                .take(3)
+                .fold(0, |sum, d| sum * 10 + u64::from(d - b'0'))
+        }
+        None => 0,
+    };
+    Some(((hours * 60 + minutes) * 60 + seconds) * 1_000 + fraction)
+}
+
+/// A number without a sign.
+fn digits(text: &str) -> Option<u64> {
+    text.bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then(|| text.parse().ok())?
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// The example of each row is legal, and changes what comes out: a key that the table knows
+    /// and no rule reads would not.
+    pub(crate) fn assert_every_key_counts<'a>(
+        keys: impl IntoIterator<Item = &'a Key>,
+        expand: impl Fn(TokenStream) -> TokenStream,
+    ) {
+        let without = expand(TokenStream::new()).to_string();
+        assert!(!without.contains("compile_error"), "{without}");
+        for key in keys {
+            let with = expand(key.example.parse().unwrap()).to_string();
+            assert!(!with.contains("compile_error"), "{}: {with}", key.name);
+            assert_ne!(with, without, "{}", key.name);
+        }
+    }
+
+    #[test]
+    fn durations_are_read() {
+        for (text, expected) in [
+            ("500ms", 500),
+            ("15s", 15_000),
+            ("2m", 120_000),
+            ("1h", 3_600_000),
+            ("00:00:05", 5_000),
+            ("01:02:03", 3_723_000),
+            ("00:00:00.5", 500),
+            ("00:00:00.0305000", 30),
+        ] {
+            assert_eq!(millis(text), Some(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn everything_else_is_no_duration() {
+        for text in [
+            "",
+            "5",
+            "s",
+            "5:00",
+            "0s",
+            "00:00:00",
+            "00:00:00.0001",
+            "-5s",
+            "+5s",
+            "5 s",
+            " 5s",
+            "1.5s",
+            "5sec",
+            "00:60:00",
+            "00:00:60",
+            "0:00:05",
+            "00:00:00:05",
+            "00:00:05.",
+            "off",
+            "١s",
+            "99999999999999999999s",
+            "18446744073709551615h",
+        ] {
+            assert_eq!(millis(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! The rules of an endpoint, one function each, and the only maker of its model.
+//! A rule has a case of its name in `tests/ui/endpoint`; those of paths and event names are in
+//! `route` and `name`.
+
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
+use quote::ToTokens;
+use syn::spanned::Spanned;
+use syn::{
+    Attribute, Expr, ExprLit, FnArg, GenericParam, Lit, LitStr, Meta, ReturnType, Safety,
+    Signature, Type,
+};
+
+use super::model::{Access, Endpoint, Period};
+use super::parse::{Declaration, KEYS, PathArgument};
+use crate::attr;
+use crate::errors::Errors;
+use crate::{name, route};
+
+/// axum's limit for a handler.
+const MOST_ARGUMENTS: usize = 16;
+/// Anything quicker, and browsers hammer a server that is down.
+const SHORTEST_RETRY: u64 = 500;
+
+pub(super) fn endpoint(declaration: &Declaration, errors: &mut Errors) -> syn::Result<Endpoint> {
+    let path = path_missing(declaration, errors);
+    let event = event(declaration, errors);
+    let access = public_with_permission(declaration, errors);
+    let heartbeat = bad_duration("heartbeat", declaration, errors);
+    let write_timeout = bad_duration("write_timeout", declaration, errors);
+    let retry = retry_too_short(declaration, errors);
+
+    let signature = &declaration.function.signature;
+    not_async(signature, errors);
+    unsafe_function(signature, errors);
+    extern_function(signature, errors);
+    generic_function(signature, errors);
+    self_receiver(signature, errors);
+    too_many_arguments(signature, errors);
+    attribute_on_argument(signature, errors);
+    impl_trait_argument(signature, errors);
+    borrowed_argument(signature, errors);
+    principal_on_public(declaration, errors);
+    no_return_type(signature, errors);
+    errors.propagate()?;
+
+    Ok(Endpoint {
+        krate: declaration.entries.path("crate").cloned(),
+        visibility: declaration.function.visibility.clone(),
+        ident: signature.ident.clone(),
+        path,
+        docs: docs(&declaration.function.attributes),
+        event,
+        access,
+        heartbeat,
+        write_timeout,
+        retry,
+        arguments: argument_types(signature).cloned().collect(),
+        returns: signature.output.span(),
+    })
+}
+
+fn path_missing(declaration: &Declaration, errors: &mut Errors) -> String {
+    let cure = "the path comes first: write `#[sse_endpoint(\"/usage/stream\")]`";
+    let path = match &declaration.path {
+        PathArgument::Literal(path) => path,
+        PathArgument::Keyed(key, path) => {
+            errors.push(
+                key,
+                format!("the path has no key: write {:?} alone", path.value()),
+            );
+            path
+        }
+        PathArgument::Other(tokens) => {
+            errors.push(tokens, format!("the path is a string literal; {cure}"));
+            return String::new();
+        }
+        PathArgument::Missing(span) => {
+            errors.add(syn::Error::new(
+                *span,
+                format!("the path is missing; {cure}"),
+            ));
+            return String::new();
+        }
+    };
+    for fault in route::faults(&path.value()) {
+        errors.push(path, fault);
+    }
+    path.value()
+}
+
+fn event(declaration: &Declaration, errors: &mut Errors) -> Option<String> {
+    let event = declaration.entries.text("event")?;
+    for fault in name::faults(&event.value()) {
+        errors.push(event, fault);
+    }
+    Some(event.value())
+}
+
+fn public_with_permission(declaration: &Declaration, errors: &mut Errors) -> Access {
+    let public = declaration.entries.key("public");
+    if let (Some(public), Some(_)) = (public, declaration.entries.key("permission")) {
+        errors.push(
+            public,
+            "a public endpoint asks for no token, so it has no permission to look for: leave out \
+             `public` or `permission`",
+        );
+    }
+    match (declaration.entries.text("permission"), public) {
+        (Some(permission), _) => {
+            permission_empty(permission, errors);
+            permission_with_illegal_character(permission, errors);
+            Access::Permission(permission.value())
+        }
+        (None, Some(_)) => Access::Public,
+        (None, None) => Access::AnyToken,
+    }
+}
+
+fn permission_empty(permission: &LitStr, errors: &mut Errors) {
+    if permission.value().is_empty() {
+        errors.push(
+            permission,
+            "the permission is empty: write one such as \"usage.read\", or leave out `permission` \
+             to let any valid token in",
+        );
+    }
+}
+
+/// RFC 6749 section 3.3, `scope-token`. A blank would make it two permissions.
+fn permission_with_illegal_character(permission: &LitStr, errors: &mut Errors) {
+    let legal = |c: char| matches!(c, '\x21' | '\x23'..='\x5b' | '\x5d'..='\x7e');
+    if let Some(odd) = permission.value().chars().find(|c| !legal(*c)) {
+        errors.push(
+            permission,
+            format!(
+                "a permission cannot hold {odd:?}: write one word of ASCII letters, digits and \
+                 signs other than `\"` and `\\`"
+            ),
+        );
+    }
+}
+
+fn bad_duration(name: &str, declaration: &Declaration, errors: &mut Errors) -> Option<Period> {
+    let written = declaration.entries.text(name)?;
+    let key = KEYS.iter().find(|key| key.name == name)?;
+    let text = written.value();
+    if text == "off" && key.takes.off() {
+        return Some(Period::Off);
+    }
+    let millis = attr::millis(&text);
+    if millis.is_none() {
+        errors.push(written, attr::bad_duration(key, Some(&text)));
+    }
+    millis.map(Period::Millis)
+}
+
+fn retry_too_short(declaration: &Declaration, errors: &mut Errors) -> Option<u64> {
+    let Some(Period::Millis(millis)) = bad_duration("retry", declaration, errors) else {
+        return None;
+    };
+    if millis < SHORTEST_RETRY {
+        errors.push(
+            declaration.entries.text("retry"),
+            format!(
+                "browsers that come back every {millis} ms would hammer a server that is down: \
+                 write at least \"{SHORTEST_RETRY}ms\""
+            ),
+        );
+    }
+    Some(millis)
+}
+
+fn not_async(signature: &Signature, errors: &mut Errors) {
+    if signature.asyncness.is_none() {
+        errors.push(
+            signature.fn_token,
+            "an endpoint is asynchronous: write `async fn`",
+        );
+    }
+}
+
+fn unsafe_function(signature: &Signature, errors: &mut Errors) {
+    if let Safety::Unsafe(token) = &signature.safety {
+        errors.push(
+            token,
+            "an endpoint is called by safe code: leave out `unsafe`",
+        );
+    }
+}
+
+fn extern_function(signature: &Signature, errors: &mut Errors) {
+    if let Some(abi) = &signature.abi {
+        errors.push(abi, "an endpoint is called from Rust: leave out `extern`");
+    }
+}
+
+fn generic_function(signature: &Signature, errors: &mut Errors) {
+    if let Some(parameter) = signature.generics.params.first() {
+        let parameter: &dyn ToTokens = match parameter {
+            GenericParam::Lifetime(lifetime) => &lifetime.lifetime,
+            GenericParam::Type(parameter) => &parameter.ident,
+            GenericParam::Const(parameter) => &parameter.ident,
+        };
+        errors.push(
+            parameter,
+            "an endpoint cannot be generic: write concrete types, or hand the generic function to \
+             the builder, `sse.endpoint(\"/path\").handler(..)`",
+        );
+    }
+}
+
+fn self_receiver(signature: &Signature, errors: &mut Errors) {
+    if let Some(receiver) = signature.receiver() {
+        errors.push(
+            receiver,
+            "an endpoint is a free function: move it out of the `impl` and take what it needs from \
+             an extractor such as `State`",
+        );
+    }
+}
+
+fn too_many_arguments(signature: &Signature, errors: &mut Errors) {
+    if let Some(argument) = signature.inputs.iter().nth(MOST_ARGUMENTS) {
+        errors.push(
+            argument,
+            format!(
+                "an endpoint takes at most {MOST_ARGUMENTS} arguments: gather some in a type that \
+                 derives `FromRequestParts`"
+            ),
+        );
+    }
+}
+
+fn attribute_on_argument(signature: &Signature, errors: &mut Errors) {
+    for argument in &signature.inputs {
+        let (FnArg::Typed(syn::PatType { attrs, .. })
+        | FnArg::Receiver(syn::Receiver { attrs, .. })) = argument;
+        if let Some(attribute) = attrs.first() {
+            errors.push(
+                attribute,
+                "an argument of an endpoint takes no attributes: leave it out, or write it on the \
+                 function",
+            );
+        }
+    }
+}
+
+fn impl_trait_argument(signature: &Signature, errors: &mut Errors) {
+    for ty in argument_types(signature) {
+        if let Some(token) = find(ty.to_token_stream(), |tree, _| is_ident(tree, "impl")) {
+            errors.push(
+                token,
+                "`impl Trait` would make the endpoint generic: write the concrete type",
+            );
+        }
+    }
+}
+
+/// A named lifetime is a generic's, and reported there.
+fn borrowed_argument(signature: &Signature, errors: &mut Errors) {
+    let borrow = |tree: &TokenTree, next: Option<&TokenTree>| match tree {
+        TokenTree::Punct(punct) if punct.as_char() == '&' => !next.is_some_and(is_quote),
+        TokenTree::Punct(punct) if punct.as_char() == '\'' => {
+            next.is_some_and(|next| is_ident(next, "_"))
+        }
+        _ => false,
+    };
+    for ty in argument_types(signature) {
+        if let Some(token) = find(ty.to_token_stream(), borrow) {
+            errors.push(
+                token,
+                "an endpoint owns its arguments, as its stream outlives the request: write an \
+                 owned type, such as `String` for `&str`",
+            );
+        }
+    }
+}
+
+fn principal_on_public(declaration: &Declaration, errors: &mut Errors) {
+    if declaration.entries.key("public").is_none() {
+        return;
+    }
+    for ty in argument_types(&declaration.function.signature) {
+        if let Type::Path(path) = ty
+            && path
+                .path
+                .segments
+                .last()
+                .is_some_and(|segment| segment.ident == "Principal")
+        {
+            errors.push(
+                ty,
+                "a caller of a public endpoint may have no token, so there may be no principal: \
+                 write `Option<Principal>`",
+            );
+        }
+    }
+}
+
+fn no_return_type(signature: &Signature, errors: &mut Errors) {
+    if let ReturnType::Default = signature.output {
+        errors.push(
+            &signature.ident,
+            "an endpoint returns its events: write `-> impl Stream<Item = Usage>`, or a `Result` \
+             of one",
+        );
+    }
+}
+
+fn argument_types(signature: &Signature) -> impl Iterator<Item = &Type> {
+    signature
+        .inputs
+        .iter()
+        .filter_map(|argument| match argument {
+            FnArg::Typed(argument) => Some(&*argument.ty),
+            FnArg::Receiver(_) => None,
+        })
+}
+
+/// The first token for which the test holds, given the token behind it. Does not look inside
+/// parentheses: the arguments of a function pointer are not the endpoint's.
+fn find(
+    tokens: TokenStream,
+    test: impl Fn(&TokenTree, Option<&TokenTree>) -> bool + Copy,
+) -> Option<TokenTree> {
+    let mut trees = tokens.into_iter().peekable();
+    while let Some(tree) = trees.next() {
+        if test(&tree, trees.peek()) {
+            return Some(tree);
+        }
+        if let TokenTree::Group(group) = &tree
+            && group.delimiter() != Delimiter::Parenthesis
+            && let Some(found) = find(group.stream(), test)
+        {
+            return Some(found);
+        }
+    }
+    None
+}
+
+fn is_ident(tree: &TokenTree, name: &str) -> bool {
+    matches!(tree, TokenTree::Ident(ident) if *ident == name)
+}
+
+fn is_quote(tree: &TokenTree) -> bool {
+    matches!(tree, TokenTree::Punct(punct) if punct.as_char() == '\'')
+}
+
+/// The doc comment, without the blank that stands before each line of it.
+fn docs(attributes: &[Attribute]) -> Option<String> {
+    let lines: Vec<_> = attributes.iter().filter_map(doc_line).collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
+}
+
+fn doc_line(attribute: &Attribute) -> Option<String> {
+    let Meta::NameValue(meta) = &attribute.meta else {
+        return None;
+    };
+    let Expr::Lit(ExprLit {
+        lit: Lit::Str(text),
+        ..
+    }) = &meta.value
+    else {
+        return None;
+    };
+    let text = meta.path.is_ident("doc").then(|| text.value())?;
+    Some(text.strip_prefix(' ').map(str::to_owned).unwrap_or(text))
+}

@@ -1,0 +1,154 @@
+//! The tokens of an endpoint. Cannot fail, and only calls: everything it names lives in
+//! `hero_sse::__private`, so that no name of the user's can stand in between.
+
+use proc_macro2::{Literal, TokenStream};
+use quote::{quote, quote_spanned};
+use syn::ext::IdentExt;
+use syn::spanned::Spanned;
+use syn::{Ident, Visibility};
+
+use super::model::{Access, Endpoint, Period};
+use super::parse::Declaration;
+use crate::private;
+
+pub(super) fn endpoint(item: &TokenStream, endpoint: &Endpoint) -> TokenStream {
+    let Endpoint {
+        ident,
+        path,
+        arguments,
+        ..
+    } = endpoint;
+    let private = private(endpoint.krate.as_ref());
+    let marker = marker(&endpoint.visibility, ident, path);
+    let descriptor = descriptor(&private, endpoint);
+    let extractors = arguments.iter().map(|argument| {
+        quote_spanned!(argument.span()=> #argument: #private::FromRequestParts<__AppState>)
+    });
+    // What can be wrong in the call is what the function returns, so that is where it points.
+    let mut handler = ident.clone();
+    handler.set_span(ident.span().located_at(endpoint.returns));
+    quote! {
+        #item
+        #marker
+        #[allow(deprecated)]
+        const _: () = {
+            #[automatically_derived]
+            impl #private::EndpointMeta for #ident {
+                const DESCRIPTOR: #private::Descriptor = #descriptor;
+            }
+            #[automatically_derived]
+            impl<__AppState> #private::Endpoint<__AppState> for #ident
+            where
+                __AppState: #private::AppState,
+                #(#extractors,)*
+            {
+                fn open(parts: #private::Parts, state: __AppState) -> #private::Opening {
+                    #private::open(#handler, parts, state)
+                }
+            }
+        };
+    }
+}
+
+/// The type of the endpoint's name. With braces it lives among the types only, so that one `use`
+/// brings it and the function.
+///
+/// An endpoint that nobody maps is reported once, at the function; hence `dead_code`.
+fn marker(visibility: &Visibility, ident: &Ident, path: &str) -> TokenStream {
+    let doc = format!("Endpoint `{path}`; name it in `endpoints![..]` to map it.");
+    quote! {
+        #[doc = #doc]
+        #[allow(
+            non_camel_case_types,
+            dead_code,
+            unreachable_pub,
+            missing_debug_implementations,
+            missing_copy_implementations
+        )]
+        #visibility struct #ident {}
+    }
+}
+
+fn descriptor(private: &TokenStream, endpoint: &Endpoint) -> TokenStream {
+    let Endpoint { ident, path, .. } = endpoint;
+    let id = ident.unraw().to_string();
+    let docs = endpoint.docs.iter().map(|docs| quote!(.docs(#docs)));
+    let event = endpoint.event.iter().map(|event| quote!(.event(#event)));
+    let access = match &endpoint.access {
+        Access::AnyToken => None,
+        Access::Permission(permission) => Some(quote!(.permission(#permission))),
+        Access::Public => Some(quote!(.public())),
+    };
+    let heartbeat = endpoint.heartbeat.as_ref().map(|period| match period {
+        Period::Off => quote!(.heartbeat_off()),
+        Period::Millis(millis) => {
+            let millis = Literal::u64_unsuffixed(*millis);
+            quote!(.heartbeat_millis(#millis))
+        }
+    });
+    let write_timeout = endpoint.write_timeout.as_ref().map(|period| match period {
+        Period::Off => quote!(.write_timeout_off()),
+        Period::Millis(millis) => {
+            let millis = Literal::u64_unsuffixed(*millis);
+            quote!(.write_timeout_millis(#millis))
+        }
+    });
+    let retry = endpoint.retry.map(|millis| {
+        let millis = Literal::u64_unsuffixed(millis);
+        quote!(.retry_millis(#millis))
+    });
+    quote! {
+        #private::Descriptor::new(#id, #path)
+            .at(#private::file!(), #private::line!())
+            #(#docs)*
+            #(#event)*
+            #access
+            #heartbeat
+            #write_timeout
+            #retry
+    }
+}
+
+/// The function with its mistakes, and an endpoint that is never opened, so that the code that
+/// names it has nothing to complain about.
+pub(super) fn fallback(
+    item: &TokenStream,
+    declaration: &Declaration,
+    error: &syn::Error,
+) -> TokenStream {
+    let signature = &declaration.function.signature;
+    if signature.receiver().is_some() {
+        // Inside an `impl`, where no type can stand.
+        return only_the_item(item, error);
+    }
+    let ident = &signature.ident;
+    let id = ident.unraw().to_string();
+    let private = private(declaration.entries.path("crate"));
+    let marker = marker(&declaration.function.visibility, ident, "/");
+    let error = error.to_compile_error();
+    quote! {
+        #item
+        #error
+        #marker
+        #[allow(deprecated)]
+        const _: () = {
+            impl #private::EndpointMeta for #ident {
+                const DESCRIPTOR: #private::Descriptor = #private::Descriptor::new(#id, "/");
+            }
+            impl<__AppState> #private::Endpoint<__AppState> for #ident
+            where
+                __AppState: #private::AppState,
+            {
+                fn open(_: #private::Parts, _: __AppState) -> #private::Opening {
+                    #private::unreachable_endpoint()
+                }
+            }
+        };
+    }
+}
+
+/// For items that cannot even have a stub.
+pub(super) fn only_the_item(item: &TokenStream, error: &syn::Error) -> TokenStream {
+    let error = error.to_compile_error();
+    quote!(#item #error)
+}

@@ -1,0 +1,134 @@
+//! What serde is shown of an enum: the fields of each variant with their `#[serde(..)]`
+//! attributes, and nothing that concerns the enum as a whole, such as its tag.
+
+use proc_macro2::{Group, TokenStream, TokenTree};
+use quote::{ToTokens, quote};
+use syn::punctuated::Punctuated;
+use syn::{Attribute, Data, DeriveInput, Expr, ExprLit, Lit, Meta, Token, Type, WherePredicate};
+
+use crate::errors::Errors;
+
+/// What is said about an enum and still holds for the fields of its variants.
+const OF_ENUM: [&str; 2] = ["rename_all_fields", "bound"];
+/// What is said about a variant and does not concern its fields.
+const NOT_OF_VARIANT: [&str; 4] = ["rename", "alias", "other", "untagged"];
+
+pub(super) struct EnumData {
+    pub(super) attributes: Vec<Meta>,
+    pub(super) variants: Vec<VariantData>,
+    /// `#[serde(bound = "..")]` of the enum: it replaces the usual bounds.
+    pub(super) bounds: Option<Vec<WherePredicate>>,
+    /// That of variants and fields: it adds to them.
+    pub(super) inner_bounds: Vec<WherePredicate>,
+}
+
+pub(super) struct VariantData {
+    pub(super) attributes: Vec<Meta>,
+    /// Without any attribute of its own or discriminant; its fields keep what serde reads.
+    pub(super) variant: syn::Variant,
+}
+
+impl EnumData {
+    pub(super) fn of(input: &DeriveInput, errors: &mut Errors) -> Self {
+        let mut attributes = serde_attributes(&input.attrs, errors);
+        attributes.retain(|meta| OF_ENUM.iter().any(|name| meta.path().is_ident(name)));
+        let mut data = Self {
+            bounds: bounds(&attributes),
+            attributes,
+            variants: Vec::new(),
+            inner_bounds: Vec::new(),
+        };
+        if let Data::Enum(written) = &input.data {
+            for variant in &written.variants {
+                data.add(variant.clone(), input, errors);
+            }
+        }
+        data
+    }
+
+    fn add(&mut self, mut variant: syn::Variant, input: &DeriveInput, errors: &mut Errors) {
+        let mut attributes = serde_attributes(&variant.attrs, errors);
+        attributes.retain(|meta| !NOT_OF_VARIANT.iter().any(|name| meta.path().is_ident(name)));
+        self.inner_bounds
+            .extend(bounds(&attributes).unwrap_or_default());
+        variant.attrs.clear();
+        variant.discriminant = None;
+        for field in &mut variant.fields {
+            let attributes = serde_attributes(&field.attrs, errors);
+            self.inner_bounds
+                .extend(bounds(&attributes).unwrap_or_default());
+            field.attrs.retain(is_serde);
+            field.ty = Type::Verbatim(without_self(field.ty.to_token_stream(), input));
+        }
+        self.variants.push(VariantData {
+            attributes,
+            variant,
+        });
+    }
+}
+
+fn is_serde(attribute: &Attribute) -> bool {
+    attribute.path().is_ident("serde")
+}
+
+fn serde_attributes(attributes: &[Attribute], errors: &mut Errors) -> Vec<Meta> {
+    let mut metas = Vec::new();
+    for attribute in attributes.iter().filter(|attribute| is_serde(attribute)) {
+        match attribute.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated) {
+            Ok(list) => metas.extend(list),
+            Err(error) => errors.add(error),
+        }
+    }
+    metas
+}
+
+/// `bound = ".."`, or `bound(serialize = "..")`. What does not parse is serde's to report.
+fn bounds(metas: &[Meta]) -> Option<Vec<WherePredicate>> {
+    let mut found = None;
+    for meta in metas.iter().filter(|meta| meta.path().is_ident("bound")) {
+        let predicates = match meta {
+            Meta::NameValue(bound) => predicates(&bound.value),
+            Meta::List(list) => list
+                .parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated)
+                .unwrap_or_default()
+                .iter()
+                .find_map(|meta| match meta {
+                    Meta::NameValue(bound) if bound.path.is_ident("serialize") => {
+                        predicates(&bound.value)
+                    }
+                    _ => None,
+                }),
+            Meta::Path(_) => None,
+        };
+        found = predicates.or(found);
+    }
+    found
+}
+
+fn predicates(bound: &Expr) -> Option<Vec<WherePredicate>> {
+    let Expr::Lit(ExprLit {
+        lit: Lit::Str(text),
+        ..
+    }) = bound
+    else {
+        return None;
+    };
+    let parser = Punctuated::<WherePredicate, Token![,]>::parse_terminated;
+    Some(text.parse_with(parser).ok()?.into_iter().collect())
+}
+
+/// `Self` is another type in the mirror.
+fn without_self(tokens: TokenStream, input: &DeriveInput) -> TokenStream {
+    let (ident, (_, arguments, _)) = (&input.ident, input.generics.split_for_impl());
+    let replace = |tree: TokenTree| match tree {
+        TokenTree::Ident(word) if word == "Self" => quote!(#ident #arguments),
+        TokenTree::Group(group) => {
+            let stream = without_self(group.stream(), input);
+            let mut inner = Group::new(group.delimiter(), stream);
+            inner.set_span(group.span());
+            TokenTree::Group(inner).into()
+        }
+        other => other.into(),
+    };
+    tokens.into_iter().map(replace).collect()
+}

@@ -1,0 +1,142 @@
+//! `#[derive(SseEvent)]`: makes a struct, or each variant of an enum, an event.
+
+mod check;
+mod data;
+mod expand;
+mod model;
+mod parse;
+
+use proc_macro2::TokenStream;
+
+use crate::errors::Errors;
+
+pub(crate) fn event(item: TokenStream) -> TokenStream {
+    let mut errors = Errors::default();
+    let input = match syn::parse2(item) {
+        Ok(input) => input,
+        Err(error) => return error.to_compile_error(),
+    };
+    let declaration = parse::declaration(input, &mut errors);
+    match check::event(&declaration, &mut errors) {
+        Ok(event) => expand::event(&event),
+        // Whoever sends the event shall not get a second error for the same mistake.
+        Err(error) => expand::fallback(&declaration, &error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quote::quote;
+
+    use super::*;
+    use crate::attr::Place;
+    use crate::attr::tests::assert_every_key_counts;
+
+    fn expanded(item: TokenStream) -> String {
+        prettyplease::unparse(&syn::parse2(event(item)).unwrap())
+    }
+
+    #[test]
+    fn a_struct() {
+        let expanded = expanded(quote! {
+            pub struct UsageReading { #[sse(id)] seq: u64, used: u64 }
+        });
+        insta::assert_snapshot!(expanded);
+    }
+
+    #[test]
+    fn a_generic_struct_with_a_name() {
+        let expanded = expanded(quote! {
+            #[sse(event = "note", crate = kit)]
+            struct Note<'a, T: Copy = u8>(&'a str, #[sse(id)] T) where T: Display;
+        });
+        insta::assert_snapshot!(expanded);
+    }
+
+    #[test]
+    fn an_enum() {
+        let expanded = expanded(quote! {
+            #[serde(tag = "kind")]
+            pub enum Build {
+                /// It waits.
+                Queued { #[sse(id)] job: u64, #[serde(rename = "by")] owner: String },
+                #[sse(event = "line")]
+                #[serde(rename_all = "camelCase", rename = "x")]
+                Log(LogLine, #[sse(id)] u64),
+                #[sse(last)]
+                Finished = 3,
+            }
+        });
+        insta::assert_snapshot!(expanded);
+    }
+
+    #[test]
+    fn a_generic_enum() {
+        let expanded = expanded(quote! {
+            #[serde(rename_all_fields = "camelCase")]
+            enum Tree<'a, T: Clone, const N: usize> where T: Send {
+                Leaf(&'a T, [u8; N]),
+                Node { of: Vec<Self> },
+            }
+        });
+        insta::assert_snapshot!(expanded);
+    }
+
+    #[test]
+    fn an_enum_with_bounds_of_its_own() {
+        let expanded = expanded(quote! {
+            #[serde(bound = "T: ToString")]
+            enum Text<T, U> {
+                A(#[serde(serialize_with = "text", bound(serialize = "U: Display"))] T, U),
+            }
+        });
+        insta::assert_snapshot!(expanded);
+    }
+
+    #[test]
+    fn mistakes_come_together_and_leave_a_stub() {
+        let expanded = expanded(quote! {
+            #[sse(event = "build")]
+            enum Build<T> where T: Copy {
+                #[sse(lasst)]
+                Open,
+                Log { #[sse(id)] a: T, #[sse(id)] b: T },
+            }
+        });
+        insta::assert_snapshot!(expanded);
+    }
+
+    #[test]
+    fn every_key_counts() {
+        let with = |place| move |key: &&crate::attr::Key| key.places.contains(&place);
+        for place in [Place::Struct, Place::Enum, Place::Variant, Place::Field] {
+            let keys: Vec<_> = parse::KEYS.iter().filter(with(place)).collect();
+            assert!(!keys.is_empty());
+            assert_every_key_counts(keys, |example| match place {
+                Place::Struct | Place::Function => event(quote!(
+                    #[sse(#example)]
+                    struct A {
+                        a: u8,
+                    }
+                )),
+                Place::Enum => event(quote!(
+                    #[sse(#example)]
+                    enum A {
+                        B(u8),
+                    }
+                )),
+                Place::Variant => event(quote!(
+                    enum A {
+                        #[sse(#example)]
+                        B(u8),
+                    }
+                )),
+                Place::Field => event(quote!(
+                    enum A {
+                        B(#[sse(#example)] u8),
+                    }
+                )),
+            });
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Event names: which are legal, and the one a type has by default.
+
+/// The longest event name in bytes.
+const LONGEST: usize = 256;
+
+/// Everything that is wrong with an event name.
+pub(crate) fn faults(name: &str) -> impl Iterator<Item = String> {
+    let rules: [fn(&str) -> Option<String>; 4] = [
+        event_empty,
+        event_with_control_character,
+        event_too_long,
+        event_reserved,
+    ];
+    rules.into_iter().filter_map(move |rule| rule(name))
+}
+
+/// An empty `event:` line means `message` to a browser.
+fn event_empty(name: &str) -> Option<String> {
+    name.is_empty()
+        .then(|| "the event's name is empty: write one such as \"usage\"".to_owned())
+}
+
+/// A line ending would end the field, and with it the frame.
+fn event_with_control_character(name: &str) -> Option<String> {
+    let odd = name.chars().find(|c| c.is_control())?;
+    Some(format!(
+        "the event's name holds the control character U+{:04X}: write one without it",
+        u32::from(odd)
+    ))
+}
+
+fn event_too_long(name: &str) -> Option<String> {
+    (name.len() > LONGEST).then(|| {
+        format!(
+            "the event's name has {} bytes: write one of at most {LONGEST}",
+            name.len()
+        )
+    })
+}
+
+/// A browser fires `open` and `error` at an `EventSource` itself.
+fn event_reserved(name: &str) -> Option<String> {
+    if name.starts_with("hero.") {
+        Some(format!(
+            "`{name}` is reserved: names that start with `hero.` are hero-sse's own, write another"
+        ))
+    } else if matches!(name, "error" | "open") {
+        Some(format!(
+            "`{name}` is reserved: browsers fire `open` and `error` themselves, so a page could \
+             not tell them apart; write another, such as \"build-{name}\""
+        ))
+    } else {
+        None
+    }
+}
+
+/// The name of a type or variant in kebab case: `BuildLog` is `build-log`, `HTTPError` is
+/// `http-error`.
+pub(crate) fn kebab_case(ident: &str) -> String {
+    let mut kebab = String::new();
+    let mut before = None;
+    let mut letters = ident.chars().peekable();
+    while let Some(letter) = letters.next() {
+        if letter == '_' {
+            before = None;
+            continue;
+        }
+        let starts_word = match before {
+            None => !kebab.is_empty(),
+            Some(before) => {
+                let in_acronym = char::is_uppercase(before)
+                    && !letters.peek().is_some_and(|next| next.is_lowercase());
+                letter.is_uppercase() && !in_acronym
+            }
+        };
+        if starts_word {
+            kebab.push('-');
+        }
+        kebab.extend(letter.to_lowercase());
+        before = Some(letter);
+    }
+    kebab
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kebab_case_keeps_words_apart() {
+        for (ident, kebab) in [
+            ("Usage", "usage"),
+            ("BuildLog", "build-log"),
+            ("HTTPError", "http-error"),
+            ("LogV2", "log-v2"),
+            ("Log2Line", "log2-line"),
+            ("A", "a"),
+            ("AB", "ab"),
+            ("snake_case", "snake-case"),
+            ("_Hidden_", "hidden"),
+            ("Ändern", "ändern"),
+        ] {
+            assert_eq!(kebab_case(ident), kebab);
+        }
+    }
+
+    #[test]
+    fn a_plain_name_has_no_faults() {
+        for name in ["usage", "usage.read", "hero", "opened", "Über uns"] {
+            assert_eq!(faults(name).count(), 0, "{name}");
+        }
+    }
+
+    #[test]
+    fn each_fault_is_named_once() {
+        let long = "x".repeat(257);
+        for name in [
+            "", "a\nb", "a\u{0}", "a\u{85}", &long, "hero.gap", "error", "open",
+        ] {
+            assert_eq!(faults(name).count(), 1, "{name:?}");
+        }
+    }
+}

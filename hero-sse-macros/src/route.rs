@@ -1,0 +1,227 @@
+//! The syntax of an endpoint's path, such as `/builds/{id}`, as axum's router reads it.
+//! Whether two paths collide is not known here; `routes()` finds out.
+
+/// Everything that is wrong with a path.
+pub(crate) fn faults(path: &str) -> impl Iterator<Item = String> {
+    let rules: [fn(&str) -> Option<String>; 9] = [
+        path_without_slash,
+        path_with_old_capture,
+        path_with_unclosed_capture,
+        path_with_empty_capture,
+        path_with_duplicate_capture,
+        path_with_text_after_capture,
+        path_with_catch_all_inside,
+        path_with_query,
+        path_with_whitespace,
+    ];
+    rules.into_iter().filter_map(move |rule| rule(path))
+}
+
+fn path_without_slash(path: &str) -> Option<String> {
+    (!path.starts_with('/')).then(|| format!("a path starts with `/`: write \"/{path}\""))
+}
+
+/// The syntax before axum 0.8, which panics when it meets it.
+fn path_with_old_capture(path: &str) -> Option<String> {
+    path.split('/').find_map(|segment| {
+        let cure = match (segment.strip_prefix(':'), segment.strip_prefix('*')) {
+            (Some(name), _) => format!("{{{name}}}"),
+            (None, Some(rest)) => format!("{{*{rest}}}"),
+            (None, None) => return None,
+        };
+        Some(format!(
+            "`{segment}` is not how a capture is written: write `{cure}`"
+        ))
+    })
+}
+
+fn path_with_unclosed_capture(path: &str) -> Option<String> {
+    captures(path).iter().find(|capture| !capture.closed).map(|capture| {
+        format!(
+            "`{}` has a brace without its partner: write a capture as `{{name}}`, and braces that \
+             are meant literally as `{{{{` and `}}}}`",
+            capture.text
+        )
+    })
+}
+
+fn path_with_empty_capture(path: &str) -> Option<String> {
+    let empty = |capture: &&Capture<'_>| capture.closed && capture.name.is_empty();
+    captures(path)
+        .iter()
+        .find(empty)
+        .map(|capture| format!("`{}` has no name: write one such as `{{id}}`", capture.text))
+}
+
+fn path_with_duplicate_capture(path: &str) -> Option<String> {
+    let captures = captures(path);
+    let mut rest = captures.as_slice();
+    while let [capture, later @ ..] = rest {
+        let named = capture.closed && !capture.name.is_empty();
+        if named
+            && later
+                .iter()
+                .any(|other| other.closed && other.name == capture.name)
+        {
+            return Some(format!(
+                "two captures are named `{}`: give each a name of its own",
+                capture.name
+            ));
+        }
+        rest = later;
+    }
+    None
+}
+
+/// The router lets text stand before a capture in a segment, but not after it.
+fn path_with_text_after_capture(path: &str) -> Option<String> {
+    let with_text = |capture: &&Capture<'_>| {
+        capture.closed && !capture.after.is_empty() && !capture.after.starts_with('/')
+    };
+    captures(path).iter().find(with_text).map(|capture| {
+        format!(
+            "a capture reaches to the end of its segment: write a `/` after `{}`",
+            capture.text
+        )
+    })
+}
+
+fn path_with_catch_all_inside(path: &str) -> Option<String> {
+    let inside = |capture: &&Capture<'_>| capture.catch_all && capture.after.starts_with('/');
+    captures(path).iter().find(inside).map(|capture| {
+        format!(
+            "`{}` takes all that follows: write it at the end of the path",
+            capture.text
+        )
+    })
+}
+
+fn path_with_query(path: &str) -> Option<String> {
+    let mark = path.chars().find(|c| matches!(c, '?' | '#'))?;
+    Some(format!(
+        "a path ends before `{mark}`: leave out the rest, a query is read by an extractor such as \
+         `Query`"
+    ))
+}
+
+fn path_with_whitespace(path: &str) -> Option<String> {
+    path.contains(|c: char| c.is_whitespace() || c.is_control())
+        .then(|| "a path holds no white space: leave it out, or write it as `%20`".to_owned())
+}
+
+/// One `{name}`, or what is left of it.
+struct Capture<'a> {
+    /// As written, braces included.
+    text: &'a str,
+    name: &'a str,
+    catch_all: bool,
+    closed: bool,
+    /// The path behind it.
+    after: &'a str,
+}
+
+fn captures(path: &str) -> Vec<Capture<'_>> {
+    let mut captures = Vec::new();
+    let mut rest = path;
+    while let Some(start) = rest.find(['{', '}']) {
+        let (_, here) = rest.split_at(start);
+        if let Some(after) = here.strip_prefix("{{").or_else(|| here.strip_prefix("}}")) {
+            rest = after;
+            continue;
+        }
+        let capture = capture(here);
+        rest = capture.after;
+        captures.push(capture);
+    }
+    captures
+}
+
+/// Reads the capture that `here` starts with: up to its brace, or to the end of the segment.
+fn capture(here: &str) -> Capture<'_> {
+    let inner = here.strip_prefix('{').unwrap_or_default();
+    let length = inner.find(['{', '}', '/']).unwrap_or(inner.len());
+    let (name, after) = inner.split_at(length);
+    if let Some(after) = after.strip_prefix('}') {
+        let (text, _) = here.split_at(here.len() - after.len());
+        let whole = name.strip_prefix('*');
+        return Capture {
+            text,
+            name: whole.unwrap_or(name),
+            catch_all: whole.is_some(),
+            closed: true,
+            after,
+        };
+    }
+    let end = here.find('/').unwrap_or(here.len());
+    let (text, after) = here.split_at(end);
+    Capture {
+        text,
+        name,
+        catch_all: false,
+        closed: false,
+        after,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn legal_paths_have_no_faults() {
+        for path in [
+            "/",
+            "/usage/stream",
+            "/builds/{id}",
+            "/builds/{id}/log/{*rest}",
+            "/v{version}/a",
+            "/{{literal}}",
+            "/a/{{{name}",
+            "/ä",
+            "/a:b",
+        ] {
+            assert_eq!(
+                faults(path).collect::<Vec<_>>(),
+                Vec::<String>::new(),
+                "{path}"
+            );
+        }
+    }
+
+    #[test]
+    fn each_fault_is_named_once() {
+        for path in [
+            "",
+            "usage",
+            "/builds/:id",
+            "/builds/*rest",
+            "/builds/{id",
+            "/builds/id}",
+            "/builds/{id/log",
+            "/builds/{a{b}",
+            "/builds/{}",
+            "/builds/{*}",
+            "/{id}/{id}",
+            "/{id}/{*id}",
+            "/{id}.json",
+            "/{a}{b}",
+            "/{*rest}/log",
+            "/a?b=c",
+            "/a#b",
+            "/a b",
+            "/a\n",
+        ] {
+            assert_eq!(
+                faults(path).count(),
+                1,
+                "{path:?}: {:?}",
+                faults(path).collect::<Vec<_>>()
+            );
+        }
+    }
+
+    #[test]
+    fn every_fault_of_a_path_is_named() {
+        assert_eq!(faults("usage/:id/{}/x y?").count(), 5);
+    }
+}

@@ -1,0 +1,37 @@
+//! `crate = ..` tells where hero-sse is.
+#![deny(warnings)]
+
+mod hero_sse {}
+
+mod kit {
+    #[allow(deprecated)]
+    pub use ::hero_sse::__private;
+}
+
+use ::hero_sse::prelude::{Serialize, SseEvent, Stream, sse_endpoint};
+
+#[derive(Serialize, SseEvent)]
+#[sse(crate = crate::kit)]
+struct Usage<T> {
+    used: T,
+}
+
+#[derive(SseEvent)]
+#[sse(crate = kit)]
+enum Build {
+    Queued { job: u64 },
+}
+
+#[sse_endpoint("/usage", crate = crate::kit)]
+async fn usage() -> impl Stream<Item = Usage<u64>> {
+    futures_util::stream::iter([Usage { used: 1 }])
+}
+
+#[sse_endpoint("/build", crate = kit)]
+async fn build() -> impl Stream<Item = Build> {
+    futures_util::stream::iter([Build::Queued { job: 1 }])
+}
+
+fn main() {
+    let _ = ::hero_sse::endpoints![usage, build];
+}

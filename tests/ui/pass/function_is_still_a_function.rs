@@ -1,0 +1,25 @@
+//! One `use` brings the function and the endpoint, and a test calls the function.
+#![deny(warnings)]
+
+use builds::r#match;
+use hero_sse::prelude::*;
+
+mod builds {
+    use hero_sse::prelude::*;
+
+    #[derive(Serialize, SseEvent)]
+    pub struct Usage {
+        pub used: u64,
+    }
+
+    /// The name of an endpoint may be a keyword.
+    #[sse_endpoint("/usage")]
+    pub async fn r#match(State(used): State<u64>) -> impl Stream<Item = Usage> {
+        futures_util::stream::iter([Usage { used }])
+    }
+}
+
+fn main() {
+    drop(r#match(State(3)));
+    let _ = hero_sse::endpoints![r#match];
+}
