@@ -115,11 +115,7 @@ impl AuditLog {
     pub fn open(path: impl Into<PathBuf>, max_bytes: u64) -> io::Result<Self> {
         let path = path.into();
         open_to_append(&path)?;
-        Ok(Self {
-            path,
-            max_bytes,
-            turn: Arc::default(),
-        })
+        Ok(Self { path, max_bytes, turn: Arc::default() })
     }
 
     /// Adds a line; it is in the file when this returns. A full disk must not stop the program: an
@@ -128,9 +124,7 @@ impl AuditLog {
         let log = self.clone();
         let written = match serde_json::to_string(record) {
             // A disk may keep its writer waiting, which no async thread should.
-            Ok(line) => spawn_blocking(move || log.write(line))
-                .await
-                .map_err(io::Error::other),
+            Ok(line) => spawn_blocking(move || log.write(line)).await.map_err(io::Error::other),
             Err(error) => Err(error.into()),
         };
         if let Err(error) = written.flatten() {
@@ -158,9 +152,7 @@ impl AuditLog {
     pub fn tail(&self, from: Option<&str>) -> impl Stream<Item = Audit> + use<> {
         stream::unfold(Tail::new(self.path.clone(), from), |mut tail| async move {
             let read = spawn_blocking(move || (tail.read(), tail)).await;
-            let (pieces, tail) = read
-                .inspect_err(|error| tracing::warn!(%error, "tail"))
-                .ok()?;
+            let (pieces, tail) = read.inspect_err(|error| tracing::warn!(%error, "tail")).ok()?;
             if pieces.is_empty() {
                 sleep(Duration::from_millis(200)).await;
             }
@@ -175,15 +167,9 @@ impl From<Piece> for Audit {
         match piece {
             Piece::Line { position, text } => match serde_json::from_str(&text) {
                 Ok(record) => Self::Record { position, record },
-                Err(_) => Self::Raw {
-                    position,
-                    line: text,
-                },
+                Err(_) => Self::Raw { position, line: text },
             },
-            Piece::Gap { position, reason } => Self::Gap {
-                position,
-                reason: reason.to_owned(),
-            },
+            Piece::Gap { position, reason } => Self::Gap { position, reason: reason.to_owned() },
         }
     }
 }
@@ -211,9 +197,7 @@ mod tests {
 
     async fn take(stream: &mut (impl Stream<Item = Audit> + Unpin), count: usize) -> Vec<Audit> {
         let taken = stream.take(count).collect::<Vec<_>>();
-        let taken = tokio::time::timeout(Duration::from_secs(10), taken)
-            .await
-            .expect("in time");
+        let taken = tokio::time::timeout(Duration::from_secs(10), taken).await.expect("in time");
         assert_eq!(taken.len(), count, "the tail of a log has no end");
         taken
     }
@@ -243,9 +227,7 @@ mod tests {
         log.append(&record("/d")).await;
         assert_eq!(paths(&take(&mut tail, 1).await), ["/d"]);
 
-        let Some(Audit::Record { position, .. }) = taken.get(1) else {
-            panic!()
-        };
+        let Some(Audit::Record { position, .. }) = taken.get(1) else { panic!() };
         let taken = take(&mut pin!(log.tail(Some(position))), 2).await;
         assert_eq!(paths(&taken), ["/c", "/d"]);
     }
@@ -265,12 +247,7 @@ mod tests {
         }
         assert_eq!(paths(&reader.await.unwrap()), sent);
         assert!(dir.path().join("audit.log.1").exists());
-        assert!(
-            std::fs::metadata(dir.path().join("audit.log"))
-                .unwrap()
-                .len()
-                < 4200
-        );
+        assert!(std::fs::metadata(dir.path().join("audit.log")).unwrap().len() < 4200);
     }
 
     #[tokio::test]
@@ -301,14 +278,8 @@ mod tests {
     #[tokio::test]
     async fn a_reader_is_sent_the_record_alone() {
         let record = r#"{"time":"t","method":"GET","path":"/","status":200,"subject":null}"#;
-        let line = |text: &str| Piece::Line {
-            position: "1:2".into(),
-            text: text.into(),
-        };
-        let gap = Piece::Gap {
-            position: "1:0".into(),
-            reason: "why",
-        };
+        let line = |text: &str| Piece::Line { position: "1:2".into(), text: text.into() };
+        let gap = Piece::Gap { position: "1:0".into(), reason: "why" };
         let events = [line(record), line("so what"), gap].map(Audit::from);
 
         let sse = HeroSse::builder().build().unwrap();
@@ -316,9 +287,7 @@ mod tests {
         let app = sse.endpoint("/").public().handler(opened).unwrap();
         let request = axum::http::Request::new(axum::body::Body::empty());
         let answer = tower::ServiceExt::oneshot(app, request).await.unwrap();
-        let body = axum::body::to_bytes(answer.into_body(), 10_000)
-            .await
-            .unwrap();
+        let body = axum::body::to_bytes(answer.into_body(), 10_000).await.unwrap();
         let body = str::from_utf8(&body).unwrap();
 
         for frame in [

@@ -135,10 +135,7 @@ impl Error for AlreadyRunning {}
 impl Builds {
     /// Builds of the crate in this directory.
     pub fn new(sample: impl Into<PathBuf>) -> Self {
-        let run = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_nanos();
+        let run = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
         Self {
             shared: Arc::new(Shared {
                 sample: sample.into(),
@@ -167,9 +164,7 @@ impl Builds {
     pub fn feed(&self, from: Option<&str>) -> impl Stream<Item = Build> + use<> {
         let shared = Arc::clone(&self.shared);
         let changed = shared.changed.subscribe();
-        let place = from
-            .and_then(|id| shared.behind(id))
-            .unwrap_or_else(|| shared.newest());
+        let place = from.and_then(|id| shared.behind(id)).unwrap_or_else(|| shared.newest());
         stream::unfold(Some((shared, changed, place)), |feed| async move {
             let (shared, mut changed, mut place) = feed?;
             loop {
@@ -228,20 +223,9 @@ impl Shared {
                 self.tell(build, |id| Build::Started { id, build, command })
             }
             Said::Artifact { name, fresh } => {
-                self.tell(build, |id| Build::Artifact {
-                    id,
-                    build,
-                    name,
-                    fresh,
-                });
+                self.tell(build, |id| Build::Artifact { id, build, name, fresh });
             }
-            Said::Diagnostic(Diagnostic {
-                level,
-                text,
-                rendered,
-                file,
-                line,
-            }) => {
+            Said::Diagnostic(Diagnostic { level, text, rendered, file, line }) => {
                 let is_error = level.starts_with("error");
                 let count = if is_error { &mut errors } else { &mut warnings };
                 *count += 1;
@@ -260,25 +244,14 @@ impl Shared {
         let seconds = began.elapsed().as_secs_f64();
         let reason = match ended {
             Ok(Ok(Ended { status, .. })) if status.success() => {
-                return self.tell(build, |id| Build::Finished {
-                    id,
-                    build,
-                    warnings,
-                    seconds,
-                });
+                return self.tell(build, |id| Build::Finished { id, build, warnings, seconds });
             }
             Ok(Ok(_)) if errors > 0 => None,
             Ok(Ok(Ended { status, last_words })) => Some(format!("{last_words}{status}")),
             Ok(Err(error)) => Some(format!("cargo cannot be run: {error}")),
             Err(_) => Some(format!("stopped after {} s", LONGEST.as_secs())),
         };
-        self.tell(build, |id| Build::Failed {
-            id,
-            build,
-            errors,
-            seconds,
-            reason,
-        });
+        self.tell(build, |id| Build::Failed { id, build, errors, seconds, reason });
     }
 
     fn next(&self, place: &mut Place) -> Option<Build> {
@@ -307,16 +280,10 @@ impl Shared {
 
     /// Where a reader goes on that has seen the event `id`. It may be anything.
     fn behind(&self, id: &str) -> Option<Place> {
-        let (build, index) = id
-            .strip_prefix(&self.run)?
-            .strip_prefix('-')?
-            .split_once('-')?;
+        let (build, index) = id.strip_prefix(&self.run)?.strip_prefix('-')?.split_once('-')?;
         let (build, index) = (build.parse().ok()?, index.parse::<usize>().ok()?);
         self.logs().get(&build)?.events.get(index)?;
-        Some(Place {
-            build,
-            index: index + 1,
-        })
+        Some(Place { build, index: index + 1 })
     }
 }
 
@@ -335,30 +302,15 @@ mod tests {
     /// A build of which nothing runs, so that a test says what happens.
     fn quiet(builds: &Builds) -> u64 {
         let build = builds.shared.begin().unwrap();
-        builds.shared.tell(build, |id| Build::Queued {
-            id,
-            build,
-            broken: false,
-        });
+        builds.shared.tell(build, |id| Build::Queued { id, build, broken: false });
         build
     }
 
     fn end(builds: &Builds, build: u64, good: bool) {
         let (seconds, reason) = (0.5, None);
         builds.shared.tell(build, |id| match good {
-            true => Build::Finished {
-                id,
-                build,
-                warnings: 0,
-                seconds,
-            },
-            false => Build::Failed {
-                id,
-                build,
-                errors: 1,
-                seconds,
-                reason,
-            },
+            true => Build::Finished { id, build, warnings: 0, seconds },
+            false => Build::Failed { id, build, errors: 1, seconds, reason },
         });
     }
 
@@ -382,10 +334,7 @@ mod tests {
     /// Why the build failed that ends these events.
     fn reason(events: &[Build]) -> &str {
         match events.last() {
-            Some(Build::Failed {
-                reason: Some(reason),
-                ..
-            }) => reason,
+            Some(Build::Failed { reason: Some(reason), .. }) => reason,
             other => panic!("not failed for a reason: {other:?}"),
         }
     }
@@ -398,10 +347,7 @@ mod tests {
 
     /// The build and the index of each event.
     fn numbers(events: &[Build]) -> Vec<&str> {
-        events
-            .iter()
-            .map(|event| id(event).split_once('-').unwrap().1)
-            .collect()
+        events.iter().map(|event| id(event).split_once('-').unwrap().1).collect()
     }
 
     async fn until(
@@ -430,47 +376,21 @@ mod tests {
         assert_eq!(builds.start(false), Err(AlreadyRunning));
 
         let failed = until(&mut feed, |event| matches!(event, Build::Failed { .. })).await;
-        assert!(matches!(
-            failed[0],
-            Build::Queued {
-                build: 1,
-                broken: true,
-                ..
-            }
-        ));
-        let Build::Started {
-            build: 1, command, ..
-        } = &failed[1]
-        else {
-            panic!("{failed:?}")
-        };
+        assert!(matches!(failed[0], Build::Queued { build: 1, broken: true, .. }));
+        let Build::Started { build: 1, command, .. } = &failed[1] else { panic!("{failed:?}") };
         let expected = "cargo build --message-format=json --offline --locked --features broken";
         assert_eq!(command, expected);
         let error = failed.iter().find_map(|event| match event {
-            Build::Diagnostic {
-                level,
-                text,
-                rendered,
-                file,
-                line,
-                ..
-            } if level == "error" => Some((text.as_str(), rendered, file.as_deref(), line)),
+            Build::Diagnostic { level, text, rendered, file, line, .. } if level == "error" => {
+                Some((text.as_str(), rendered, file.as_deref(), line))
+            }
             _ => None,
         });
         let (text, rendered, file, line) = error.expect("a compiler error");
-        assert_eq!(
-            (text, file),
-            ("mismatched types", Some("clock/src/main.rs"))
-        );
+        assert_eq!((text, file), ("mismatched types", Some("clock/src/main.rs")));
         assert!(line.is_some_and(|line| line > 10));
         assert!(rendered.starts_with("error[E0308]"), "{rendered}");
-        let Some(Build::Failed {
-            build: 1,
-            errors: 1,
-            seconds,
-            reason: None,
-            ..
-        }) = failed.last()
+        let Some(Build::Failed { build: 1, errors: 1, seconds, reason: None, .. }) = failed.last()
         else {
             panic!("{failed:?}")
         };
@@ -479,16 +399,11 @@ mod tests {
         assert_eq!(builds.start(false), Ok(2));
         let finished = until(&mut feed, |_| false).await;
         let names = finished.iter().filter_map(|event| match event {
-            Build::Artifact {
-                name, fresh: false, ..
-            } => Some(name.as_str()),
+            Build::Artifact { name, fresh: false, .. } => Some(name.as_str()),
             _ => None,
         });
         assert_eq!(names.collect::<Vec<_>>(), ["spring", "gear", "clock"]);
-        assert!(matches!(
-            finished.last(),
-            Some(Build::Finished { warnings: 3, .. })
-        ));
+        assert!(matches!(finished.last(), Some(Build::Finished { warnings: 3, .. })));
     }
 
     #[tokio::test]
@@ -499,10 +414,7 @@ mod tests {
         assert_eq!(events.len(), 1);
         let mut feed = pin!(builds.feed(Some(id(&events[0]))));
         let failed = until(&mut feed, |_| true).await;
-        assert!(
-            reason(&failed).starts_with("cargo cannot be run: "),
-            "{failed:?}"
-        );
+        assert!(reason(&failed).starts_with("cargo cannot be run: "), "{failed:?}");
         assert_eq!(builds.start(false), Ok(2), "it is over");
     }
 
@@ -513,10 +425,7 @@ mod tests {
         builds.start(false).unwrap();
         let mut feed = pin!(builds.feed(None));
         let events = until(&mut feed, |event| matches!(event, Build::Failed { .. })).await;
-        assert!(
-            reason(&events).contains("could not find `Cargo.toml`"),
-            "{events:?}"
-        );
+        assert!(reason(&events).contains("could not find `Cargo.toml`"), "{events:?}");
     }
 
     #[test]
@@ -529,11 +438,7 @@ mod tests {
         end(&builds, two, true);
         quiet(&builds);
         let events = ready(builds.feed(Some(id(&seen[0]))));
-        assert_eq!(
-            numbers(&events),
-            ["1-1", "2-0", "2-1"],
-            "a success ends the stream"
-        );
+        assert_eq!(numbers(&events), ["1-1", "2-0", "2-1"], "a success ends the stream");
         let events = ready(builds.feed(Some(id(&events[2]))));
         assert_eq!(numbers(&events), ["3-0"]);
     }
@@ -561,16 +466,9 @@ mod tests {
         end(&builds, one, true);
         forget_when(&builds);
         let run = &builds.shared.run;
-        let beyond = [
-            format!("{run}-1-2"),
-            format!("{run}-2-0"),
-            format!("{run}-1-{}", u128::MAX),
-        ];
+        let beyond = [format!("{run}-1-2"), format!("{run}-2-0"), format!("{run}-1-{}", u128::MAX)];
         let beyond = beyond.iter().map(String::as_str);
-        for id in ["", "-", "1-1-0", "\u{1F980}", run]
-            .into_iter()
-            .chain(beyond)
-        {
+        for id in ["", "-", "1-1-0", "\u{1F980}", run].into_iter().chain(beyond) {
             assert!(ready(builds.feed(Some(id))).is_empty(), "{id}");
         }
     }

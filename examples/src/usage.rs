@@ -126,11 +126,7 @@ mod tests {
 
         assert_eq!((first.seq, second.seq), (1, 2));
         assert!(!first.cpu.is_empty());
-        assert!(
-            first.cpu.iter().all(|load| (0.0..=100.0).contains(load)),
-            "{:?}",
-            first.cpu
-        );
+        assert!(first.cpu.iter().all(|load| (0.0..=100.0).contains(load)), "{:?}", first.cpu);
         assert!(first.memory_used > 0 && first.memory_used <= first.memory_total);
         assert!(first.at < second.at && first.at.ends_with('Z') && first.at.len() == 24);
     }
@@ -153,9 +149,6 @@ mod tests {
         time::sleep(Duration::from_millis(50)).await;
         assert!(!task.is_finished(), "a stream is a handle too");
         drop(stream);
-        time::timeout(Duration::from_secs(10), task)
-            .await
-            .expect("in time")
-            .expect("no panic");
+        time::timeout(Duration::from_secs(10), task).await.expect("in time").expect("no panic");
     }
 }

@@ -312,7 +312,11 @@ impl EventReader {
         loop {
             let block = match tokio::time::timeout_at(deadline, self.events.next()).await {
                 Err(_) => return Err(ReadError::TimedOut(self.patience)),
-                Ok(None) => return Ok(None),
+                Ok(None) => {
+                    // The body goes with its end, as it would in a server.
+                    self.events = Box::pin(futures_util::stream::empty());
+                    return Ok(None);
+                }
                 Ok(Some(Err(error))) => return Err(ReadError::Broken(error.to_string())),
                 Ok(Some(Ok(block))) => block,
             };

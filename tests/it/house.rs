@@ -61,7 +61,7 @@ fn imports(text: &str) -> Vec<String> {
     let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
     let mut found = Vec::new();
     for line in lines {
-        for rest in line.split("crate::").skip(1) {
+        for rest in line.replace("$crate::", "").split("crate::").skip(1) {
             let name: String =
                 rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
             found.push(name);
@@ -131,6 +131,7 @@ fn generated_code_only_calls_private_functions() {
     for part in ["endpoint", "event"] {
         let file = root().join(format!("hero-sse-macros/src/{part}/expand.rs"));
         let text = fs::read_to_string(file).expect("an expander");
+        let text = text.split("#[cfg(test)]\nmod tests").next().expect("a part").to_owned();
         assert!(!text.contains("::std::") && !text.contains("::core::"), "{part} names std itself");
         names.push(text);
     }

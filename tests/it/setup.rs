@@ -52,7 +52,7 @@ fn mapping_tells_where_the_mistake_is_declared() {
     let sse = bare();
     let here = format!("{}:", file!());
     let ok = sse.endpoint("/a/{id}").public().handler::<_, _, ()>(async || burst(0));
-    ok.expect("a route");
+    let _: Router = ok.expect("a route");
     for (path, words) in [
         ("/a/{id}", "the path is taken by /a/{id}"),
         ("/a/{other}", "the path is taken by /a/{id}"),

@@ -35,10 +35,7 @@ pub(super) enum Piece {
     /// A whole line, and the position behind it.
     Line { position: String, text: String },
     /// Lines may be missing before `position`.
-    Gap {
-        position: String,
-        reason: &'static str,
-    },
+    Gap { position: String, reason: &'static str },
 }
 
 /// A reader of the file at one path, whichever that is, and of the ones rotated away meanwhile.
@@ -66,18 +63,9 @@ enum Start {
 impl Tail {
     /// A reader that goes on behind the position `from`, or begins with the last few lines.
     pub(super) fn new(path: PathBuf, from: Option<&str>) -> Self {
-        let start = from.map_or(Start::LastLines, |from| {
-            Start::Behind(Position::parse(from))
-        });
+        let start = from.map_or(Start::LastLines, |from| Start::Behind(Position::parse(from)));
         let (files, line) = Default::default();
-        Self {
-            path,
-            start,
-            files,
-            line,
-            rotated: None,
-            failing: false,
-        }
+        Self { path, start, files, line, rotated: None, failing: false }
     }
 
     /// What is new. If that is nothing, wait a little before the next read: a writer which still
@@ -110,10 +98,7 @@ impl Tail {
             return Ok(false);
         };
         if let Some(reason) = place.gap.take() {
-            out.push(Piece::Gap {
-                position: place.position().to_string(),
-                reason,
-            });
+            out.push(Piece::Gap { position: place.position().to_string(), reason });
         }
         match place.read()? {
             Bytes::New(bytes) => self.line.split(&bytes, place.position(), out),
@@ -191,10 +176,7 @@ impl Tail {
         // The rotated file should be the one we have read, or, where rotated files get other names,
         // the one that has been there all along. Another one came between.
         if number != Some(read) && number != self.rotated {
-            self.files.extend(rotated.map(|between| Place {
-                gap: Some(TWICE),
-                ..between
-            }));
+            self.files.extend(rotated.map(|between| Place { gap: Some(TWICE), ..between }));
         }
         self.rotated = number;
         self.files.push_back(next);
@@ -208,10 +190,7 @@ impl Tail {
         if let Some(next) = self.files.front()
             && let Some(text) = self.line.take()
         {
-            out.push(Piece::Line {
-                position: next.position().to_string(),
-                text,
-            });
+            out.push(Piece::Line { position: next.position().to_string(), text });
         }
     }
 }
@@ -242,20 +221,11 @@ impl Place {
             file => file?,
         };
         let number = number(&file.metadata()?);
-        Ok(Some(Self {
-            file,
-            number,
-            offset: 0,
-            before: Vec::new(),
-            gap: None,
-        }))
+        Ok(Some(Self { file, number, offset: 0, before: Vec::new(), gap: None }))
     }
 
     fn position(&self) -> Position {
-        Position {
-            file: self.number,
-            offset: self.offset,
-        }
+        Position { file: self.number, offset: self.offset }
     }
 
     /// Goes behind `position`, if it is one of this file.
@@ -272,11 +242,7 @@ impl Place {
     /// Goes to a place behind a line end; whether it is one shows at the next read.
     fn go_to(&mut self, offset: u64) {
         self.offset = offset;
-        self.before = if offset > 0 {
-            b"\n".to_vec()
-        } else {
-            Vec::new()
-        };
+        self.before = if offset > 0 { b"\n".to_vec() } else { Vec::new() };
     }
 
     /// Goes to the beginning of the last `wanted` whole lines and says how many there are.
@@ -290,12 +256,7 @@ impl Place {
             self.file.seek(SeekFrom::Start(from))?;
             let mut bytes = Vec::new();
             (&self.file).take(length).read_to_end(&mut bytes)?;
-            for (at, _) in bytes
-                .iter()
-                .enumerate()
-                .rev()
-                .filter(|(_, byte)| **byte == b'\n')
-            {
+            for (at, _) in bytes.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
                 self.go_to(from + at as u64 + 1);
                 if found == wanted {
                     return Ok(found);
@@ -311,12 +272,9 @@ impl Place {
 
     fn read(&mut self) -> io::Result<Bytes> {
         let known = self.before.len();
-        self.file
-            .seek(SeekFrom::Start(self.offset.saturating_sub(known as u64)))?;
+        self.file.seek(SeekFrom::Start(self.offset.saturating_sub(known as u64)))?;
         let mut bytes = Vec::new();
-        (&self.file)
-            .take(known as u64 + CHUNK)
-            .read_to_end(&mut bytes)?;
+        (&self.file).take(known as u64 + CHUNK).read_to_end(&mut bytes)?;
         if !bytes.starts_with(&self.before) {
             return Ok(Bytes::Rewritten);
         }
@@ -335,10 +293,7 @@ impl Place {
 /// Tells one file from all others. An inode alone does not: it is used again, often by the very
 /// next file. So the moment of its birth is mixed in, where the file system knows it.
 fn number(meta: &Metadata) -> u64 {
-    let born = meta
-        .created()
-        .ok()
-        .and_then(|born| born.duration_since(UNIX_EPOCH).ok());
+    let born = meta.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
     let born = born.map_or(0, |born| born.as_nanos() as u64);
     #[cfg(unix)]
     let born = born ^ std::os::unix::fs::MetadataExt::ino(meta);
@@ -361,18 +316,13 @@ impl Line {
             self.add(part.strip_suffix(b"\n").unwrap_or(part));
             if part.ends_with(b"\n") {
                 let position = Position { offset, ..end }.to_string();
-                out.push(Piece::Line {
-                    position,
-                    text: self.take().unwrap_or_default(),
-                });
+                out.push(Piece::Line { position, text: self.take().unwrap_or_default() });
             }
         }
     }
 
     fn add(&mut self, part: &[u8]) {
-        let room = LONGEST_LINE
-            .saturating_sub(self.bytes.len())
-            .min(part.len());
+        let room = LONGEST_LINE.saturating_sub(self.bytes.len()).min(part.len());
         let (kept, cut) = part.split_at(room);
         self.bytes.extend_from_slice(kept);
         self.cut += cut.len();
@@ -401,10 +351,7 @@ impl Position {
     /// Reads what a client sent, which may be anything.
     fn parse(text: &str) -> Option<Self> {
         let (file, offset) = text.split_once(':')?;
-        Some(Self {
-            file: u64::from_str_radix(file, 16).ok()?,
-            offset: offset.parse().ok()?,
-        })
+        Some(Self { file: u64::from_str_radix(file, 16).ok()?, offset: offset.parse().ok()? })
     }
 }
 
@@ -428,9 +375,7 @@ mod tests {
 
     impl Log {
         fn new() -> Self {
-            Self {
-                dir: tempfile::tempdir().unwrap(),
-            }
+            Self { dir: tempfile::tempdir().unwrap() }
         }
 
         fn path(&self) -> PathBuf {
@@ -438,10 +383,7 @@ mod tests {
         }
 
         fn add(&self, text: impl AsRef<[u8]>) {
-            let file = fs::OpenOptions::new()
-                .append(true)
-                .create(true)
-                .open(self.path());
+            let file = fs::OpenOptions::new().append(true).create(true).open(self.path());
             file.unwrap().write_all(text.as_ref()).unwrap();
         }
 
@@ -563,10 +505,7 @@ mod tests {
     fn a_writer_that_is_late_in_the_rotated_file_is_heard() {
         let log = Log::new();
         log.add("1\n");
-        let mut writer = fs::OpenOptions::new()
-            .append(true)
-            .open(log.path())
-            .unwrap();
+        let mut writer = fs::OpenOptions::new().append(true).open(log.path()).unwrap();
         let mut tail = log.tail(None);
         assert_eq!(texts(&drain(&mut tail)), ["1"]);
         log.rotate();
@@ -586,10 +525,7 @@ mod tests {
         log.add("2\n");
         let pieces = drain(&mut tail);
         assert_eq!(texts(&pieces), ["hal", "2"]);
-        assert_eq!(
-            texts(&drain(&mut log.tail(Some(position(&pieces[0]))))),
-            ["2"]
-        );
+        assert_eq!(texts(&drain(&mut log.tail(Some(position(&pieces[0]))))), ["2"]);
     }
 
     #[test]
@@ -643,17 +579,11 @@ mod tests {
 
         log.add("4\n");
         log.rotate();
-        assert_eq!(
-            texts(&drain(&mut log.tail(Some(position(&pieces[1]))))),
-            ["3", "4"]
-        );
+        assert_eq!(texts(&drain(&mut log.tail(Some(position(&pieces[1]))))), ["3", "4"]);
         log.add("5\n");
         let pieces = drain(&mut log.tail(Some(position(&pieces[1]))));
         assert_eq!(texts(&pieces), ["3", "4", "5"]);
-        assert_eq!(
-            texts(&drain(&mut log.tail(Some(position(&pieces[1]))))),
-            ["5"]
-        );
+        assert_eq!(texts(&drain(&mut log.tail(Some(position(&pieces[1]))))), ["5"]);
     }
 
     #[test]
@@ -701,17 +631,8 @@ mod tests {
         log.add("1\n");
         let file = number(&fs::metadata(log.path()).unwrap());
         let (max, long) = (format!("{file:x}:{}", u64::MAX), "9".repeat(100_000));
-        for from in [
-            "",
-            ":",
-            "x",
-            "-1:-1",
-            "0:0",
-            "\u{1F980}:1",
-            "../../etc/passwd:0",
-            &max,
-            &long,
-        ] {
+        for from in ["", ":", "x", "-1:-1", "0:0", "\u{1F980}:1", "../../etc/passwd:0", &max, &long]
+        {
             let pieces = drain(&mut log.tail(Some(from)));
             assert_eq!(texts(&pieces), [&gap(NOT_THERE), "1"], "{from:.20}");
         }

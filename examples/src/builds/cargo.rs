@@ -44,17 +44,13 @@ pub(super) async fn build(
     mut said: impl FnMut(Said),
 ) -> io::Result<Ended> {
     // A directory of its own, so that there is something to compile each time.
-    let target = tempfile::Builder::new()
-        .prefix("hero-sse-build-")
-        .tempdir()?;
+    let target = tempfile::Builder::new().prefix("hero-sse-build-").tempdir()?;
     let mut arguments = vec!["build", "--message-format=json", "--offline", "--locked"];
     if broken {
         arguments.extend(["--features", "broken"]);
     }
     let mut child = cargo(sample, target.path()).args(&arguments).spawn()?;
-    said(Said::Started {
-        command: format!("cargo {}", arguments.join(" ")),
-    });
+    said(Said::Started { command: format!("cargo {}", arguments.join(" ")) });
 
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     // Both at once: a child whose full pipe nobody reads stands still.
@@ -67,10 +63,7 @@ pub(super) async fn build(
         last_lines(stderr),
     );
     done?;
-    Ok(Ended {
-        status: child.wait().await?,
-        last_words: last_words?,
-    })
+    Ok(Ended { status: child.wait().await?, last_words: last_words? })
 }
 
 fn cargo(sample: &Path, target: &Path) -> Command {
@@ -154,19 +147,10 @@ struct Span {
 
 fn understand(line: &str) -> Option<Said> {
     match serde_json::from_str(line) {
-        Ok(Line::Artifact {
-            target: Target { name },
-            fresh,
-        }) => Some(Said::Artifact { name, fresh }),
-        Ok(Line::Message {
-            message:
-                Message {
-                    level,
-                    message: text,
-                    rendered,
-                    spans,
-                },
-        }) => {
+        Ok(Line::Artifact { target: Target { name }, fresh }) => {
+            Some(Said::Artifact { name, fresh })
+        }
+        Ok(Line::Message { message: Message { level, message: text, rendered, spans } }) => {
             // Without a place in the code a warning only sums up, while an error may be a linker's.
             if spans.is_empty() && !level.starts_with("error") {
                 return None;
@@ -174,13 +158,7 @@ fn understand(line: &str) -> Option<Said> {
             let place = spans.into_iter().find(|span| span.is_primary);
             let (file, line) = place.map(|at| (at.file_name, at.line_start)).unzip();
             let rendered = rendered.unwrap_or_default();
-            Some(Said::Diagnostic(Diagnostic {
-                level,
-                text,
-                rendered,
-                file,
-                line,
-            }))
+            Some(Said::Diagnostic(Diagnostic { level, text, rendered, file, line }))
         }
         Ok(Line::Other) => None,
         Err(error) => {
@@ -210,13 +188,8 @@ mod tests {
     #[test]
     fn an_error_of_the_linker_has_no_place() {
         let line = r#"{"reason":"compiler-message","message":{"level":"error","message":"linking failed","rendered":"r","spans":[]}}"#;
-        let Some(Said::Diagnostic(error)) = understand(line) else {
-            panic!("{line}")
-        };
-        assert_eq!(
-            (error.text.as_str(), error.file, error.line),
-            ("linking failed", None, None)
-        );
+        let Some(Said::Diagnostic(error)) = understand(line) else { panic!("{line}") };
+        assert_eq!((error.text.as_str(), error.file, error.line), ("linking failed", None, None));
     }
 
     #[tokio::test]

@@ -12,12 +12,7 @@ use super::parse::Declaration;
 use crate::private;
 
 pub(super) fn endpoint(item: &TokenStream, endpoint: &Endpoint) -> TokenStream {
-    let Endpoint {
-        ident,
-        path,
-        arguments,
-        ..
-    } = endpoint;
+    let Endpoint { ident, path, arguments, .. } = endpoint;
     let private = private(endpoint.krate.as_ref());
     let marker = marker(&endpoint.visibility, ident, path);
     let descriptor = descriptor(&private, endpoint);

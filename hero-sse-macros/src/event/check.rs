@@ -25,10 +25,7 @@ pub(super) fn event<'a>(
         parse::Shape::Enum(variants) => {
             enum_without_variants(input, variants, errors);
             Shape::Enum {
-                variants: variants
-                    .iter()
-                    .map(|written| variant(written, errors))
-                    .collect(),
+                variants: variants.iter().map(|written| variant(written, errors)).collect(),
                 data: EnumData::of(input, errors),
             }
         }

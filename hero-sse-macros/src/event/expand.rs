@@ -31,13 +31,7 @@ pub(super) fn event(event: &Event<'_>) -> TokenStream {
             let bound = (generics.type_params().next().is_some()
                 || generics.const_params().next().is_some())
             .then(|| quote!(Self: #private::Serialize));
-            implementation(
-                &private,
-                event.ident,
-                event.generics,
-                bound.as_slice(),
-                methods,
-            )
+            implementation(&private, event.ident, event.generics, bound.as_slice(), methods)
         }
         Shape::Enum { variants, data } => enum_items(&private, event, variants, data),
     };
@@ -75,13 +69,8 @@ fn enum_items(
     let is_last = is_last(variants);
     let bounds = bounds(private, event.generics, data);
     let mirror = mirror(private, event, data, &bounds);
-    let implementation = implementation(
-        private,
-        event.ident,
-        event.generics,
-        &bounds,
-        quote!(#encode #is_last),
-    );
+    let implementation =
+        implementation(private, event.ident, event.generics, &bounds, quote!(#encode #is_last));
     quote!(#mirror #implementation)
 }
 
@@ -150,11 +139,7 @@ fn mirror(
     bounds: &[TokenStream],
 ) -> TokenStream {
     let ident = event.ident;
-    let Generics {
-        params,
-        where_clause,
-        ..
-    } = event.generics;
+    let Generics { params, where_clause, .. } = event.generics;
     let (parameters, arguments, _) = event.generics.split_for_impl();
     let turbofish = arguments.as_turbofish();
     let names = params.iter().map(|parameter| match parameter {
@@ -217,10 +202,7 @@ fn implementation(
 
 /// The user's `where` clause and what comes on top.
 fn conditions(generics: &Generics, bounds: &[TokenStream]) -> Option<TokenStream> {
-    let own = generics
-        .where_clause
-        .iter()
-        .flat_map(|clause| &clause.predicates);
+    let own = generics.where_clause.iter().flat_map(|clause| &clause.predicates);
     let own: Vec<_> = own.map(|predicate| quote!(#predicate)).collect();
     let all: Vec<_> = own.iter().chain(bounds).collect();
     (!all.is_empty()).then(|| quote!(where #(#all,)*))
@@ -249,13 +231,7 @@ pub(super) fn fallback(declaration: &Declaration, error: &syn::Error) -> TokenSt
             #private::unreachable_event()
         }
     };
-    let stub = in_a_room(&implementation(
-        &private,
-        &input.ident,
-        &input.generics,
-        &[],
-        methods,
-    ));
+    let stub = in_a_room(&implementation(&private, &input.ident, &input.generics, &[], methods));
     let error = error.to_compile_error();
     quote!(#error #stub)
 }
