@@ -1,6 +1,227 @@
-//! The live example.
-#![allow(dead_code)]
+//! The live example: a usage gauge, an audit-log tail and a build feed, on real input, with a page
+//! that shows them. `cargo run`, then open the printed address.
+
 pub mod audit;
 pub mod builds;
+mod face;
 pub mod usage;
-fn main() {}
+
+use std::convert::Infallible;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{FromRef, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use hero_sse::prelude::*;
+use hero_sse::{JwtAuthenticator, SseOptions, parse_duration};
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use jsonwebtoken::{EncodingKey, Header};
+use serde::Deserialize;
+use serde_json::json;
+use tower_http::trace::{DefaultMakeSpan, TraceLayer};
+use tracing::Level;
+
+use crate::audit::{AuditLog, Record};
+use crate::builds::Builds;
+use crate::face::Face;
+use crate::usage::Meter;
+
+/// Who issues the demo's tokens, and for whom.
+const ISSUER: &str = "hero-sse live example";
+const AUDIENCE: &str = "hero-sse live example";
+
+#[derive(Clone)]
+struct App {
+    sse: HeroSse,
+    meter: Meter,
+    log: AuditLog,
+    builds: Builds,
+    key: EncodingKey,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let face = match Face::from_arguments() {
+        Ok(Some(face)) => face,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(error) => return fail(&error),
+    };
+    match run(face).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&*error),
+    }
+}
+
+fn fail(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::FAILURE
+}
+
+async fn run(face: Face) -> Result<(), Box<dyn std::error::Error>> {
+    let level = std::env::var("RUST_LOG").ok().and_then(|level| level.parse().ok());
+    tracing_subscriber::fmt()
+        .with_max_level(level.unwrap_or(Level::INFO))
+        .with_writer(std::io::stderr)
+        .init();
+
+    let options = match &face.options {
+        Some(file) => SseOptions::from_file(file)?,
+        None => SseOptions::from_toml(include_str!("../options.toml"))?,
+    };
+    // Leeway is for clocks that differ; here issuer and server are one program.
+    let jwt = JwtAuthenticator::hs256(&face.secret)
+        .issuer(ISSUER)
+        .audience(AUDIENCE)
+        .leeway(Duration::ZERO);
+    let sse = HeroSse::builder().options(options).authenticator(jwt).build()?;
+    let log = AuditLog::open(&face.audit_log, AuditLog::MAX_BYTES).map_err(|error| {
+        format!("audit log {}: {error}; choose another with --audit-log", face.audit_log.display())
+    })?;
+    let app = App {
+        sse: sse.clone(),
+        meter: Meter::start(Duration::from_secs(1)),
+        log: log.clone(),
+        builds: Builds::new(concat!(env!("CARGO_MANIFEST_DIR"), "/sample")),
+        key: EncodingKey::from_secret(face.secret.as_bytes()),
+    };
+    let endpoints = endpoints![usage::usage_stream, audit::audit_stream, builds::build_feed];
+    let router = Router::new()
+        .route("/", get(async || Html(include_str!("../page/index.html"))))
+        .route("/style.css", get(async || asset("text/css", include_str!("../page/style.css"))))
+        .route("/app.js", get(async || asset("text/javascript", include_str!("../page/app.js"))))
+        .route("/token", post(mint))
+        .route("/api/v1/builds", post(start_build))
+        .merge(sse.at("/api/v1").routes(endpoints)?)
+        // The usual trace of every request, with its URI: `RUST_LOG=trace` shows that no token is
+        // left in it.
+        .layer(
+            TraceLayer::new_for_http().make_span_with(DefaultMakeSpan::new().level(Level::TRACE)),
+        )
+        .layer(from_fn_with_state(log, keep_record))
+        .with_state(app);
+
+    let listener = tokio::net::TcpListener::bind(&face.listen).await.map_err(|error| {
+        format!("cannot listen on {}: {error}; choose another with --listen", face.listen)
+    })?;
+    println!("listening on http://{}", listener.local_addr()?);
+    println!("audit log: {}", face.audit_log.display());
+    sse.serve(listener, router).with_graceful_shutdown(hero_sse::shutdown_signal()).await?;
+    Ok(())
+}
+
+fn asset(content_type: &'static str, text: &'static str) -> Response {
+    ([(CONTENT_TYPE, content_type)], text).into_response()
+}
+
+/// Every request is a record of the audit log, written when its answer's head is ready. The kit
+/// leaves the caller in the response, so the log knows who it was.
+async fn keep_record(
+    State(log): State<AuditLog>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Infallible> {
+    let (method, path) = (request.method().to_string(), request.uri().path().to_owned());
+    let response = next.run(request).await;
+    let subject = response.extensions().get::<Principal>().map(Principal::subject);
+    log.append(&Record::now(&method, &path, response.status().as_u16(), subject)).await;
+    Ok(response)
+}
+
+/// What the page asks a token for.
+#[derive(Deserialize)]
+struct Wish {
+    subject: String,
+    #[serde(default)]
+    permissions: Vec<String>,
+    #[serde(default = "one_minute")]
+    ttl: String,
+}
+
+fn one_minute() -> String {
+    "60s".to_owned()
+}
+
+/// `POST /token`: signs whatever is wished for. A demonstration: a real issuer asks who you are.
+async fn mint(State(app): State<App>, body: Bytes) -> Result<Response, Refusal> {
+    let wish: Wish = serde_json::from_slice(&body).map_err(|error| {
+        Refusal::bad_request(format!(
+            "write {{\"subject\": \"..\", \"permissions\": [\"..\"], \"ttl\": \"60s\"}}: {error}"
+        ))
+    })?;
+    let life = parse_duration(&wish.ttl)
+        .and_then(|life| life.ok_or_else(|| "a token's life cannot be off".to_owned()))
+        .map_err(|error| Refusal::bad_request(format!("ttl: {error}")))?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let claims = json!({
+        "iss": ISSUER,
+        "aud": AUDIENCE,
+        "sub": wish.subject,
+        "permissions": wish.permissions,
+        "exp": (now + life).as_secs(),
+    });
+    let token = jsonwebtoken::encode(&Header::default(), &claims, &app.key)
+        .map_err(|_| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "signing failed"))?;
+    Ok(Json(json!({ "token": token })).into_response())
+}
+
+/// `POST /api/v1/builds`: an ordinary route behind the same tokens and permissions.
+async fn start_build(State(app): State<App>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    match app.sse.authenticate(&parts).await {
+        Err(refusal) => refusal.into_response(),
+        Ok(who) => {
+            let mut response = match try_start(&app, &who, body).await {
+                Ok(build) => {
+                    (StatusCode::ACCEPTED, Json(json!({ "build": build }))).into_response()
+                }
+                Err(refusal) => refusal.into_response(),
+            };
+            response.extensions_mut().insert(who);
+            response
+        }
+    }
+}
+
+async fn try_start(app: &App, who: &Principal, body: Body) -> Result<u64, Refusal> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Order {
+        broken: bool,
+    }
+    who.require("builds.start")?;
+    let body =
+        to_bytes(body, 1024).await.map_err(|_| Refusal::bad_request("the body is too long"))?;
+    let order = if body.is_empty() {
+        Order::default()
+    } else {
+        serde_json::from_slice(&body).map_err(|error| {
+            Refusal::bad_request(format!("write {{\"broken\": false}}, or nothing: {error}"))
+        })?
+    };
+    app.builds
+        .start(order.broken)
+        .map_err(|_| Refusal::new(StatusCode::CONFLICT, "a build is running already"))
+}
+
+impl FromRef<App> for Meter {
+    fn from_ref(app: &App) -> Self {
+        app.meter.clone()
+    }
+}
+
+impl FromRef<App> for AuditLog {
+    fn from_ref(app: &App) -> Self {
+        app.log.clone()
+    }
+}
+
+impl FromRef<App> for Builds {
+    fn from_ref(app: &App) -> Self {
+        app.builds.clone()
+    }
+}
