@@ -1,7 +1,7 @@
 //! The tokens of an endpoint. Cannot fail, and only calls: everything it names lives in
 //! `hero_sse::__private`, so that no name of the user's can stand in between.
 
-use proc_macro2::{Literal, TokenStream};
+use proc_macro2::{Literal, Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
@@ -24,9 +24,7 @@ pub(super) fn endpoint(item: &TokenStream, endpoint: &Endpoint) -> TokenStream {
     let extractors = arguments.iter().map(|argument| {
         quote_spanned!(argument.span()=> #argument: #private::FromRequestParts<__AppState>)
     });
-    // What can be wrong in the call is what the function returns, so that is where it points.
-    let mut handler = ident.clone();
-    handler.set_span(ident.span().located_at(endpoint.returns));
+    let open = open(&private, endpoint);
     quote! {
         #item
         #marker
@@ -43,10 +41,27 @@ pub(super) fn endpoint(item: &TokenStream, endpoint: &Endpoint) -> TokenStream {
                 #(#extractors,)*
             {
                 fn open(parts: #private::Parts, state: __AppState) -> #private::Opening {
-                    #private::open(#handler, parts, state)
+                    #open
                 }
             }
         };
+    }
+}
+
+/// The call of the function. All that can be wrong with it is what the function returns, so that
+/// is where it stands; and with the arguments named, the compiler says what is wrong, and not that
+/// a function of no kind would do. The first of the tuple tells a stream from a `Result`.
+fn open(private: &TokenStream, endpoint: &Endpoint) -> TokenStream {
+    let Endpoint {
+        ident,
+        arguments,
+        returns,
+        ..
+    } = endpoint;
+    let mut handler = ident.clone();
+    handler.set_span(ident.span().located_at(*returns));
+    quote_spanned! {Span::call_site().located_at(*returns)=>
+        #private::open::<_, (_, #(#arguments,)*), _>(#handler, parts, state)
     }
 }
 

@@ -6,7 +6,7 @@ use quote::{quote, quote_spanned};
 use syn::{GenericParam, Generics, Ident};
 
 use super::data::EnumData;
-use super::model::{Event, Name, Shape, Variant};
+use super::model::{Event, Id, Name, Shape, Variant};
 use super::parse::Declaration;
 use crate::{attr, private};
 
@@ -15,9 +15,12 @@ pub(super) fn event(event: &Event<'_>) -> TokenStream {
     let items = match &event.shape {
         Shape::Struct { name, id } => {
             let name = set_name(&private, name);
-            let id = id.map(|field| quote!(#private::id(frame, &self.#field)?;));
+            let id = id.as_ref().map(|Id { member, marked }| {
+                let id = quote_spanned!(located(*marked)=> &self.#member);
+                quote!(#private::id(frame, #id)?;)
+            });
             // A struct without `Serialize` is the user's to mend, so that is where it points.
-            let this = quote_spanned!(located(event.ident)=> self);
+            let this = quote_spanned!(located(event.ident.span())=> self);
             let methods = encode(
                 &private,
                 quote! {
@@ -53,13 +56,16 @@ fn enum_items(
     let arms = variants.iter().map(|variant| {
         let ident = variant.ident;
         let name = set_name(private, &variant.name);
-        match variant.id {
-            Some(member) => quote! {
-                Self::#ident { #member: __id, .. } => {
-                    #name
-                    #private::id(frame, __id)?;
+        match &variant.id {
+            Some(Id { member, marked }) => {
+                let id = Ident::new("__id", located(*marked));
+                quote! {
+                    Self::#ident { #member: #id, .. } => {
+                        #name
+                        #private::id(frame, #id)?;
+                    }
                 }
-            },
+            }
             None => quote!(Self::#ident { .. } => { #name }),
         }
     });
@@ -260,7 +266,7 @@ pub(super) fn fallback(declaration: &Declaration, error: &syn::Error) -> TokenSt
     quote!(#error #stub)
 }
 
-/// At the user's type, but with the expansion's own names.
-fn located(ident: &Ident) -> Span {
-    Span::call_site().located_at(ident.span())
+/// At what the user wrote, but with the expansion's own names.
+fn located(written: Span) -> Span {
+    Span::call_site().located_at(written)
 }
