@@ -2,7 +2,7 @@
 //! `hero_sse::__private`, so that no name of the user's can stand in between.
 
 use proc_macro2::{Literal, Span, TokenStream};
-use quote::{quote, quote_spanned};
+use quote::{format_ident, quote, quote_spanned};
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::{Ident, Visibility};
@@ -94,24 +94,17 @@ fn descriptor(private: &TokenStream, endpoint: &Endpoint) -> TokenStream {
         Access::Permission(permission) => Some(quote!(.permission(#permission))),
         Access::Public => Some(quote!(.public())),
     };
-    let heartbeat = endpoint.heartbeat.as_ref().map(|period| match period {
-        Period::Off => quote!(.heartbeat_off()),
-        Period::Millis(millis) => {
-            let millis = Literal::u64_unsuffixed(*millis);
-            quote!(.heartbeat_millis(#millis))
-        }
-    });
-    let write_timeout = endpoint.write_timeout.as_ref().map(|period| match period {
-        Period::Off => quote!(.write_timeout_off()),
-        Period::Millis(millis) => {
-            let millis = Literal::u64_unsuffixed(*millis);
-            quote!(.write_timeout_millis(#millis))
-        }
-    });
-    let retry = endpoint.retry.map(|millis| {
-        let millis = Literal::u64_unsuffixed(millis);
-        quote!(.retry_millis(#millis))
-    });
+    let heartbeat = endpoint
+        .heartbeat
+        .as_ref()
+        .map(|period| call("heartbeat", period));
+    let write_timeout = endpoint
+        .write_timeout
+        .as_ref()
+        .map(|period| call("write_timeout", period));
+    let retry = endpoint
+        .retry
+        .map(|millis| call("retry", &Period::Millis(millis)));
     quote! {
         #private::Descriptor::new(#id, #path)
             .at(#private::file!(), #private::line!())
@@ -121,6 +114,20 @@ fn descriptor(private: &TokenStream, endpoint: &Endpoint) -> TokenStream {
             #heartbeat
             #write_timeout
             #retry
+    }
+}
+
+fn call(name: &str, period: &Period) -> TokenStream {
+    match period {
+        Period::Off => {
+            let method = format_ident!("{name}_off");
+            quote!(.#method())
+        }
+        Period::Millis(millis) => {
+            let method = format_ident!("{name}_millis");
+            let millis = Literal::u64_unsuffixed(*millis);
+            quote!(.#method(#millis))
+        }
     }
 }
 

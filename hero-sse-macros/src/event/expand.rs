@@ -1,5 +1,5 @@
 //! The tokens of an event. Cannot fail, and only calls: everything it names lives in
-//! `hero_sse::__private`, so that no name of the user's can stand in between.
+//! `hero_sse::__private` (or `::core`), so that no name of the user's can stand in between.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
