@@ -27,13 +27,8 @@ fn every_rule_has_a_case() {
     ] {
         let source = fs::read_to_string(here.join("../hero-sse-macros/src").join(file));
         let source = source.expect("a source file");
-        let functions = source
-            .split("\nfn ")
-            .skip(1)
-            .filter(|function| function.contains(mark));
-        let rules: Vec<_> = functions
-            .filter_map(|rule| rule.split(['(', '<']).next())
-            .collect();
+        let functions = source.split("\nfn ").skip(1).filter(|function| function.contains(mark));
+        let rules: Vec<_> = functions.filter_map(|rule| rule.split(['(', '<']).next()).collect();
         assert!(rules.len() > 3, "{file}: {rules:?}");
         for rule in rules {
             let case = here.join("ui").join(folder).join(rule).with_extension("rs");

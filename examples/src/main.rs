@@ -1,1 +1,6 @@
-fn main(){}
+//! The live example.
+#![allow(dead_code)]
+pub mod audit;
+pub mod builds;
+pub mod usage;
+fn main() {}

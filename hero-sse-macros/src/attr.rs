@@ -87,10 +87,7 @@ impl Entries {
         errors: &mut Errors,
     ) {
         let Ok(ident) = input.call(Ident::parse_any) else {
-            errors.push(
-                skip_entry(input),
-                format!("write a key here: {}", names(keys, place)),
-            );
+            errors.push(skip_entry(input), format!("write a key here: {}", names(keys, place)));
             return;
         };
         let name = ident.to_string();
@@ -146,18 +143,10 @@ fn read_value(input: ParseStream<'_>, ident: &Ident, key: &Key, errors: &mut Err
     };
     value.unwrap_or_else(|| {
         let wrong = skip_entry(input);
-        let at = if wrong.is_empty() {
-            quote!(#ident)
-        } else {
-            wrong
-        };
+        let at = if wrong.is_empty() { quote!(#ident) } else { wrong };
         errors.push(at, wrong_value(key));
         // A word with a value too many still counts as said.
-        if let Takes::Nothing = key.takes {
-            Value::Nothing
-        } else {
-            Value::Wrong
-        }
+        if let Takes::Nothing = key.takes { Value::Nothing } else { Value::Wrong }
     })
 }
 
@@ -207,9 +196,7 @@ fn unknown_key(name: &str, keys: &[Key], place: Place) -> String {
         .iter()
         .filter(|key| likeness(key) >= 0.5)
         .max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-    let guess = nearest.map_or(String::new(), |key| {
-        format!(", did you mean `{}`?", key.name)
-    });
+    let guess = nearest.map_or(String::new(), |key| format!(", did you mean `{}`?", key.name));
     format!("unknown key `{name}`{guess}\n{}", names(keys, place))
 }
 
@@ -234,12 +221,7 @@ fn misplaced_key(key: &Key, place: Place) -> String {
 }
 
 fn wrong_value(key: &Key) -> String {
-    let Key {
-        name,
-        takes,
-        example,
-        ..
-    } = key;
+    let Key { name, takes, example, .. } = key;
     match takes {
         Takes::Nothing => format!("`{name}` takes no value: write `{name}` alone"),
         Takes::Text => format!("`{name}` takes a string literal: write `{example}`"),
@@ -250,12 +232,7 @@ fn wrong_value(key: &Key) -> String {
 
 /// What is said about a value that is not a duration.
 pub(crate) fn bad_duration(key: &Key, text: Option<&str>) -> String {
-    let Key {
-        name,
-        takes,
-        example,
-        ..
-    } = key;
+    let Key { name, takes, example, .. } = key;
     let off = if takes.off() { ", or \"off\"" } else { "" };
     let fault = match text {
         Some(text) => format!("{text:?} is no value for `{name}`"),
@@ -294,11 +271,7 @@ pub(crate) fn plain(tokens: TokenStream) -> String {
 /// The milliseconds of `"500ms"`, `"15s"`, `"2m"`, `"1h"`, `"00:00:05"` or `"00:00:00.5"`.
 /// Zero is not a duration.
 pub(crate) fn millis(text: &str) -> Option<u64> {
-    let millis = if text.contains(':') {
-        clock(text)?
-    } else {
-        number_and_unit(text)?
-    };
+    let millis = if text.contains(':') { clock(text)? } else { number_and_unit(text)? };
     (millis > 0).then_some(millis)
 }
 
@@ -316,12 +289,8 @@ fn number_and_unit(text: &str) -> Option<u64> {
 }
 
 fn clock(text: &str) -> Option<u64> {
-    let (whole, fraction) = text
-        .split_once('.')
-        .map_or((text, None), |(w, f)| (w, Some(f)));
-    let mut parts = whole
-        .split(':')
-        .map(|part| (part.len() == 2).then(|| digits(part))?);
+    let (whole, fraction) = text.split_once('.').map_or((text, None), |(w, f)| (w, Some(f)));
+    let mut parts = whole.split(':').map(|part| (part.len() == 2).then(|| digits(part))?);
     let (hours, minutes, seconds) = (parts.next()??, parts.next()??, parts.next()??);
     if parts.next().is_some() || minutes > 59 || seconds > 59 {
         return None;
@@ -330,11 +299,7 @@ fn clock(text: &str) -> Option<u64> {
         Some(fraction) => {
             digits(fraction)?;
             // The first three digits; what is finer than a millisecond is dropped.
-            fraction
-                .bytes()
-                .chain(*b"00")
-                .take(3)
-                .fold(0, |sum, d| sum * 10 + u64::from(d - b'0'))
+            fraction.bytes().chain(*b"00").take(3).fold(0, |sum, d| sum * 10 + u64::from(d - b'0'))
         }
         None => 0,
     };
@@ -343,9 +308,7 @@ fn clock(text: &str) -> Option<u64> {
 
 /// A number without a sign.
 fn digits(text: &str) -> Option<u64> {
-    text.bytes()
-        .all(|byte| byte.is_ascii_digit())
-        .then(|| text.parse().ok())?
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 #[cfg(test)]

@@ -4,12 +4,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing
-    )
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
 )]
 
 mod attr;
@@ -110,10 +105,7 @@ mod tests {
             with(at, vec![Ident::new("crate", Span::call_site()).into()]);
             with(at, vec![Punct::new(',', Spacing::Alone).into()]);
             with(at, vec![Punct::new('=', Spacing::Alone).into()]);
-            with(
-                at,
-                vec![Group::new(Delimiter::None, tree.clone().into()).into()],
-            );
+            with(at, vec![Group::new(Delimiter::None, tree.clone().into()).into()]);
             if let TokenTree::Group(group) = tree {
                 for inner in mutations_of(group) {
                     with(at, vec![inner]);

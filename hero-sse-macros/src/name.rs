@@ -16,19 +16,14 @@ pub(crate) fn check(name: &LitStr, errors: &mut Errors) {
 
 /// Everything that is wrong with an event name.
 pub(crate) fn faults(name: &str) -> impl Iterator<Item = String> {
-    let rules: [fn(&str) -> Option<String>; 4] = [
-        event_empty,
-        event_with_control_character,
-        event_too_long,
-        event_reserved,
-    ];
+    let rules: [fn(&str) -> Option<String>; 4] =
+        [event_empty, event_with_control_character, event_too_long, event_reserved];
     rules.into_iter().filter_map(move |rule| rule(name))
 }
 
 /// An empty `event:` line means `message` to a browser.
 fn event_empty(name: &str) -> Option<String> {
-    name.is_empty()
-        .then(|| "the event's name is empty: write one such as \"usage\"".to_owned())
+    name.is_empty().then(|| "the event's name is empty: write one such as \"usage\"".to_owned())
 }
 
 /// A line ending would end the field, and with it the frame.
@@ -42,10 +37,7 @@ fn event_with_control_character(name: &str) -> Option<String> {
 
 fn event_too_long(name: &str) -> Option<String> {
     (name.len() > LONGEST).then(|| {
-        format!(
-            "the event's name has {} bytes: write one of at most {LONGEST}",
-            name.len()
-        )
+        format!("the event's name has {} bytes: write one of at most {LONGEST}", name.len())
     })
 }
 
@@ -125,9 +117,7 @@ mod tests {
     #[test]
     fn each_fault_is_named_once() {
         let long = "x".repeat(257);
-        for name in [
-            "", "a\nb", "a\u{0}", "a\u{85}", &long, "hero.gap", "error", "open",
-        ] {
+        for name in ["", "a\nb", "a\u{0}", "a\u{85}", &long, "hero.gap", "error", "open"] {
             assert_eq!(faults(name).count(), 1, "{name:?}");
         }
     }

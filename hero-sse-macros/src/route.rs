@@ -40,9 +40,7 @@ fn path_with_old_capture(path: &str) -> Option<String> {
             (None, Some(rest)) => format!("{{*{rest}}}"),
             (None, None) => return None,
         };
-        Some(format!(
-            "`{segment}` is not how a capture is written: write `{cure}`"
-        ))
+        Some(format!("`{segment}` is not how a capture is written: write `{cure}`"))
     })
 }
 
@@ -69,11 +67,7 @@ fn path_with_duplicate_capture(path: &str) -> Option<String> {
     let mut rest = captures.as_slice();
     while let [capture, later @ ..] = rest {
         let named = capture.closed && !capture.name.is_empty();
-        if named
-            && later
-                .iter()
-                .any(|other| other.closed && other.name == capture.name)
-        {
+        if named && later.iter().any(|other| other.closed && other.name == capture.name) {
             return Some(format!(
                 "two captures are named `{}`: give each a name of its own",
                 capture.name
@@ -90,20 +84,14 @@ fn path_with_text_after_capture(path: &str) -> Option<String> {
         capture.closed && !capture.after.is_empty() && !capture.after.starts_with('/')
     };
     captures(path).iter().find(with_text).map(|capture| {
-        format!(
-            "a capture reaches to the end of its segment: write a `/` after `{}`",
-            capture.text
-        )
+        format!("a capture reaches to the end of its segment: write a `/` after `{}`", capture.text)
     })
 }
 
 fn path_with_catch_all_inside(path: &str) -> Option<String> {
     let inside = |capture: &&Capture<'_>| capture.catch_all && capture.after.starts_with('/');
     captures(path).iter().find(inside).map(|capture| {
-        format!(
-            "`{}` takes all that follows: write it at the end of the path",
-            capture.text
-        )
+        format!("`{}` takes all that follows: write it at the end of the path", capture.text)
     })
 }
 
@@ -165,13 +153,7 @@ fn capture(here: &str) -> Capture<'_> {
     }
     let end = here.find('/').unwrap_or(here.len());
     let (text, after) = here.split_at(end);
-    Capture {
-        text,
-        name,
-        catch_all: false,
-        closed: false,
-        after,
-    }
+    Capture { text, name, catch_all: false, closed: false, after }
 }
 
 #[cfg(test)]
@@ -191,11 +173,7 @@ mod tests {
             "/ä",
             "/a:b",
         ] {
-            assert_eq!(
-                faults(path).collect::<Vec<_>>(),
-                Vec::<String>::new(),
-                "{path}"
-            );
+            assert_eq!(faults(path).collect::<Vec<_>>(), Vec::<String>::new(), "{path}");
         }
     }
 
@@ -222,12 +200,7 @@ mod tests {
             "/a b",
             "/a\n",
         ] {
-            assert_eq!(
-                faults(path).count(),
-                1,
-                "{path:?}: {:?}",
-                faults(path).collect::<Vec<_>>()
-            );
+            assert_eq!(faults(path).count(), 1, "{path:?}: {:?}", faults(path).collect::<Vec<_>>());
         }
     }
 

@@ -12,8 +12,9 @@ use serde::Serialize;
 
 mod kit {
     pub(crate) mod __private {
+        pub(crate) use core::primitive::bool;
         pub(crate) use core::result::Result;
-        pub(crate) use serde::{self, Serialize};
+        pub(crate) use serde::{self, Serialize, Serializer};
 
         /// Notes what an event writes.
         #[derive(Default)]
@@ -82,12 +83,7 @@ fn shout<S: serde::Serializer>(text: &str, to: S) -> Result<S::Ok, S::Error> {
 
 #[derive(SseEvent)]
 #[sse(crate = kit)]
-#[serde(
-    tag = "kind",
-    content = "data",
-    rename_all = "snake_case",
-    rename_all_fields = "camelCase"
-)]
+#[serde(tag = "kind", content = "data", rename_all = "snake_case", rename_all_fields = "camelCase")]
 enum Build<'a, T, const N: usize>
 where
     T: Clone,
@@ -154,46 +150,26 @@ type Any<'a> = Build<'a, u8, 3>;
 #[test]
 fn fields_are_all_that_is_sent() {
     let line = || LogLine { text: "hi".into() };
+    check::<Any<'_>>(&Build::Queued { job_number: 1, owner: None }, r#"{"jobNumber":1}"#);
     check::<Any<'_>>(
-        &Build::Queued {
-            job_number: 1,
-            owner: None,
-        },
-        r#"{"jobNumber":1}"#,
-    );
-    check::<Any<'_>>(
-        &Build::Queued {
-            job_number: 1,
-            owner: Some(2),
-        },
+        &Build::Queued { job_number: 1, owner: Some(2) },
         r#"{"jobNumber":1,"owner":2}"#,
     );
     check::<Any<'_>>(&Build::Log(line()), r#"{"text":"hi"}"#);
     check::<Any<'_>>(&Build::Pair(1, "a"), r#"[1,"a"]"#);
     check::<Any<'_>>(&Build::Many([1, 2], PhantomData), r#"[[1,2]]"#);
     check::<Any<'_>>(
-        &Build::Renamed {
-            exit_code: -1,
-            took: 5,
-        },
+        &Build::Renamed { exit_code: -1, took: 5 },
         r#"{"EXIT_CODE":-1,"how-long":"5s"}"#,
     );
     check::<Any<'_>>(
-        &Build::Flat {
-            line: line(),
-            more: [("n".to_owned(), 1)].into(),
-        },
+        &Build::Flat { line: line(), more: [("n".to_owned(), 1)].into() },
         r#"{"text":"hi","n":1}"#,
     );
     check::<Any<'_>>(&Build::Loud("hi".into()), r#""HI""#);
     check::<Any<'_>>(&Build::Unit, "null");
     check::<Any<'_>>(&Build::Boxed(Box::new(Inner(7))), "7");
-    check::<Any<'_>>(
-        &Build::Children {
-            of: vec![Build::Unit],
-        },
-        r#"{"of":["child"]}"#,
-    );
+    check::<Any<'_>>(&Build::Children { of: vec![Build::Unit] }, r#"{"of":["child"]}"#);
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! What generated code calls. Not public API: it changes without notice.
 
-pub use core::{file, line};
+pub use core::primitive::bool;
 pub use core::result::Result;
+pub use core::{file, line};
 
 pub use axum::extract::FromRequestParts;
 pub use http::request::Parts;
-pub use serde::{self, Serialize};
+pub use serde::{self, Serialize, Serializer};
 
 pub use crate::descriptor::Descriptor;
 pub use crate::endpoint::{AppState, Endpoint, EndpointMeta, EventHandler, Opening};

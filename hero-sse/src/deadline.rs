@@ -137,7 +137,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> DeadlineIo<T> {
             let now = Instant::now();
             Blocked { progress: now, window: now, window_bytes: 0 }
         });
-        let Some(timeout) = self.watch.timeout() else { return Poll::Pending };
+        let Some(timeout) = self.watch.timeout() else {
+            return Poll::Pending;
+        };
         let deadline =
             (blocked.progress + timeout).min(blocked.window + timeout * TRICKLE_TIMEOUTS);
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));

@@ -177,7 +177,8 @@ impl Declaration {
         descriptor: &Descriptor,
         mistakes: &mut Vec<String>,
     ) -> Self {
-        let mut declaration = Self::new(format!("{prefix}{}", descriptor.path), descriptor.location);
+        let mut declaration =
+            Self::new(format!("{prefix}{}", descriptor.path), descriptor.location);
         declaration.overrides = descriptor.overrides.clone();
         if let Some(name) = descriptor.event {
             declaration.name_events(name, mistakes);

@@ -112,7 +112,6 @@ pub trait IntoEventStream<M> {
     /// # Errors
     ///
     /// The response of a function that refused.
-    #[allow(clippy::result_large_err, reason = "it is axum's own type, moved once a connection")]
     fn into_event_stream(self) -> Result<EventStream, Response>;
 }
 

@@ -124,7 +124,9 @@ impl LastEventId {
                 .find(|(key, _)| key == "last_event_id")
                 .map(|(_, value)| value.into_owned()),
         };
-        let Some(id) = id.filter(|id| !id.is_empty()) else { return Ok(Self(None)) };
+        let Some(id) = id.filter(|id| !id.is_empty()) else {
+            return Ok(Self(None));
+        };
         let own = id.strip_suffix(END_SUFFIX).unwrap_or(&id);
         match fault_of_id(own).filter(|_| own != END_MARK) {
             None => Ok(Self(Some(id))),
@@ -256,8 +258,7 @@ impl<'a> FrameWriter<'a> {
     pub fn json<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), InvalidEvent> {
         self.out.put_slice(b"data: ");
         let start = self.out.len();
-        serde_json::to_writer((&mut *self.out).writer(), value)
-            .map_err(InvalidEvent::data)?;
+        serde_json::to_writer((&mut *self.out).writer(), value).map_err(InvalidEvent::data)?;
         // Only a `RawValue` brings line breaks, and only between tokens, where a space is as good.
         if let Some(json) = self.out.get_mut(start..) {
             while let Some(at) = memchr::memchr2(b'\r', b'\n', json) {
@@ -288,7 +289,9 @@ impl<'a> FrameWriter<'a> {
     }
 
     fn finish(self) {
-        if !self.named && let Some(name) = self.endpoint {
+        if !self.named
+            && let Some(name) = self.endpoint
+        {
             field(self.out, "event: ", name.as_str());
         }
         if self.last && !self.has_id {

@@ -20,7 +20,7 @@ use tower::Service;
 
 use crate::auth::{Authenticator, Principal};
 use crate::connections::Connections;
-use crate::descriptor::{Declaration, Location};
+use crate::descriptor::{Declaration, Descriptor, Location};
 use crate::endpoint::{AppState, Endpoint, EventHandler, Opening};
 use crate::options::{SetupErrors, SseOptions};
 use crate::pipeline::{self, Kit, Route};
@@ -73,11 +73,7 @@ struct Mapped {
 impl HeroSse {
     /// Begins a kit.
     pub fn builder() -> Builder {
-        Builder {
-            options: Ok(SseOptions::default()),
-            environment: None,
-            authenticator: None,
-        }
+        Builder { options: Ok(SseOptions::default()), environment: None, authenticator: None }
     }
 
     /// A place to mount endpoints at: `prefix` goes before their paths. Empty is the root.
@@ -214,8 +210,10 @@ impl fmt::Debug for Builder {
 
 /// The endpoints that [`endpoints!`](crate::endpoints) names.
 pub struct Endpoints<S> {
-    endpoints: Vec<(crate::Descriptor, fn(Parts, S) -> Opening)>,
+    endpoints: Vec<(Descriptor, Open<S>)>,
 }
+
+type Open<S> = fn(Parts, S) -> Opening;
 
 impl<S: AppState> Endpoints<S> {
     /// None yet.
@@ -270,7 +268,8 @@ impl<'a> Mount<'a> {
         let mut mistakes = Vec::new();
         let mut router = Router::new();
         for (descriptor, open) in endpoints.endpoints {
-            let declaration = Declaration::from_descriptor(&self.prefix, &descriptor, &mut mistakes);
+            let declaration =
+                Declaration::from_descriptor(&self.prefix, &descriptor, &mut mistakes);
             let path = declaration.path.clone();
             if let Some(route) = self.sse.map(declaration, &mut mistakes) {
                 router = router.route(&path, handler(self.sse, route, open));
@@ -310,7 +309,8 @@ impl HeroSse {
                   the builder, or write `public`",
             );
         }
-        for fault in SseOptions::faults(&options.policy(&declaration.path, &declaration.overrides)) {
+        for fault in SseOptions::faults(&options.policy(&declaration.path, &declaration.overrides))
+        {
             wrong(&fault);
         }
         let mut mapped = self.0.mapped.lock().unwrap_or_else(PoisonError::into_inner);
@@ -422,7 +422,9 @@ impl EndpointBuilder<'_> {
 
 impl fmt::Debug for EndpointBuilder<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EndpointBuilder").field("path", &self.declaration.path).finish_non_exhaustive()
+        f.debug_struct("EndpointBuilder")
+            .field("path", &self.declaration.path)
+            .finish_non_exhaustive()
     }
 }
 

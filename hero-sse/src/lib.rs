@@ -32,12 +32,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
     not(test),
-    warn(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing
-    )
+    warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
 )]
 
 mod auth;
@@ -85,9 +80,7 @@ pub use crate::endpoint::{
     AppState, Endpoint, EndpointMeta, EventHandler, EventItem, EventStream, IntoEventStream,
 };
 pub use crate::event::{Event, SseEvent};
-pub use crate::frame::{
-    EventId, EventName, FrameWriter, InvalidEvent, InvalidField, LastEventId,
-};
+pub use crate::frame::{EventId, EventName, FrameWriter, InvalidEvent, InvalidField, LastEventId};
 pub use crate::hero::{Builder, EndpointBuilder, Endpoints, HeroSse, Mount, Serve};
 pub use crate::options::{SetupErrors, SseOptions};
 pub use crate::permission::{InvalidPermission, Permission, PermissionRule};
@@ -104,5 +97,7 @@ pub mod prelude {
 
     #[cfg(feature = "macros")]
     pub use crate::sse_endpoint;
-    pub use crate::{Event, HeroSse, LastEventId, Principal, Refusal, SseContext, SseEvent, endpoints};
+    pub use crate::{
+        Event, HeroSse, LastEventId, Principal, Refusal, SseContext, SseEvent, endpoints,
+    };
 }

@@ -9,9 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::policy::{
-    MAX_RETRY, MIN_RETRY, OverLimit, Policy, PolicyOverrides, parse_duration,
-};
+use crate::policy::{MAX_RETRY, MIN_RETRY, OverLimit, Policy, PolicyOverrides, parse_duration};
 
 const SECTION: &str = "SseOptions";
 const ENDPOINTS: &str = "Endpoints";
@@ -144,8 +142,10 @@ impl SseOptions {
             Ok(_) => mistakes.push(format!("expected a table with the section {SECTION}")),
             Err(error) => mistakes.push(error.trim_end().to_owned()),
         }
-        SetupErrors::none_or(mistakes.iter().map(|mistake| format!("{source}: {mistake}")).collect())
-            .map(|()| options)
+        SetupErrors::none_or(
+            mistakes.iter().map(|mistake| format!("{source}: {mistake}")).collect(),
+        )
+        .map(|()| options)
     }
 
     fn read_section(&mut self, section: &Value, mistakes: &mut Vec<String>) {
@@ -200,7 +200,9 @@ impl SseOptions {
         mistakes: &mut Vec<String>,
     ) {
         for (variable, text) in variables {
-            let Some(rest) = variable.strip_prefix(VARIABLE_PREFIX) else { continue };
+            let Some(rest) = variable.strip_prefix(VARIABLE_PREFIX) else {
+                continue;
+            };
             let name = pascal_case(rest);
             // A variable is always text, so numbers and truth values are read out of it.
             let value = serde_json::from_str(&text)
@@ -405,9 +407,9 @@ impl Key {
             return Ok(key);
         }
         let names: Vec<_> = known().map(|key| key.name).collect();
-        let nearest = names.iter().max_by(|a, b| {
-            strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name))
-        });
+        let nearest = names
+            .iter()
+            .max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
         let nearest = nearest.map(|name| format!("did you mean {name}? ")).unwrap_or_default();
         Err(format!("unknown key; {nearest}Known are {}", names.join(", ")))
     }

@@ -194,8 +194,12 @@ pub(crate) async fn principal(
     if let Some(test) = parts.extensions.get::<crate::auth::TestPrincipal>() {
         return Ok(Some(test.0.clone()));
     }
-    let Some(token) = bearer_token(parts, query_token)? else { return Ok(None) };
-    let Some(authenticator) = &kit.authenticator else { return Ok(None) };
+    let Some(token) = bearer_token(parts, query_token)? else {
+        return Ok(None);
+    };
+    let Some(authenticator) = &kit.authenticator else {
+        return Ok(None);
+    };
     match AssertUnwindSafe(authenticator.authenticate(&token)).catch_unwind().await {
         Ok(Ok(principal)) => Ok(Some(principal)),
         Ok(Err(invalid)) => Err(Refusal::invalid_token(invalid.reason())),
@@ -237,7 +241,9 @@ fn turned_away(route: &Route, no_place: NoPlace) -> Response {
         OverLimit::Refuse => {
             let (status, detail) = match no_place {
                 NoPlace::Draining => (StatusCode::SERVICE_UNAVAILABLE, "the server is stopping"),
-                NoPlace::Subject => (StatusCode::TOO_MANY_REQUESTS, "too many open streams of yours"),
+                NoPlace::Subject => {
+                    (StatusCode::TOO_MANY_REQUESTS, "too many open streams of yours")
+                }
                 _ => (StatusCode::SERVICE_UNAVAILABLE, "too many open streams"),
             };
             let seconds = policy.jittered_retry().as_secs_f64().ceil() as u64;

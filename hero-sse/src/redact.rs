@@ -96,7 +96,10 @@ mod tests {
             ("http://h:1/a?access_token=t&b", "http://h:1/a?b", vec!["t"]),
         ] {
             let (uri_left, tokens_found) = redacted(uri);
-            assert_eq!((uri_left.as_str(), tokens_found), (left, tokens.iter().map(|t| (*t).into()).collect()));
+            assert_eq!(
+                (uri_left.as_str(), tokens_found),
+                (left, tokens.iter().map(|t| (*t).into()).collect())
+            );
         }
     }
 

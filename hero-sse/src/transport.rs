@@ -139,7 +139,9 @@ async fn drive<I, S>(
 
 /// Asks the kernel to tell us early about readers that stop and peers that vanish.
 fn set_up<T: Any>(io: &T, peer_timeout: Option<Duration>) {
-    let Some(socket) = (io as &dyn Any).downcast_ref::<TcpStream>() else { return };
+    let Some(socket) = (io as &dyn Any).downcast_ref::<TcpStream>() else {
+        return;
+    };
     if let Err(error) = try_set_up(&SockRef::from(socket), peer_timeout) {
         telemetry::no_kernel_options(&error);
     }

@@ -86,6 +86,8 @@ impl Writer {
         if self.stage == Stage::Prelude {
             self.stage = Stage::Live;
             write_retry(&mut self.out, self.policy.jittered_retry());
+            // At once too: the page of a stream that is never silent would not learn the interval.
+            self.heartbeat_event();
         }
         if let Some(reason) = self.slot.poll_asked(cx) {
             return self.close(reason);
@@ -156,6 +158,11 @@ impl Writer {
 
     fn heartbeat(&mut self) {
         self.out.extend_from_slice(HEARTBEAT);
+        self.heartbeat_event();
+    }
+
+    /// For a watchdog in the page: a browser neither times out nor shows comments.
+    fn heartbeat_event(&mut self) {
         if let Some(interval) = self.policy.heartbeat.filter(|_| self.policy.heartbeat_event) {
             let data = json!({ "interval_ms": interval.as_millis() });
             write_control(&mut self.out, "hero.heartbeat", &data);

@@ -1,1 +1,10 @@
-fn main(){}
+//! Everything that is tested through the public face, in one binary: it links once.
+#![allow(missing_docs)]
+
+mod auth;
+mod house;
+mod registry;
+mod setup;
+mod support;
+mod transport;
+mod wire;

@@ -64,10 +64,7 @@ fn path_missing(declaration: &Declaration, errors: &mut Errors) -> String {
     let path = match &declaration.path {
         PathArgument::Literal(path) => path,
         PathArgument::Keyed(key, path) => {
-            errors.push(
-                key,
-                format!("the path has no key: write {:?} alone", path.value()),
-            );
+            errors.push(key, format!("the path has no key: write {:?} alone", path.value()));
             path
         }
         PathArgument::Other(tokens) => {
@@ -75,10 +72,7 @@ fn path_missing(declaration: &Declaration, errors: &mut Errors) -> String {
             return String::new();
         }
         PathArgument::Missing(span) => {
-            errors.add(syn::Error::new(
-                *span,
-                format!("the path is missing: {cure}"),
-            ));
+            errors.add(syn::Error::new(*span, format!("the path is missing: {cure}")));
             return String::new();
         }
     };
@@ -168,19 +162,13 @@ fn retry_too_short(declaration: &Declaration, errors: &mut Errors) -> Option<u64
 
 fn not_async(signature: &Signature, errors: &mut Errors) {
     if signature.asyncness.is_none() {
-        errors.push(
-            signature.fn_token,
-            "an endpoint is asynchronous: write `async fn`",
-        );
+        errors.push(signature.fn_token, "an endpoint is asynchronous: write `async fn`");
     }
 }
 
 fn unsafe_function(signature: &Signature, errors: &mut Errors) {
     if let Safety::Unsafe(token) = &signature.safety {
-        errors.push(
-            token,
-            "an endpoint is called by safe code: leave out `unsafe`",
-        );
+        errors.push(token, "an endpoint is called by safe code: leave out `unsafe`");
     }
 }
 
@@ -278,11 +266,7 @@ fn principal_on_public(declaration: &Declaration, errors: &mut Errors) {
     }
     for ty in argument_types(&declaration.function.signature) {
         if let Type::Path(path) = ty
-            && path
-                .path
-                .segments
-                .last()
-                .is_some_and(|segment| segment.ident == "Principal")
+            && path.path.segments.last().is_some_and(|segment| segment.ident == "Principal")
         {
             errors.push(
                 ty,
@@ -304,13 +288,10 @@ fn no_return_type(signature: &Signature, errors: &mut Errors) {
 }
 
 fn argument_types(signature: &Signature) -> impl Iterator<Item = &Type> {
-    signature
-        .inputs
-        .iter()
-        .filter_map(|argument| match argument {
-            FnArg::Typed(argument) => Some(&*argument.ty),
-            FnArg::Receiver(_) => None,
-        })
+    signature.inputs.iter().filter_map(|argument| match argument {
+        FnArg::Typed(argument) => Some(&*argument.ty),
+        FnArg::Receiver(_) => None,
+    })
 }
 
 /// Where the return type begins.
@@ -360,11 +341,7 @@ fn doc_line(attribute: &Attribute) -> Option<String> {
     let Meta::NameValue(meta) = &attribute.meta else {
         return None;
     };
-    let Expr::Lit(ExprLit {
-        lit: Lit::Str(text),
-        ..
-    }) = &meta.value
-    else {
+    let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = &meta.value else {
         return None;
     };
     let text = meta.path.is_ident("doc").then(|| text.value())?;

@@ -12,12 +12,7 @@ use super::parse::Declaration;
 use crate::private;
 
 pub(super) fn endpoint(item: &TokenStream, endpoint: &Endpoint) -> TokenStream {
-    let Endpoint {
-        ident,
-        path,
-        arguments,
-        ..
-    } = endpoint;
+    let Endpoint { ident, path, arguments, .. } = endpoint;
     let private = private(endpoint.krate.as_ref());
     let marker = marker(&endpoint.visibility, ident, path);
     let descriptor = descriptor(&private, endpoint);
@@ -52,12 +47,7 @@ pub(super) fn endpoint(item: &TokenStream, endpoint: &Endpoint) -> TokenStream {
 /// is where it stands; and with the arguments named, the compiler says what is wrong, and not that
 /// a function of no kind would do. The first of the tuple tells a stream from a `Result`.
 fn open(private: &TokenStream, endpoint: &Endpoint) -> TokenStream {
-    let Endpoint {
-        ident,
-        arguments,
-        returns,
-        ..
-    } = endpoint;
+    let Endpoint { ident, arguments, returns, .. } = endpoint;
     let mut handler = ident.clone();
     handler.set_span(ident.span().located_at(*returns));
     quote_spanned! {Span::call_site().located_at(*returns)=>
@@ -94,17 +84,9 @@ fn descriptor(private: &TokenStream, endpoint: &Endpoint) -> TokenStream {
         Access::Permission(permission) => Some(quote!(.permission(#permission))),
         Access::Public => Some(quote!(.public())),
     };
-    let heartbeat = endpoint
-        .heartbeat
-        .as_ref()
-        .map(|period| call("heartbeat", period));
-    let write_timeout = endpoint
-        .write_timeout
-        .as_ref()
-        .map(|period| call("write_timeout", period));
-    let retry = endpoint
-        .retry
-        .map(|millis| call("retry", &Period::Millis(millis)));
+    let heartbeat = endpoint.heartbeat.as_ref().map(|period| call("heartbeat", period));
+    let write_timeout = endpoint.write_timeout.as_ref().map(|period| call("write_timeout", period));
+    let retry = endpoint.retry.map(|millis| call("retry", &Period::Millis(millis)));
     quote! {
         #private::Descriptor::new(#id, #path)
             .at(#private::file!(), #private::line!())

@@ -15,22 +15,13 @@ pub(super) const KEYS: &[Key] = &[
     key("permission", Takes::Text, r#"permission = "usage.read""#),
     key("public", Takes::Nothing, "public"),
     key("heartbeat", Takes::DurationOrOff, r#"heartbeat = "15s""#),
-    key(
-        "write_timeout",
-        Takes::DurationOrOff,
-        r#"write_timeout = "5s""#,
-    ),
+    key("write_timeout", Takes::DurationOrOff, r#"write_timeout = "5s""#),
     key("retry", Takes::Duration, r#"retry = "3s""#),
     key("crate", Takes::Path, "crate = hero_sse"),
 ];
 
 const fn key(name: &'static str, takes: Takes, example: &'static str) -> Key {
-    Key {
-        name,
-        takes,
-        example,
-        places: &[Place::Function],
-    }
+    Key { name, takes, example, places: &[Place::Function] }
 }
 
 pub(super) struct Declaration {
@@ -67,11 +58,7 @@ pub(super) fn function(item: TokenStream) -> syn::Result<Function> {
         }
         let signature = input.parse()?;
         let _body: TokenStream = input.parse()?;
-        Ok(Function {
-            attributes,
-            visibility,
-            signature,
-        })
+        Ok(Function { attributes, visibility, signature })
     };
     parser.parse2(item)
 }
@@ -103,11 +90,7 @@ pub(super) fn declaration(
     if let Err(error) = parser.parse2(attribute) {
         errors.add(error);
     }
-    Declaration {
-        path,
-        entries,
-        function,
-    }
+    Declaration { path, entries, function }
 }
 
 fn path_argument(input: ParseStream<'_>) -> PathArgument {

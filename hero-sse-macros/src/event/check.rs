@@ -25,10 +25,7 @@ pub(super) fn event<'a>(
         parse::Shape::Enum(variants) => {
             enum_without_variants(input, variants, errors);
             Shape::Enum {
-                variants: variants
-                    .iter()
-                    .map(|written| variant(written, errors))
-                    .collect(),
+                variants: variants.iter().map(|written| variant(written, errors)).collect(),
                 data: EnumData::of(input, errors),
             }
         }
@@ -89,21 +86,13 @@ fn illegal_default_name(ident: &Ident, name: &str, errors: &mut Errors) {
 }
 
 fn two_ids<'a>(fields: &'a [Field], errors: &mut Errors) -> Option<Id<'a>> {
-    let mut ids = fields
-        .iter()
-        .filter_map(|field| Some((field, field.entries.key("id")?)));
+    let mut ids = fields.iter().filter_map(|field| Some((field, field.entries.key("id")?)));
     let (first, marked) = ids.next()?;
     for (_, second) in ids {
         let first = described(&first.member);
-        errors.push(
-            second,
-            format!("an event has one id, which is {first}: leave out this one"),
-        );
+        errors.push(second, format!("an event has one id, which is {first}: leave out this one"));
     }
-    Some(Id {
-        member: &first.member,
-        marked: marked.span(),
-    })
+    Some(Id { member: &first.member, marked: marked.span() })
 }
 
 fn described(member: &Member) -> String {

@@ -49,21 +49,16 @@ impl EnumData {
     fn add(&mut self, mut variant: syn::Variant, input: &DeriveInput, errors: &mut Errors) {
         let mut attributes = serde_attributes(&variant.attrs, errors);
         attributes.retain(|meta| !NOT_OF_VARIANT.iter().any(|name| meta.path().is_ident(name)));
-        self.inner_bounds
-            .extend(bounds(&attributes).unwrap_or_default());
+        self.inner_bounds.extend(bounds(&attributes).unwrap_or_default());
         variant.attrs.clear();
         variant.discriminant = None;
         for field in &mut variant.fields {
             let attributes = serde_attributes(&field.attrs, errors);
-            self.inner_bounds
-                .extend(bounds(&attributes).unwrap_or_default());
+            self.inner_bounds.extend(bounds(&attributes).unwrap_or_default());
             field.attrs.retain(is_serde);
             field.ty = Type::Verbatim(without_self(field.ty.to_token_stream(), input));
         }
-        self.variants.push(VariantData {
-            attributes,
-            variant,
-        });
+        self.variants.push(VariantData { attributes, variant });
     }
 }
 
@@ -106,11 +101,7 @@ fn bounds(metas: &[Meta]) -> Option<Vec<WherePredicate>> {
 }
 
 fn predicates(bound: &Expr) -> Option<Vec<WherePredicate>> {
-    let Expr::Lit(ExprLit {
-        lit: Lit::Str(text),
-        ..
-    }) = bound
-    else {
+    let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = bound else {
         return None;
     };
     let parser = Punctuated::<WherePredicate, Token![,]>::parse_terminated;

@@ -1,5 +1,5 @@
 //! The tokens of an event. Cannot fail, and only calls: everything it names lives in
-//! `hero_sse::__private` (or `::core`), so that no name of the user's can stand in between.
+//! `hero_sse::__private`, so that no name of the user's can stand in between.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
@@ -34,13 +34,7 @@ pub(super) fn event(event: &Event<'_>) -> TokenStream {
             let bound = (generics.type_params().next().is_some()
                 || generics.const_params().next().is_some())
             .then(|| quote!(Self: #private::Serialize));
-            implementation(
-                &private,
-                event.ident,
-                event.generics,
-                bound.as_slice(),
-                methods,
-            )
+            implementation(&private, event.ident, event.generics, bound.as_slice(), methods)
         }
         Shape::Enum { variants, data } => enum_items(&private, event, variants, data),
     };
@@ -78,16 +72,11 @@ fn enum_items(
             #private::json(frame, &__Body(self))
         },
     );
-    let is_last = is_last(variants);
+    let is_last = is_last(private, variants);
     let bounds = bounds(private, event.generics, data);
     let mirror = mirror(private, event, data, &bounds);
-    let implementation = implementation(
-        private,
-        event.ident,
-        event.generics,
-        &bounds,
-        quote!(#encode #is_last),
-    );
+    let implementation =
+        implementation(private, event.ident, event.generics, &bounds, quote!(#encode #is_last));
     quote!(#mirror #implementation)
 }
 
@@ -113,7 +102,7 @@ fn encode(private: &TokenStream, body: TokenStream) -> TokenStream {
     }
 }
 
-fn is_last(variants: &[Variant<'_>]) -> Option<TokenStream> {
+fn is_last(private: &TokenStream, variants: &[Variant<'_>]) -> Option<TokenStream> {
     let (last, more): (Vec<_>, Vec<_>) = variants.iter().partition(|variant| variant.last);
     let arm = |variants: &[&Variant<'_>], answer: bool| {
         let idents = variants.iter().map(|variant| variant.ident);
@@ -122,7 +111,7 @@ fn is_last(variants: &[Variant<'_>]) -> Option<TokenStream> {
     let last = arm(&last, true)?;
     let more = arm(&more, false);
     Some(quote! {
-        fn is_last(&self) -> ::core::primitive::bool {
+        fn is_last(&self) -> #private::bool {
             match self {
                 #last
                 #more
@@ -156,11 +145,7 @@ fn mirror(
     bounds: &[TokenStream],
 ) -> TokenStream {
     let ident = event.ident;
-    let Generics {
-        params,
-        where_clause,
-        ..
-    } = event.generics;
+    let Generics { params, where_clause, .. } = event.generics;
     let (parameters, arguments, _) = event.generics.split_for_impl();
     let turbofish = arguments.as_turbofish();
     let names = params.iter().map(|parameter| match parameter {
@@ -194,7 +179,7 @@ fn mirror(
         struct __Body<'__event, #params>(&'__event #ident #arguments) #where_clause;
         #[automatically_derived]
         impl #parameters #private::Serialize for __Body<'_, #(#names),*> #conditions {
-            fn serialize<__Serializer: #private::serde::Serializer>(
+            fn serialize<__Serializer: #private::Serializer>(
                 &self,
                 serializer: __Serializer,
             ) -> #private::Result<__Serializer::Ok, __Serializer::Error> {
@@ -223,10 +208,7 @@ fn implementation(
 
 /// The user's `where` clause and what comes on top.
 fn conditions(generics: &Generics, bounds: &[TokenStream]) -> Option<TokenStream> {
-    let own = generics
-        .where_clause
-        .iter()
-        .flat_map(|clause| &clause.predicates);
+    let own = generics.where_clause.iter().flat_map(|clause| &clause.predicates);
     let own: Vec<_> = own.map(|predicate| quote!(#predicate)).collect();
     let all: Vec<_> = own.iter().chain(bounds).collect();
     (!all.is_empty()).then(|| quote!(where #(#all,)*))
@@ -255,13 +237,7 @@ pub(super) fn fallback(declaration: &Declaration, error: &syn::Error) -> TokenSt
             #private::unreachable_event()
         }
     };
-    let stub = in_a_room(&implementation(
-        &private,
-        &input.ident,
-        &input.generics,
-        &[],
-        methods,
-    ));
+    let stub = in_a_room(&implementation(&private, &input.ident, &input.generics, &[], methods));
     let error = error.to_compile_error();
     quote!(#error #stub)
 }

@@ -17,10 +17,7 @@ pub(super) enum Shape<'a> {
     /// Its data is the struct itself.
     Struct { name: Name, id: Option<Id<'a>> },
     /// Each variant is an event; its data is its fields alone.
-    Enum {
-        variants: Vec<Variant<'a>>,
-        data: EnumData,
-    },
+    Enum { variants: Vec<Variant<'a>>, data: EnumData },
 }
 
 pub(super) struct Variant<'a> {

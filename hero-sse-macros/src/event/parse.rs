@@ -8,20 +8,10 @@ use crate::errors::Errors;
 
 /// The keys of `#[sse(..)]`.
 pub(super) const KEYS: &[Key] = &[
-    key(
-        "event",
-        Takes::Text,
-        r#"event = "usage""#,
-        &[Place::Struct, Place::Variant],
-    ),
+    key("event", Takes::Text, r#"event = "usage""#, &[Place::Struct, Place::Variant]),
     key("id", Takes::Nothing, "id", &[Place::Field]),
     key("last", Takes::Nothing, "last", &[Place::Variant]),
-    key(
-        "crate",
-        Takes::Path,
-        "crate = hero_sse",
-        &[Place::Struct, Place::Enum],
-    ),
+    key("crate", Takes::Path, "crate = hero_sse", &[Place::Struct, Place::Enum]),
 ];
 
 const fn key(
@@ -30,12 +20,7 @@ const fn key(
     example: &'static str,
     places: &'static [Place],
 ) -> Key {
-    Key {
-        name,
-        takes,
-        example,
-        places,
-    }
+    Key { name, takes, example, places }
 }
 
 pub(super) struct Declaration {
@@ -64,21 +49,14 @@ pub(super) fn declaration(input: DeriveInput, errors: &mut Errors) -> Declaratio
     let (place, shape) = match &input.data {
         Data::Struct(data) => (Place::Struct, Shape::Struct(fields(&data.fields, errors))),
         Data::Enum(data) => {
-            let variants = data
-                .variants
-                .iter()
-                .map(|variant| variant_of(variant, errors));
+            let variants = data.variants.iter().map(|variant| variant_of(variant, errors));
             (Place::Enum, Shape::Enum(variants.collect()))
         }
         // Refused later; read like a struct until then.
         Data::Union(_) => (Place::Struct, Shape::Struct(Vec::new())),
     };
     let entries = entries(&input.attrs, place, errors);
-    Declaration {
-        input,
-        entries,
-        shape,
-    }
+    Declaration { input, entries, shape }
 }
 
 fn variant_of(variant: &syn::Variant, errors: &mut Errors) -> Variant {
@@ -102,15 +80,9 @@ fn fields(fields: &Fields, errors: &mut Errors) -> Vec<Field> {
 
 fn entries(attributes: &[Attribute], place: Place, errors: &mut Errors) -> Entries {
     let mut entries = Entries::default();
-    for attribute in attributes
-        .iter()
-        .filter(|attribute| attribute.path().is_ident("sse"))
-    {
+    for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("sse")) {
         let Meta::List(list) = &attribute.meta else {
-            errors.push(
-                attribute,
-                "write the keys in parentheses, such as `#[sse(id)]`",
-            );
+            errors.push(attribute, "write the keys in parentheses, such as `#[sse(id)]`");
             continue;
         };
         let read = |input: ParseStream<'_>| {

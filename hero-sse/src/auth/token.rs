@@ -42,7 +42,9 @@ pub(crate) fn bearer_token(
 
 fn from_header(parts: &Parts) -> Result<Option<Secret<String>>, Refusal> {
     let mut values = parts.headers.get_all(AUTHORIZATION).iter();
-    let Some(value) = values.next() else { return Ok(None) };
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
     if values.next().is_some() {
         return Err(Refusal::invalid_request("the Authorization header is repeated"));
     }

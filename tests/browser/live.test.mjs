@@ -1,0 +1,334 @@
+// The live example in a real Chromium: what a person sees on its page, over real sockets, while tokens expire and
+// servers die. Every wait is bounded, and a wait that runs out says what the page showed instead.
+//
+//   cargo build --bin live && cd tests/browser && npm ci && LIVE_BIN=../../target/debug/live npm test
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { accessSync, constants, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { after, afterEach, before, beforeEach, test } from "node:test";
+
+const SECRET = "a secret for the browser test, known to nobody else";
+const OPTIONS = `[SseOptions]
+HeartbeatInterval = "1s"
+HeartbeatEvent = true
+Retry = "500ms"
+WriteTimeout = "5s"
+`;
+const SOON = 15_000; // an answer, a state, an event
+const EXPIRY = 60_000; // a short token's end: the server may grant some leeway
+const BUILD = 180_000; // a compiler, the first time
+const STREAMS = ["usage", "audit", "builds"];
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What the test needs
+
+let playwright, browser, folder, server, page, complaints, foreign;
+
+/** The path of a program that must be there; its absence fails the run and says what to do. */
+function program(path, name, cure) {
+  try {
+    accessSync(path ?? "", constants.X_OK);
+  } catch {
+    throw new Error(`${name} is missing (${path ? `nothing to run at ${path}` : "no path given"}). ${cure}`);
+  }
+  return resolve(path);
+}
+
+/** Starts the server, and waits for the line that names its address. */
+async function startServer(listen = "127.0.0.1:0") {
+  const args = ["--listen", listen, "--options", join(folder, "options.toml"), "--secret", SECRET];
+  const child = spawn(program(process.env.LIVE_BIN, "The live example", "Build it with `cargo build --bin live` and set LIVE_BIN to target/debug/live."), args, {
+    cwd: folder,
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  let said = "";
+  child.stderr.on("data", (text) => (said = (said + text).slice(-4000)));
+  const gone = new Promise((done) => child.once("exit", done));
+  const url = await new Promise((done, fail) => {
+    const late = setTimeout(() => fail(new Error(`The server named no address within ${SOON} ms. It said:\n${said}`)), SOON);
+    let line = "";
+    child.stdout.on("data", (text) => {
+      line += text;
+      const found = /^listening on (http:\/\/\S+)/m.exec(line);
+      if (found) clearTimeout(late), done(new URL(found[1]));
+    });
+    child.once("error", (error) => (clearTimeout(late), fail(error)));
+    gone.then((code) => (clearTimeout(late), fail(new Error(`The server ended with ${code} before it named an address. It said:\n${said}`))));
+  });
+  return { child, url, gone };
+}
+
+async function stopServer({ child, gone }) {
+  child.kill("SIGCONT");
+  child.kill("SIGKILL");
+  await gone;
+}
+
+before(async () => {
+  const chromium = program(process.env.CHROMIUM ?? "/usr/bin/chromium", "Chromium", "Install it (on Debian: apt-get install chromium) or set CHROMIUM to its path.");
+  try {
+    playwright = await import("playwright-core");
+  } catch (error) {
+    throw new Error("playwright-core is missing. Run `npm ci` in tests/browser.", { cause: error });
+  }
+  folder = mkdtempSync(join(tmpdir(), "hero-sse-browser-"));
+  writeFileSync(join(folder, "options.toml"), OPTIONS);
+  server = await startServer();
+  browser = await playwright.chromium.launch({
+    executablePath: chromium,
+    args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+  });
+});
+
+after(async () => {
+  await browser?.close();
+  if (server) await stopServer(server);
+  if (folder) rmSync(folder, { recursive: true, force: true });
+});
+
+// Each test has a profile of its own, so that no connection of another one counts against its six.
+beforeEach(async () => {
+  const context = await browser.newContext({ viewport: { width: 1360, height: 900 } });
+  page = await context.newPage();
+  complaints = [];
+  foreign = [];
+  page.on("console", (message) => {
+    // A refused or broken request is always written to the console by the browser itself.
+    const network = /^Failed to load resource: |net::ERR_/.test(message.text());
+    if (["error", "warning"].includes(message.type()) && !network) complaints.push(message.text());
+  });
+  page.on("pageerror", (error) => complaints.push(String(error)));
+  page.on("request", (request) => {
+    const url = new URL(request.url());
+    if (url.protocol !== "data:" && url.origin !== server.url.origin) foreign.push(request.url());
+  });
+  page.setDefaultTimeout(SOON);
+  await page.goto(server.url.href);
+});
+
+afterEach(async () => {
+  await page?.context().close();
+  assert.deepEqual(complaints, [], "the page complained on the console");
+  assert.deepEqual(foreign, [], "the page asked somebody else");
+});
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What a person does and sees
+
+const card = (name) => page.locator(`[data-stream=${name}]`);
+
+/** What a card says about its stream. */
+async function shown(name) {
+  const { state, events, heartbeats, reconnects, reopened, lastId, lastClose } = await card(name).evaluate((node) => ({ ...node.dataset }));
+  const counts = { events: Number(events), heartbeats: Number(heartbeats), reconnects: Number(reconnects), reopened: Number(reopened) };
+  return { state, ...counts, lastId, lastClose, pill: await card(name).locator(".pill").innerText(), words: await card(name).locator(".words p").innerText() };
+}
+
+/** Waits until `holds` is true of what `look` returns, and returns that. */
+async function until(what, look, holds, limit = SOON) {
+  const end = Date.now() + limit;
+  for (;;) {
+    const seen = await look();
+    if (holds(seen)) return seen;
+    if (Date.now() > end) assert.fail(`${what}: not within ${limit} ms. Last seen: ${JSON.stringify(seen)}`);
+    await new Promise((done) => setTimeout(done, 50));
+  }
+}
+
+const state = (name, wanted, limit) => until(`${name} is ${wanted}`, () => shown(name), (seen) => seen.state === wanted, limit);
+
+async function signIn({ ttl = 300, without = [] } = {}) {
+  await page.fill("#ttl", String(ttl));
+  for (const name of ["usage.read", "audit.read", "builds.read", "builds.start"]) {
+    await page.locator(`[name=permission][value="${name}"]`).setChecked(!without.includes(name));
+  }
+  await page.click("#sign-in");
+}
+
+async function build(broken) {
+  await page.locator("#break-it").setChecked(broken);
+  await page.click("#start-build");
+}
+
+/** The ids of the log lines on the page, oldest first. */
+const logIds = () => page.locator("#audit-rows tr[data-id]").evaluateAll((rows) => rows.map((row) => row.dataset.id).reverse());
+
+const phases = () => page.locator("#build-list [data-build]").evaluateAll((rows) => rows.map((row) => row.dataset.phase));
+
+// ---------------------------------------------------------------------------------------------------------------------
+
+test("signed in, the gauge, the log and the build list move", async () => {
+  assert.equal((await shown("usage")).state, "idle");
+  await signIn();
+  for (const name of STREAMS) await state(name, "live");
+
+  const first = await until("a reading", () => shown("usage"), ({ events }) => events >= 1);
+  const line = () => page.locator("#cpu-line").getAttribute("d");
+  const drawn = await line();
+  await until("further readings", () => shown("usage"), ({ events }) => events >= first.events + 3);
+  assert.notEqual(await line(), drawn, "the chart moved");
+  assert.match(await page.locator("#cpu-now").innerText(), /^\d+\.\d %$/);
+  assert.match(await page.locator("#memory-now").innerText(), /^\d+\.\d+ GiB$/);
+
+  await until("the log names the requests of this page", () => page.locator("#audit-rows").innerText(), (text) => text.includes("/api/v1/usage/stream"));
+  const before = await logIds();
+  assert.ok(before.length > 0 && before.every((id) => id), "every line has an id");
+  assert.equal((await shown("audit")).lastId, before.at(-1), "the cursor is the newest line's");
+  await page.evaluate(() => fetch("/style.css", { cache: "no-store" }));
+  await until("a new line in the log", logIds, (ids) => ids.length > before.length);
+});
+
+test("a finished build ends its stream for good, and the next one opens it again", async () => {
+  await signIn();
+  await state("builds", "live");
+  await build(false);
+  await until("a build under way", phases, ([newest]) => newest === "building" || newest === "finished", BUILD);
+  await until("a finished build", phases, ([newest]) => newest === "finished", BUILD);
+  const complete = await state("builds", "ended");
+  assert.equal(complete.pill, "complete");
+  assert.equal(complete.lastClose, "last_event");
+  assert.match(complete.lastId, /hero\.end$/);
+  assert.equal(complete.reconnects, 0, "the browser was not let to come back");
+  const diagnostic = page.locator("#build-list details").first();
+  await diagnostic.locator("summary").click();
+  assert.match(await diagnostic.locator("pre").innerText(), /-->/, "the compiler's own text");
+
+  const streams = [];
+  page.on("request", (request) => request.url().includes("/builds/stream") && streams.push(new URL(request.url())));
+  await build(false);
+  await until("a second build, finished", phases, (all) => all.length === 2 && all[0] === "finished", BUILD);
+  await state("builds", "ended");
+  assert.equal(streams.length, 1);
+  assert.equal(streams[0].searchParams.get("last_event_id"), null, "opened without a cursor");
+});
+
+test("a broken build is an event, and the stream stays live", async () => {
+  await signIn();
+  await state("builds", "live");
+  await build(true);
+  await until("a failed build", phases, ([newest]) => newest === "failed", BUILD);
+  assert.ok((await page.locator('#build-list details[data-level="error"]').count()) >= 1, "an error is listed");
+  const { heartbeats } = await state("builds", "live");
+  const later = await until("heartbeats behind it", () => shown("builds"), (seen) => seen.heartbeats >= heartbeats + 2);
+  assert.equal(later.state, "live");
+  assert.equal(later.reconnects + later.reopened, 0);
+});
+
+test("a missing permission is told as 403, and the other streams do not mind", async () => {
+  await signIn({ without: ["usage.read", "builds.start"] });
+  const refused = await state("usage", "refused");
+  assert.equal(refused.pill, "refused 403");
+  assert.match(refused.words, /lacks usage\.read/);
+  await state("audit", "live");
+  await state("builds", "live");
+  await page.click("#start-build");
+  await until("the refusal of the build", () => page.locator("#build-words").innerText(), (text) => text.includes("builds.start"));
+
+  await signIn();
+  await state("usage", "live");
+});
+
+test("a token runs out in plain sight, and Renew goes on where the stream stood", async () => {
+  await signIn({ ttl: 3 });
+  await state("audit", "live");
+  const before = await logIds();
+  const over = await state("audit", "expired", EXPIRY);
+  assert.equal(over.pill, "token expired");
+  assert.equal(over.lastClose, "token_expired");
+  for (const name of STREAMS) await state(name, "expired", EXPIRY);
+  const reopened = page.waitForRequest((request) => request.url().includes("/audit/stream"));
+  await card("audit").getByRole("button", { name: "Renew" }).click();
+  assert.equal(new URL((await reopened).url()).searchParams.get("last_event_id"), over.lastId, "the cursor is in the new stream's address");
+  for (const name of STREAMS) await state(name, "live");
+  const ids = await until("lines written meanwhile", logIds, (seen) => seen.length > before.length);
+  assert.equal(new Set(ids).size, ids.length, "no line twice");
+});
+
+test("with renewal by itself, a token that runs out is replaced", async () => {
+  await page.check("#auto-renew");
+  let minted = 0;
+  page.on("request", (request) => (minted += request.url().endsWith("/token") ? 1 : 0));
+  await signIn({ ttl: 5 });
+  await state("audit", "live");
+  for (const name of STREAMS) {
+    await until(`${name} was closed as expired`, () => shown(name), ({ lastClose }) => lastClose === "token_expired", EXPIRY);
+    await state(name, "live");
+  }
+  assert.ok(minted >= 2, "a new token was asked for");
+  const ids = await logIds();
+  assert.equal(new Set(ids).size, ids.length, "no line twice");
+});
+
+test("a server that is killed and comes back is met again, without a doubled or lost line", async () => {
+  await signIn();
+  for (const name of STREAMS) await state(name, "live");
+  const before = await until("lines in the log", logIds, (ids) => ids.length > 0);
+
+  await stopServer(server);
+  for (const name of STREAMS) await state(name, "reconnecting");
+  await until("the time of the next try", () => shown("usage"), ({ pill }) => /^reconnecting in \d+ s$/.test(pill));
+  server = await startServer(server.url.host);
+
+  for (const name of STREAMS) {
+    await state(name, "live");
+    assert.ok((await shown(name)).reconnects >= 1, `${name} counts its reconnect`);
+  }
+  const { events } = await shown("usage");
+  await until("readings again", () => shown("usage"), (seen) => seen.events >= events + 2);
+  const ids = await until("lines of the new server", logIds, (seen) => seen.length > before.length);
+  assert.deepEqual(ids.slice(0, before.length), before, "the old lines stand as they were");
+  assert.equal(new Set(ids).size, ids.length, "no line twice");
+  assert.equal(await page.locator("#audit-rows tr.gap").count(), 0, "no gap");
+
+  // A stream opened afresh tells the end of the same file: where both have lines, they are the same ones.
+  await signIn();
+  const fresh = await until("the log from afresh", logIds, (seen) => seen.length > 0 && seen.at(-1) !== ids.at(-1));
+  const from = ids.indexOf(fresh[0]);
+  assert.notEqual(from, -1, "the two overlap");
+  assert.deepEqual(fresh.slice(0, ids.length - from), ids.slice(from), "no line lost");
+});
+
+test("the watchdog opens a silent stream again", async () => {
+  await signIn();
+  for (const name of ["audit", "builds"]) {
+    await state(name, "live");
+    await until(`${name} knows its heartbeat`, () => shown(name), ({ heartbeats }) => heartbeats >= 1);
+  }
+  const before = await logIds();
+  server.child.kill("SIGSTOP");
+  try {
+    for (const name of ["audit", "builds"]) {
+      const stale = await state(name, "stale");
+      assert.match(stale.words, /watchdog/);
+      assert.ok(stale.reopened >= 1);
+    }
+  } finally {
+    server.child.kill("SIGCONT");
+  }
+  for (const name of STREAMS) await state(name, "live", 30_000);
+  const ids = await until("the log going on", logIds, (seen) => seen.length > before.length);
+  assert.equal(new Set(ids).size, ids.length, "no line twice");
+});
+
+test("signed out, the page keeps no connection", async () => {
+  const open = new Set();
+  page.on("request", (request) => request.url().includes("/stream?") && open.add(request));
+  for (const end of ["requestfinished", "requestfailed"]) page.on(end, (request) => open.delete(request));
+  await signIn();
+  for (const name of STREAMS) await state(name, "live");
+  assert.equal(open.size, 3);
+  await page.click("#sign-out");
+  for (const name of STREAMS) await state(name, "idle");
+  await until("all three connections closed", () => open.size, (left) => left === 0);
+});
+
+test("the page fits a narrow screen", async () => {
+  await page.setViewportSize({ width: 360, height: 780 });
+  await signIn();
+  for (const name of STREAMS) await state(name, "live");
+  await until("log lines", logIds, (ids) => ids.length > 0);
+  assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 360);
+});

@@ -1,0 +1,283 @@
+//! Who gets in, who does not, and what they are told.
+
+use axum::Router;
+use futures_util::stream;
+use hero_sse::testing::{self, OpenError};
+use hero_sse::{CloseReason, Event, HeroSse, Principal, Refusal, SseOptions};
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::support::{SECRET, burst, claims, jwt, kit, now, options, sign, token};
+
+/// `/s` asks for `usage.read`; it sends who is asking.
+fn app(sse: &HeroSse) -> Router {
+    sse.endpoint("/s")
+        .permission("usage.read")
+        .handler(async |who: Principal| stream::iter([Event::text(who.subject())]))
+        .expect("a route")
+}
+
+async fn with_token(token: &str) -> Result<String, OpenError> {
+    let app = app(&kit(SseOptions::default()));
+    let mut stream = testing::open(&app, "/s").bearer(token).await?;
+    Ok(stream.next().await.expect("in time").expect("an event").data)
+}
+
+fn header<'a>(error: &'a OpenError, name: &str) -> &'a str {
+    error.headers.get(name).map_or("", |value| value.to_str().expect("ASCII"))
+}
+
+#[tokio::test]
+async fn a_good_token_opens_the_stream_from_the_header_and_from_the_query() {
+    assert_eq!(with_token(&token()).await.expect("a stream"), "ann");
+    let app = app(&kit(SseOptions::default()));
+    let path = format!("/s?access_token={}", token());
+    let mut stream = testing::open(&app, &path).await.expect("a stream");
+    assert_eq!(stream.next().await.expect("in time").expect("an event").data, "ann");
+}
+
+#[tokio::test]
+async fn tokens_that_are_not_good_get_401_with_a_reason() {
+    let spoilt = |change: fn(&mut Value)| sign(&claims(change));
+    let good = token();
+    let (head, rest) = good.split_once('.').expect("three parts");
+    let (body, signature) = rest.split_once('.').expect("three parts");
+    // {"alg":"none","typ":"JWT"}
+    let none = format!("eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.{body}.");
+    let none_signed = format!("eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.{body}.{signature}");
+    let other_key = {
+        let key = jsonwebtoken::EncodingKey::from_secret(b"another secret of thirty-two bytes..");
+        jsonwebtoken::encode(&Default::default(), &claims(|_| ()), &key).expect("a token")
+    };
+    let other_algorithm = {
+        let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
+        let header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS512);
+        jsonwebtoken::encode(&header, &claims(|_| ()), &key).expect("a token")
+    };
+    for (what, token, reason) in [
+        ("expired", spoilt(|c| c["exp"] = json!(now() - 60)), "expired"),
+        ("not yet", spoilt(|c| c["nbf"] = json!(now() + 60)), "not valid yet"),
+        ("no exp", spoilt(|c| c["exp"] = Value::Null), "lacks"),
+        ("exp missing", spoilt(|c| drop(c.as_object_mut().expect("a map").remove("exp"))), "lacks"),
+        ("no sub", spoilt(|c| drop(c.as_object_mut().expect("a map").remove("sub"))), "lacks"),
+        ("sub of another type", spoilt(|c| c["sub"] = json!(7)), "lacks"),
+        ("issuer", spoilt(|c| c["iss"] = json!("mallory")), "issuer"),
+        ("audience", spoilt(|c| c["aud"] = json!("mail")), "audience"),
+        ("no issuer", spoilt(|c| drop(c.as_object_mut().expect("a map").remove("iss"))), "lacks"),
+        (
+            "permissions of another type",
+            spoilt(|c| c["permissions"] = json!("usage.read")),
+            "malformed",
+        ),
+        ("alg none", none, "malformed"),
+        ("alg none with a signature", none_signed, "malformed"),
+        ("another key", other_key, "signature"),
+        ("another algorithm", other_algorithm, "signature"),
+        ("another's signature", format!("{head}.{body}.{}", "A".repeat(43)), "signature"),
+        ("noise", "noise".to_owned(), "malformed"),
+        ("three noises", "a.b.c".to_owned(), "malformed"),
+        ("huge", "a".repeat(9000), "too long"),
+    ] {
+        let error = with_token(&token).await.expect_err(what);
+        assert_eq!(error.status, Some(StatusCode::UNAUTHORIZED), "{what}: {error}");
+        let challenge = header(&error, "www-authenticate");
+        assert!(challenge.starts_with("Bearer "), "{what}: {challenge}");
+        assert!(challenge.contains("error=\"invalid_token\""), "{what}: {challenge}");
+        assert!(challenge.contains(reason), "{what}: {challenge}");
+        let problem: Value = serde_json::from_str(&error.body).expect("problem+json");
+        assert!(
+            problem["detail"].as_str().expect("a detail").contains(reason),
+            "{what}: {problem}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_is_problem_json_with_the_right_challenge_and_no_stream_byte() {
+    let sse = kit(SseOptions::default());
+    let app = app(&sse);
+    let none = testing::open(&app, "/s").await.expect_err("401");
+    assert_eq!(none.status, Some(StatusCode::UNAUTHORIZED));
+    assert_eq!(header(&none, "www-authenticate"), "Bearer realm=\"hero-sse\"");
+    assert_eq!(header(&none, "content-type"), "application/problem+json");
+    assert_eq!(header(&none, "cache-control"), "no-store");
+    assert!(!none.body.contains("retry:"), "{}", none.body);
+    let problem: Value = serde_json::from_str(&none.body).expect("JSON");
+    assert_eq!((&problem["status"], &problem["title"]), (&json!(401), &json!("Unauthorized")));
+
+    let lacking = sign(&claims(|c| c["permissions"] = json!(["audit.read"])));
+    let lacking = testing::open(&app, "/s").bearer(&lacking).await.expect_err("403");
+    assert_eq!(lacking.status, Some(StatusCode::FORBIDDEN));
+    assert_eq!(
+        header(&lacking, "www-authenticate"),
+        "Bearer realm=\"hero-sse\", error=\"insufficient_scope\", scope=\"usage.read\""
+    );
+
+    let path = format!("/s?access_token={}", token());
+    let two = testing::open(&app, &path).bearer("another").await.expect_err("400");
+    assert_eq!(two.status, Some(StatusCode::BAD_REQUEST));
+    assert!(header(&two, "www-authenticate").contains("error=\"invalid_request\""));
+    assert!(sse.connections().is_empty());
+}
+
+#[tokio::test]
+async fn all_listed_permissions_must_hold() {
+    let sse = kit(SseOptions::default());
+    let app: Router = sse
+        .endpoint("/s")
+        .permission("usage.read")
+        .permission("usage.detail")
+        .handler(async || burst(1))
+        .expect("a route");
+    let open = |who: Principal| testing::open(&app, "/s").principal(who);
+    let one = Principal::test("ann").permission("usage.read");
+    let error = open(one.clone()).await.expect_err("403");
+    assert_eq!(error.status, Some(StatusCode::FORBIDDEN));
+    assert!(error.body.contains("usage.detail") && !error.body.contains("usage.read"));
+    open(one.permission("usage.detail")).await.expect("a stream");
+}
+
+#[tokio::test]
+async fn silence_about_permissions_still_asks_for_a_token() {
+    let sse = kit(SseOptions::default());
+    let app: Router = sse.endpoint("/s").handler(async || burst(1)).expect("a route");
+    let error = testing::open(&app, "/s").await.expect_err("401");
+    assert_eq!(error.status, Some(StatusCode::UNAUTHORIZED));
+    testing::open(&app, "/s").principal("ann").await.expect("a stream");
+}
+
+#[tokio::test]
+async fn a_public_endpoint_knows_its_caller_if_there_is_one_and_refuses_a_bad_token() {
+    let sse = kit(SseOptions::default());
+    let app: Router = sse
+        .endpoint("/s")
+        .public()
+        .handler(async |who: Option<Principal>| {
+            let name = who.as_ref().map_or("nobody", Principal::subject).to_owned();
+            stream::iter([Event::text(name)])
+        })
+        .expect("a route");
+    let mut stream = testing::open(&app, "/s").await.expect("a stream");
+    assert_eq!(stream.next().await.expect("in time").expect("an event").data, "nobody");
+    let mut stream = testing::open(&app, "/s").bearer(&token()).await.expect("a stream");
+    assert_eq!(stream.next().await.expect("in time").expect("an event").data, "ann");
+    let error = testing::open(&app, "/s").bearer("a.b.c").await.expect_err("401");
+    assert_eq!(error.status, Some(StatusCode::UNAUTHORIZED));
+}
+
+#[tokio::test]
+async fn query_tokens_can_be_switched_off() {
+    let sse = kit(options("[SseOptions.Endpoints.\"/s\"]\nQueryToken = false"));
+    let path = format!("/s?access_token={}", token());
+    let error = testing::open(&app(&sse), &path).await.expect_err("401");
+    assert_eq!(error.status, Some(StatusCode::UNAUTHORIZED));
+}
+
+#[tokio::test]
+async fn head_is_answered_without_a_stream_and_other_methods_are_405() {
+    let sse = kit(SseOptions::default());
+    let calls = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = calls.clone();
+    let app: Router = sse
+        .endpoint("/s")
+        .permission("usage.read")
+        .handler(async move || {
+            count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            burst(1)
+        })
+        .expect("a route");
+    let open = |method| testing::open(&app, "/s").bearer(&token()).method(method);
+    let mut head = open(Method::HEAD).await.expect("a head");
+    assert_eq!(head.headers()["content-type"], "text/event-stream");
+    assert_eq!(head.rest().await.expect("an end"), vec![]);
+    assert_eq!(head.raw(), "");
+    assert_eq!(calls.load(std::sync::atomic::Ordering::SeqCst), 0);
+    let refused = testing::open(&app, "/s").method(Method::HEAD).await.expect_err("401");
+    assert_eq!(refused.status, Some(StatusCode::UNAUTHORIZED));
+    for method in [Method::POST, Method::PUT, Method::DELETE] {
+        let error = open(method).await.expect_err("405");
+        assert_eq!(error.status, Some(StatusCode::METHOD_NOT_ALLOWED));
+    }
+}
+
+#[tokio::test]
+async fn a_hostile_cursor_is_refused_before_the_function_runs() {
+    let app = app(&kit(SseOptions::default()));
+    for cursor in ["a\tb".to_owned(), "x".repeat(300)] {
+        let open = testing::open(&app, "/s").bearer(&token()).last_event_id(cursor);
+        assert_eq!(open.await.expect_err("400").status, Some(StatusCode::BAD_REQUEST));
+    }
+    let bytes =
+        testing::open(&app, "/s").bearer(&token()).header("last-event-id", vec![0xff, 0xfe]);
+    assert_eq!(bytes.await.expect_err("400").status, Some(StatusCode::BAD_REQUEST));
+    // A stranger without a token learns nothing but that.
+    let open = testing::open(&app, "/s").last_event_id("x".repeat(300));
+    assert_eq!(open.await.expect_err("401").status, Some(StatusCode::UNAUTHORIZED));
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_its_token() {
+    let sse = HeroSse::builder()
+        .options(options("HeartbeatInterval = \"200ms\""))
+        .environment(Vec::<(String, String)>::new())
+        .authenticator(jwt().leeway(std::time::Duration::ZERO))
+        .build()
+        .expect("a kit");
+    let app: Router =
+        sse.endpoint("/s").permission("usage.read").handler(async || burst(1)).expect("a route");
+    let short = sign(&claims(|c| c["exp"] = json!(now() + 2)));
+    let start = std::time::Instant::now();
+    let mut stream = testing::open(&app, "/s").bearer(&short).await.expect("a stream");
+    let events = stream.rest().await.expect("a clean end");
+    let seconds = start.elapsed().as_secs_f64();
+    // The second of `exp` may be all but over when the test starts; the jitter takes a tenth.
+    assert!((0.7..=2.1).contains(&seconds), "{seconds}");
+    let close: Value = events.last().expect("a farewell").json().expect("JSON");
+    assert_eq!((&close["reason"], &close["reconnect"]), (&json!("token_expired"), &json!(false)));
+    assert_eq!(sse.connections().closed(CloseReason::TokenExpired), 1);
+    let later = testing::open(&app, "/s").bearer(&short);
+    tokio::time::sleep(std::time::Duration::from_millis(1200)).await;
+    let error = later.await.expect_err("401");
+    assert!(error.body.contains("expired"), "{error}");
+}
+
+#[tokio::test]
+async fn routes_of_the_applications_own_authenticate_by_the_same_rules() {
+    let sse = kit(SseOptions::default());
+    let check =
+        async |request: http::request::Builder, permission: &str| -> Result<String, Refusal> {
+            let parts = request.body(()).expect("a request").into_parts().0;
+            let who = sse.authenticate(&parts).await?;
+            who.require(permission)?;
+            Ok(who.subject().to_owned())
+        };
+    let request = || http::Request::post("/");
+    let with = || request().header("authorization", format!("Bearer {}", token()));
+    assert_eq!(check(with(), "usage.read").await.expect("ann"), "ann");
+    let status = |result: Result<String, Refusal>| result.expect_err("a refusal").status();
+    assert_eq!(status(check(with(), "builds.start").await), StatusCode::FORBIDDEN);
+    assert_eq!(status(check(request(), "usage.read").await), StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn the_principal_carries_tenant_and_claims_and_the_function_may_refuse() {
+    let sse = kit(SseOptions::default());
+    let app: Router = sse
+        .endpoint("/s")
+        .handler(async |who: Principal| {
+            let tenant = who.require_tenant()?.to_owned();
+            let level: u8 = who.claim("level").unwrap_or_default();
+            Ok::<_, Refusal>(stream::iter([Event::text(format!("{tenant} {level}"))]))
+        })
+        .expect("a route");
+    let full = sign(&claims(|c| {
+        c["tenant"] = json!("t1");
+        c["level"] = json!(3);
+    }));
+    let mut stream = testing::open(&app, "/s").bearer(&full).await.expect("a stream");
+    assert_eq!(stream.next().await.expect("in time").expect("an event").data, "t1 3");
+    drop(stream);
+    let error = testing::open(&app, "/s").bearer(&token()).await.expect_err("403");
+    assert_eq!(error.status, Some(StatusCode::FORBIDDEN));
+    assert!(sse.connections().is_empty());
+}

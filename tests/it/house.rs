@@ -1,0 +1,139 @@
+//! The house stands as ARCHITECTURE.md draws it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
+}
+
+fn architecture() -> String {
+    fs::read_to_string(root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md")
+}
+
+/// Module to floor, read from the table: `| 3 | `options.rs`, `auth/` | .. |`.
+fn floors() -> BTreeMap<String, u32> {
+    let mut floors = BTreeMap::new();
+    for line in architecture().lines() {
+        let cells: Vec<_> = line.split('|').map(str::trim).collect();
+        let [_, floor, files, ..] = cells.as_slice() else {
+            continue;
+        };
+        let Ok(floor) = floor.parse() else { continue };
+        for file in files.split('`').skip(1).step_by(2) {
+            let module = file.trim_end_matches('/').trim_end_matches(".rs").to_owned();
+            assert_eq!(floors.insert(module, floor), None, "{file} stands twice in the table");
+        }
+    }
+    floors
+}
+
+/// Every source file of the library, as `(module, text)`; a folder is one module.
+fn sources() -> Vec<(String, PathBuf, String)> {
+    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let source = root().join("hero-sse/src");
+    let mut files = Vec::new();
+    walk(&source, &mut files);
+    let module = |path: &Path| {
+        let inner = path.strip_prefix(&source).expect("inside").to_owned();
+        let first = inner.components().next().expect("a name").as_os_str().to_string_lossy();
+        first.trim_end_matches(".rs").to_owned()
+    };
+    files
+        .into_iter()
+        .map(|p| (module(&p), p.clone(), fs::read_to_string(&p).expect("text")))
+        .collect()
+}
+
+/// The modules that a source names after `crate::`, whether in `use` lines or in the code.
+fn imports(text: &str) -> Vec<String> {
+    let code = text.split("#[cfg(test)]\nmod tests").next().expect("a part");
+    let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let mut found = Vec::new();
+    for line in lines {
+        for rest in line.replace("$crate::", "").split("crate::").skip(1) {
+            let name: String =
+                rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            found.push(name);
+        }
+    }
+    found
+}
+
+#[test]
+fn every_import_goes_down() {
+    let floors = floors();
+    let mut wrong = Vec::new();
+    for (module, path, text) in sources() {
+        if module == "lib" {
+            continue;
+        }
+        let Some(floor) = floors.get(&module) else {
+            wrong.push(format!("{} stands on no floor", path.display()));
+            continue;
+        };
+        for import in imports(&text) {
+            match floors.get(&import) {
+                Some(_) if import == module => {}
+                Some(below) if below < floor => {}
+                Some(_) => wrong.push(format!("{} imports {import}, not below it", path.display())),
+                None => {
+                    wrong.push(format!("{} imports crate::{import}, no module", path.display()))
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_room_of_the_table_exists() {
+    let built: Vec<_> = sources().into_iter().map(|(module, ..)| module).collect();
+    for module in floors().keys() {
+        assert!(built.contains(module), "{module} is in ARCHITECTURE.md and not in the house");
+    }
+}
+
+#[test]
+fn architecture_fits_on_a_page() {
+    assert!(architecture().lines().count() <= 120);
+}
+
+#[test]
+fn only_frame_writes_fields() {
+    for (module, path, text) in sources() {
+        if module != "frame" && module != "testing" {
+            let code = text.split("#[cfg(test)]\nmod tests").next().expect("a part");
+            let code: String =
+                code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+            assert!(
+                !code.contains("\"data: ") && !code.contains("\"event: "),
+                "{}",
+                path.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn generated_code_only_calls_private_functions() {
+    let mut names = Vec::new();
+    for part in ["endpoint", "event"] {
+        let file = root().join(format!("hero-sse-macros/src/{part}/expand.rs"));
+        let text = fs::read_to_string(file).expect("an expander");
+        let text = text.split("#[cfg(test)]\nmod tests").next().expect("a part").to_owned();
+        assert!(!text.contains("::std::") && !text.contains("::core::"), "{part} names std itself");
+        names.push(text);
+    }
+    assert!(names.concat().contains("__private"));
+}

@@ -1,0 +1,161 @@
+//! Every stream is counted once, whichever way it ends.
+
+use axum::Router;
+use futures_util::stream;
+use hero_sse::testing;
+use hero_sse::{CloseReason, Connections, Event, Principal, SseOptions};
+use http::StatusCode;
+use serde_json::Value;
+
+use crate::support::{Alive, Server, burst, eventually, kit, options, public, token};
+
+fn counts(connections: &Connections) -> Vec<(CloseReason, u64)> {
+    let all = CloseReason::ALL.iter().map(|reason| (*reason, connections.closed(*reason)));
+    all.filter(|(_, count)| *count > 0).collect()
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_is_counted_and_its_stream_dropped() {
+    let sse = kit(SseOptions::default());
+    let alive = Alive::default();
+    let watch = alive.clone();
+    let app =
+        sse.endpoint("/s").public().handler(async move || watch.watch(burst(1))).expect("a route");
+    let mut stream = testing::open(&app, "/s").await.expect("a stream");
+    stream.next().await.expect("in time");
+    assert_eq!((sse.connections().len(), alive.count()), (1, 1));
+    drop(stream);
+    assert_eq!((sse.connections().len(), alive.count()), (0, 0));
+    assert_eq!(counts(sse.connections()), [(CloseReason::ClientGone, 1)]);
+}
+
+#[tokio::test]
+async fn a_body_that_is_never_polled_gives_its_place_back() {
+    let sse = kit(SseOptions::default());
+    let app = public(&sse, || burst(1));
+    let stream = testing::open(&app, "/s").await.expect("a stream");
+    assert_eq!(sse.connections().len(), 1);
+    drop(stream);
+    assert_eq!(sse.connections().len(), 0);
+    assert_eq!(counts(sse.connections()), [(CloseReason::ClientGone, 1)]);
+}
+
+#[tokio::test]
+async fn a_request_dropped_while_the_function_still_opens_gives_its_place_back() {
+    let sse = kit(SseOptions::default());
+    let app: Router = sse
+        .endpoint("/s")
+        .public()
+        .handler(async || {
+            std::future::pending::<()>().await;
+            burst(1)
+        })
+        .expect("a route");
+    let open = tokio::spawn(testing::open(&app, "/s").into_future());
+    let connections = sse.connections().clone();
+    eventually("admitted", || connections.len() == 1).await;
+    open.abort();
+    eventually("released", || connections.is_empty()).await;
+    assert_eq!(counts(sse.connections()), [(CloseReason::ClientGone, 1)]);
+}
+
+#[tokio::test]
+async fn a_future_that_is_never_polled_takes_no_place() {
+    let sse = kit(SseOptions::default());
+    let app = public(&sse, || burst(1));
+    drop(testing::open(&app, "/s").into_future());
+    assert!(sse.connections().is_empty());
+    assert_eq!(counts(sse.connections()), []);
+}
+
+#[tokio::test]
+async fn a_stream_whose_drop_panics_is_counted_all_the_same() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            assert!(std::thread::panicking(), "the stream's drop panics on purpose");
+        }
+    }
+    let sse = kit(SseOptions::default());
+    let app = sse
+        .endpoint("/s")
+        .public()
+        .handler(async || {
+            let bomb = Bomb;
+            stream::unfold(bomb, |bomb| async move {
+                std::future::pending::<()>().await;
+                Some((Event::text(""), bomb))
+            })
+        })
+        .expect("a route");
+    drop(testing::open(&app, "/s").await.expect("a stream"));
+    assert_eq!(counts(sse.connections()), [(CloseReason::ClientGone, 1)]);
+    assert!(sse.connections().is_empty());
+}
+
+#[tokio::test]
+async fn the_snapshot_tells_who_is_connected() {
+    let sse = kit(SseOptions::default());
+    let app: Router = sse.at("/api").endpoint("/s").handler(async || burst(1)).expect("a route");
+    let ann = Principal::test("ann").tenant("t1");
+    let _stream = testing::open(&app, "/api/s").principal(ann).await.expect("a stream");
+    let all = sse.connections().snapshot();
+    let [one] = all.as_slice() else { panic!("{all:?}") };
+    assert_eq!((one.path.as_str(), one.subject.as_deref()), ("/api/s", Some("ann")));
+    assert_eq!(one.tenant.as_deref(), Some("t1"));
+}
+
+#[tokio::test]
+async fn over_the_limit_a_browser_is_asked_to_come_back() {
+    let sse = kit(options("MaxPerPrincipal = 2\nRetry = \"2s\""));
+    let app: Router = sse.endpoint("/s").handler(async || burst(1)).expect("a route");
+    let open = || testing::open(&app, "/s").principal("ann");
+    let _held = (open().await.expect("one"), open().await.expect("two"));
+    let mut third = open().await.expect("a farewell is a 200");
+    assert_eq!(third.headers()["content-type"], "text/event-stream");
+    let events = third.rest().await.expect("a clean end");
+    let [close] = events.as_slice() else { panic!("{events:?}") };
+    let data: Value = close.json().expect("JSON");
+    assert_eq!((close.event.as_str(), data["reason"].as_str()), ("hero.close", Some("over_limit")));
+    assert!(third.retry().is_some_and(|retry| (2000..=3000).contains(&retry.as_millis())));
+    testing::open(&app, "/s").principal("bob").await.expect("another's place is free");
+    assert_eq!(sse.connections().closed(CloseReason::OverLimit), 1);
+}
+
+#[tokio::test]
+async fn over_the_limit_other_clients_can_be_refused_instead() {
+    let sse = kit(options(
+        "OverLimit = \"refuse\"\nMaxConnections = 2\nMaxPerPrincipal = 1\nRetry = \"2s\"",
+    ));
+    let app: Router = sse.endpoint("/s").handler(async || burst(1)).expect("a route");
+    let open = |who: &str| testing::open(&app, "/s").principal(who);
+    let _ann = open("ann").await.expect("one");
+    let own = open("ann").await.expect_err("429");
+    assert_eq!(own.status, Some(StatusCode::TOO_MANY_REQUESTS));
+    assert!(["2", "3"].contains(&own.headers["retry-after"].to_str().expect("ASCII")));
+    let _bob = open("bob").await.expect("two");
+    assert_eq!(open("eve").await.expect_err("503").status, Some(StatusCode::SERVICE_UNAVAILABLE));
+}
+
+#[tokio::test]
+async fn a_client_that_closes_its_socket_is_noticed_though_nothing_is_due() {
+    let sse = kit(options("HeartbeatInterval = \"60s\""));
+    let alive = Alive::default();
+    let watch = alive.clone();
+    let app: Router = sse
+        .endpoint("/s")
+        .permission("usage.read")
+        .handler(async move || watch.watch(burst(1)))
+        .expect("a route");
+    let server = Server::start(&sse, app).await;
+    let mut stream =
+        testing::connect(server.address, "/s").bearer(&token()).await.expect("a stream");
+    stream.next().await.expect("in time").expect("an event");
+    assert_eq!((sse.connections().len(), alive.count()), (1, 1));
+    drop(stream);
+    let connections = sse.connections().clone();
+    eventually("the place is free", || connections.is_empty()).await;
+    assert_eq!(alive.count(), 0);
+    assert_eq!(counts(&connections), [(CloseReason::ClientGone, 1)]);
+    server.stop().await;
+}

@@ -1,0 +1,208 @@
+//! Two switches, and every mistake told at once.
+
+use std::time::Duration;
+
+use axum::routing::get;
+use axum::{Extension, Router};
+use futures_util::stream;
+use hero_sse::testing;
+use hero_sse::{Event, HeroSse, JwtAuthenticator, Principal, SseContext, SseOptions};
+use http::StatusCode;
+
+use crate::support::{burst, kit, options, token};
+
+fn bare() -> HeroSse {
+    HeroSse::builder().environment(Vec::<(String, String)>::new()).build().expect("a kit")
+}
+
+#[tokio::test]
+async fn a_kit_alone_exposes_nothing() {
+    let sse = bare();
+    let app: Router = sse.at("/api").routes(hero_sse::endpoints![]).expect("no route");
+    for path in ["/", "/api", "/api/s"] {
+        let error = testing::open(&app, path).await.expect_err("404");
+        assert_eq!(error.status, Some(StatusCode::NOT_FOUND), "{path}");
+    }
+}
+
+#[test]
+fn build_tells_all_mistakes_of_options_environment_and_authenticator_together() {
+    let file = tempfile::Builder::new().suffix(".toml").tempfile().expect("a file");
+    std::fs::write(file.path(), "[SseOptions]\nWriteTimeout = 5\nRetri = \"3s\"").expect("written");
+    let error = HeroSse::builder()
+        .options_file(file.path())
+        .environment([("HERO_SSE_MAX_AGE", "soon"), ("PATH", "/bin")])
+        .authenticator(JwtAuthenticator::hs256("short"))
+        .build()
+        .expect_err("mistakes");
+    let all: Vec<_> = error.iter().collect();
+    for words in
+        ["WriteTimeout", "Retri", "HERO_SSE_MAX_AGE", "5 bytes", "no issuer", "no audience"]
+    {
+        assert!(all.iter().any(|mistake| mistake.contains(words)), "{words} in {error}");
+    }
+    assert_eq!(all.len(), 6, "{error}");
+    assert!(error.to_string().starts_with("6 mistakes:\n  - "), "{error}");
+    let name = file.path().display().to_string();
+    assert!(all[0].contains(&name), "{error}");
+}
+
+#[test]
+fn mapping_tells_where_the_mistake_is_declared() {
+    let sse = bare();
+    let here = format!("{}:", file!());
+    let ok = sse.endpoint("/a/{id}").public().handler::<_, _, ()>(async || burst(0));
+    let _: Router = ok.expect("a route");
+    for (path, words) in [
+        ("/a/{id}", "the path is taken by /a/{id}"),
+        ("/a/{other}", "the path is taken by /a/{id}"),
+        ("a", "must begin with `/`"),
+        ("/b/:id", "`{name}`"),
+        ("/b/*rest", "`{*rest}`"),
+        ("/b/{id", "malformed"),
+        ("/b/{}", "malformed"),
+    ] {
+        let error = sse
+            .endpoint(path)
+            .public()
+            .handler::<_, _, ()>(async || burst(0))
+            .expect_err(path)
+            .to_string();
+        assert!(error.contains(words), "{error}");
+        assert!(error.contains(&here), "{error}");
+    }
+    let error = sse
+        .endpoint("/c")
+        .event("hero.x")
+        .permission("not a scope")
+        .retry(Duration::from_millis(10))
+        .handler::<_, _, ()>(async || burst(0))
+        .expect_err("four mistakes");
+    assert_eq!(error.iter().count(), 4, "{error}");
+    assert!(error.to_string().contains("no authenticator"), "{error}");
+    let both = sse.endpoint("/d").public().permission("p").handler::<_, _, ()>(async || burst(0));
+    assert!(both.expect_err("one mistake").to_string().contains("choose one"));
+}
+
+#[test]
+fn a_disabled_kit_refuses_to_map() {
+    let error = kit(options("Enabled = false"))
+        .endpoint("/s")
+        .public()
+        .handler::<_, _, ()>(async || burst(0))
+        .expect_err("disabled");
+    assert!(error.to_string().contains("Enabled = false"), "{error}");
+}
+
+#[test]
+fn a_heartbeat_not_below_the_maximum_age_is_a_mistake_of_the_mapping() {
+    let error = kit(options("MaxAge = \"10s\""))
+        .endpoint("/s")
+        .public()
+        .handler::<_, _, ()>(async || burst(0))
+        .expect_err("a heartbeat of 15 s");
+    assert!(error.to_string().contains("heartbeat (15s)"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_operators_table_for_a_path_has_the_last_word() {
+    let sse = kit(options(
+        "HeartbeatInterval = \"20s\"\n[SseOptions.Endpoints.\"/b\"]\nHeartbeatInterval = \"2s\"",
+    ));
+    let route = |path: &str| {
+        let endpoint = sse.endpoint(path).public().heartbeat(Duration::from_secs(7));
+        endpoint.handler(async || burst(0)).expect("a route")
+    };
+    let app = Router::new().merge(route("/a")).merge(route("/b"));
+    for (path, beats) in [("/a", 2), ("/b", 7)] {
+        let stream = testing::open(&app, path).await.expect("a stream");
+        let mut stream = stream.patience(Duration::from_millis(15_500));
+        stream.next().await.expect_err("silence");
+        assert_eq!(stream.raw().matches(":\n\n").count(), beats, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn sub_states_and_extractors_of_axum_reach_the_function() {
+    #[derive(Clone)]
+    struct App {
+        greeting: Greeting,
+    }
+    #[derive(Clone)]
+    struct Greeting(&'static str);
+    impl axum::extract::FromRef<App> for Greeting {
+        fn from_ref(app: &App) -> Self {
+            app.greeting.clone()
+        }
+    }
+    use axum::extract::{Path, Query, State};
+    use std::collections::HashMap;
+
+    let sse = kit(SseOptions::default());
+    let route = sse
+        .endpoint("/hello/{name}")
+        .public()
+        .handler(
+            async |State(greeting): State<Greeting>,
+                   Path(name): Path<String>,
+                   Query(query): Query<HashMap<String, String>>| {
+                let end = query.get("end").cloned().unwrap_or_default();
+                stream::iter([Event::text(format!("{} {name}{end}", greeting.0))])
+            },
+        )
+        .expect("a route");
+    let app = Router::new().merge(route).with_state(App { greeting: Greeting("hello") });
+    let mut stream = testing::open(&app, "/hello/ann?end=!").await.expect("a stream");
+    assert_eq!(stream.next().await.expect("in time").expect("an event").data, "hello ann!");
+}
+
+#[tokio::test]
+async fn the_context_extractor_stands_on_the_same_machinery() {
+    let sse = kit(options("Retry = \"2s\"\nMaxPerPrincipal = 1"));
+    let app: Router = Router::new()
+        .route("/open", get(async |sse: SseContext| sse.public().event("x").stream(burst(1))))
+        .route(
+            "/closed",
+            get(async |sse: SseContext| sse.permission("usage.read").stream(burst(1))),
+        )
+        .route(
+            "/cursor",
+            get(async |sse: SseContext| {
+                let cursor = sse.last_event_id().unwrap_or("none").to_owned();
+                sse.public().stream(stream::iter([Event::text(cursor)]))
+            }),
+        )
+        .layer(Extension(sse.clone()));
+    let mut stream = testing::open(&app, "/open").await.expect("a stream");
+    assert_eq!(stream.headers()["x-accel-buffering"], "no");
+    assert_eq!(stream.next().await.expect("in time").expect("an event").event, "x");
+    assert!(stream.raw().starts_with("retry: 2"), "{}", stream.raw());
+    assert_eq!(sse.connections().snapshot()[0].path, "/open");
+
+    let status = async |path: &str, who: Option<Principal>| {
+        let mut open = testing::open(&app, path);
+        if let Some(who) = who {
+            open = open.principal(who);
+        }
+        open.await.expect_err("a refusal").status.map(|status| status.as_u16())
+    };
+    assert_eq!(status("/closed", None).await, Some(401));
+    assert_eq!(status("/closed", Some(Principal::test("ann"))).await, Some(403));
+    let mut stream = testing::open(&app, "/closed").bearer(&token()).await.expect("a stream");
+    stream.next().await.expect("in time").expect("an event");
+    let mut second = testing::open(&app, "/closed").bearer(&token()).await.expect("a farewell");
+    assert!(second.rest().await.expect("an end")[0].data.contains("over_limit"));
+
+    let mut stream = testing::open(&app, "/cursor").last_event_id("41").await.expect("a stream");
+    assert_eq!(stream.next().await.expect("in time").expect("an event").data, "41");
+    let ended = testing::open(&app, "/cursor").last_event_id("41;hero.end").await;
+    assert_eq!(ended.expect_err("204").status, Some(StatusCode::NO_CONTENT));
+}
+
+#[tokio::test]
+async fn a_context_without_a_kit_is_a_500_and_says_so_in_the_log() {
+    let app: Router =
+        Router::new().route("/s", get(async |sse: SseContext| sse.public().stream(burst(1))));
+    let error = testing::open(&app, "/s").await.expect_err("no kit");
+    assert_eq!(error.status, Some(StatusCode::INTERNAL_SERVER_ERROR));
+}

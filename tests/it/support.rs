@@ -1,0 +1,152 @@
+//! What the tests share: kits, tokens, servers, and streams that tell whether they live.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use futures_util::{Stream, StreamExt, stream};
+use hero_sse::{Event, HeroSse, JwtAuthenticator, SseOptions};
+use jsonwebtoken::{EncodingKey, Header};
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+pub(crate) const SECRET: &str = "a secret of at least thirty-two bytes, for tests";
+
+pub(crate) fn jwt() -> JwtAuthenticator {
+    JwtAuthenticator::hs256(SECRET).issuer("tests").audience("streams")
+}
+
+/// A kit with an authenticator and no environment.
+pub(crate) fn kit(options: SseOptions) -> HeroSse {
+    HeroSse::builder()
+        .options(options)
+        .environment(Vec::<(String, String)>::new())
+        .authenticator(jwt())
+        .build()
+        .expect("a kit")
+}
+
+/// The options of a TOML text, without its section's heading.
+pub(crate) fn options(toml: &str) -> SseOptions {
+    SseOptions::from_toml(&format!("[SseOptions]\n{toml}")).expect("options")
+}
+
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
+}
+
+/// Good claims for a minute; `change` spoils or extends them.
+pub(crate) fn claims(change: impl FnOnce(&mut Value)) -> Value {
+    let mut claims = json!({
+        "sub": "ann", "iss": "tests", "aud": "streams", "exp": now() + 60,
+        "permissions": ["usage.read"],
+    });
+    change(&mut claims);
+    claims
+}
+
+pub(crate) fn sign(claims: &Value) -> String {
+    jsonwebtoken::encode(&Header::default(), claims, &EncodingKey::from_secret(SECRET.as_bytes()))
+        .expect("a token")
+}
+
+pub(crate) fn token() -> String {
+    sign(&claims(|_| ()))
+}
+
+/// Counts the streams it watches that are still alive.
+#[derive(Clone, Default)]
+pub(crate) struct Alive(Arc<AtomicUsize>);
+
+pub(crate) struct Watched<T>(Pin<Box<T>>, Alive);
+
+impl Alive {
+    pub(crate) fn count(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn watch<T: Stream>(&self, stream: T) -> Watched<T> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Watched(Box::pin(stream), self.clone())
+    }
+}
+
+impl<T: Stream> Stream for Watched<T> {
+    type Item = T::Item;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T::Item>> {
+        self.0.as_mut().poll_next(cx)
+    }
+}
+
+impl<T> Drop for Watched<T> {
+    fn drop(&mut self) {
+        self.1.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// An application with one public endpoint, `/s`, that opens what `make` makes.
+pub(crate) fn public<F, T>(sse: &HeroSse, make: F) -> Router
+where
+    F: Fn() -> T + Clone + Send + Sync + 'static,
+    T: Stream<Item = Event> + Send + 'static,
+{
+    sse.endpoint("/s").public().handler(async move || make()).expect("a route")
+}
+
+/// `count` numbered events at once, then silence.
+pub(crate) fn burst(count: u32) -> impl Stream<Item = Event> + Send + 'static {
+    let event = |n| Event::text(format!("{n}"));
+    stream::iter((1..=count).map(event)).chain(stream::pending())
+}
+
+/// A kilobyte every millisecond, for ever: more than a small receive window takes.
+pub(crate) fn flood() -> impl Stream<Item = Event> + Send + 'static {
+    stream::unfold(0u64, |n| async move {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        Some((Event::text(format!("{n} {}", "x".repeat(1000))), n + 1))
+    })
+}
+
+/// A server on a port of the system's choice.
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<std::io::Result<()>>,
+}
+
+impl Server {
+    pub(crate) async fn start(sse: &HeroSse, app: Router) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (stop, stopped) = oneshot::channel();
+        let serve = sse.serve(listener, app).with_graceful_shutdown(async {
+            let _ = stopped.await;
+        });
+        Self { address, stop: Some(stop), task: tokio::spawn(serve.into_future()) }
+    }
+
+    /// Asks for a graceful shutdown and returns how long it took.
+    pub(crate) async fn stop(mut self) -> Duration {
+        let start = std::time::Instant::now();
+        drop(self.stop.take());
+        self.task.await.expect("no panic").expect("no error");
+        start.elapsed()
+    }
+}
+
+/// Waits for `condition`, two seconds at most.
+pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    for _ in 0..400 {
+        if condition() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("{what}: not within two seconds");
+}

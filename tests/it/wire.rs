@@ -1,0 +1,389 @@
+//! The bytes of a stream, rule by rule.
+
+use std::time::Duration;
+
+use axum::Router;
+use futures_util::{StreamExt, stream};
+use hero_sse::testing::{self, ReadError, Received};
+use hero_sse::{CloseReason, Event, SseOptions};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::support::{Alive, burst, kit, options, public};
+
+fn names(events: &[Received]) -> Vec<&str> {
+    events.iter().map(|event| event.event.as_str()).collect()
+}
+
+#[tokio::test]
+async fn the_head_is_the_one_of_an_event_stream() {
+    let app = public(&kit(SseOptions::default()), || burst(1));
+    let stream = testing::open(&app, "/s").await.expect("a stream");
+    let headers = stream.headers();
+    for (name, value) in [
+        ("content-type", "text/event-stream"),
+        ("cache-control", "no-cache, no-store, no-transform"),
+        ("x-accel-buffering", "no"),
+    ] {
+        assert_eq!(headers.get(name).map(|v| v.as_bytes()), Some(value.as_bytes()), "{name}");
+    }
+    for absent in ["connection", "content-length", "content-encoding"] {
+        assert!(!headers.contains_key(absent), "{absent}");
+    }
+}
+
+#[tokio::test]
+async fn the_reconnection_time_and_all_that_is_ready_come_in_one_chunk() {
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+    let app = public(&kit(options("Retry = \"2s\"")), || burst(3));
+    let request = http::Request::get("/s").body(axum::body::Body::empty()).expect("a request");
+    let mut body = app.oneshot(request).await.expect("an answer").into_body();
+    let chunk = body.frame().await.expect("a frame").expect("no error").into_data().expect("data");
+    let text = std::str::from_utf8(&chunk).expect("UTF-8");
+    let (retry, events) = text.split_once("\n\n").expect("blocks");
+    assert_eq!(events, "data: 1\n\ndata: 2\n\ndata: 3\n\n");
+    let millis: u32 = retry.strip_prefix("retry: ").expect("retry").parse().expect("digits");
+    assert!((2000..=3000).contains(&millis), "{millis}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn heartbeats_are_exact_and_fill_every_silence() {
+    let app = public(&kit(options("HeartbeatInterval = \"10s\"")), || burst(0));
+    let mut stream = testing::open(&app, "/s").await.expect("a stream");
+    let start = Instant::now();
+    let mut stream_35 = stream.patience(Duration::from_secs(35));
+    assert!(matches!(stream_35.next().await, Err(ReadError::TimedOut(_))));
+    assert_eq!(start.elapsed(), Duration::from_secs(35));
+    stream = stream_35;
+    let raw = stream.raw();
+    let (_, beats) = raw.split_once("\n\n").expect("a prelude");
+    assert_eq!(beats, ":\n\n:\n\n:\n\n");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_pushes_the_heartbeat_back_and_no_silence_outlasts_the_interval() {
+    // Events at 0, 4, 8, 12 s, then silence: heartbeats at 22 and 32 s.
+    let app = public(&kit(options("HeartbeatInterval = \"10s\"")), || {
+        stream::iter(0..4)
+            .then(|n| async move {
+                if n > 0 {
+                    tokio::time::sleep(Duration::from_secs(4)).await;
+                }
+                Event::text(n.to_string())
+            })
+            .chain(stream::pending())
+    });
+    let mut stream =
+        testing::open(&app, "/s").await.expect("a stream").patience(Duration::from_millis(9_900));
+    for _ in 0..4 {
+        assert_eq!(stream.next().await.expect("in time").expect("an event").event, "message");
+    }
+    assert!(stream.next().await.is_err());
+    assert!(!stream.raw().contains(":\n\n"), "a heartbeat came early: {}", stream.raw());
+    let mut stream = stream.patience(Duration::from_millis(200));
+    assert!(stream.next().await.is_err());
+    assert!(stream.raw().ends_with("data: 3\n\n:\n\n"), "{}", stream.raw());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_heartbeat_event_is_for_pages_that_watch() {
+    let app =
+        public(&kit(options("HeartbeatInterval = \"10s\"\nHeartbeatEvent = true")), || burst(0));
+    let mut stream =
+        testing::open(&app, "/s").await.expect("a stream").patience(Duration::from_secs(11));
+    let start = Instant::now();
+    for seconds in [0, 10, 20] {
+        let beat = stream.next().await.expect("in time").expect("an event");
+        assert_eq!(beat.event, "hero.heartbeat");
+        assert_eq!(beat.data, r#"{"interval_ms":10000}"#);
+        assert_eq!(start.elapsed().as_secs(), seconds);
+    }
+    assert_eq!(stream.raw().matches("\n\n:\n\nevent: hero.heartbeat\n").count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn heartbeats_can_be_off() {
+    let app = public(&kit(options("HeartbeatInterval = \"off\"")), || burst(0));
+    let mut stream =
+        testing::open(&app, "/s").await.expect("a stream").patience(Duration::from_secs(3600));
+    assert!(stream.next().await.is_err());
+    assert!(!stream.raw().contains(':') || stream.raw().starts_with("retry: "));
+    assert_eq!(stream.raw().matches("\n\n").count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_end_of_the_servers_says_farewell_with_its_reason() {
+    let sse = kit(options("MaxAge = \"60s\"\nRetry = \"2s\""));
+    let route = |path: &str, events: Vec<Result<Event, String>>, then_pending: bool| {
+        sse.endpoint(path)
+            .public()
+            .handler(async move || {
+                let events = events.clone();
+                let tail = stream::pending().take(usize::from(then_pending));
+                stream::iter(events).chain(tail)
+            })
+            .expect("a route")
+    };
+    let event = || Ok(Event::text("x"));
+    let app = Router::new()
+        .merge(route("/ended", vec![event()], false))
+        .merge(route("/last", vec![event(), Ok(Event::text("y").last())], true))
+        .merge(route("/error", vec![event(), Err("a secret of the database".into())], true))
+        .merge(route("/age", vec![event()], true));
+    for (path, reason, reconnect) in [
+        ("/ended", CloseReason::Ended, true),
+        ("/last", CloseReason::LastEvent, false),
+        ("/error", CloseReason::StreamError, true),
+        ("/age", CloseReason::MaxAge, true),
+    ] {
+        let mut stream =
+            testing::open(&app, path).await.expect("a stream").patience(Duration::from_secs(61));
+        let events = stream.rest().await.expect("a clean end");
+        let close = events.last().expect("a farewell");
+        assert_eq!(close.event, "hero.close", "{path}");
+        let data: Value = close.json().expect("JSON");
+        assert_eq!(data["reason"], json!(reason.as_str()), "{path}");
+        assert_eq!(data["reconnect"], json!(reconnect), "{path}");
+        let retry = data["retry_ms"].as_u64().expect("a number");
+        assert!((2000..=3000).contains(&retry), "{retry}");
+        assert_eq!(stream.retry(), Some(Duration::from_millis(retry)), "{path}");
+        assert_eq!(close.id, None, "a farewell must not move the cursor");
+        assert!(!stream.raw().contains("secret"), "{}", stream.raw());
+        assert_eq!(sse.connections().closed(reason), 1, "{path}");
+    }
+    assert!(sse.connections().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_maximum_age_is_spread() {
+    let sse = kit(options("MaxAge = \"100s\"\nMaxPerPrincipal = 1000"));
+    let app = public(&sse, || burst(0));
+    let mut ages = Vec::new();
+    for _ in 0..30 {
+        let start = Instant::now();
+        let stream = testing::open(&app, "/s").await.expect("a stream");
+        stream.patience(Duration::from_secs(101)).rest().await.expect("a clean end");
+        ages.push(start.elapsed().as_secs());
+    }
+    assert!(ages.iter().all(|age| (80..=100).contains(age)), "{ages:?}");
+    assert!(ages.iter().max() > ages.iter().min(), "{ages:?}");
+}
+
+#[tokio::test]
+async fn a_panicking_stream_is_contained_and_its_half_written_event_is_not_sent() {
+    let sse = kit(SseOptions::default());
+    let alive = Alive::default();
+    let watch = alive.clone();
+    let app = sse
+        .endpoint("/s")
+        .public()
+        .handler(async move || {
+            watch.watch(stream::iter(0..5).map(|n| {
+                assert!(n < 2, "the application's stream panics on purpose");
+                Event::text(n.to_string())
+            }))
+        })
+        .expect("a route");
+    let mut stream = testing::open(&app, "/s").await.expect("a stream");
+    let events = stream.rest().await.expect("a clean end");
+    assert_eq!(names(&events), ["message", "message", "hero.close"]);
+    assert!(events[2].data.contains("stream_panic"), "{:?}", events[2]);
+    assert_eq!((alive.count(), sse.connections().len()), (0, 0));
+    assert_eq!(sse.connections().closed(CloseReason::StreamPanic), 1);
+}
+
+#[tokio::test]
+async fn a_function_that_panics_is_a_500_and_its_place_is_free() {
+    let sse = kit(SseOptions::default());
+    let app: Router = sse
+        .endpoint("/s")
+        .public()
+        .handler(async || {
+            assert!(std::env::args().count() == 0, "the function panics on purpose");
+            burst(0)
+        })
+        .expect("a route");
+    let error = testing::open(&app, "/s").await.expect_err("a refusal");
+    assert_eq!(error.status.map(|s| s.as_u16()), Some(500));
+    assert!(!error.body.contains("on purpose"), "{}", error.body);
+    assert!(sse.connections().is_empty());
+}
+
+#[tokio::test]
+async fn a_client_that_has_seen_the_last_event_gets_204_before_the_function_runs() {
+    let sse = kit(SseOptions::default());
+    let calls = Alive::default();
+    let count = calls.clone();
+    let app = sse
+        .endpoint("/s")
+        .public()
+        .handler(async move || {
+            std::mem::forget(count.watch(stream::empty::<Event>()));
+            stream::iter([Event::text("x"), Event::text("y").with_id(7).expect("an id").last()])
+        })
+        .expect("a route");
+    let mut stream = testing::open(&app, "/s").await.expect("a stream");
+    let events = stream.rest().await.expect("a clean end");
+    assert_eq!(events[1].id.as_deref(), Some("7;hero.end"));
+    assert_eq!(calls.count(), 1);
+    for cursor in ["7;hero.end", "hero.end"] {
+        let error = testing::open(&app, "/s").last_event_id(cursor).await.expect_err("204");
+        assert_eq!(error.status.map(|s| s.as_u16()), Some(204), "{cursor}");
+    }
+    let query = testing::open(&app, "/s?last_event_id=7%3Bhero.end").await.expect_err("204");
+    assert_eq!(query.status.map(|s| s.as_u16()), Some(204));
+    assert_eq!(calls.count(), 1, "the function ran for a client that was done");
+    testing::open(&app, "/s").last_event_id("7").await.expect("a stream");
+}
+
+#[tokio::test]
+async fn an_unwritable_event_ends_the_stream_and_is_not_sent() {
+    #[derive(serde::Serialize, Clone)]
+    struct Bad;
+    impl hero_sse::SseEvent for Bad {
+        fn encode(
+            &self,
+            frame: &mut hero_sse::FrameWriter<'_>,
+        ) -> Result<(), hero_sse::InvalidEvent> {
+            frame.text("seen by nobody");
+            frame.id("two\nlines")
+        }
+    }
+    let sse = kit(SseOptions::default());
+    let app: Router =
+        sse.endpoint("/s").public().handler(async || stream::iter([Bad])).expect("a route");
+    let mut stream = testing::open(&app, "/s").await.expect("a stream");
+    let events = stream.rest().await.expect("a clean end");
+    assert_eq!(names(&events), ["hero.close"]);
+    assert!(events[0].data.contains("stream_error"));
+    assert!(!stream.raw().contains("seen by nobody"));
+}
+
+#[tokio::test]
+async fn an_always_ready_stream_is_cut_into_batches_and_cannot_hold_off_its_end() {
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+    let sse = kit(options("MaxAge = \"1s\"\nHeartbeatInterval = \"500ms\""));
+    let app = public(&sse, || stream::repeat_with(|| Event::text("x".repeat(100))));
+    let request = http::Request::get("/s").body(axum::body::Body::empty()).expect("a request");
+    let mut body = app.oneshot(request).await.expect("an answer").into_body();
+    let mut last = bytes::Bytes::new();
+    let start = Instant::now();
+    while let Some(frame) = body.frame().await {
+        last = frame.expect("no error").into_data().expect("data");
+        assert!(last.len() < 17 * 1024, "{}", last.len());
+        assert!(start.elapsed() < Duration::from_secs(3), "it never ended");
+    }
+    assert!(last.ends_with(b"\n\n") && says_max_age(&last), "{last:?}");
+}
+
+fn says_max_age(bytes: &[u8]) -> bool {
+    String::from_utf8_lossy(bytes).contains("\"reason\":\"max_age\"")
+}
+
+mod property {
+    //! Whatever is sent, a parser of another crate reads back.
+
+    use bytes::BytesMut;
+    use futures_util::StreamExt as _;
+    use hero_sse::testing;
+    use proptest::prelude::*;
+    use tokio_util::codec::Decoder as _;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    struct Sent {
+        name: Option<String>,
+        id: Option<String>,
+        data: String,
+    }
+
+    /// Text rich in what breaks event streams.
+    fn text() -> impl Strategy<Value = String> {
+        let piece = prop_oneof![
+            Just("\n".to_owned()),
+            Just("\r".to_owned()),
+            Just("\r\n".to_owned()),
+            Just("\n\n".to_owned()),
+            Just(" ".to_owned()),
+            Just(":".to_owned()),
+            Just("data: x".to_owned()),
+            Just("event: hero.close".to_owned()),
+            Just("id: 1".to_owned()),
+            Just("\u{feff}".to_owned()),
+            Just("\0".to_owned()),
+            Just("\u{2028}\u{85}".to_owned()),
+            any::<char>().prop_map(String::from),
+            "[a-z]{1,8}",
+        ];
+        proptest::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+    }
+
+    fn sent() -> impl Strategy<Value = Sent> {
+        (proptest::option::of(text()), proptest::option::of(text()), text())
+            .prop_map(|(name, id, data)| Sent { name, id, data })
+    }
+
+    /// Legal names and ids are kept; illegal ones are refused, and sent without.
+    fn event(sent: &Sent) -> (Event, Option<String>, Option<String>) {
+        let mut event = Event::text(sent.data.clone());
+        let (mut name, mut id) = (None, None);
+        if let Some(text) = &sent.name
+            && let Ok(named) = event.clone().named(text.clone())
+        {
+            (event, name) = (named, Some(text.clone()));
+        }
+        if let Some(text) = &sent.id
+            && let Ok(with_id) = event.clone().with_id(text)
+        {
+            (event, id) = (with_id, Some(text.clone()));
+        }
+        (event, name, id)
+    }
+
+    fn joined(data: &str) -> String {
+        data.replace("\r\n", "\n").replace('\r', "\n")
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_is_sent_is_what_a_conforming_parser_reads(all in proptest::collection::vec(sent(), 0..6)) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let made: Vec<_> = all.iter().map(event).collect();
+            let raw = runtime.block_on(async {
+                let events: Vec<Event> = made.iter().map(|(event, ..)| event.clone()).collect();
+                let app = public(&kit(SseOptions::default()), move || {
+                    stream::iter(events.clone()).boxed()
+                });
+                let mut stream = testing::open(&app, "/s").await.expect("a stream");
+                let ours = stream.rest().await.expect("a clean end");
+                // The reader of `testing` agrees before the other parser is asked.
+                for ((_, name, id), (sent, got)) in made.iter().zip(all.iter().zip(&ours)) {
+                    assert_eq!(got.data, joined(&sent.data));
+                    assert_eq!(got.event, name.clone().unwrap_or("message".into()));
+                    assert_eq!(&got.id, id);
+                }
+                assert_eq!(ours.len(), all.len() + 1);
+                stream.raw()
+            });
+            let mut decoder = russe::Decoder::default();
+            let mut bytes = BytesMut::from(raw.as_bytes());
+            let mut read = Vec::new();
+            while let Some(event) = decoder.decode(&mut bytes).expect("a legal stream") {
+                if let russe::Event::Message(message) = event {
+                    read.push(message);
+                }
+            }
+            prop_assert_eq!(read.len(), all.len() + 1);
+            for ((_, name, id), (sent, got)) in made.iter().zip(all.iter().zip(&read)) {
+                prop_assert_eq!(got.data.to_string(), joined(&sent.data));
+                prop_assert_eq!(got.event.as_ref().map(ToString::to_string), name.clone());
+                prop_assert_eq!(got.id.as_ref().map(ToString::to_string), id.clone());
+            }
+        }
+    }
+}
