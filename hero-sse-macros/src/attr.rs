@@ -100,7 +100,7 @@ impl Entries {
         if !key.places.contains(&place) {
             errors.push(&ident, misplaced_key(key, place));
         } else if let Some(first) = self.0.iter().find(|entry| entry.key == ident) {
-            errors.push(&ident, duplicate_key(&first.written()));
+            errors.push(&ident, duplicate_key(first));
         } else {
             self.0.push(Entry { key: ident, value });
         }
@@ -129,17 +129,6 @@ impl Entries {
 
     fn entry(&self, name: &str) -> Option<&Entry> {
         self.0.iter().find(|entry| entry.key == name)
-    }
-}
-
-impl Entry {
-    fn written(&self) -> String {
-        let Self { key, value } = self;
-        match value {
-            Value::Text(text) => format!("{key} = {:?}", text.value()),
-            Value::Path(path) => format!("{key} = {}", plain(quote!(#path))),
-            Value::Nothing | Value::Wrong => key.to_string(),
-        }
     }
 }
 
@@ -211,8 +200,14 @@ fn unknown_key(name: &str, keys: &[Key], place: Place) -> String {
     format!("unknown key `{name}`{guess}\n{}", names(keys, place))
 }
 
-fn duplicate_key(first: &str) -> String {
-    format!("given twice, first as `{first}`: keep one of the two")
+fn duplicate_key(first: &Entry) -> String {
+    let Entry { key, value } = first;
+    let first = match value {
+        Value::Text(text) => format!(", first as `{key} = {:?}`", text.value()),
+        Value::Path(path) => format!(", first as `{key} = {}`", plain(quote!(#path))),
+        Value::Nothing | Value::Wrong => String::new(),
+    };
+    format!("`{key}` is given twice{first}: keep one of the two")
 }
 
 fn misplaced_key(key: &Key, place: Place) -> String {

@@ -1,7 +1,18 @@
 //! Event names: which are legal, and the one a type has by default.
 
+use syn::LitStr;
+
+use crate::errors::Errors;
+
 /// The longest event name in bytes.
 const LONGEST: usize = 256;
+
+/// Reports what is wrong with an event name that is written out.
+pub(crate) fn check(name: &LitStr, errors: &mut Errors) {
+    for fault in faults(&name.value()) {
+        errors.push(name, fault);
+    }
+}
 
 /// Everything that is wrong with an event name.
 pub(crate) fn faults(name: &str) -> impl Iterator<Item = String> {

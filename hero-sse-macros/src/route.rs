@@ -1,8 +1,19 @@
 //! The syntax of an endpoint's path, such as `/builds/{id}`, as axum's router reads it.
 //! Whether two paths collide is not known here; `routes()` finds out.
 
+use syn::LitStr;
+
+use crate::errors::Errors;
+
+/// Reports what is wrong with a path.
+pub(crate) fn check(path: &LitStr, errors: &mut Errors) {
+    for fault in faults(&path.value()) {
+        errors.push(path, fault);
+    }
+}
+
 /// Everything that is wrong with a path.
-pub(crate) fn faults(path: &str) -> impl Iterator<Item = String> {
+fn faults(path: &str) -> impl Iterator<Item = String> {
     let rules: [fn(&str) -> Option<String>; 9] = [
         path_without_slash,
         path_with_old_capture,

@@ -2,7 +2,7 @@
 //! A rule has a case of its name in `tests/ui/endpoint`; those of paths and event names are in
 //! `route` and `name`.
 
-use proc_macro2::{Delimiter, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, Span, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::spanned::Spanned;
 use syn::{
@@ -55,12 +55,12 @@ pub(super) fn endpoint(declaration: &Declaration, errors: &mut Errors) -> syn::R
         write_timeout,
         retry,
         arguments: argument_types(signature).cloned().collect(),
-        returns: signature.output.span(),
+        returns: returns(signature),
     })
 }
 
 fn path_missing(declaration: &Declaration, errors: &mut Errors) -> String {
-    let cure = "the path comes first: write `#[sse_endpoint(\"/usage/stream\")]`";
+    let cure = "it comes first, as in `#[sse_endpoint(\"/usage/stream\")]`";
     let path = match &declaration.path {
         PathArgument::Literal(path) => path,
         PathArgument::Keyed(key, path) => {
@@ -68,25 +68,21 @@ fn path_missing(declaration: &Declaration, errors: &mut Errors) -> String {
             path
         }
         PathArgument::Other(tokens) => {
-            errors.push(tokens, format!("the path is a string literal; {cure}"));
+            errors.push(tokens, format!("the path is a string literal: {cure}"));
             return String::new();
         }
         PathArgument::Missing(span) => {
-            errors.add(syn::Error::new(*span, format!("the path is missing; {cure}")));
+            errors.add(syn::Error::new(*span, format!("the path is missing: {cure}")));
             return String::new();
         }
     };
-    for fault in route::faults(&path.value()) {
-        errors.push(path, fault);
-    }
+    route::check(path, errors);
     path.value()
 }
 
 fn event(declaration: &Declaration, errors: &mut Errors) -> Option<String> {
     let event = declaration.entries.text("event")?;
-    for fault in name::faults(&event.value()) {
-        errors.push(event, fault);
-    }
+    name::check(event, errors);
     Some(event.value())
 }
 
@@ -296,6 +292,14 @@ fn argument_types(signature: &Signature) -> impl Iterator<Item = &Type> {
         FnArg::Typed(argument) => Some(&*argument.ty),
         FnArg::Receiver(_) => None,
     })
+}
+
+/// Where the return type begins.
+fn returns(signature: &Signature) -> Span {
+    match &signature.output {
+        ReturnType::Type(_, ty) => ty.span(),
+        ReturnType::Default => signature.ident.span(),
+    }
 }
 
 /// The first token for which the test holds, given the token behind it. Does not look inside

@@ -1,8 +1,8 @@
 //! The tokens of an endpoint. Cannot fail, and only calls: everything it names lives in
 //! `hero_sse::__private`, so that no name of the user's can stand in between.
 
-use proc_macro2::{Literal, TokenStream};
-use quote::{quote, quote_spanned};
+use proc_macro2::{Literal, Span, TokenStream};
+use quote::{format_ident, quote, quote_spanned};
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::{Ident, Visibility};
@@ -19,9 +19,7 @@ pub(super) fn endpoint(item: &TokenStream, endpoint: &Endpoint) -> TokenStream {
     let extractors = arguments.iter().map(|argument| {
         quote_spanned!(argument.span()=> #argument: #private::FromRequestParts<__AppState>)
     });
-    // What can be wrong in the call is what the function returns, so that is where it points.
-    let mut handler = ident.clone();
-    handler.set_span(ident.span().located_at(endpoint.returns));
+    let open = open(&private, endpoint);
     quote! {
         #item
         #marker
@@ -38,10 +36,22 @@ pub(super) fn endpoint(item: &TokenStream, endpoint: &Endpoint) -> TokenStream {
                 #(#extractors,)*
             {
                 fn open(parts: #private::Parts, state: __AppState) -> #private::Opening {
-                    #private::open(#handler, parts, state)
+                    #open
                 }
             }
         };
+    }
+}
+
+/// The call of the function. All that can be wrong with it is what the function returns, so that
+/// is where it stands; and with the arguments named, the compiler says what is wrong, and not that
+/// a function of no kind would do. The first of the tuple tells a stream from a `Result`.
+fn open(private: &TokenStream, endpoint: &Endpoint) -> TokenStream {
+    let Endpoint { ident, arguments, returns, .. } = endpoint;
+    let mut handler = ident.clone();
+    handler.set_span(ident.span().located_at(*returns));
+    quote_spanned! {Span::call_site().located_at(*returns)=>
+        #private::open::<_, (_, #(#arguments,)*), _>(#handler, parts, state)
     }
 }
 
@@ -74,24 +84,9 @@ fn descriptor(private: &TokenStream, endpoint: &Endpoint) -> TokenStream {
         Access::Permission(permission) => Some(quote!(.permission(#permission))),
         Access::Public => Some(quote!(.public())),
     };
-    let heartbeat = endpoint.heartbeat.as_ref().map(|period| match period {
-        Period::Off => quote!(.heartbeat_off()),
-        Period::Millis(millis) => {
-            let millis = Literal::u64_unsuffixed(*millis);
-            quote!(.heartbeat_millis(#millis))
-        }
-    });
-    let write_timeout = endpoint.write_timeout.as_ref().map(|period| match period {
-        Period::Off => quote!(.write_timeout_off()),
-        Period::Millis(millis) => {
-            let millis = Literal::u64_unsuffixed(*millis);
-            quote!(.write_timeout_millis(#millis))
-        }
-    });
-    let retry = endpoint.retry.map(|millis| {
-        let millis = Literal::u64_unsuffixed(millis);
-        quote!(.retry_millis(#millis))
-    });
+    let heartbeat = endpoint.heartbeat.as_ref().map(|period| call("heartbeat", period));
+    let write_timeout = endpoint.write_timeout.as_ref().map(|period| call("write_timeout", period));
+    let retry = endpoint.retry.map(|millis| call("retry", &Period::Millis(millis)));
     quote! {
         #private::Descriptor::new(#id, #path)
             .at(#private::file!(), #private::line!())
@@ -101,6 +96,20 @@ fn descriptor(private: &TokenStream, endpoint: &Endpoint) -> TokenStream {
             #heartbeat
             #write_timeout
             #retry
+    }
+}
+
+fn call(name: &str, period: &Period) -> TokenStream {
+    match period {
+        Period::Off => {
+            let method = format_ident!("{name}_off");
+            quote!(.#method())
+        }
+        Period::Millis(millis) => {
+            let method = format_ident!("{name}_millis");
+            let millis = Literal::u64_unsuffixed(*millis);
+            quote!(.#method(#millis))
+        }
     }
 }
 

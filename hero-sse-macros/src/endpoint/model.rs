@@ -16,7 +16,7 @@ pub(super) struct Endpoint {
     pub(super) write_timeout: Option<Period>,
     pub(super) retry: Option<u64>,
     pub(super) arguments: Vec<Type>,
-    /// Where the return type is written.
+    /// Where the return type begins.
     pub(super) returns: Span,
 }
 

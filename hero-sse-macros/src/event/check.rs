@@ -5,7 +5,7 @@ use syn::ext::IdentExt;
 use syn::{Data, DeriveInput, Ident, Member};
 
 use super::data::EnumData;
-use super::model::{Event, Name, Shape, Variant};
+use super::model::{Event, Id, Name, Shape, Variant};
 use super::parse::{self, Declaration, Field};
 use crate::attr::Entries;
 use crate::errors::Errors;
@@ -68,9 +68,7 @@ fn enum_without_variants(input: &DeriveInput, variants: &[parse::Variant], error
 
 fn name(ident: &Ident, entries: &Entries, errors: &mut Errors) -> Name {
     if let Some(explicit) = entries.text("event") {
-        for fault in name::faults(&explicit.value()) {
-            errors.push(explicit, fault);
-        }
+        name::check(explicit, errors);
         return Name::Explicit(explicit.value());
     }
     let name = name::kebab_case(&ident.unraw().to_string());
@@ -87,24 +85,14 @@ fn illegal_default_name(ident: &Ident, name: &str, errors: &mut Errors) {
     }
 }
 
-fn two_ids<'a>(fields: &'a [Field], errors: &mut Errors) -> Option<&'a Member> {
-    let mut id = None;
-    for field in fields {
-        match (field.entries.key("id"), id) {
-            (Some(_), None) => id = Some(&field.member),
-            (Some(key), Some(first)) => {
-                errors.push(
-                    key,
-                    format!(
-                        "an event has one id, which is {}: leave out this one",
-                        described(first)
-                    ),
-                );
-            }
-            (None, _) => {}
-        }
+fn two_ids<'a>(fields: &'a [Field], errors: &mut Errors) -> Option<Id<'a>> {
+    let mut ids = fields.iter().filter_map(|field| Some((field, field.entries.key("id")?)));
+    let (first, marked) = ids.next()?;
+    for (_, second) in ids {
+        let first = described(&first.member);
+        errors.push(second, format!("an event has one id, which is {first}: leave out this one"));
     }
-    id
+    Some(Id { member: &first.member, marked: marked.span() })
 }
 
 fn described(member: &Member) -> String {

@@ -6,7 +6,7 @@ use quote::{quote, quote_spanned};
 use syn::{GenericParam, Generics, Ident};
 
 use super::data::EnumData;
-use super::model::{Event, Name, Shape, Variant};
+use super::model::{Event, Id, Name, Shape, Variant};
 use super::parse::Declaration;
 use crate::{attr, private};
 
@@ -15,9 +15,12 @@ pub(super) fn event(event: &Event<'_>) -> TokenStream {
     let items = match &event.shape {
         Shape::Struct { name, id } => {
             let name = set_name(&private, name);
-            let id = id.map(|field| quote!(#private::id(frame, &self.#field)?;));
+            let id = id.as_ref().map(|Id { member, marked }| {
+                let id = quote_spanned!(located(*marked)=> &self.#member);
+                quote!(#private::id(frame, #id)?;)
+            });
             // A struct without `Serialize` is the user's to mend, so that is where it points.
-            let this = quote_spanned!(located(event.ident)=> self);
+            let this = quote_spanned!(located(event.ident.span())=> self);
             let methods = encode(
                 &private,
                 quote! {
@@ -47,13 +50,16 @@ fn enum_items(
     let arms = variants.iter().map(|variant| {
         let ident = variant.ident;
         let name = set_name(private, &variant.name);
-        match variant.id {
-            Some(member) => quote! {
-                Self::#ident { #member: __id, .. } => {
-                    #name
-                    #private::id(frame, __id)?;
+        match &variant.id {
+            Some(Id { member, marked }) => {
+                let id = Ident::new("__id", located(*marked));
+                quote! {
+                    Self::#ident { #member: #id, .. } => {
+                        #name
+                        #private::id(frame, #id)?;
+                    }
                 }
-            },
+            }
             None => quote!(Self::#ident { .. } => { #name }),
         }
     });
@@ -66,7 +72,7 @@ fn enum_items(
             #private::json(frame, &__Body(self))
         },
     );
-    let is_last = is_last(variants);
+    let is_last = is_last(private, variants);
     let bounds = bounds(private, event.generics, data);
     let mirror = mirror(private, event, data, &bounds);
     let implementation =
@@ -96,7 +102,7 @@ fn encode(private: &TokenStream, body: TokenStream) -> TokenStream {
     }
 }
 
-fn is_last(variants: &[Variant<'_>]) -> Option<TokenStream> {
+fn is_last(private: &TokenStream, variants: &[Variant<'_>]) -> Option<TokenStream> {
     let (last, more): (Vec<_>, Vec<_>) = variants.iter().partition(|variant| variant.last);
     let arm = |variants: &[&Variant<'_>], answer: bool| {
         let idents = variants.iter().map(|variant| variant.ident);
@@ -105,7 +111,7 @@ fn is_last(variants: &[Variant<'_>]) -> Option<TokenStream> {
     let last = arm(&last, true)?;
     let more = arm(&more, false);
     Some(quote! {
-        fn is_last(&self) -> ::core::primitive::bool {
+        fn is_last(&self) -> #private::bool {
             match self {
                 #last
                 #more
@@ -173,7 +179,7 @@ fn mirror(
         struct __Body<'__event, #params>(&'__event #ident #arguments) #where_clause;
         #[automatically_derived]
         impl #parameters #private::Serialize for __Body<'_, #(#names),*> #conditions {
-            fn serialize<__Serializer: #private::serde::Serializer>(
+            fn serialize<__Serializer: #private::Serializer>(
                 &self,
                 serializer: __Serializer,
             ) -> #private::Result<__Serializer::Ok, __Serializer::Error> {
@@ -236,7 +242,7 @@ pub(super) fn fallback(declaration: &Declaration, error: &syn::Error) -> TokenSt
     quote!(#error #stub)
 }
 
-/// At the user's type, but with the expansion's own names.
-fn located(ident: &Ident) -> Span {
-    Span::call_site().located_at(ident.span())
+/// At what the user wrote, but with the expansion's own names.
+fn located(written: Span) -> Span {
+    Span::call_site().located_at(written)
 }

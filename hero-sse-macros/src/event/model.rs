@@ -1,5 +1,6 @@
 //! An event as it is meant: every name legal, at most one id each.
 
+use proc_macro2::Span;
 use syn::{Ident, Member, Path};
 
 use super::data::EnumData;
@@ -14,7 +15,7 @@ pub(super) struct Event<'a> {
 
 pub(super) enum Shape<'a> {
     /// Its data is the struct itself.
-    Struct { name: Name, id: Option<&'a Member> },
+    Struct { name: Name, id: Option<Id<'a>> },
     /// Each variant is an event; its data is its fields alone.
     Enum { variants: Vec<Variant<'a>>, data: EnumData },
 }
@@ -22,8 +23,15 @@ pub(super) enum Shape<'a> {
 pub(super) struct Variant<'a> {
     pub(super) ident: &'a Ident,
     pub(super) name: Name,
-    pub(super) id: Option<&'a Member>,
+    pub(super) id: Option<Id<'a>>,
     pub(super) last: bool,
+}
+
+/// The field that holds the id.
+pub(super) struct Id<'a> {
+    pub(super) member: &'a Member,
+    /// Where `#[sse(id)]` says so.
+    pub(super) marked: Span,
 }
 
 pub(super) enum Name {

@@ -33,5 +33,5 @@ async fn build() -> impl Stream<Item = Build> {
 }
 
 fn main() {
-    let _ = ::hero_sse::endpoints![usage, build];
+    let _: ::hero_sse::Endpoints<()> = ::hero_sse::endpoints![usage, build];
 }

@@ -21,5 +21,5 @@ mod builds {
 
 fn main() {
     drop(r#match(State(3)));
-    let _ = hero_sse::endpoints![r#match];
+    let _: hero_sse::Endpoints<u64> = hero_sse::endpoints![r#match];
 }

@@ -24,5 +24,5 @@ fn main() {
         Ok(futures_util::stream::iter([Build::Queued { job: 1 }]))
     }
 
-    let _ = hero_sse::endpoints![usage, build];
+    let _: hero_sse::Endpoints<()> = hero_sse::endpoints![usage, build];
 }

@@ -70,5 +70,5 @@ pub mod feeds {
 
 fn main() {
     #[allow(deprecated)]
-    let _ = hero_sse::endpoints![feeds::usage_stream, feeds::private_stream];
+    let _: hero_sse::Endpoints<Meter> = hero_sse::endpoints![feeds::usage_stream, feeds::private_stream];
 }

@@ -25,5 +25,5 @@ async fn usage(
 }
 
 fn main() {
-    let _ = hero_sse::endpoints![usage];
+    let _: hero_sse::Endpoints<App> = hero_sse::endpoints![usage];
 }

@@ -1,0 +1,15 @@
+use hero_sse::prelude::*;
+
+#[derive(Serialize)]
+struct Usage {
+    used: u64,
+}
+
+#[sse_endpoint("/usage")]
+async fn usage() -> impl Stream<Item = Usage> {
+    futures_util::stream::iter([Usage { used: 1 }])
+}
+
+fn main() {
+    let _: hero_sse::Endpoints<()> = hero_sse::endpoints![usage];
+}

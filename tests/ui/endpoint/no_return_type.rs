@@ -1,0 +1,9 @@
+use hero_sse::prelude::*;
+
+#[sse_endpoint("/usage")]
+async fn usage() {
+}
+
+fn main() {
+    let _: hero_sse::Endpoints<()> = hero_sse::endpoints![usage];
+}

@@ -1,0 +1,6 @@
+use hero_sse::prelude::*;
+
+#[sse_endpoint("/usage")]
+struct Usage;
+
+fn main() {}

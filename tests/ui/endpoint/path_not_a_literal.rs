@@ -1,0 +1,12 @@
+use hero_sse::prelude::*;
+
+const PATH: &str = "/usage";
+
+#[sse_endpoint(PATH, public)]
+async fn usage() -> impl Stream<Item = Event> {
+    futures_util::stream::empty()
+}
+
+fn main() {
+    let _: hero_sse::Endpoints<()> = hero_sse::endpoints![usage];
+}

@@ -1,0 +1,10 @@
+#![deny(dead_code)]
+
+use hero_sse::prelude::*;
+
+#[sse_endpoint("/usage")]
+async fn usage() -> impl Stream<Item = Event> {
+    futures_util::stream::empty()
+}
+
+fn main() {}

@@ -1,0 +1,10 @@
+use hero_sse::prelude::*;
+
+#[sse_endpoint("/usage")]
+async fn usage() -> u64 {
+    1
+}
+
+fn main() {
+    let _: hero_sse::Endpoints<()> = hero_sse::endpoints![usage];
+}

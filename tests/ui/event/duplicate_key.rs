@@ -1,0 +1,14 @@
+use hero_sse::prelude::*;
+
+#[derive(Serialize, SseEvent)]
+#[sse(event = "usage")]
+#[sse(event = "gauge")]
+struct Usage {
+    used: u64,
+}
+
+fn is_event<T: SseEvent>() {}
+
+fn main() {
+    is_event::<Usage>();
+}

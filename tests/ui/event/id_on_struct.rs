@@ -1,0 +1,13 @@
+use hero_sse::prelude::*;
+
+#[derive(Serialize, SseEvent)]
+#[sse(id)]
+struct Usage {
+    used: u64,
+}
+
+fn is_event<T: SseEvent>() {}
+
+fn main() {
+    is_event::<Usage>();
+}

@@ -1,0 +1,19 @@
+use hero_sse::prelude::*;
+
+#[derive(SseEvent)]
+enum Build {
+    #[sse(lasst)]
+    Open,
+    Log {
+        #[sse(id)]
+        a: u64,
+        #[sse(id)]
+        b: u64,
+    },
+}
+
+fn is_event<T: SseEvent>() {}
+
+fn main() {
+    is_event::<Build>();
+}

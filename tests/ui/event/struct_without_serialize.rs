@@ -1,0 +1,12 @@
+use hero_sse::prelude::*;
+
+#[derive(SseEvent)]
+struct Usage {
+    used: u64,
+}
+
+fn is_event<T: SseEvent>() {}
+
+fn main() {
+    is_event::<Usage>();
+}

@@ -1,0 +1,15 @@
+use hero_sse::prelude::*;
+
+#[derive(Serialize, SseEvent)]
+struct Usage {
+    #[sse(id)]
+    seq: u64,
+    #[sse(id)]
+    used: u64,
+}
+
+fn is_event<T: SseEvent>() {}
+
+fn main() {
+    is_event::<Usage>();
+}
