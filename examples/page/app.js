@@ -770,12 +770,12 @@ $("#build-form").addEventListener("submit", async (event) => {
   const button = $("#start-build");
   button.disabled = true;
   try {
-    // A finished build has ended the stream for good: the next one is followed on a new stream, opened before it starts.
+    const { build } = await startBuild($("#break-it").checked);
+    // A finished build has ended the stream for good. Opened afresh, it begins with the newest build: this one.
     const { stream } = buildsCard;
     if (stream.state === "ended") stream.open(session.token, { fresh: true });
     for (let wait = 0; stream.state === "connecting" && wait < 60; wait++) await new Promise((done) => setTimeout(done, 50));
-    const { build } = await startBuild($("#break-it").checked);
-    builds.say(stream.state === "live" ? "" : `Build ${build} runs, but its stream is not open.`);
+    builds.say(["live", "ended"].includes(stream.state) ? "" : `Build ${build} runs, but its stream is not open.`);
   } catch (error) {
     const why = { 401: "Not signed in any more", 403: "Signed in, but lacks builds.start", 409: "Not now" }[error.status];
     builds.say(`${why ?? "Not started"}: ${words(error)}.`.replace(/\.\.$/, "."));

@@ -2,6 +2,7 @@
 #![allow(missing_docs)]
 
 mod auth;
+mod browser;
 mod house;
 mod registry;
 mod setup;
