@@ -1,1 +1,1 @@
-//! x
+//! Benchmarks: `cargo bench -p hero-sse-benches` prints ratios against named peers.

@@ -3,6 +3,7 @@
 
 mod auth;
 mod browser;
+mod endpoint;
 mod house;
 mod registry;
 mod setup;

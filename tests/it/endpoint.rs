@@ -1,0 +1,192 @@
+//! Annotated functions and derived events, as a user writes them.
+
+use axum::Router;
+use futures_util::stream;
+use hero_sse::prelude::*;
+use hero_sse::testing;
+use hero_sse::{Descriptor, EndpointMeta, SseOptions};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::support::kit;
+
+#[derive(Clone)]
+struct App {
+    meter: Meter,
+}
+
+#[derive(Clone)]
+struct Meter(u64);
+
+impl FromRef<App> for Meter {
+    fn from_ref(app: &App) -> Self {
+        app.meter.clone()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, SseEvent)]
+struct Usage {
+    #[sse(id)]
+    seq: u64,
+    used: u64,
+}
+
+#[derive(Clone, Serialize, SseEvent)]
+#[sse(event = "own")]
+struct Named {
+    text: String,
+}
+
+#[derive(Clone, SseEvent)]
+enum Build {
+    Queued {
+        job: u64,
+    },
+    #[sse(event = "line")]
+    LogLine(String),
+    Pair(u8, u8),
+    Nothing,
+    #[sse(last)]
+    Finished {
+        #[sse(id)]
+        #[serde(skip)]
+        at: u64,
+        #[serde(rename = "good")]
+        ok: bool,
+    },
+}
+
+/// Live usage of the caller's tenant.
+///
+/// It has "quotes" in it.
+#[sse_endpoint("/usage/{from}", event = "usage", permission = "usage.read", write_timeout = "5s")]
+async fn usage(
+    State(Meter(used)): State<Meter>,
+    Path(from): Path<u64>,
+    who: Principal,
+) -> Result<impl Stream<Item = Usage> + use<>, Refusal> {
+    who.require_tenant()?;
+    Ok(stream::iter((from..from + 2).map(move |seq| Usage { seq, used })))
+}
+
+#[sse_endpoint("/fallible", public)]
+async fn fallible(cursor: LastEventId) -> impl Stream<Item = Result<Named, String>> + use<> {
+    let text = cursor.as_str().unwrap_or("none").to_owned();
+    stream::iter([Ok(Named { text }), Err("an internal matter".to_owned())])
+}
+
+mod inner {
+    use super::*;
+
+    #[sse_endpoint("/builds", public)]
+    pub(super) async fn feed() -> impl Stream<Item = Build> {
+        stream::iter([
+            Build::Queued { job: 1 },
+            Build::LogLine("a\nb".into()),
+            Build::Pair(1, 2),
+            Build::Nothing,
+            Build::Finished { at: 9, ok: true },
+            Build::Queued { job: 2 },
+        ])
+    }
+}
+
+#[sse_endpoint("/builds/named", event = "build", public)]
+async fn named_feed() -> impl Stream<Item = Build> {
+    stream::iter([Build::Queued { job: 1 }, Build::LogLine("x".into())])
+}
+
+fn app() -> Router {
+    let sse = kit(SseOptions::default());
+    let endpoints = hero_sse::endpoints![usage, fallible, inner::feed, named_feed];
+    let app = App { meter: Meter(7) };
+    Router::new().merge(sse.at("/api").routes(endpoints).expect("routes")).with_state(app)
+}
+
+async fn read(path: &str) -> Vec<(String, Option<String>, String)> {
+    let mut stream = testing::open(&app(), path).await.expect("a stream");
+    let events = stream.rest().await.expect("a clean end");
+    events.into_iter().map(|event| (event.event, event.id, event.data)).collect()
+}
+
+#[tokio::test]
+async fn the_annotated_function_is_still_a_function() {
+    use futures_util::StreamExt as _;
+    let ann = Principal::test("ann").tenant("t1");
+    let events = usage(State(Meter(7)), Path(3), ann).await.expect("a stream");
+    let events: Vec<_> = events.collect().await;
+    assert_eq!(events, [Usage { seq: 3, used: 7 }, Usage { seq: 4, used: 7 }]);
+    let refused = usage(State(Meter(7)), Path(3), Principal::test("bob")).await.err();
+    assert_eq!(refused.map(|refusal| refusal.status()), Some(StatusCode::FORBIDDEN));
+}
+
+#[tokio::test]
+async fn it_is_a_route_with_its_permission_path_state_and_refusal() {
+    let app = app();
+    let open = |path: &str, who: Principal| testing::open(&app, path).principal(who);
+    let ann = || Principal::test("ann").permission("usage.read");
+    let mut stream = open("/api/usage/5", ann().tenant("t1")).await.expect("a stream");
+    let first = stream.next().await.expect("in time").expect("an event");
+    assert_eq!((first.event.as_str(), first.id.as_deref()), ("usage", Some("5")));
+    assert_eq!(first.json::<Value>().expect("JSON"), json!({"seq": 5, "used": 7}));
+    let status = async |open: testing::Open<Router>| open.await.expect_err("refused").status;
+    assert_eq!(status(open("/api/usage/5", ann())).await, Some(StatusCode::FORBIDDEN));
+    assert_eq!(status(open("/api/usage/x", ann())).await, Some(StatusCode::BAD_REQUEST));
+    assert_eq!(
+        status(open("/api/usage/5", Principal::test("bob"))).await,
+        Some(StatusCode::FORBIDDEN)
+    );
+    assert_eq!(status(testing::open(&app, "/api/usage/5")).await, Some(StatusCode::UNAUTHORIZED));
+    assert_eq!(status(testing::open(&app, "/usage/5")).await, Some(StatusCode::NOT_FOUND));
+}
+
+#[tokio::test]
+async fn results_end_the_stream_at_the_first_error() {
+    let events = read("/api/fallible?last_event_id=8").await;
+    assert_eq!(events[0], ("own".to_owned(), None, r#"{"text":"8"}"#.to_owned()));
+    assert!(events[1].2.contains("stream_error"), "{events:?}");
+    assert_eq!(events.len(), 2);
+}
+
+#[tokio::test]
+async fn variants_are_events_of_their_own_and_their_fields_are_the_data() {
+    let events = read("/api/builds").await;
+    let expected = [
+        ("queued", None, r#"{"job":1}"#),
+        ("line", None, r#""a\nb""#),
+        ("pair", None, "[1,2]"),
+        ("nothing", None, "null"),
+        ("finished", Some("9;hero.end"), r#"{"good":true}"#),
+    ];
+    for (got, (name, id, data)) in events.iter().zip(expected) {
+        assert_eq!((got.0.as_str(), got.1.as_deref(), got.2.as_str()), (name, id, data));
+    }
+    assert_eq!(events.len(), 6, "nothing but the farewell comes after the last event");
+    assert!(events[5].2.contains("last_event"), "{events:?}");
+}
+
+#[tokio::test]
+async fn an_explicit_name_wins_over_the_endpoints_which_wins_over_the_types() {
+    let events = read("/api/builds/named").await;
+    let names: Vec<_> = events.iter().map(|event| event.0.as_str()).collect();
+    assert_eq!(names, ["build", "line", "hero.close"]);
+}
+
+#[test]
+fn the_descriptor_says_what_the_declaration_said() {
+    const USAGE: Descriptor = <usage as EndpointMeta>::DESCRIPTOR;
+    assert_eq!((USAGE.name(), USAGE.path()), ("usage", "/usage/{from}"));
+    let docs = "Live usage of the caller's tenant.\n\nIt has \"quotes\" in it.";
+    assert_eq!(USAGE.documentation(), docs);
+}
+
+#[test]
+fn a_mistake_found_at_mapping_names_the_line_of_the_declaration() {
+    let sse =
+        HeroSse::builder().environment(Vec::<(String, String)>::new()).build().expect("a kit");
+    let endpoints = hero_sse::endpoints![usage, inner::feed];
+    let error = sse.routes::<App>(endpoints).expect_err("no authenticator").to_string();
+    assert!(error.contains(&format!("{}:", file!())) && error.contains("/usage/{from}"), "{error}");
+    let error = sse.routes::<App>(hero_sse::endpoints![inner::feed]).expect_err("a taken path");
+    assert!(error.to_string().contains("the path is taken by /builds"), "{error}");
+}
