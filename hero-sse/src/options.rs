@@ -632,4 +632,15 @@ mod tests {
         assert!(spread.iter().all(|retry| (2_000..=3_000).contains(retry)));
         assert!(spread.iter().max() > spread.iter().min());
     }
+
+    #[test]
+    fn the_documentation_has_a_row_for_every_key_and_no_other() {
+        let documented: Vec<_> = include_str!("options.rs")
+            .lines()
+            .filter_map(|line| line.strip_prefix("/// | `")?.split('`').next())
+            .collect();
+        let mut keys: Vec<_> = KEYS.iter().map(|key| key.name).collect();
+        keys.dedup();
+        assert_eq!(documented, keys);
+    }
 }

@@ -9,7 +9,7 @@ use hero_sse::testing;
 use hero_sse::{Event, HeroSse, JwtAuthenticator, Principal, SseContext, SseOptions};
 use http::StatusCode;
 
-use crate::support::{burst, kit, options, token};
+use crate::support::{Log, Server, burst, kit, options, public, token};
 
 fn bare() -> HeroSse {
     HeroSse::builder().environment(Vec::<(String, String)>::new()).build().expect("a kit")
@@ -201,8 +201,29 @@ async fn the_context_extractor_stands_on_the_same_machinery() {
 
 #[tokio::test]
 async fn a_context_without_a_kit_is_a_500_and_says_so_in_the_log() {
+    let (log, _guard) = Log::everything();
     let app: Router =
         Router::new().route("/s", get(async |sse: SseContext| sse.public().stream(burst(1))));
     let error = testing::open(&app, "/s").await.expect_err("no kit");
     assert_eq!(error.status, Some(StatusCode::INTERNAL_SERVER_ERROR));
+    assert!(log.text().contains("add `.layer(Extension(sse))`"), "{}", log.text());
+}
+
+#[tokio::test]
+async fn outside_of_serve_the_log_says_once_what_is_missing() {
+    let (log, _guard) = Log::everything();
+    let app = public(&kit(SseOptions::default()), || burst(1));
+    for _ in 0..3 {
+        testing::open(&app, "/s").await.expect("a stream");
+    }
+    assert_eq!(log.text().matches("there is no write timeout").count(), 1, "{}", log.text());
+}
+
+#[tokio::test]
+async fn a_table_for_a_path_that_is_not_mapped_is_told_at_the_start() {
+    let (log, _guard) = Log::everything();
+    let sse = kit(options("[SseOptions.Endpoints.\"/t\"]\nWriteTimeout = \"1s\""));
+    let server = Server::start(&sse, public(&sse, || burst(1))).await;
+    server.stop().await;
+    assert!(log.text().contains("path=\"/t\""), "{}", log.text());
 }

@@ -14,9 +14,8 @@ use hero_sse::{CloseReason, Event, SseOptions};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tracing_subscriber::fmt::MakeWriter;
 
-use crate::support::{Alive, Server, burst, eventually, flood, kit, options, public, token};
+use crate::support::{Alive, Log, Server, burst, eventually, flood, kit, options, public, token};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_stops_is_dropped_in_time_and_the_others_never_notice() {
@@ -54,6 +53,28 @@ async fn a_reader_that_stops_is_dropped_in_time_and_the_others_never_notice() {
     assert!(longest < Duration::from_secs(1), "{longest:?}");
     let connections = sse.connections().clone();
     eventually("the healthy one has left", || connections.is_empty()).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_acknowledges_nothing_is_dropped_by_the_kernel() {
+    let sse = kit(options("WriteTimeout = \"60s\"\nPeerTimeout = \"1s\""));
+    let alive = Alive::default();
+    let watch = alive.clone();
+    let app =
+        sse.endpoint("/s").public().handler(async move || watch.watch(flood())).expect("a route");
+    let server = Server::start(&sse, app).await;
+    let stalled = SlowReader::connect(server.address, "/s", &[]).await.expect("a socket");
+    let connections = sse.connections().clone();
+    eventually("connected", || connections.len() == 1).await;
+    let start = Instant::now();
+    while !connections.is_empty() {
+        assert!(start.elapsed() < Duration::from_secs(10), "never dropped");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(connections.closed(CloseReason::PeerTimeout), 1);
+    assert_eq!(alive.count(), 0);
+    drop(stalled);
     server.stop().await;
 }
 
@@ -177,29 +198,6 @@ async fn head_and_first_events_arrive_in_one_piece() {
     server.stop().await;
 }
 
-/// Collects everything that is logged.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("no panic").extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
-
 #[tokio::test]
 async fn no_layer_and_no_log_ever_sees_a_token() {
     use tower_http::trace::{DefaultMakeSpan, DefaultOnRequest, DefaultOnResponse, TraceLayer};
@@ -252,7 +250,7 @@ async fn no_layer_and_no_log_ever_sees_a_token() {
         assert!(!answer.contains(&token), "{answer}");
     }
     server.stop().await;
-    let log = String::from_utf8(log.0.lock().expect("no panic").clone()).expect("UTF-8");
+    let log = log.text();
     assert!(log.contains("/s?a=1&b=2"), "the layer saw the rest of the URI: {log}");
     assert!(log.contains("the application logs too") && log.contains("stream opened"), "{log}");
     let signature = token.rsplit('.').next().expect("a signature");
