@@ -2,6 +2,7 @@
 //! calls that crate and follows no version rule of its own.
 
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 #![cfg_attr(
     not(test),
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
@@ -20,14 +21,6 @@ use proc_macro::TokenStream;
 ///
 /// The function stays as it is written and can be called from a unit test. Beside it stands a type
 /// of the same name, which `endpoints![..]` takes.
-///
-/// ```ignore
-/// /// Live usage gauge of the caller's tenant.
-/// #[sse_endpoint("/usage/stream", event = "usage", permission = "usage.read")]
-/// pub async fn usage_stream(State(meter): State<Meter>, who: Principal) -> impl Stream<Item = Usage> {
-///     meter.subscribe(who.tenant())
-/// }
-/// ```
 ///
 /// The path comes first. The keys, each of them optional:
 ///
@@ -51,17 +44,6 @@ pub fn sse_endpoint(attribute: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// A struct is sent as JSON through its own `Serialize`. An enum needs none: each variant is an
 /// event of its own, whose data is the variant's fields alone, with their `#[serde(..)]` attributes.
-///
-/// ```ignore
-/// #[derive(SseEvent)]
-/// enum Build {
-///     Queued { job: u64 },
-///     #[sse(event = "log")]
-///     Line { #[sse(id)] number: u64, text: String },
-///     #[sse(last)]
-///     Finished { ok: bool },
-/// }
-/// ```
 ///
 /// | key | where | meaning |
 /// |---|---|---|

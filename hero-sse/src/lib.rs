@@ -66,8 +66,53 @@ pub mod __private;
 pub use axum;
 pub use futures_core;
 
+/// ```
+/// use hero_sse::prelude::*;
+///
+/// /// What a build reports.
+/// #[derive(SseEvent)]
+/// enum Build {
+///     Queued { job: u64 },
+///     #[sse(event = "log")]
+///     Line { #[sse(id)] number: u64, text: String },
+///     #[sse(last)]
+///     Finished { ok: bool },
+/// }
+/// ```
 #[cfg(feature = "macros")]
-pub use hero_sse_macros::{SseEvent, sse_endpoint};
+pub use hero_sse_macros::SseEvent;
+/// ```
+/// use futures_util::stream;
+/// use hero_sse::prelude::*;
+/// # #[derive(Serialize, SseEvent)]
+/// # struct Usage { used: u64 }
+///
+/// /// Live usage gauge, with every key that `public` leaves.
+/// #[sse_endpoint(
+///     "/usage/{tenant}",
+///     event = "usage",
+///     permission = "usage.read",
+///     heartbeat = "15s",
+///     write_timeout = "00:00:05",
+///     retry = "3s",
+///     crate = hero_sse
+/// )]
+/// async fn usage(Path(tenant): Path<String>) -> impl Stream<Item = Usage> + use<> {
+///     stream::iter([Usage { used: tenant.len() as u64 }])
+/// }
+///
+/// /// Open to anybody.
+/// #[sse_endpoint("/ticks", public, heartbeat = "off")]
+/// async fn ticks() -> impl Stream<Item = Usage> {
+///     stream::iter((0..3).map(|used| Usage { used }))
+/// }
+///
+/// # fn map(sse: &HeroSse) -> Result<hero_sse::axum::Router, hero_sse::SetupErrors> {
+/// sse.at("/api").routes(endpoints![usage, ticks])
+/// # }
+/// ```
+#[cfg(feature = "macros")]
+pub use hero_sse_macros::sse_endpoint;
 
 #[cfg(feature = "jwt")]
 pub use crate::auth::jwt::JwtAuthenticator;
