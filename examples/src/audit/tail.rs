@@ -216,7 +216,12 @@ enum Bytes {
 impl Place {
     /// The beginning of the file at `path`, or `None` if there is no such file.
     fn open(path: &Path) -> io::Result<Option<Self>> {
-        let file = match File::open(path) {
+        // Asked first: to open a pipe is to wait for its writer.
+        let file = match std::fs::metadata(path) {
+            Ok(meta) if !meta.is_file() => return Err(io::Error::other("this is no file")),
+            _ => File::open(path),
+        };
+        let file = match file {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             file => file?,
         };
@@ -680,5 +685,45 @@ mod tests {
         fs::remove_dir(log.path()).unwrap();
         log.add("1\n");
         assert_eq!(texts(&drain(&mut tail)), ["1"]);
+    }
+
+    #[test]
+    fn a_directory_in_its_place_is_waited_out() {
+        let log = Log::new();
+        log.add("1\n");
+        let mut tail = log.tail(None);
+        assert_eq!(texts(&drain(&mut tail)), ["1"]);
+        fs::remove_file(log.path()).unwrap();
+        fs::create_dir(log.path()).unwrap();
+        assert_eq!(drain(&mut tail), []);
+        fs::remove_dir(log.path()).unwrap();
+        log.add("2\n");
+        assert_eq!(texts(&drain(&mut tail)), ["2"]);
+    }
+
+    #[test]
+    fn a_directory_before_the_first_file_is_waited_out() {
+        let log = Log::new();
+        let mut tail = log.tail(None);
+        assert_eq!(drain(&mut tail), []);
+        fs::create_dir(log.path()).unwrap();
+        assert_eq!(drain(&mut tail), []);
+        fs::remove_dir(log.path()).unwrap();
+        log.add("2\n");
+        assert_eq!(texts(&drain(&mut tail)), ["2"]);
+    }
+
+    #[test]
+    fn a_directory_met_when_resuming_is_waited_out() {
+        let log = Log::new();
+        log.add("1\n");
+        let at = drain(&mut log.tail(None));
+        log.rotate();
+        fs::create_dir(log.path()).unwrap();
+        let mut tail = log.tail(Some(position(&at[0])));
+        assert_eq!(drain(&mut tail), []);
+        fs::remove_dir(log.path()).unwrap();
+        log.add("2\n");
+        assert_eq!(texts(&drain(&mut tail)), ["2"]);
     }
 }
