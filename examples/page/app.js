@@ -441,6 +441,7 @@ class Card {
     } else {
       this.marks[what].push(now);
     }
+    this.forgetBefore(now - WIRE_MS); // here, since a hidden tab draws nothing
     this.show();
   }
 
@@ -476,17 +477,20 @@ class Card {
     if (this.part.pill.textContent !== text) this.part.pill.textContent = text;
   }
 
+  forgetBefore(since) {
+    for (const times of Object.values(this.marks)) while (times.length && times[0] < since) times.shift();
+    this.spans = this.spans.filter(([, to]) => to === null || to > since);
+  }
+
   /** The wire: what came over this connection in the last minute, the newest at the right. */
   drawWire(now) {
     const since = now - WIRE_MS;
     const x = (time) => (Math.max(0, time - since) / WIRE_MS * 600).toFixed(1);
+    this.forgetBefore(since);
     const ticks = { event: [1, 9], heartbeat: [3.5, 6.5], close: [0, 10] };
     for (const [kind, [top, bottom]] of Object.entries(ticks)) {
-      const times = this.marks[kind];
-      while (times.length && times[0] < since) times.shift();
-      this.part[`wire-${kind}`].setAttribute("d", times.map((time) => `M${x(time)} ${top}V${bottom}`).join(""));
+      this.part[`wire-${kind}`].setAttribute("d", this.marks[kind].map((time) => `M${x(time)} ${top}V${bottom}`).join(""));
     }
-    this.spans = this.spans.filter(([, to]) => to === null || to > since);
     this.part["wire-open"].setAttribute("d", this.spans.map(([from, to]) => `M${x(from)} 5H${x(to ?? now)}`).join(""));
   }
 
