@@ -61,7 +61,7 @@ pub enum Audit {
 pub async fn audit_stream(
     State(log): State<AuditLog>,
     cursor: LastEventId,
-) -> impl Stream<Item = Audit> + use<> {
+) -> impl Stream<Item = Audit> {
     log.tail(cursor.as_str())
 }
 
@@ -111,7 +111,7 @@ impl AuditLog {
     ///
     /// # Errors
     ///
-    /// The file cannot be opened for writing.
+    /// The file cannot be opened for writing, or what stands there is no file.
     pub fn open(path: impl Into<PathBuf>, max_bytes: u64) -> io::Result<Self> {
         let path = path.into();
         open_to_append(&path)?;
@@ -175,6 +175,10 @@ impl From<Piece> for Audit {
 }
 
 fn open_to_append(path: &Path) -> io::Result<File> {
+    // Asked first: to open a pipe is to wait for its reader.
+    if std::fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
+        return Err(io::Error::other("this is no regular file"));
+    }
     OpenOptions::new().append(true).create(true).open(path)
 }
 
@@ -273,6 +277,28 @@ mod tests {
         let log = AuditLog::open(dir.path().join("audit.log"), 1).unwrap();
         drop(dir);
         log.append(&record("/a")).await;
+    }
+
+    #[test]
+    fn a_directory_is_no_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = AuditLog::open(dir.path(), 1).unwrap_err();
+        assert_eq!(error.to_string(), "this is no regular file");
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_pipe_is_no_log_and_nothing_waits_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit.log");
+        let log = AuditLog::open(&path, 1).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let both = async {
+            log.append(&record("/a")).await;
+            spawn_blocking(move || AuditLog::open(&path, 1).unwrap_err()).await.unwrap()
+        };
+        tokio::time::timeout(Duration::from_secs(10), both).await.expect("in time");
     }
 
     #[tokio::test]

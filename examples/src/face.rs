@@ -20,6 +20,9 @@ The first line on stdout is `listening on http://ADDR`; the log goes to stderr, 
 or trace makes it longer. Ctrl-C says farewell on every stream and stops.
 ";
 
+/// RFC 7518, section 3.2: a key at least as long as the hash.
+const SHORTEST_SECRET: usize = 32;
+
 /// What the command line asks for.
 pub(crate) struct Face {
     pub(crate) listen: String,
@@ -31,19 +34,16 @@ pub(crate) struct Face {
 impl Face {
     /// Reads the arguments; `None` when help was asked for and given.
     pub(crate) fn from_arguments() -> Result<Option<Self>, lexopt::Error> {
-        let mut face = Self {
-            listen: "127.0.0.1:8080".to_owned(),
-            secret: String::new(),
-            options: None,
-            audit_log: PathBuf::from("hero-sse-audit.log"),
-        };
+        let mut listen = "127.0.0.1:8080".to_owned();
+        let (mut secret, mut options) = (None, None);
+        let mut audit_log = PathBuf::from("hero-sse-audit.log");
         let mut parser = Parser::from_env();
         while let Some(argument) = parser.next()? {
             match argument {
-                Arg::Long("listen") => face.listen = parser.value()?.string()?,
-                Arg::Long("secret") => face.secret = parser.value()?.string()?,
-                Arg::Long("options") => face.options = Some(parser.value()?.into()),
-                Arg::Long("audit-log") => face.audit_log = parser.value()?.into(),
+                Arg::Long("listen") => listen = parser.value()?.string()?,
+                Arg::Long("secret") => secret = Some(parser.value()?.string()?),
+                Arg::Long("options") => options = Some(parser.value()?.into()),
+                Arg::Long("audit-log") => audit_log = parser.value()?.into(),
                 Arg::Long("help") | Arg::Short('h') => {
                     print!("{HELP}");
                     return Ok(None);
@@ -51,10 +51,19 @@ impl Face {
                 other => return Err(format!("{}; see --help", other.unexpected()).into()),
             }
         }
-        if face.secret.is_empty() {
-            face.secret = random_secret()?;
-        }
-        Ok(Some(face))
+        let secret = match secret {
+            Some(secret) if secret.len() < SHORTEST_SECRET => {
+                return Err(format!(
+                    "--secret: {} bytes, but HS256 needs at least {SHORTEST_SECRET}; give a longer \
+                     one, or leave --secret out for a random one",
+                    secret.len()
+                )
+                .into());
+            }
+            Some(secret) => secret,
+            None => random_secret()?,
+        };
+        Ok(Some(Self { listen, secret, options, audit_log }))
     }
 }
 

@@ -30,7 +30,7 @@ pub struct Usage {
 
 /// Live usage gauge of this machine.
 #[sse_endpoint("/usage/stream", event = "usage", permission = "usage.read")]
-pub async fn usage_stream(State(meter): State<Meter>) -> impl Stream<Item = Usage> + use<> {
+pub async fn usage_stream(State(meter): State<Meter>) -> impl Stream<Item = Usage> {
     meter.subscribe()
 }
 
