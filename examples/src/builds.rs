@@ -95,7 +95,7 @@ pub enum Build {
 pub async fn build_feed(
     State(builds): State<Builds>,
     cursor: LastEventId,
-) -> impl Stream<Item = Build> + use<> {
+) -> impl Stream<Item = Build> {
     builds.feed(cursor.as_str())
 }
 
@@ -112,6 +112,8 @@ struct Shared {
     run: String,
     logs: Mutex<BTreeMap<u64, Log>>,
     changed: watch::Sender<()>,
+    /// Whether the program is about to end.
+    stopping: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -142,6 +144,7 @@ impl Builds {
                 run: format!("{run:x}"),
                 logs: Mutex::default(),
                 changed: watch::Sender::new(()),
+                stopping: watch::Sender::new(false),
             }),
         }
     }
@@ -157,6 +160,17 @@ impl Builds {
         shared.tell(build, |id| Build::Queued { id, build, broken });
         tokio::spawn(async move { shared.run(build, broken).await });
         Ok(build)
+    }
+
+    /// Ends the build that runs, if any, and returns when nothing of it is left; call it before the
+    /// program ends. A build that is started later is stopped at once.
+    pub async fn stop(&self) {
+        self.shared.stopping.send_replace(true);
+        let mut changed = self.shared.changed.subscribe();
+        let over = async { while self.shared.is_running() && changed.changed().await.is_ok() {} };
+        if tokio::time::timeout(2 * cargo::LAST_BREATH, over).await.is_err() {
+            tracing::warn!("a build could not be stopped in time");
+        }
     }
 
     /// Follows the builds until one succeeds: from behind the event with the id `from`, or else
@@ -204,6 +218,10 @@ impl Shared {
         Ok(build)
     }
 
+    fn is_running(&self) -> bool {
+        self.logs().last_key_value().is_some_and(|(_, log)| log.ended.is_none())
+    }
+
     fn tell(&self, build: u64, event: impl FnOnce(String) -> Build) {
         if let Some(log) = self.logs().get_mut(&build) {
             let event = event(format!("{}-{build}-{}", self.run, log.events.len()));
@@ -218,7 +236,15 @@ impl Shared {
     async fn run(&self, build: u64, broken: bool) {
         let began = Instant::now();
         let (mut warnings, mut errors) = (0, 0);
-        let run = cargo::build(&self.sample, broken, |said| match said {
+        let mut stopping = self.stopping.subscribe();
+        let stop = async {
+            tokio::select! {
+                () = tokio::time::sleep(LONGEST) => {}
+                // It fails when nobody can ever ask: not while `self` is here.
+                _ = stopping.wait_for(|stopping| *stopping) => {}
+            }
+        };
+        let run = cargo::build(&self.sample, broken, stop, |said| match said {
             Said::Started { command } => {
                 self.tell(build, |id| Build::Started { id, build, command })
             }
@@ -240,16 +266,17 @@ impl Shared {
                 });
             }
         });
-        let ended = tokio::time::timeout(LONGEST, run).await;
+        let ended = run.await;
         let seconds = began.elapsed().as_secs_f64();
         let reason = match ended {
-            Ok(Ok(Ended { status, .. })) if status.success() => {
+            Ok(Ended::Itself { status, .. }) if status.success() => {
                 return self.tell(build, |id| Build::Finished { id, build, warnings, seconds });
             }
-            Ok(Ok(_)) if errors > 0 => None,
-            Ok(Ok(Ended { status, last_words })) => Some(format!("{last_words}{status}")),
-            Ok(Err(error)) => Some(format!("cargo cannot be run: {error}")),
-            Err(_) => Some(format!("stopped after {} s", LONGEST.as_secs())),
+            Ok(Ended::Itself { .. }) if errors > 0 => None,
+            Ok(Ended::Itself { status, last_words }) => Some(format!("{last_words}{status}")),
+            Ok(Ended::Stopped) if *self.stopping.borrow() => Some("the server stops".to_owned()),
+            Ok(Ended::Stopped) => Some(format!("stopped after {} s", LONGEST.as_secs())),
+            Err(error) => Some(format!("cargo cannot be run: {error}")),
         };
         self.tell(build, |id| Build::Failed { id, build, errors, seconds, reason });
     }
@@ -414,8 +441,22 @@ mod tests {
         assert_eq!(events.len(), 1);
         let mut feed = pin!(builds.feed(Some(id(&events[0]))));
         let failed = until(&mut feed, |_| true).await;
-        assert!(reason(&failed).starts_with("cargo cannot be run: "), "{failed:?}");
+        let expected = "cargo cannot be run: the sample directory /nowhere/at/all is missing";
+        assert_eq!(reason(&failed), expected);
         assert_eq!(builds.start(false), Ok(2), "it is over");
+    }
+
+    #[tokio::test]
+    async fn a_build_is_stopped_with_the_program() {
+        let builds = builds();
+        builds.stop().await;
+        let mut feed = pin!(builds.feed(None));
+        builds.start(false).unwrap();
+        let began = Instant::now();
+        builds.stop().await;
+        assert!(began.elapsed() < cargo::LAST_BREATH, "{:?}", began.elapsed());
+        let events = ready(&mut feed);
+        assert_eq!(reason(&events), "the server stops");
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ pub mod builds;
 mod face;
 pub mod usage;
 
-use std::convert::Infallible;
+use std::ffi::OsStr;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -17,7 +17,7 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use hero_sse::prelude::*;
-use hero_sse::{JwtAuthenticator, SseOptions, parse_duration};
+use hero_sse::{JwtAuthenticator, Permission, SseOptions, parse_duration};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use jsonwebtoken::{EncodingKey, Header};
@@ -25,6 +25,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tower_http::trace::{DefaultMakeSpan, TraceLayer};
 use tracing::Level;
+use tracing::level_filters::LevelFilter;
 
 use crate::audit::{AuditLog, Record};
 use crate::builds::Builds;
@@ -63,14 +64,14 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
 }
 
 async fn run(face: Face) -> Result<(), Box<dyn std::error::Error>> {
-    let level = std::env::var("RUST_LOG").ok().and_then(|level| level.parse().ok());
     tracing_subscriber::fmt()
-        .with_max_level(level.unwrap_or(Level::INFO))
+        .with_max_level(log_level(std::env::var_os("RUST_LOG").as_deref()))
         .with_writer(std::io::stderr)
         .init();
 
     let options = match &face.options {
-        Some(file) => SseOptions::from_file(file)?,
+        Some(file) => SseOptions::from_file(file)
+            .map_err(|error| format!("{error}\nmend the file, or choose another with --options"))?,
         None => SseOptions::from_toml(include_str!("../options.toml"))?,
     };
     // Leeway is for clocks that differ; here issuer and server are one program.
@@ -82,11 +83,12 @@ async fn run(face: Face) -> Result<(), Box<dyn std::error::Error>> {
     let log = AuditLog::open(&face.audit_log, AuditLog::MAX_BYTES).map_err(|error| {
         format!("audit log {}: {error}; choose another with --audit-log", face.audit_log.display())
     })?;
+    let builds = Builds::new(concat!(env!("CARGO_MANIFEST_DIR"), "/sample"));
     let app = App {
         sse: sse.clone(),
         meter: Meter::start(Duration::from_secs(1)),
         log: log.clone(),
-        builds: Builds::new(concat!(env!("CARGO_MANIFEST_DIR"), "/sample")),
+        builds: builds.clone(),
         key: EncodingKey::from_secret(face.secret.as_bytes()),
     };
     let endpoints = endpoints![usage::usage_stream, audit::audit_stream, builds::build_feed];
@@ -110,8 +112,24 @@ async fn run(face: Face) -> Result<(), Box<dyn std::error::Error>> {
     })?;
     println!("listening on http://{}", listener.local_addr()?);
     println!("audit log: {}", face.audit_log.display());
-    sse.serve(listener, router).with_graceful_shutdown(hero_sse::shutdown_signal()).await?;
-    Ok(())
+    let served =
+        sse.serve(listener, router).with_graceful_shutdown(hero_sse::shutdown_signal()).await;
+    builds.stop().await;
+    Ok(served?)
+}
+
+/// How much is logged. Filters for single targets need more than this example brings along.
+fn log_level(wanted: Option<&OsStr>) -> LevelFilter {
+    let Some(wanted) = wanted.filter(|wanted| !wanted.is_empty()) else {
+        return LevelFilter::INFO;
+    };
+    wanted.to_str().and_then(|level| level.parse().ok()).unwrap_or_else(|| {
+        eprintln!(
+            "warning: RUST_LOG={} is ignored; write error, warn, info, debug, trace or off",
+            wanted.display()
+        );
+        LevelFilter::INFO
+    })
 }
 
 fn asset(content_type: &'static str, text: &'static str) -> Response {
@@ -120,20 +138,17 @@ fn asset(content_type: &'static str, text: &'static str) -> Response {
 
 /// Every request is a record of the audit log, written when its answer's head is ready. The kit
 /// leaves the caller in the response, so the log knows who it was.
-async fn keep_record(
-    State(log): State<AuditLog>,
-    request: Request,
-    next: Next,
-) -> Result<Response, Infallible> {
+async fn keep_record(State(log): State<AuditLog>, request: Request, next: Next) -> Response {
     let (method, path) = (request.method().to_string(), request.uri().path().to_owned());
     let response = next.run(request).await;
     let subject = response.extensions().get::<Principal>().map(Principal::subject);
     log.append(&Record::now(&method, &path, response.status().as_u16(), subject)).await;
-    Ok(response)
+    response
 }
 
 /// What the page asks a token for.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Wish {
     subject: String,
     #[serde(default)]
@@ -153,6 +168,13 @@ async fn mint(State(app): State<App>, body: Bytes) -> Result<Response, Refusal> 
             "write {{\"subject\": \"..\", \"permissions\": [\"..\"], \"ttl\": \"60s\"}}: {error}"
         ))
     })?;
+    if wish.subject.is_empty() || wish.subject.contains(char::is_control) {
+        return Err(Refusal::bad_request("subject: write a name, without control characters"));
+    }
+    for permission in &wish.permissions {
+        Permission::new(permission.clone())
+            .map_err(|error| Refusal::bad_request(format!("permissions: {error}")))?;
+    }
     let life = parse_duration(&wish.ttl)
         .and_then(|life| life.ok_or_else(|| "a token's life cannot be off".to_owned()))
         .map_err(|error| Refusal::bad_request(format!("ttl: {error}")))?;
@@ -189,7 +211,7 @@ async fn start_build(State(app): State<App>, request: Request) -> Response {
 
 async fn try_start(app: &App, who: &Principal, body: Body) -> Result<u64, Refusal> {
     #[derive(Default, Deserialize)]
-    #[serde(default)]
+    #[serde(default, deny_unknown_fields)]
     struct Order {
         broken: bool,
     }

@@ -2,16 +2,23 @@
 
 use std::{
     collections::VecDeque,
-    io,
+    io::{self, ErrorKind},
     path::Path,
+    pin::pin,
     process::{ExitStatus, Stdio},
+    time::{Duration, Instant},
 };
 
 use serde::Deserialize;
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, BufReader},
-    process::Command,
+    process::{Child, Command},
+    time::{sleep, timeout},
 };
+
+/// How long what was killed may take to be gone.
+pub(super) const LAST_BREATH: Duration = Duration::from_secs(1);
 
 /// What comes to light while cargo runs.
 pub(super) enum Said {
@@ -31,39 +38,101 @@ pub(super) struct Diagnostic {
 }
 
 /// How it ended.
-pub(super) struct Ended {
-    pub(super) status: ExitStatus,
-    /// What cargo itself said last.
-    pub(super) last_words: String,
+pub(super) enum Ended {
+    Itself {
+        status: ExitStatus,
+        /// What cargo itself said last.
+        last_words: String,
+    },
+    Stopped,
 }
 
-/// Builds the crate in the directory `sample`. Dropping the future ends cargo.
+/// Builds the crate in the directory `sample`, until `stop` resolves at the latest. Nothing that it
+/// started or wrote is left when it returns; dropping it earlier ends cargo alone.
 pub(super) async fn build(
     sample: &Path,
     broken: bool,
+    stop: impl Future<Output = ()>,
     mut said: impl FnMut(Said),
 ) -> io::Result<Ended> {
+    // The error of a start does not say what was not found.
+    if !sample.is_dir() {
+        return Err(io::Error::other(format!(
+            "the sample directory {} is missing",
+            sample.display()
+        )));
+    }
     // A directory of its own, so that there is something to compile each time.
     let target = tempfile::Builder::new().prefix("hero-sse-build-").tempdir()?;
     let mut arguments = vec!["build", "--message-format=json", "--offline", "--locked"];
     if broken {
         arguments.extend(["--features", "broken"]);
     }
-    let mut child = cargo(sample, target.path()).args(&arguments).spawn()?;
+    let mut command = cargo(sample, target.path());
+    let mut child = command.args(&arguments).spawn().map_err(|error| match error.kind() {
+        ErrorKind::NotFound => {
+            let program = command.as_std().get_program().display();
+            io::Error::other(format!("there is no {program}; install Rust, or mend PATH"))
+        }
+        _ => error,
+    })?;
     said(Said::Started { command: format!("cargo {}", arguments.join(" ")) });
 
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     // Both at once: a child whose full pipe nobody reads stands still.
-    let (done, last_words) = tokio::join!(
-        each_line(stdout, |line| {
-            if let Some(what) = understand(&line) {
-                said(what);
-            }
-        }),
-        last_lines(stderr),
-    );
+    let mut talk = pin!(async {
+        tokio::join!(
+            each_line(stdout, |line| {
+                if let Some(what) = understand(&line) {
+                    said(what);
+                }
+            }),
+            last_lines(stderr),
+        )
+    });
+    let (done, last_words) = tokio::select! {
+        all = &mut talk => all,
+        () = stop => {
+            kill(&mut child).await;
+            // Until both pipes are closed, somebody may still be writing into the directory.
+            let _ = timeout(LAST_BREATH, talk).await;
+            remove(target).await;
+            return Ok(Ended::Stopped);
+        }
+    };
     done?;
-    Ok(Ended { status: child.wait().await?, last_words: last_words? })
+    Ok(Ended::Itself { status: child.wait().await?, last_words: last_words? })
+}
+
+/// Kills cargo and the compilers it started.
+async fn kill(child: &mut Child) {
+    #[cfg(unix)]
+    if let Some(group) = child.id() {
+        // Every shell has a `kill` of its own; not every machine has the program.
+        let killed = Command::new("/bin/sh")
+            .args(["-c", "kill -s KILL -- \"-$0\"", &group.to_string()])
+            .stdin(Stdio::null())
+            .status();
+        match timeout(LAST_BREATH, killed).await {
+            Ok(Ok(status)) if status.success() => {}
+            other => tracing::debug!(?other, "cargo's process group was not killed"),
+        }
+    }
+    if let Err(error) = child.kill().await {
+        tracing::warn!(%error, "cargo was not killed");
+    }
+}
+
+/// Removes the directory, again if a dying compiler has just put something into it.
+async fn remove(target: TempDir) {
+    let path = target.keep();
+    let began = Instant::now();
+    while let Err(error) = std::fs::remove_dir_all(&path) {
+        if began.elapsed() > LAST_BREATH {
+            return tracing::warn!(%error, path = %path.display(), "a directory is left behind");
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
 }
 
 fn cargo(sample: &Path, target: &Path) -> Command {
@@ -86,6 +155,9 @@ fn cargo(sample: &Path, target: &Path) -> Command {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
+    // So that the compilers it starts can be killed with it.
+    #[cfg(unix)]
+    command.process_group(0);
     command
 }
 
