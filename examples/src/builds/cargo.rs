@@ -151,6 +151,8 @@ fn cargo(sample: &Path, target: &Path) -> Command {
     command
         .current_dir(sample)
         .env("CARGO_TARGET_DIR", target)
+        // A linker that is killed leaves its files behind: here they go with the rest.
+        .env("TMPDIR", target)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
