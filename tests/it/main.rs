@@ -5,6 +5,7 @@ mod auth;
 mod browser;
 mod endpoint;
 mod house;
+mod live;
 mod registry;
 mod setup;
 mod support;

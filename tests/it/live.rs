@@ -1,0 +1,507 @@
+//! The live example's program: started, asked over real sockets, and stopped by signals.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use hero_sse::testing::{self, EventReader, SlowReader};
+use http::StatusCode;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::{sleep, timeout};
+
+const USAGE: &str = "/api/v1/usage/stream";
+const AUDIT: &str = "/api/v1/audit/stream";
+const BUILDS: &str = "/api/v1/builds/stream";
+/// An answer, the first line, an exit.
+const SOON: Duration = Duration::from_secs(10);
+/// A compiler on a busy machine.
+const BUILD: Duration = Duration::from_secs(120);
+
+/// One server at a time: the tests measure how long things take.
+static TURN: Mutex<()> = Mutex::const_new(());
+
+fn program() -> PathBuf {
+    let path = std::env::var_os("LIVE_BIN").expect("LIVE_BIN is not set; call ./tests/run");
+    // The tests run elsewhere than whoever set it.
+    Path::new(&path).canonicalize().expect("LIVE_BIN names no program; call ./tests/run")
+}
+
+/// The program with these arguments, in and for this folder.
+fn command(folder: &Path, arguments: &[&str]) -> Command {
+    let temporary = folder.join("tmp");
+    fs::create_dir_all(&temporary).expect("a folder");
+    let mut command = Command::new(program());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("HERO_SSE_") {
+            command.env_remove(name);
+        }
+    }
+    command
+        .args(["--listen", "127.0.0.1:0", "--audit-log"])
+        .arg(folder.join("audit.log"))
+        .args(arguments)
+        .env_remove("RUST_LOG")
+        .env("TMPDIR", temporary)
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(File::create(folder.join("stderr")).expect("a file"));
+    command
+}
+
+/// A running server. Dropping it kills it.
+struct Live {
+    address: SocketAddr,
+    child: Child,
+    folder: TempDir,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Live {
+    async fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, |_| ()).await
+    }
+
+    async fn start_with(arguments: &[&str], change: impl FnOnce(&mut Command)) -> Self {
+        let turn = TURN.lock().await;
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut command = command(folder.path(), arguments);
+        change(&mut command);
+        let mut child = command.spawn().expect("the program runs");
+        let stdout = child.stdout.take().expect("a pipe");
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        // From here on it is killed, whatever happens.
+        let mut live = Self { address, child, folder, _turn: turn };
+        let (say, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let _ = say.send(line);
+            }
+        });
+        let first = lines.recv_timeout(SOON).unwrap_or_else(|_| panic!("{}", live.stderr()));
+        let address = first.strip_prefix("listening on http://");
+        live.address = address.expect(&first).parse().expect(&first);
+        live
+    }
+
+    fn stderr(&self) -> String {
+        fs::read_to_string(self.folder.path().join("stderr")).expect("text")
+    }
+
+    /// A request of its own connection, and the answer's status and body.
+    async fn ask(&self, method: &str, path: &str, token: &str, body: &str) -> (u16, String) {
+        let exchange = async {
+            let mut socket = TcpStream::connect(self.address).await.expect("a socket");
+            let token = match token {
+                "" => String::new(),
+                token => format!("authorization: Bearer {token}\r\n"),
+            };
+            let request = format!(
+                "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{token}\
+                 content-length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            socket.write_all(request.as_bytes()).await.expect("sent");
+            let mut answer = String::new();
+            socket.read_to_string(&mut answer).await.expect("an answer");
+            answer
+        };
+        let answer = timeout(SOON, exchange).await.expect("an answer in time");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        let status = head.split(' ').nth(1).expect("a status").parse().expect("a number");
+        (status, body.to_owned())
+    }
+
+    async fn mint(&self, wish: Value) -> (u16, Value) {
+        let (status, body) = self.ask("POST", "/token", "", &wish.to_string()).await;
+        (status, serde_json::from_str(&body).unwrap_or(Value::String(body)))
+    }
+
+    async fn token(&self, permissions: &[&str], ttl: &str) -> String {
+        let wish = json!({ "subject": "ann", "permissions": permissions, "ttl": ttl });
+        let (status, answer) = self.mint(wish).await;
+        assert_eq!(status, 200, "{answer}");
+        answer["token"].as_str().expect("a token").to_owned()
+    }
+
+    async fn open(&self, path: &str, token: &str) -> EventReader {
+        testing::connect(self.address, path).bearer(token).await.expect("a stream")
+    }
+
+    /// With which status a stream is refused.
+    async fn refused(&self, path: &str, token: &str) -> Option<StatusCode> {
+        let mut open = testing::connect(self.address, path);
+        if !token.is_empty() {
+            open = open.bearer(token);
+        }
+        open.await.expect_err("no stream").status
+    }
+
+    /// Presses Ctrl-C. The exit status, and how long it took.
+    async fn interrupt(&mut self) -> (ExitStatus, Duration) {
+        let start = Instant::now();
+        let pid = self.child.id().to_string();
+        let kill = Command::new("sh").args(["-c", "kill -s INT \"$0\"", &pid]).status();
+        assert!(kill.expect("a shell").success());
+        while start.elapsed() < SOON {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                return (status, start.elapsed());
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        panic!("it does not stop: {}", self.stderr());
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// How the program ends that cannot start: its exit code, and what it says.
+fn ending(folder: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut child = command(folder, arguments).spawn().expect("the program runs");
+    let start = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("a child") {
+            break status;
+        }
+        if start.elapsed() > SOON {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("{arguments:?}: it runs");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    (status.code(), fs::read_to_string(folder.join("stderr")).expect("text"))
+}
+
+async fn until(stream: &mut EventReader, name: &str) -> Vec<(String, Value)> {
+    let mut events = Vec::new();
+    let all = async {
+        while let Some(event) = stream.next().await.expect("a whole stream") {
+            let data = event.json().expect("JSON");
+            let done = event.event == name;
+            if !event.event.starts_with("hero.heartbeat") {
+                events.push((event.event, data));
+            }
+            if done {
+                return;
+            }
+        }
+        panic!("it ended before {name}: {events:?}");
+    };
+    timeout(BUILD, all).await.expect("in time");
+    events
+}
+
+fn names(events: &[(String, Value)]) -> Vec<&str> {
+    events.iter().map(|(name, _)| name.as_str()).collect()
+}
+
+#[tokio::test]
+#[ignore = "needs the live example's binary: ./tests/run builds and runs it"]
+async fn the_page_tokens_and_all_three_streams_work() {
+    let live = Live::start(&[]).await;
+    for path in ["/", "/style.css", "/app.js"] {
+        assert_eq!(live.ask("GET", path, "", "").await.0, 200, "{path}");
+    }
+    let token = live.token(&["usage.read", "audit.read"], "60s").await;
+    let mut by_header = live.open(USAGE, &token).await;
+    let query = format!("{USAGE}?access_token={token}");
+    let mut by_query = testing::connect(live.address, &query).await.expect("a stream");
+    for stream in [&mut by_header, &mut by_query] {
+        let (_, usage) = until(stream, "usage").await.pop().expect("a reading");
+        assert!(usage["memory_used"].as_u64().is_some_and(|used| used > 0), "{usage}");
+    }
+    // The requests so far are records, and none of them holds a query.
+    let mut audit = live.open(AUDIT, &token).await;
+    let (_, record) = until(&mut audit, "audit").await.pop().expect("a record");
+    assert_eq!((&record["path"], &record["status"]), (&json!("/"), &json!(200)));
+    loop {
+        let (_, record) = until(&mut audit, "audit").await.pop().expect("a record");
+        if record["path"] == USAGE {
+            assert_eq!(record["subject"], "ann");
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs the live example's binary: ./tests/run builds and runs it"]
+async fn whoever_may_not_is_refused() {
+    let live = Live::start(&[]).await;
+    let token = live.token(&["usage.read"], "60s").await;
+    for path in [USAGE, AUDIT, BUILDS] {
+        assert_eq!(live.refused(path, "").await, Some(StatusCode::UNAUTHORIZED), "{path}");
+        assert_eq!(live.refused(path, "a.b.c").await, Some(StatusCode::UNAUTHORIZED), "{path}");
+    }
+    for path in [AUDIT, BUILDS] {
+        assert_eq!(live.refused(path, &token).await, Some(StatusCode::FORBIDDEN), "{path}");
+    }
+    assert_eq!(live.ask("POST", "/api/v1/builds", "", "").await.0, 401);
+    assert_eq!(live.ask("POST", "/api/v1/builds", &token, "").await.0, 403);
+
+    let short = live.token(&["usage.read"], "2s").await;
+    let mut stream = live.open(USAGE, &short).await;
+    let events = until(&mut stream, "hero.close").await;
+    assert_eq!(events.last().expect("a farewell").1["reason"], "token_expired", "{events:?}");
+    assert_eq!(stream.next().await, Ok(None));
+    // A stream may end a little before its token.
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(live.refused(USAGE, &short).await, Some(StatusCode::UNAUTHORIZED));
+}
+
+#[tokio::test]
+#[ignore = "needs the live example's binary: ./tests/run builds and runs it"]
+async fn a_token_is_made_of_a_sensible_wish_only() {
+    let live = Live::start(&[]).await;
+    for (wish, word) in [
+        (json!({}), "subject"),
+        (json!({ "subject": "" }), "subject"),
+        (json!({ "subject": "a\nb" }), "subject"),
+        (json!({ "subject": "ann", "permissions": [""] }), "permissions"),
+        (json!({ "subject": "ann", "permissions": ["usage read"] }), "usage read"),
+        (json!({ "subject": "ann", "permission": ["usage.read"] }), "unknown field"),
+        (json!({ "subject": "ann", "ttl": "soon" }), "ttl"),
+        (json!({ "subject": "ann", "ttl": "off" }), "ttl"),
+    ] {
+        let (status, problem) = live.mint(wish.clone()).await;
+        assert_eq!(status, 400, "{wish}: {problem}");
+        let detail = problem["detail"].as_str().expect("words");
+        assert!(detail.contains(word), "{wish}: {detail}");
+    }
+    let token = live.token(&["builds.start"], "60s").await;
+    for order in ["{", r#"{"broke": true}"#, r#"{"broken": 1}"#] {
+        let (status, problem) = live.ask("POST", "/api/v1/builds", &token, order).await;
+        assert_eq!(status, 400, "{order}: {problem}");
+        assert!(problem.contains("broken"), "{order}: {problem}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the live example's binary: ./tests/run builds and runs it"]
+async fn a_reader_that_stops_is_reset_while_requests_go_on() {
+    let options = tempfile::Builder::new().suffix(".toml").tempfile().expect("a file");
+    fs::write(options.path(), "[SseOptions]\nWriteTimeout = \"1s\"\n").expect("written");
+    let live = Live::start(&["--options", options.path().to_str().expect("text")]).await;
+    let token = live.token(&["audit.read"], "60s").await;
+    // Long records, so that the last fifty of them are more than the socket takes.
+    let path = format!("/{}", "x".repeat(8000));
+    for _ in 0..60 {
+        assert_eq!(live.ask("GET", &path, "", "").await.0, 404);
+    }
+    let bearer = format!("Bearer {token}");
+    let headers = [("authorization", bearer.as_str())];
+    let stalled = SlowReader::connect(live.address, AUDIT, &headers).await.expect("a socket");
+    let requests = async {
+        let (mut count, mut longest) = (0, Duration::ZERO);
+        loop {
+            let start = Instant::now();
+            assert_eq!(live.ask("GET", &path, "", "").await.0, 404);
+            longest = longest.max(start.elapsed());
+            count += 1;
+            if count >= 50 && longest > Duration::from_secs(1) {
+                return longest;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let reset = tokio::select! {
+        reset = stalled.reset_within(Duration::from_secs(4)) => reset.expect("a reset"),
+        longest = requests => panic!("a request took {longest:?}"),
+    };
+    assert!((0.9..=2.0).contains(&reset.as_secs_f64()), "{reset:?}");
+    live.open(AUDIT, &token).await.next().await.expect("in time").expect("a record");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the live example's binary: ./tests/run builds and runs it"]
+async fn an_interrupt_ends_ten_streams_with_a_farewell() {
+    let mut live = Live::start(&[]).await;
+    let token = live.token(&["usage.read", "audit.read", "builds.read"], "60s").await;
+    let mut streams = Vec::new();
+    for path in [USAGE, AUDIT, BUILDS].iter().cycle().take(10) {
+        streams.push(live.open(path, &token).await);
+    }
+    let (status, took) = live.interrupt().await;
+    assert_eq!(status.code(), Some(0), "{}", live.stderr());
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    for mut stream in streams {
+        let events = until(&mut stream, "hero.close").await;
+        let (_, close) = events.last().expect("a farewell");
+        assert_eq!((&close["reason"], &close["reconnect"]), (&json!("draining"), &json!(true)));
+        assert_eq!(stream.next().await, Ok(None));
+    }
+}
+
+#[test]
+#[ignore = "needs the live example's binary: ./tests/run builds and runs it"]
+fn a_program_that_cannot_start_says_what_where_and_the_cure() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).expect("written");
+        path.to_str().expect("text").to_owned()
+    };
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("an address").to_string();
+    let missing = folder.path().join("none.toml").to_str().expect("text").to_owned();
+    let broken = file("broken.toml", "[SseOptions\n");
+    let unknown = file("unknown.toml", "[SseOptions]\nWritTimeout = \"5s\"\n");
+    let wrong = file("wrong.json", r#"{"SseOptions": {"WriteTimeout": "5 parsecs"}}"#);
+    let pipe = folder.path().join("pipe").to_str().expect("text").to_owned();
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
+    let directory = folder.path().to_str().expect("text");
+
+    let cases: [(&[&str], &[&str]); 12] = [
+        (&["--listen", "nonsense"], &["listen on nonsense", "--listen"]),
+        (&["--listen", &port], &["listen on", &port, "in use", "--listen"]),
+        (&["--options", &missing], &[&missing, "No such file", "--options"]),
+        (&["--options", &broken], &[&broken, "not TOML", "line 1", "--options"]),
+        (&["--options", &unknown], &[&unknown, "WritTimeout", "WriteTimeout", "--options"]),
+        (&["--options", &wrong], &[&wrong, "WriteTimeout", "5 parsecs", "--options"]),
+        (&["--secret", "short"], &["--secret", "5 bytes", "32", "longer"]),
+        (&["--secret", ""], &["--secret", "0 bytes", "32", "longer"]),
+        (&["--sercet", "x"], &["--sercet", "--help"]),
+        (&["--audit-log", &pipe], &["audit log", &pipe, "no regular file", "--audit-log"]),
+        (&["--audit-log", directory], &["audit log", directory, "no regular file", "--audit-log"]),
+        (&["--audit-log", "no/such/log"], &["audit log no/such/log", "No such", "--audit-log"]),
+    ];
+    for (arguments, words) in cases {
+        let (code, said) = ending(folder.path(), arguments);
+        assert_eq!(code, Some(1), "{arguments:?}: {said}");
+        assert!(said.starts_with("error: "), "{arguments:?}: {said}");
+        for word in words {
+            assert!(said.contains(word), "{arguments:?}: {word} is missing in {said}");
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs the live example's binary: ./tests/run builds and runs it"]
+async fn no_log_ever_holds_a_token() {
+    let mut live = Live::start_with(&[], |command| {
+        command.env("RUST_LOG", "trace");
+    })
+    .await;
+    let token = live.token(&["usage.read"], "60s").await;
+    let forged = format!("{token}x");
+    let query = format!("{USAGE}?access_token={token}");
+    let mut stream = testing::connect(live.address, &query).await.expect("a stream");
+    until(&mut stream, "usage").await;
+    until(&mut live.open(USAGE, &token).await, "usage").await;
+    for (path, expected) in [
+        (format!("{USAGE}?access_token={forged}"), 401),
+        (format!("{AUDIT}?a=1&access%5Ftoken={token}"), 403),
+        (format!("/nowhere?access_token={token}"), 404),
+    ] {
+        assert_eq!(live.ask("GET", &path, "", "").await.0, expected, "{path}");
+    }
+    live.interrupt().await;
+    let signature = token.rsplit('.').next().expect("a signature");
+    let audit = fs::read_to_string(live.folder.path().join("audit.log")).expect("text");
+    let said = live.stderr();
+    assert!(said.contains("request{method=GET uri=") && said.contains("stream opened"), "{said}");
+    assert!(audit.contains(USAGE) && audit.contains("/nowhere"), "{audit}");
+    for log in [live.stderr(), audit] {
+        assert!(!log.contains(signature), "{log}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs the live example's binary: ./tests/run builds and runs it"]
+async fn a_level_that_is_none_is_a_warning() {
+    let live = Live::start_with(&[], |command| {
+        command.env("RUST_LOG", "hero_sse=debug");
+    })
+    .await;
+    let said = live.stderr();
+    assert!(
+        said.contains("RUST_LOG=hero_sse=debug") && said.contains("error, warn, info"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+#[ignore = "needs the live example's binary: ./tests/run builds and runs it"]
+async fn a_broken_build_fails_and_a_good_one_ends_the_feed() {
+    let live = Live::start(&[]).await;
+    let token = live.token(&["builds.read", "builds.start", "audit.read"], "300s").await;
+    let mut feed = live.open(BUILDS, &token).await.patience(BUILD);
+
+    let (status, answer) = live.ask("POST", "/api/v1/builds", &token, r#"{"broken":true}"#).await;
+    assert_eq!((status, answer.as_str()), (202, r#"{"build":1}"#));
+    assert_eq!(live.ask("POST", "/api/v1/builds", &token, "").await.0, 409);
+    let events = until(&mut feed, "failed").await;
+    assert_eq!(names(&events)[..2], ["queued", "started"]);
+    assert!(names(&events).contains(&"diagnostic"), "{events:?}");
+    assert_eq!(events.last().expect("an end").1["errors"], 1, "{events:?}");
+
+    assert_eq!(live.ask("POST", "/api/v1/builds", &token, "").await.0, 202);
+    let events = until(&mut feed, "finished").await;
+    assert_eq!(names(&events)[..2], ["queued", "started"], "the feed goes on");
+    assert_eq!(names(&events).iter().filter(|name| **name == "artifact").count(), 3);
+    let (_, close) = until(&mut feed, "hero.close").await.pop().expect("a farewell");
+    assert_eq!((&close["reason"], &close["reconnect"]), (&json!("last_event"), &json!(false)));
+    assert_eq!(feed.next().await, Ok(None));
+    let raw = feed.raw();
+    let id = raw.lines().rev().find_map(|line| line.strip_prefix("id: ")).expect("an id");
+    assert!(id.ends_with("hero.end"), "{raw}");
+    let again = testing::connect(live.address, BUILDS).bearer(&token).last_event_id(id).await;
+    assert_eq!(again.expect_err("no stream").status, Some(StatusCode::NO_CONTENT));
+
+    // Who started it is on record.
+    let audit = fs::read_to_string(live.folder.path().join("audit.log")).expect("text");
+    let records = audit.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let started: Vec<_> = records.filter(|record| record["path"] == "/api/v1/builds").collect();
+    assert_eq!(started.len(), 3, "{audit}");
+    assert!(started.iter().all(|record| record["subject"] == "ann"), "{audit}");
+}
+
+#[tokio::test]
+#[ignore = "needs the live example's binary: ./tests/run builds and runs it"]
+async fn a_stopped_server_leaves_nothing_of_a_build() {
+    // At several moments: while cargo begins, and while compilers run.
+    for pause in [0, 50, 100, 200, 300, 450] {
+        let mut live = Live::start(&[]).await;
+        let token = live.token(&["builds.read", "builds.start"], "60s").await;
+        let mut feed = live.open(BUILDS, &token).await.patience(BUILD);
+        assert_eq!(live.ask("POST", "/api/v1/builds", &token, "").await.0, 202);
+        until(&mut feed, "started").await;
+        sleep(Duration::from_millis(pause)).await;
+        let (status, took) = live.interrupt().await;
+        assert_eq!(status.code(), Some(0), "{}", live.stderr());
+        assert!(took < Duration::from_secs(2), "{took:?}");
+        // Whoever survived would still be writing.
+        sleep(Duration::from_millis(300)).await;
+        let left = fs::read_dir(live.folder.path().join("tmp")).expect("a folder");
+        let left: Vec<_> = left.map(|entry| entry.expect("an entry").path()).collect();
+        assert!(left.is_empty(), "after {pause} ms: {left:?}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs the live example's binary: ./tests/run builds and runs it"]
+async fn a_missing_cargo_is_named() {
+    let live = Live::start_with(&[], |command| {
+        command.env_remove("CARGO").env("PATH", "/nowhere");
+    })
+    .await;
+    let token = live.token(&["builds.read", "builds.start"], "60s").await;
+    let mut feed = live.open(BUILDS, &token).await;
+    assert_eq!(live.ask("POST", "/api/v1/builds", &token, "").await.0, 202);
+    let events = until(&mut feed, "failed").await;
+    let reason = events.last().expect("an end").1["reason"].as_str().expect("words").to_owned();
+    assert!(reason.contains("there is no cargo") && reason.contains("PATH"), "{reason}");
+}
