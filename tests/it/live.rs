@@ -469,6 +469,17 @@ async fn a_broken_build_fails_and_a_good_one_ends_the_feed() {
     assert!(started.iter().all(|record| record["subject"] == "ann"), "{audit}");
 }
 
+/// The command lines that name this folder, where the system shows them.
+fn working_in(folder: &Path) -> Vec<String> {
+    let folder = folder.to_str().expect("text");
+    let processes = fs::read_dir("/proc").into_iter().flatten().map_while(Result::ok);
+    processes
+        .filter_map(|process| fs::read(process.path().join("cmdline")).ok())
+        .map(|line| String::from_utf8_lossy(&line).replace('\0', " "))
+        .filter(|line| line.contains(folder))
+        .collect()
+}
+
 #[tokio::test]
 #[ignore = "needs the live example's binary: ./tests/run builds and runs it"]
 async fn a_stopped_server_leaves_nothing_of_a_build() {
@@ -483,6 +494,7 @@ async fn a_stopped_server_leaves_nothing_of_a_build() {
         let (status, took) = live.interrupt().await;
         assert_eq!(status.code(), Some(0), "{}", live.stderr());
         assert!(took < Duration::from_secs(2), "{took:?}");
+        assert_eq!(working_in(live.folder.path()), [""; 0], "after {pause} ms");
         // Whoever survived would still be writing.
         sleep(Duration::from_millis(300)).await;
         let left = fs::read_dir(live.folder.path().join("tmp")).expect("a folder");
