@@ -123,6 +123,7 @@ pub use crate::context::SseContext;
 pub use crate::descriptor::Descriptor;
 pub use crate::endpoint::{
     AppState, Endpoint, EndpointMeta, EventHandler, EventItem, EventStream, IntoEventStream,
+    Opening,
 };
 pub use crate::event::{Event, SseEvent};
 pub use crate::frame::{EventId, EventName, FrameWriter, InvalidEvent, InvalidField, LastEventId};
