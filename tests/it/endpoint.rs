@@ -64,13 +64,13 @@ async fn usage(
     State(Meter(used)): State<Meter>,
     Path(from): Path<u64>,
     who: Principal,
-) -> Result<impl Stream<Item = Usage> + use<>, Refusal> {
+) -> Result<impl Stream<Item = Usage>, Refusal> {
     who.require_tenant()?;
     Ok(stream::iter((from..from + 2).map(move |seq| Usage { seq, used })))
 }
 
 #[sse_endpoint("/fallible", public)]
-async fn fallible(cursor: LastEventId) -> impl Stream<Item = Result<Named, String>> + use<> {
+async fn fallible(cursor: LastEventId) -> impl Stream<Item = Result<Named, String>> {
     let text = cursor.as_str().unwrap_or("none").to_owned();
     stream::iter([Ok(Named { text }), Err("an internal matter".to_owned())])
 }
