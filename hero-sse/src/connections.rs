@@ -121,18 +121,19 @@ impl Connections {
         }
         let key = open.streams.insert(connection.clone());
         drop(open);
-        telemetry::opened(path, connection.id, connection.subject.as_deref());
-        Ok(Slot { registry: self.0.clone(), connection, key, reason: CloseReason::ClientGone })
+        let reason = Some(CloseReason::ClientGone);
+        Ok(Slot { registry: self.0.clone(), connection, key, reason })
     }
 
     /// Admits nobody any more and asks every stream to say farewell; how many there are.
     pub(crate) fn drain(&self) -> usize {
-        let mut open = self.0.lock();
-        open.draining = true;
-        for (_, connection) in &open.streams {
-            connection.ask(CloseReason::Draining);
-        }
-        open.streams.len()
+        let streams: Vec<_> = {
+            let mut open = self.0.lock();
+            open.draining = true;
+            open.streams.iter().map(|(_, connection)| connection.clone()).collect()
+        };
+        streams.iter().for_each(|connection| connection.ask(CloseReason::Draining));
+        streams.len()
     }
 }
 
@@ -225,7 +226,8 @@ pub(crate) struct Slot {
     registry: Arc<Registry>,
     connection: Arc<Connection>,
     key: usize,
-    reason: CloseReason,
+    /// `None` when no stream came of it.
+    reason: Option<CloseReason>,
 }
 
 impl Slot {
@@ -244,9 +246,20 @@ impl Slot {
         CloseReason::ALL.get(place.checked_sub(1)?).copied()
     }
 
+    /// The stream begins.
+    pub(crate) fn opened(&self) {
+        let Connection { id, path, subject, .. } = &*self.connection;
+        telemetry::opened(path, *id, subject.as_deref());
+    }
+
     /// Why the stream is over; without a word from here the client has gone.
     pub(crate) fn close(&mut self, reason: CloseReason) {
-        self.reason = reason;
+        self.reason = Some(reason);
+    }
+
+    /// Gives the place back for a stream that never was: the answer is a refusal, not an end.
+    pub(crate) fn withdraw(mut self) {
+        self.reason = None;
     }
 }
 
@@ -261,8 +274,10 @@ impl Drop for Slot {
                 release(&mut open.by_subject, subject);
             }
         }
-        self.registry.count(self.reason);
-        telemetry::closed(path, *id, self.reason, since.elapsed());
+        if let Some(reason) = self.reason {
+            self.registry.count(reason);
+            telemetry::closed(path, *id, reason, since.elapsed());
+        }
     }
 }
 
@@ -303,6 +318,15 @@ mod tests {
         assert!(admit(&a, Some(&ann)).is_ok());
     }
 
+    #[derive(Default)]
+    struct Woken(std::sync::atomic::AtomicBool);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
     #[test]
     fn draining_asks_everybody_and_admits_nobody() {
         let connections = Connections::default();
@@ -310,7 +334,11 @@ mod tests {
         let slot = connections.admit(&path, None, LIMITS).unwrap_or_else(|_| panic!("a place"));
         let cx = Context::from_waker(std::task::Waker::noop());
         assert_eq!(slot.poll_asked(&cx), None);
+        let woken = Arc::new(Woken::default());
+        let waker = std::task::Waker::from(woken.clone());
+        assert_eq!(slot.poll_asked(&Context::from_waker(&waker)), None);
         assert_eq!(connections.drain(), 1);
+        assert!(woken.0.load(Ordering::SeqCst), "an idle stream must be woken");
         assert_eq!(slot.poll_asked(&cx), Some(CloseReason::Draining));
         assert_eq!(connections.admit(&path, None, LIMITS).err(), Some(NoPlace::Draining));
     }

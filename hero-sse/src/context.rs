@@ -1,9 +1,10 @@
 //! [`SseContext`]: a stream from an ordinary axum handler, for code that used `axum::response::Sse`.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use futures_core::Stream;
 use http::request::Parts;
 
@@ -42,19 +43,19 @@ pub struct SseContext {
 
 impl SseContext {
     /// Asks for a permission, besides those named before.
-    pub fn permission(mut self, permission: &'static str) -> Self {
+    pub fn permission(mut self, permission: impl Into<Cow<'static, str>>) -> Self {
         self.declaration.require(permission, &mut self.mistakes);
         self
     }
 
     /// Serves anybody.
     pub fn public(mut self) -> Self {
-        self.declaration.rule = None;
+        self.declaration.open_to_all(&mut self.mistakes);
         self
     }
 
     /// Names the items that bring no name of their own.
-    pub fn event(mut self, name: &'static str) -> Self {
+    pub fn event(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.declaration.name_events(name, &mut self.mistakes);
         self
     }
@@ -76,14 +77,18 @@ impl SseContext {
         T::Item: EventItem<M>,
         M: 'static,
     {
-        let Self { visit, declaration, sse, mistakes } = self;
+        let Self { visit, declaration, sse, mut mistakes } = self;
+        let options = &sse.kit().options;
+        if !options.enabled {
+            mistakes.push(declaration.mistake(&"the kit is disabled (SseOptions.Enabled = false)"));
+        }
         for mistake in &mistakes {
             telemetry::misdeclared(mistake);
         }
         if !mistakes.is_empty() {
-            return axum::response::IntoResponse::into_response(Refusal::internal());
+            return Refusal::internal().into_response();
         }
-        let route = Route::new(declaration, &sse.kit().options);
+        let route = Route::new(declaration, options);
         visit.answer(&route, EventStream::new(stream))
     }
 }
@@ -107,9 +112,13 @@ impl<S: Send + Sync> FromRequestParts<S> for SseContext {
             Some(matched) => matched.as_str().to_owned(),
             None => parts.uri.path().to_owned(),
         };
-        let declaration = Declaration::new(path, Location { file: "SseContext", line: 0 });
+        let declaration = Declaration::new("", &path, Location { file: "SseContext", line: 0 });
         let policy = sse.kit().options.policy(&declaration.path, &declaration.overrides);
         let visit = Visit::begin(&Arc::clone(sse.kit()), parts, &policy).await?;
+        // For the extractor beside this one.
+        if let Some(principal) = visit.principal() {
+            parts.extensions.insert(principal.clone());
+        }
         Ok(Self { visit, declaration, sse, mistakes: Vec::new() })
     }
 }

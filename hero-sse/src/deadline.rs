@@ -30,6 +30,8 @@ pub(crate) struct SocketWatch {
     /// The largest write timeout among them in milliseconds; zero is none. It stays in force after
     /// the last stream has ended until its bytes are flushed.
     timeout: AtomicU64,
+    /// Whether a stream is live, or its last bytes are still to be flushed.
+    engaged: AtomicBool,
     write_timed_out: AtomicBool,
     peer_timed_out: AtomicBool,
 }
@@ -38,6 +40,7 @@ impl SocketWatch {
     /// Holds the socket to `timeout` until the guard is gone and what was written by then is out.
     pub(crate) fn arm(self: &Arc<Self>, timeout: Option<Duration>) -> Armed {
         self.streams.fetch_add(1, Ordering::AcqRel);
+        self.engaged.store(true, Ordering::Release);
         let millis = timeout.map_or(0, |timeout| timeout.as_millis());
         self.timeout.fetch_max(u64::try_from(millis).unwrap_or(u64::MAX), Ordering::AcqRel);
         Armed(self.clone())
@@ -65,6 +68,7 @@ impl SocketWatch {
     fn flushed(&self) {
         if self.streams.load(Ordering::Acquire) == 0 {
             self.timeout.store(0, Ordering::Release);
+            self.engaged.store(false, Ordering::Release);
         }
     }
 }
@@ -92,6 +96,10 @@ impl Drop for Armed {
 pub(crate) struct DeadlineIo<T: Any> {
     io: T,
     watch: Arc<SocketWatch>,
+    /// How long the kernel may wait for the peer's acknowledgement while a stream is live: then a
+    /// vanished peer, or one that keeps its window shut, ends the connection whatever the rate.
+    peer_timeout: Option<Duration>,
+    peer_timeout_set: bool,
     blocked: Option<Blocked>,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -105,8 +113,17 @@ struct Blocked {
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin + 'static> DeadlineIo<T> {
-    pub(crate) fn new(io: T, watch: Arc<SocketWatch>) -> Self {
-        Self { io, watch, blocked: None, timer: None }
+    pub(crate) fn new(io: T, watch: Arc<SocketWatch>, peer_timeout: Option<Duration>) -> Self {
+        Self { io, watch, peer_timeout, peer_timeout_set: false, blocked: None, timer: None }
+    }
+
+    /// Keeps the kernel's timeout in step with the streams; a call to it only where that changes.
+    fn engage(&mut self) {
+        let engaged = self.watch.engaged.load(Ordering::Acquire) && self.peer_timeout.is_some();
+        if engaged != self.peer_timeout_set {
+            self.peer_timeout_set = engaged;
+            set_user_timeout(&self.io, self.peer_timeout.filter(|_| engaged));
+        }
     }
 
     /// Judges the outcome of a write.
@@ -187,6 +204,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> AsyncWrite for DeadlineIo<T> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.engage();
         let written = Pin::new(&mut self.io).poll_write(cx, buf);
         self.after_write(cx, written)
     }
@@ -196,6 +214,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> AsyncWrite for DeadlineIo<T> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.engage();
         let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
         self.after_write(cx, written)
     }
@@ -209,12 +228,25 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> AsyncWrite for DeadlineIo<T> {
         ready!(Pin::new(&mut self.io).poll_flush(cx))?;
         self.blocked = None;
         self.watch.flushed();
+        self.engage();
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
+}
+
+/// What is no TCP socket, and what the kernel refuses, goes without.
+fn set_user_timeout(io: &dyn Any, timeout: Option<Duration>) {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if let Some(socket) = io.downcast_ref::<TcpStream>()
+        && let Err(error) = socket2::SockRef::from(socket).set_tcp_user_timeout(timeout)
+    {
+        crate::telemetry::no_kernel_options(&error);
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let _ = (io, timeout);
 }
 
 impl<T: Any> Drop for DeadlineIo<T> {
@@ -239,7 +271,7 @@ mod tests {
     fn pair() -> (DeadlineIo<DuplexStream>, DuplexStream, Arc<SocketWatch>) {
         let (near, far) = duplex(64);
         let watch = Arc::new(SocketWatch::default());
-        (DeadlineIo::new(near, watch.clone()), far, watch)
+        (DeadlineIo::new(near, watch.clone(), None), far, watch)
     }
 
     async fn seconds_until_failure(io: &mut DeadlineIo<DuplexStream>) -> f64 {
@@ -312,5 +344,48 @@ mod tests {
         far.read_exact(&mut [0; 10]).await.expect("a read");
         let write = io.write_all(&[0; 1 << 20]);
         assert!(tokio::time::timeout(Duration::from_secs(3600), write).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_has_caught_up_starts_with_a_fresh_timeout() {
+        let (mut io, mut far, watch) = pair();
+        let _armed = watch.arm(Some(TIMEOUT));
+        for _ in 0..3 {
+            let stall = Duration::from_secs(4);
+            let write = async {
+                io.write_all(&[0; 128]).await.expect("a write");
+                io.flush().await.expect("a flush");
+            };
+            let read = async {
+                tokio::time::sleep(stall).await;
+                far.read_exact(&mut [0; 128]).await.expect("a read");
+            };
+            tokio::join!(write, read);
+            // Idle for longer than the timeout: nothing was blocked.
+            tokio::time::sleep(Duration::from_secs(10)).await;
+        }
+        assert_eq!(watch.failure(), None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn the_kernels_peer_timeout_holds_while_a_stream_is_live() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let socket = TcpStream::connect(address).await.expect("a socket");
+        let watch = Arc::new(SocketWatch::default());
+        let mut io = DeadlineIo::new(socket, watch.clone(), Some(Duration::from_secs(7)));
+        let kernel = |io: &DeadlineIo<TcpStream>| {
+            socket2::SockRef::from(&io.io).tcp_user_timeout().expect("an option")
+        };
+        let off = kernel(&io);
+        io.write_all(b"x").await.expect("a write");
+        assert_eq!(kernel(&io), off, "without a stream the socket is not ours to limit");
+        let armed = watch.arm(None);
+        io.write_all(b"x").await.expect("a write");
+        assert_eq!(kernel(&io), Some(Duration::from_secs(7)));
+        drop(armed);
+        io.flush().await.expect("a flush");
+        assert_eq!(kernel(&io), off);
     }
 }

@@ -1,6 +1,7 @@
 //! What a declaration says of an endpoint, before any options are known.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt::Display;
 use std::time::Duration;
 
@@ -148,10 +149,14 @@ impl Descriptor {
     }
 }
 
+const PUBLIC_AND_PERMISSION: &str = "is public and asks for a permission; choose one";
+
 /// A declaration whose texts have been checked: what the kit maps and serves.
 #[derive(Clone, Debug)]
 pub(crate) struct Declaration {
+    /// With the prefix it is mounted at.
     pub(crate) path: String,
+    prefix: usize,
     pub(crate) location: Location,
     pub(crate) event: Option<EventName>,
     /// `None` is public.
@@ -161,9 +166,10 @@ pub(crate) struct Declaration {
 
 impl Declaration {
     /// An endpoint that asks for a valid token and changes no setting.
-    pub(crate) fn new(path: String, location: Location) -> Self {
+    pub(crate) fn new(prefix: &str, path: &str, location: Location) -> Self {
         Self {
-            path,
+            path: format!("{prefix}{path}"),
+            prefix: prefix.len(),
             location,
             event: None,
             rule: Some(PermissionRule::default()),
@@ -177,14 +183,13 @@ impl Declaration {
         descriptor: &Descriptor,
         mistakes: &mut Vec<String>,
     ) -> Self {
-        let mut declaration =
-            Self::new(format!("{prefix}{}", descriptor.path), descriptor.location);
+        let mut declaration = Self::new(prefix, descriptor.path, descriptor.location);
         declaration.overrides = descriptor.overrides.clone();
         if let Some(name) = descriptor.event {
             declaration.name_events(name, mistakes);
         }
         match descriptor.access {
-            Access::Public => declaration.rule = None,
+            Access::Public => declaration.open_to_all(mistakes),
             Access::Token { permission: None } => {}
             Access::Token { permission: Some(name) } => declaration.require(name, mistakes),
         }
@@ -199,12 +204,44 @@ impl Declaration {
     }
 
     pub(crate) fn require(&mut self, name: impl Into<Cow<'static, str>>, to: &mut Vec<String>) {
-        match Permission::new(name) {
-            Ok(permission) => {
-                self.rule = Some(self.rule.take().unwrap_or_default().and(permission));
+        match (Permission::new(name), self.rule.take()) {
+            (Ok(permission), Some(rule)) => self.rule = Some(rule.and(permission)),
+            (Ok(_), None) => to.push(self.mistake(&PUBLIC_AND_PERMISSION)),
+            (Err(error), rule) => {
+                self.rule = rule;
+                to.push(self.mistake(&error));
             }
-            Err(error) => to.push(self.mistake(&error)),
         }
+    }
+
+    pub(crate) fn open_to_all(&mut self, to: &mut Vec<String>) {
+        if self.rule.take().is_some_and(|rule| !rule.is_empty()) {
+            to.push(self.mistake(&PUBLIC_AND_PERMISSION));
+        }
+    }
+
+    /// What a path must be, beyond what the router finds out.
+    pub(crate) fn check_path(&self) -> Result<(), &'static str> {
+        let (prefix, path) = self.path.split_at_checked(self.prefix).unwrap_or_default();
+        if !path.starts_with('/') {
+            return Err("the path must begin with `/`");
+        }
+        if !prefix.is_empty() && (!prefix.starts_with('/') || prefix.ends_with('/')) {
+            return Err("the prefix must begin with `/` and not end with one");
+        }
+        let illegal = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '?' | '#');
+        if self.path.contains(illegal) {
+            return Err("a path has no white space, `?` or `#`: it could never match");
+        }
+        if self.path.split('/').any(|segment| segment.starts_with([':', '*'])) {
+            return Err("captures are written `{name}` and `{*rest}`");
+        }
+        let mut names = HashSet::new();
+        let captures = self.path.split('{').skip(1).filter_map(|rest| rest.split('}').next());
+        if captures.map(|name| name.trim_start_matches('*')).any(|name| !names.insert(name)) {
+            return Err("two captures have the same name");
+        }
+        Ok(())
     }
 
     /// A mistake in this declaration, with its place in front.

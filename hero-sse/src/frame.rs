@@ -260,12 +260,10 @@ impl<'a> FrameWriter<'a> {
         let start = self.out.len();
         serde_json::to_writer((&mut *self.out).writer(), value).map_err(InvalidEvent::data)?;
         // Only a `RawValue` brings line breaks, and only between tokens, where a space is as good.
-        if let Some(json) = self.out.get_mut(start..) {
-            while let Some(at) = memchr::memchr2(b'\r', b'\n', json) {
-                if let Some(byte) = json.get_mut(at) {
-                    *byte = b' ';
-                }
-            }
+        if let Some(json) = self.out.get_mut(start..)
+            && memchr::memchr2(b'\r', b'\n', json).is_some()
+        {
+            json.iter_mut().filter(|byte| matches!(**byte, b'\r' | b'\n')).for_each(|b| *b = b' ');
         }
         self.out.put_u8(b'\n');
         self.has_data = true;
@@ -463,6 +461,16 @@ mod tests {
         let raw: Box<serde_json::value::RawValue> =
             serde_json::from_str("{\"a\":\r\n[1,\n2]}").expect("JSON");
         assert_eq!(frame(|f| f.json(&raw).expect("data")), "data: {\"a\":  [1, 2]}\n\n");
+    }
+
+    #[test]
+    fn taking_line_breaks_out_of_json_is_linear() {
+        let text = format!("[{}1]", "1,\n".repeat(500_000));
+        let raw: Box<serde_json::value::RawValue> = serde_json::from_str(&text).expect("JSON");
+        let start = std::time::Instant::now();
+        let frame = frame(|f| f.json(&raw).expect("data"));
+        assert_eq!(frame.matches('\n').count(), 2);
+        assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
     }
 
     #[test]

@@ -5,9 +5,9 @@ use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::panic::Location as Caller;
-use std::path::Path;
+use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -18,12 +18,13 @@ use axum::serve::Listener;
 use http::request::Parts;
 use tower::Service;
 
-use crate::auth::{Authenticator, Principal};
+use crate::auth::{Authenticator, Gate, Principal};
 use crate::connections::Connections;
 use crate::descriptor::{Declaration, Descriptor, Location};
 use crate::endpoint::{AppState, Endpoint, EventHandler, Opening};
 use crate::options::{SetupErrors, SseOptions};
 use crate::pipeline::{self, Kit, Route};
+use crate::policy::PolicyOverrides;
 use crate::refusal::Refusal;
 use crate::telemetry;
 use crate::transport::Transport;
@@ -64,7 +65,7 @@ struct Shared {
 }
 
 /// The endpoints that all calls together have mapped.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Mapped {
     routes: matchit::Router<Location>,
     paths: Vec<String>,
@@ -73,7 +74,12 @@ struct Mapped {
 impl HeroSse {
     /// Begins a kit.
     pub fn builder() -> Builder {
-        Builder { options: Ok(SseOptions::default()), environment: None, authenticator: None }
+        Builder {
+            options: SseOptions::default(),
+            file: None,
+            environment: None,
+            authenticator: None,
+        }
     }
 
     /// A place to mount endpoints at: `prefix` goes before their paths. Empty is the root.
@@ -102,15 +108,16 @@ impl HeroSse {
     }
 
     /// Who sent this request, for routes of your own: the same tokens, from the same places, under
-    /// the same rules as an endpoint's. Then [`Principal::require`] checks a permission.
+    /// the same rules as an endpoint's. Then [`Principal::require`] checks a permission. Under
+    /// [`serve`](Self::serve) the extractor [`Principal`] does the same.
     ///
     /// # Errors
     ///
     /// `401` without a token or with one that is not accepted, `400` for doubled or malformed
     /// credentials.
     pub async fn authenticate(&self, parts: &Parts) -> Result<Principal, Refusal> {
-        let principal = pipeline::principal(&self.0.kit, parts, true).await?;
-        principal.ok_or_else(Refusal::no_token)
+        let gate = &self.kit().gate;
+        gate.principal(parts, gate.query_token).await?.ok_or_else(Refusal::no_token)
     }
 
     /// Serves `app` with everything the kit promises of its transport: the write timeout, the peer
@@ -119,8 +126,17 @@ impl HeroSse {
     ///
     /// Takes any axum [`Listener`] and any service that axum could serve. Requests carry
     /// [`ConnectInfo`](axum::extract::ConnectInfo) of the peer's address. HTTP/1.1, with upgrades.
+    /// Sockets other than [`TcpStream`](tokio::net::TcpStream) are under the write timeout too, but
+    /// the kernel's buffers and timeouts are then the listener's affair; the log says so once.
+    ///
+    /// One kit, one server: a shutdown drains the kit, all of its streams end and no new ones open.
     pub fn serve<L, A>(&self, listener: L, app: A) -> Serve<L, A> {
         Serve { sse: self.clone(), listener, app, shutdown: None }
+    }
+
+    /// No code that can panic runs under the lock, so a poisoned one is still sound.
+    fn mapped(&self) -> MutexGuard<'_, Mapped> {
+        self.0.mapped.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn kit(&self) -> &Arc<Kit> {
@@ -137,22 +153,23 @@ impl fmt::Debug for HeroSse {
 /// Collects a kit's settings; [`build`](Self::build) checks them all.
 #[must_use = "a builder does nothing until `build`"]
 pub struct Builder {
-    options: Result<SseOptions, SetupErrors>,
+    options: SseOptions,
+    file: Option<PathBuf>,
     environment: Option<Vec<(String, String)>>,
     authenticator: Option<Arc<dyn Authenticator>>,
 }
 
 impl Builder {
-    /// Takes these options.
+    /// Takes these options. Those of a file, where one is named, win over them.
     pub fn options(mut self, options: SseOptions) -> Self {
-        self.options = Ok(options);
+        self.options = options;
         self
     }
 
     /// Takes the options of a file: its section `SseOptions`. JSON where the name ends in `.json`,
     /// else TOML. What is wrong with it comes out of [`build`](Self::build).
-    pub fn options_file(mut self, path: impl AsRef<Path>) -> Self {
-        self.options = SseOptions::from_file(path);
+    pub fn options_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.file = Some(path.into());
         self
     }
 
@@ -179,22 +196,24 @@ impl Builder {
     /// Every mistake of options, environment and authenticator together.
     pub fn build(self) -> Result<HeroSse, SetupErrors> {
         let mut mistakes = Vec::new();
-        let mut options = self.options.unwrap_or_else(|errors| {
-            mistakes.extend(errors.into_vec());
-            SseOptions::default()
-        });
+        let mut options = self.options;
+        if let Some(file) = &self.file {
+            options.read_file(file, &mut mistakes);
+        }
         let environment = self.environment.unwrap_or_else(|| {
             let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
             std::env::vars_os().map(|(key, value)| (text(key), text(value))).collect()
         });
         options.read_environment(environment, &mut mistakes);
+        mistakes.extend(options.faults());
         if let Some(authenticator) = &self.authenticator {
             mistakes.extend(authenticator.mistakes());
         }
         SetupErrors::none_or(mistakes)?;
+        let query_token = options.policy("", &PolicyOverrides::NONE).query_token;
         let kit = Arc::new(Kit {
             options,
-            authenticator: self.authenticator,
+            gate: Gate { authenticator: self.authenticator, query_token },
             connections: Connections::default(),
             no_transport: Once::new(),
         });
@@ -265,17 +284,23 @@ impl<'a> Mount<'a> {
     /// one path (across all calls), one that asks for a token when the kit has no authenticator, a
     /// heartbeat not below the maximum age, or any at all when the options say `Enabled = false`.
     pub fn routes<S: AppState>(&self, endpoints: Endpoints<S>) -> Result<Router<S>, SetupErrors> {
+        let mut mapped = self.sse.mapped();
+        // All or none: what was entered for a call that failed must not be in its successor's way.
+        let mut draft = mapped.clone();
         let mut mistakes = Vec::new();
         let mut router = Router::new();
         for (descriptor, open) in endpoints.endpoints {
-            let declaration =
-                Declaration::from_descriptor(&self.prefix, &descriptor, &mut mistakes);
+            let mut own = Vec::new();
+            let declaration = Declaration::from_descriptor(&self.prefix, &descriptor, &mut own);
             let path = declaration.path.clone();
-            if let Some(route) = self.sse.map(declaration, &mut mistakes) {
+            if let Some(route) = self.sse.map(&mut draft, declaration, &mut own) {
                 router = router.route(&path, handler(self.sse, route, open));
             }
+            mistakes.append(&mut own);
         }
-        SetupErrors::none_or(mistakes).map(|()| router)
+        SetupErrors::none_or(mistakes)?;
+        *mapped = draft;
+        Ok(router)
     }
 
     /// Declares an endpoint without the macro: for generic functions, closures and paths known only
@@ -284,11 +309,9 @@ impl<'a> Mount<'a> {
     pub fn endpoint(&self, path: impl Into<String>) -> EndpointBuilder<'a> {
         let caller = Caller::caller();
         let location = Location { file: caller.file(), line: caller.line() };
-        let path = format!("{}{}", self.prefix, path.into());
         EndpointBuilder {
             sse: self.sse,
-            declaration: Declaration::new(path, location),
-            permissions: Vec::new(),
+            declaration: Declaration::new(&self.prefix, &path.into(), location),
             mistakes: Vec::new(),
         }
     }
@@ -296,28 +319,32 @@ impl<'a> Mount<'a> {
 
 impl HeroSse {
     /// Enters a declaration into the map, where it makes sense.
-    fn map(&self, declaration: Declaration, mistakes: &mut Vec<String>) -> Option<Arc<Route>> {
-        let Kit { options, authenticator, .. } = &**self.kit();
-        let before = mistakes.len();
+    fn map(
+        &self,
+        mapped: &mut Mapped,
+        declaration: Declaration,
+        mistakes: &mut Vec<String>,
+    ) -> Option<Arc<Route>> {
+        let Kit { options, gate, .. } = &**self.kit();
         let mut wrong = |what: &dyn fmt::Display| mistakes.push(declaration.mistake(what));
         if !options.enabled {
             wrong(&"the kit is disabled (SseOptions.Enabled = false); do not map its endpoints");
         }
-        if declaration.rule.is_some() && authenticator.is_none() {
+        if declaration.rule.is_some() && gate.authenticator.is_none() {
             wrong(
                 &"asks for a token, but the kit has no authenticator; add .authenticator(..) to \
                   the builder, or write `public`",
             );
         }
-        for fault in SseOptions::faults(&options.policy(&declaration.path, &declaration.overrides))
-        {
-            wrong(&fault);
-        }
-        let mut mapped = self.0.mapped.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(why) = mapped.enter(&declaration) {
-            wrong(&why);
-        }
-        (mistakes.len() == before).then(|| Arc::new(Route::new(declaration, options)))
+        declaration.overrides.faults().iter().for_each(|fault| wrong(fault));
+        let policy = options.policy(&declaration.path, &declaration.overrides);
+        policy.fault().iter().for_each(|fault| wrong(fault));
+        let entered = match declaration.check_path() {
+            Ok(()) => mapped.enter(&declaration),
+            Err(why) => Err(why.to_owned()),
+        };
+        entered.err().iter().for_each(|why| wrong(why));
+        mistakes.is_empty().then(|| Arc::new(Route::new(declaration, options)))
     }
 }
 
@@ -325,12 +352,6 @@ impl Mapped {
     /// Asks the router that axum uses, since axum itself would panic.
     fn enter(&mut self, declaration: &Declaration) -> Result<(), String> {
         let path = &declaration.path;
-        if !path.starts_with('/') {
-            return Err("the path must begin with `/`".to_owned());
-        }
-        if path.split('/').any(|segment| segment.starts_with([':', '*'])) {
-            return Err("captures are written `{name}` and `{*rest}`".to_owned());
-        }
         self.routes.insert(path, declaration.location).map_err(|error| match error {
             matchit::InsertError::Conflict { with } => {
                 let first = self.routes.at(&with).ok().map(|found| found.value);
@@ -350,7 +371,6 @@ impl Mapped {
 pub struct EndpointBuilder<'a> {
     sse: &'a HeroSse,
     declaration: Declaration,
-    permissions: Vec<Cow<'static, str>>,
     mistakes: Vec<String>,
 }
 
@@ -363,13 +383,13 @@ impl EndpointBuilder<'_> {
 
     /// Asks for a permission, besides those named before.
     pub fn permission(mut self, permission: impl Into<Cow<'static, str>>) -> Self {
-        self.permissions.push(permission.into());
+        self.declaration.require(permission, &mut self.mistakes);
         self
     }
 
     /// Opens the endpoint to anybody.
     pub fn public(mut self) -> Self {
-        self.declaration.rule = None;
+        self.declaration.open_to_all(&mut self.mistakes);
         self
     }
 
@@ -402,17 +422,13 @@ impl EndpointBuilder<'_> {
         A: 'static,
         S: AppState,
     {
-        let Self { sse, mut declaration, permissions, mut mistakes } = self;
-        if declaration.rule.is_none() && !permissions.is_empty() {
-            mistakes.push(declaration.mistake(&"is public and asks for a permission; choose one"));
-        } else {
-            for permission in permissions {
-                declaration.require(permission, &mut mistakes);
-            }
-        }
+        let Self { sse, declaration, mut mistakes } = self;
+        let mut mapped = sse.mapped();
+        let mut draft = mapped.clone();
         let path = declaration.path.clone();
-        let route = sse.map(declaration, &mut mistakes);
+        let route = sse.map(&mut draft, declaration, &mut mistakes);
         SetupErrors::none_or(mistakes)?;
+        *mapped = draft;
         let open = move |parts, state| handler.clone().open(parts, state);
         Ok(route.map_or_else(Router::new, |route| {
             Router::new().route(&path, self::handler(sse, route, open))
@@ -451,8 +467,9 @@ pub struct Serve<L, A> {
 
 impl<L, A> Serve<L, A> {
     /// Shuts down when `signal` resolves: stops accepting, says farewell on every stream, waits for
-    /// the farewells to arrive and other requests to finish, `DrainTimeout` at most, then closes
-    /// what is left. The server's future returns in bounded time whatever clients do.
+    /// the farewells to arrive and other requests to finish, `DrainTimeout` at most (5 s unless set),
+    /// then closes what is left. Unless that timeout is off, the server's future returns by then,
+    /// whatever clients do.
     pub fn with_graceful_shutdown(
         mut self,
         signal: impl Future<Output = ()> + Send + 'static,
@@ -476,7 +493,7 @@ where
         let Self { sse, listener, app, shutdown } = self;
         let Kit { options, connections, .. } = &**sse.kit();
         {
-            let mapped = sse.0.mapped.lock().unwrap_or_else(PoisonError::into_inner);
+            let mapped = sse.mapped();
             let unmapped = |path: &&str| !mapped.paths.iter().any(|mapped| mapped == path);
             options.endpoint_paths().filter(unmapped).for_each(telemetry::unmapped_options);
         }
@@ -486,9 +503,11 @@ where
             drain_timeout: options.drain_timeout,
         };
         let shutdown = shutdown.unwrap_or_else(|| Box::pin(std::future::pending()));
-        // For `SseContext`.
+        // For `SseContext`, and for `Principal` on other routes.
+        let gate = sse.kit().gate.clone();
         let prepare = move |request: &mut Request| {
             request.extensions_mut().insert(sse.clone());
+            request.extensions_mut().insert(gate.clone());
         };
         Box::pin(transport.serve(listener, app, prepare, shutdown))
     }

@@ -13,7 +13,7 @@
 //!
 //! /// Live usage gauge of the caller's tenant.
 //! #[sse_endpoint("/usage/stream", event = "usage", permission = "usage.read")]
-//! pub async fn usage_stream(who: Principal) -> Result<impl Stream<Item = Usage> + use<>, Refusal> {
+//! pub async fn usage_stream(who: Principal) -> Result<impl Stream<Item = Usage>, Refusal> {
 //!     let _tenant = who.require_tenant()?;
 //!     Ok(futures_util::stream::iter([Usage { seq: 1, used: 7 }]))
 //! }
@@ -97,7 +97,7 @@ pub use hero_sse_macros::SseEvent;
 ///     retry = "3s",
 ///     crate = hero_sse
 /// )]
-/// async fn usage(Path(tenant): Path<String>) -> impl Stream<Item = Usage> + use<> {
+/// async fn usage(Path(tenant): Path<String>) -> impl Stream<Item = Usage> {
 ///     stream::iter([Usage { used: tenant.len() as u64 }])
 /// }
 ///
@@ -123,6 +123,7 @@ pub use crate::context::SseContext;
 pub use crate::descriptor::Descriptor;
 pub use crate::endpoint::{
     AppState, Endpoint, EndpointMeta, EventHandler, EventItem, EventStream, IntoEventStream,
+    Opening,
 };
 pub use crate::event::{Event, SseEvent};
 pub use crate::frame::{EventId, EventName, FrameWriter, InvalidEvent, InvalidField, LastEventId};

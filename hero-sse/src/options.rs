@@ -9,7 +9,11 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::policy::{MAX_RETRY, MIN_RETRY, OverLimit, Policy, PolicyOverrides, parse_duration};
+use crate::policy::{
+    OverLimit, Policy, PolicyOverrides, fault_of_count, fault_of_retry, fault_of_time,
+    parse_duration,
+};
+use crate::telemetry;
 
 const SECTION: &str = "SseOptions";
 const ENDPOINTS: &str = "Endpoints";
@@ -18,8 +22,8 @@ const VARIABLE_PREFIX: &str = "HERO_SSE_";
 /// The kit's settings.
 ///
 /// They come from code, from the section `SseOptions` of a TOML or JSON file, and from environment
-/// variables named `HERO_SSE_` and the key in capitals (`HERO_SSE_WRITE_TIMEOUT`), the later winning
-/// over the earlier. Between the two stands what an endpoint declares for itself: it wins over the
+/// variables named `HERO_SSE_` and the key in capitals (`HERO_SSE_WRITE_TIMEOUT`), key by key the
+/// later winning over the earlier. Between the two stands what an endpoint declares for itself: it wins over the
 /// general settings and loses against the operator's own table for it.
 ///
 /// ```
@@ -42,11 +46,11 @@ const VARIABLE_PREFIX: &str = "HERO_SSE_";
 /// | `HeartbeatInterval` | 15 s | yes | silence between writes; proxies cut idle connections after 30 to 60 s |
 /// | `HeartbeatEvent` | `false` | yes | adds the event `hero.heartbeat`, which a page can watch for: a browser has no read timeout and shows no comments |
 /// | `WriteTimeout` | 5 s | yes | one write without progress; longer than any healthy hiccup, short enough to bound what a stalled client holds |
-/// | `PeerTimeout` | 60 s | | unacknowledged bytes; shorter would cut clients in a tunnel, which never learn of it |
+/// | `PeerTimeout` | 60 s | | bytes unacknowledged, or a window kept shut, while a stream is live; shorter would cut clients in a tunnel, which never learn of it |
 /// | `Retry` | 3 s | yes | reconnection time, spread to 1.5 times; the browsers' own. At least 500 ms |
 /// | `MaxAge` | off | yes | a stream's life; a cut would re-run the work of a private stream |
 /// | `MaxConnections` | 10000 | yes (none) | open streams |
-/// | `MaxPerPrincipal` | 8 | yes | open streams of one subject on one endpoint's policy |
+/// | `MaxPerPrincipal` | 8 | yes | open streams of one subject, over all endpoints |
 /// | `OverLimit` | `"retry"` | yes | `"retry"` or `"refuse"`; a browser never returns from a refusal |
 /// | `QueryToken` | `true` | yes | whether `?access_token=` is accepted; an `EventSource` cannot send headers |
 /// | `DrainTimeout` | 5 s | | how long shutdown waits for farewells to arrive |
@@ -96,7 +100,7 @@ impl SseOptions {
     ///
     /// Every mistake in it, each with its key and the accepted forms.
     pub fn from_toml(text: &str) -> Result<Self, SetupErrors> {
-        Self::from_document(toml::from_str(text).map_err(|e| format!("not TOML: {e}")), "options")
+        Self::from_document(toml(text), "options")
     }
 
     /// Reads the section `SseOptions` of a JSON text.
@@ -105,8 +109,7 @@ impl SseOptions {
     ///
     /// As [`from_toml`](Self::from_toml).
     pub fn from_json(text: &str) -> Result<Self, SetupErrors> {
-        let document = serde_json::from_str(text).map_err(|e| format!("not JSON: {e}"));
-        Self::from_document(document, "options")
+        Self::from_document(json(text), "options")
     }
 
     /// Reads the section `SseOptions` of a file: JSON where its name ends in `.json`, else TOML. A
@@ -116,36 +119,48 @@ impl SseOptions {
     ///
     /// When the file cannot be read, and as [`from_toml`](Self::from_toml).
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, SetupErrors> {
-        let path = path.as_ref();
-        let name = path.display().to_string();
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| SetupErrors(vec![format!("options file {name}: {error}")]))?;
-        let document = if path.extension().is_some_and(|extension| extension == "json") {
-            serde_json::from_str(&text).map_err(|e| format!("not JSON: {e}"))
-        } else {
-            toml::from_str(&text).map_err(|e| format!("not TOML: {e}"))
-        };
-        Self::from_document(document, &name)
+        let (mut options, mut mistakes) = (Self::default(), Vec::new());
+        options.read_file(path.as_ref(), &mut mistakes);
+        SetupErrors::none_or(mistakes).map(|()| options)
     }
 
     fn from_document(document: Result<Value, String>, source: &str) -> Result<Self, SetupErrors> {
-        let mut options = Self::default();
-        let mut mistakes = Vec::new();
+        let (mut options, mut mistakes) = (Self::default(), Vec::new());
+        options.read_document(document, source, &mut mistakes);
+        SetupErrors::none_or(mistakes).map(|()| options)
+    }
+
+    /// Takes over what a file sets.
+    pub(crate) fn read_file(&mut self, path: &Path, mistakes: &mut Vec<String>) {
+        let name = path.display().to_string();
+        match std::fs::read_to_string(path) {
+            Err(error) => mistakes.push(format!("options file {name}: {error}")),
+            Ok(text) if path.extension().is_some_and(|extension| extension == "json") => {
+                self.read_document(json(&text), &name, mistakes);
+            }
+            Ok(text) => self.read_document(toml(&text), &name, mistakes),
+        }
+    }
+
+    fn read_document(
+        &mut self,
+        document: Result<Value, String>,
+        source: &str,
+        mistakes: &mut Vec<String>,
+    ) {
+        let mut found = Vec::new();
         match document {
             Ok(Value::Object(document)) => match document.get(SECTION) {
-                Some(section) => options.read_section(section, &mut mistakes),
+                Some(section) => self.read_section(section, &mut found),
                 None => {
                     let alike = document.keys().find(|key| key.eq_ignore_ascii_case(SECTION));
-                    mistakes.extend(alike.map(|key| format!("[{key}]: spell it [{SECTION}]")));
+                    found.extend(alike.map(|key| format!("[{key}]: spell it [{SECTION}]")));
                 }
             },
-            Ok(_) => mistakes.push(format!("expected a table with the section {SECTION}")),
-            Err(error) => mistakes.push(error.trim_end().to_owned()),
+            Ok(_) => found.push(format!("expected a table with the section {SECTION}")),
+            Err(error) => found.push(error),
         }
-        SetupErrors::none_or(
-            mistakes.iter().map(|mistake| format!("{source}: {mistake}")).collect(),
-        )
-        .map(|()| options)
+        mistakes.extend(found.iter().map(|mistake| format!("{source}: {mistake}")));
     }
 
     fn read_section(&mut self, section: &Value, mistakes: &mut Vec<String>) {
@@ -212,6 +227,12 @@ impl SseOptions {
             let result = match Key::find(&name, Scope::Endpoint) {
                 Ok(Key { set: Set::Process(set), .. }) => set(self, &value),
                 Ok(Key { set: Set::Policy(set), .. }) => set(&mut self.general, &value),
+                // Cluster managers set variables named after a service, which may be `hero-sse`:
+                // only what looks like a slip is a mistake.
+                Err(_) if Key::nearest(&name, Scope::Endpoint).is_none() => {
+                    telemetry::unknown_variable(&variable);
+                    continue;
+                }
                 Err(unknown) => Err(unknown),
             };
             mistakes.extend(result.err().map(|error| format!("variable {variable}: {error}")));
@@ -234,17 +255,12 @@ impl SseOptions {
         self.endpoints.keys().map(String::as_str)
     }
 
-    /// What is wrong with a policy as resolved.
-    pub(crate) fn faults(policy: &Policy) -> Vec<String> {
-        let mut faults = Vec::new();
-        if let (Some(heartbeat), Some(age)) = (policy.heartbeat, policy.max_age)
-            && heartbeat >= age
-        {
-            faults.push(format!(
-                "the heartbeat ({heartbeat:?}) must be shorter than the maximum age ({age:?})"
-            ));
-        }
-        faults.extend(fault_of_retry(policy.retry));
+    /// What is wrong with settings made from code; texts were checked as they were read.
+    pub(crate) fn faults(&self) -> Vec<String> {
+        let mut faults = self.general.faults();
+        faults.extend(fault_of_time("peer timeout", self.peer_timeout));
+        faults.extend(fault_of_time("drain timeout", self.drain_timeout));
+        faults.extend(fault_of_count("connections", Some(self.max_connections)));
         faults
     }
 }
@@ -272,7 +288,8 @@ impl SseOptions {
         self
     }
 
-    /// How long bytes may stay unacknowledged by the peer's machine. Default 60 s.
+    /// How long, while a stream is live, bytes may stay unacknowledged by the peer's machine, or its
+    /// receive window shut. Default 60 s.
     #[must_use]
     pub fn peer_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.peer_timeout = timeout.into();
@@ -349,10 +366,6 @@ impl SetupErrors {
         if mistakes.is_empty() { Ok(()) } else { Err(Self(mistakes)) }
     }
 
-    pub(crate) fn into_vec(self) -> Vec<String> {
-        self.0
-    }
-
     /// The mistakes, one sentence each.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(String::as_str)
@@ -407,11 +420,19 @@ impl Key {
             return Ok(key);
         }
         let names: Vec<_> = known().map(|key| key.name).collect();
-        let nearest = names
-            .iter()
-            .max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
+        let nearest = Self::nearest(name, other);
         let nearest = nearest.map(|name| format!("did you mean {name}? ")).unwrap_or_default();
         Err(format!("unknown key; {nearest}Known are {}", names.join(", ")))
+    }
+
+    /// The key that `name` is a slip of, if it is like one.
+    fn nearest(name: &str, other: Scope) -> Option<&'static str> {
+        let known = KEYS.iter().filter(|key| key.scope != other).map(|key| key.name);
+        known
+            .map(|key| (strsim::normalized_damerau_levenshtein(key, name), key))
+            .filter(|(likeness, _)| *likeness >= 0.6)
+            .max_by(|(a, _), (b, _)| a.total_cmp(b))
+            .map(|(_, key)| key)
     }
 }
 
@@ -440,8 +461,9 @@ const KEYS: &[Key] = {
         }),
         policy("Retry", Both, |over, value| {
             let retry = duration(value)?.ok_or("cannot be off: browsers always reconnect")?;
+            fault_of_retry(retry).map_or(Ok(()), Err)?;
             over.retry = Some(retry);
-            fault_of_retry(retry).map_or(Ok(()), Err)
+            Ok(())
         }),
         policy("MaxAge", Both, |over, value| {
             over.max_age = Some(duration(value)?);
@@ -497,10 +519,25 @@ const fn policy(
     Key { name, scope, set: Set::Policy(set) }
 }
 
+/// Only the place and the kind of the mistake: the line itself may belong to another section, and
+/// hold that one's secrets.
+fn toml(text: &str) -> Result<Value, String> {
+    toml::from_str(text).map_err(|error: toml::de::Error| {
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        format!("not TOML: line {line}: {}", error.message())
+    })
+}
+
+fn json(text: &str) -> Result<Value, String> {
+    serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))
+}
+
 fn duration(value: &Value) -> Result<Option<Duration>, String> {
     match value {
         Value::String(text) => parse_duration(text),
-        Value::Number(number) => parse_duration(&number.to_string()),
+        // TOML reads a bare 00:00:05 as a time of day.
+        Value::Object(_) => Err("is no text: put the duration in quotes, \"00:00:05\"".to_owned()),
         other => parse_duration(&other.to_string()),
     }
 }
@@ -514,15 +551,6 @@ fn count(value: &Value) -> Result<usize, String> {
     count
         .filter(|count| *count > 0)
         .ok_or_else(|| format!("{value} is no limit: write a whole number from 1 on"))
-}
-
-fn fault_of_retry(retry: Duration) -> Option<String> {
-    (!(MIN_RETRY..=MAX_RETRY).contains(&retry)).then(|| {
-        format!(
-            "a reconnection time of {retry:?} is out of bounds: write \"500ms\" to \"24h\", or \
-             browsers turn on their own server"
-        )
-    })
 }
 
 /// `WRITE_TIMEOUT` to `WriteTimeout`.

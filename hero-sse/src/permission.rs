@@ -65,6 +65,11 @@ impl PermissionRule {
         self
     }
 
+    /// Whether a valid token is all it asks for.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The permissions that `held` lacks; none means that the rule is met.
     pub(crate) fn missing(&self, held: impl Fn(&Permission) -> bool) -> Vec<&Permission> {
         self.0.iter().filter(|permission| !held(permission)).collect()

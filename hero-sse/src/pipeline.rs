@@ -1,5 +1,6 @@
 //! One request, from top to bottom: token, principal, permission, admission, function, stream.
 
+use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Once};
 use std::time::{Duration, SystemTime};
@@ -7,15 +8,14 @@ use std::time::{Duration, SystemTime};
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 
-use crate::auth::token::bearer_token;
-use crate::auth::{Authenticator, Principal};
+use crate::auth::{Gate, Principal};
 use crate::close::CloseReason;
 use crate::connections::{Connections, Limits, NoPlace, Slot};
 use crate::deadline::SocketWatch;
@@ -32,7 +32,7 @@ use crate::writer::{End, Writer, write_farewell};
 /// What all requests share.
 pub(crate) struct Kit {
     pub(crate) options: SseOptions,
-    pub(crate) authenticator: Option<Arc<dyn Authenticator>>,
+    pub(crate) gate: Gate,
     pub(crate) connections: Connections,
     pub(crate) no_transport: Once,
 }
@@ -94,7 +94,7 @@ impl Visit {
         parts: &Parts,
         policy: &Policy,
     ) -> Result<Self, Refusal> {
-        let principal = principal(kit, parts, policy.query_token).await?;
+        let principal = kit.gate.principal(parts, policy.query_token).await?;
         let cursor = LastEventId::from_parts(parts);
         let socket = parts.extensions.get::<Arc<SocketWatch>>().cloned();
         if socket.is_none() {
@@ -120,14 +120,21 @@ impl Visit {
         if let Some(principal) = &self.principal {
             parts.extensions.insert(principal.clone());
         }
-        let events = match AssertUnwindSafe(open(parts)).catch_unwind().await {
-            Ok(opened) => opened?,
+        let opening = async { open(parts).await };
+        let opened = match AssertUnwindSafe(opening).catch_unwind().await {
+            Ok(opened) => opened,
             Err(_) => {
                 telemetry::panicked(&route.path, "endpoint function");
-                return Err(refuse(&route.path, Refusal::internal()));
+                Err(refuse(&route.path, Refusal::internal()))
             }
         };
-        Ok(self.stream(route, slot, events))
+        match opened {
+            Ok(events) => Ok(self.stream(route, slot, events)),
+            Err(answer) => {
+                slot.withdraw();
+                Err(answer)
+            }
+        }
     }
 
     /// The steps of a stream that the application has made already.
@@ -157,7 +164,7 @@ impl Visit {
             Err(refusal) => Err(refuse(&route.path, refusal.clone())),
             // To a browser `204` means: do not come back.
             Ok(cursor) if cursor.is_end() => Err(StatusCode::NO_CONTENT.into_response()),
-            Ok(_) if self.head_only => Err(head(Body::empty())),
+            Ok(_) if self.head_only => Err(head(unsized_body(Bytes::new()))),
             Ok(_) => Ok(()),
         }
     }
@@ -180,33 +187,8 @@ impl Visit {
         let socket = self.socket.map(|socket| socket.arm(route.policy.write_timeout));
         let end = end(&route.policy, self.principal.as_ref());
         let (name, policy) = (route.event.clone(), route.policy.clone());
+        slot.opened();
         head(Body::from_stream(Writer::new(events, name, policy, slot, socket, end)))
-    }
-}
-
-/// Who sent this request: `None` when it carries no token.
-pub(crate) async fn principal(
-    kit: &Kit,
-    parts: &Parts,
-    query_token: bool,
-) -> Result<Option<Principal>, Refusal> {
-    #[cfg(feature = "testing")]
-    if let Some(test) = parts.extensions.get::<crate::auth::TestPrincipal>() {
-        return Ok(Some(test.0.clone()));
-    }
-    let Some(token) = bearer_token(parts, query_token)? else {
-        return Ok(None);
-    };
-    let Some(authenticator) = &kit.authenticator else {
-        return Ok(None);
-    };
-    match AssertUnwindSafe(authenticator.authenticate(&token)).catch_unwind().await {
-        Ok(Ok(principal)) => Ok(Some(principal)),
-        Ok(Err(invalid)) => Err(Refusal::invalid_token(invalid.reason())),
-        Err(_) => {
-            telemetry::panicked(parts.uri.path(), "authenticator");
-            Err(Refusal::internal())
-        }
     }
 }
 
@@ -231,12 +213,15 @@ fn refuse(path: &str, refusal: Refusal) -> Response {
 /// No place: for browsers a stream that asks them to come back, for others a status.
 fn turned_away(route: &Route, no_place: NoPlace) -> Response {
     let policy = &route.policy;
-    telemetry::over_limit(&route.path, no_place.as_str());
+    match no_place {
+        NoPlace::Draining => telemetry::late(&route.path),
+        _ => telemetry::over_limit(&route.path, no_place.as_str()),
+    }
     match policy.over_limit {
         OverLimit::Retry => {
             let mut farewell = BytesMut::new();
             write_farewell(&mut farewell, policy, no_place.reason());
-            head(Body::from(farewell.freeze()))
+            head(unsized_body(farewell.freeze()))
         }
         OverLimit::Refuse => {
             let (status, detail) = match no_place {
@@ -250,6 +235,11 @@ fn turned_away(route: &Route, no_place: NoPlace) -> Response {
             refuse(&route.path, Refusal::busy(status, detail, seconds))
         }
     }
+}
+
+/// A body whose length the head does not tell, as no stream's does.
+fn unsized_body(bytes: Bytes) -> Body {
+    Body::from_stream(futures_util::stream::iter([Ok::<_, Infallible>(bytes)]))
 }
 
 /// The head of every stream. `no-transform` and `x-accel-buffering` keep intermediaries from

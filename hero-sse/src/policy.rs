@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 /// The shortest reconnection time: below it browsers become an attack on their own server.
-pub(crate) const MIN_RETRY: Duration = Duration::from_millis(500);
+const MIN_RETRY: Duration = Duration::from_millis(500);
 
 /// The longest: browsers misread values from 2^31 milliseconds on, and a day is long enough.
-pub(crate) const MAX_RETRY: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX_RETRY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What to say to a client that comes when all places are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,14 @@ impl Policy {
     /// back off, so the server spreads them.
     pub(crate) fn jittered_retry(&self) -> Duration {
         self.retry.mul_f64(1.0 + fastrand::f64() / 2.0).min(MAX_RETRY)
+    }
+
+    /// What is wrong with it as a whole.
+    pub(crate) fn fault(&self) -> Option<String> {
+        let (heartbeat, age) = (self.heartbeat?, self.max_age?);
+        (heartbeat >= age).then(|| {
+            format!("the heartbeat ({heartbeat:?}) must be shorter than the maximum age ({age:?})")
+        })
     }
 
     pub(crate) fn apply(&mut self, over: &PolicyOverrides) {
@@ -85,6 +93,43 @@ impl PolicyOverrides {
         over_limit: None,
         query_token: None,
     };
+
+    /// What no text could have said, but code can: times and limits out of their bounds.
+    pub(crate) fn faults(&self) -> Vec<String> {
+        let times = [
+            ("heartbeat", self.heartbeat.flatten()),
+            ("write timeout", self.write_timeout.flatten()),
+            ("maximum age", self.max_age.flatten()),
+        ];
+        let counts = [
+            ("connections", self.max_connections),
+            ("connections of one principal", self.max_per_principal),
+        ];
+        let times = times.into_iter().filter_map(|(what, time)| fault_of_time(what, time));
+        let counts = counts.into_iter().filter_map(|(what, count)| fault_of_count(what, count));
+        times.chain(counts).chain(self.retry.and_then(fault_of_retry)).collect()
+    }
+}
+
+/// A time of less than a millisecond or more than a year is a mistake, and would upset the clock.
+pub(crate) fn fault_of_time(what: &str, time: Option<Duration>) -> Option<String> {
+    let time = time?;
+    let bounds = Duration::from_millis(1)..=Duration::from_millis(MAX_MILLIS);
+    (!bounds.contains(&time))
+        .then(|| format!("a {what} of {time:?} is out of bounds: 1 ms to 366 days"))
+}
+
+pub(crate) fn fault_of_count(what: &str, count: Option<usize>) -> Option<String> {
+    (count? == 0).then(|| format!("a limit of no {what} refuses everybody; set `Enabled = false`"))
+}
+
+pub(crate) fn fault_of_retry(retry: Duration) -> Option<String> {
+    (!(MIN_RETRY..=MAX_RETRY).contains(&retry)).then(|| {
+        format!(
+            "a reconnection time of {retry:?} is out of bounds: write \"500ms\" to \"24h\", or \
+             browsers turn on their own server"
+        )
+    })
 }
 
 /// Reads a duration as an operator writes it; `None` is `"off"`.

@@ -1,6 +1,6 @@
 //! Takes tokens out of requests before anybody can see, log or trace them.
 
-use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION};
+use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION, REFERER};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Request, Uri};
@@ -28,36 +28,49 @@ impl QueryTokens {
 /// that their `Debug` hides them. The rest of the URI stays as it is, to the byte.
 pub(crate) fn redact<B>(request: &mut Request<B>) {
     mark_sensitive(request.headers_mut());
-    let tokens = match request.uri().query().map(split) {
-        Some((tokens, kept)) if !tokens.is_empty() => {
-            *request.uri_mut() = with_query(request.uri(), &kept);
-            tokens
-        }
-        _ => Vec::new(),
-    };
+    let (tokens, kept) = split(request.uri().query().unwrap_or_default());
+    if let Some(kept) = kept {
+        *request.uri_mut() = with_query(request.uri(), &kept);
+    }
     request.extensions_mut().insert(QueryTokens(tokens));
 }
 
 fn mark_sensitive(headers: &mut HeaderMap) {
-    for name in [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE] {
+    // A page whose own address holds a token sends it as the referrer.
+    for name in [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE, REFERER] {
         if let http::header::Entry::Occupied(mut entry) = headers.entry(name) {
             entry.iter_mut().for_each(|value| value.set_sensitive(true));
         }
     }
 }
 
-/// The tokens of `query`, and what is left without them. Keys are compared percent-decoded:
-/// `access%5Ftoken` is read by many parsers, so it must not stay behind.
-fn split(query: &str) -> (Vec<Secret<String>>, String) {
+/// The tokens of `query`, and what is left without them.
+///
+/// Only `access_token` itself is a token. What looks like a misspelling of it (another case, `[]`, a
+/// `;` before it) is none, but goes as well: it is a token to whoever sent it.
+fn split(query: &str) -> (Vec<Secret<String>>, Option<String>) {
     let mut tokens = Vec::new();
-    let mut kept = Vec::new();
-    for pair in query.split('&') {
-        match form_urlencoded::parse(pair.as_bytes()).next() {
-            Some((key, value)) if key == PARAMETER => tokens.push(Secret::new(value.into_owned())),
-            _ => kept.push(pair),
+    let mut kept = String::new();
+    let mut changed = false;
+    for piece in query.split_inclusive(['&', ';']) {
+        let pair = piece.trim_end_matches(['&', ';']);
+        let Some((key, value)) = form_urlencoded::parse(pair.as_bytes()).next() else {
+            kept.push_str(piece);
+            continue;
+        };
+        if !key.trim().trim_end_matches("[]").eq_ignore_ascii_case(PARAMETER) {
+            kept.push_str(piece);
+            continue;
+        }
+        changed = true;
+        if key == PARAMETER {
+            tokens.push(Secret::new(value.into_owned()));
         }
     }
-    (tokens, kept.join("&"))
+    if changed && !query.ends_with(['&', ';']) {
+        kept.truncate(kept.trim_end_matches(['&', ';']).len());
+    }
+    (tokens, changed.then_some(kept))
 }
 
 fn with_query(uri: &Uri, query: &str) -> Uri {
@@ -92,6 +105,11 @@ mod tests {
             ("/a?access%5Ftoken=t", "/a", vec!["t"]),
             ("/a?access_token=1&access_token=2", "/a", vec!["1", "2"]),
             ("/a?access_token", "/a", vec![""]),
+            ("/a?Access_Token=t&b=1", "/a?b=1", vec![]),
+            ("/a?access_token[]=t", "/a", vec![]),
+            ("/a?+access_token=t", "/a", vec![]),
+            ("/a?x=1;access_token=t", "/a?x=1", vec!["t"]),
+            ("/a?x=1;y=2&", "/a?x=1;y=2&", vec![]),
             ("/a?not_access_token=t", "/a?not_access_token=t", vec![]),
             ("http://h:1/a?access_token=t&b", "http://h:1/a?b", vec!["t"]),
         ] {

@@ -68,16 +68,12 @@ impl Refusal {
 
     /// A credential came and is not accepted. `detail` is one of the kit's own sentences.
     pub(crate) fn invalid_token(detail: &'static str) -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, detail).challenged(format!(
-            "{CHALLENGE}, error=\"invalid_token\", error_description=\"{detail}\""
-        ))
+        Self::new(StatusCode::UNAUTHORIZED, detail).challenged(error("invalid_token", detail))
     }
 
     /// Credentials came doubled or malformed.
     pub(crate) fn invalid_request(detail: &'static str) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, detail).challenged(format!(
-            "{CHALLENGE}, error=\"invalid_request\", error_description=\"{detail}\""
-        ))
+        Self::new(StatusCode::BAD_REQUEST, detail).challenged(error("invalid_request", detail))
     }
 
     /// The caller lacks permissions.
@@ -104,6 +100,16 @@ impl Refusal {
 }
 
 const CHALLENGE: &str = "Bearer realm=\"hero-sse\"";
+
+/// A challenge with an error. A description must fit the characters of RFC 6750, section 3.
+fn error(code: &str, description: &str) -> String {
+    let legal = |byte: u8| matches!(byte, 0x20 | 0x21 | 0x23..=0x5B | 0x5D..=0x7E);
+    let description = match description.bytes().all(legal) {
+        true => format!(", error_description=\"{description}\""),
+        false => String::new(),
+    };
+    format!("{CHALLENGE}, error=\"{code}\"{description}")
+}
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

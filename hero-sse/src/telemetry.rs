@@ -20,6 +20,22 @@ pub(crate) fn over_limit(path: &str, limit: &str) {
     tracing::warn!(target: TARGET, path, limit, "connection limit reached");
 }
 
+pub(crate) fn late(path: &str) {
+    tracing::debug!(target: TARGET, path, "turned away: the server is shutting down");
+}
+
+pub(crate) fn unknown_variable(variable: &str) {
+    tracing::warn!(target: TARGET, variable, "this environment variable is no option; ignored");
+}
+
+pub(crate) fn not_tcp() {
+    tracing::warn!(
+        target: TARGET,
+        "the listener's sockets are not plain TCP: the write timeout holds, but the kernel's \
+         buffers and its peer timeout are as the listener sets them"
+    );
+}
+
 pub(crate) fn refused(path: &str, status: u16, detail: &str) {
     tracing::debug!(target: TARGET, path, status, detail, "request refused");
 }
@@ -55,7 +71,8 @@ pub(crate) fn unmapped_options(path: &str) {
     tracing::warn!(
         target: TARGET,
         path,
-        "options name an endpoint that is not mapped; check the spelling and the prefix"
+        "options name a path that no endpoint is mapped at (a route with `SseContext` may be); check \
+         the spelling and the prefix"
     );
 }
 

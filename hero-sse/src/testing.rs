@@ -93,8 +93,8 @@ impl<A> Open<A> {
 
     /// As this caller, past the authenticator. Only without a socket: nothing that travels can
     /// vouch for itself.
-    pub fn principal(mut self, principal: impl Into<Principal>) -> Self {
-        self.principal = Some(principal.into());
+    pub fn principal(mut self, caller: impl Caller) -> Self {
+        self.principal = Some(caller.principal());
         self
     }
 
@@ -134,7 +134,7 @@ where
     type IntoFuture = BoxFuture<'static, Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move {
+        let opened = async move {
             let Self { target, path, method, headers, principal } = self;
             let mut request = Request::new(Body::empty());
             *request.method_mut() = method;
@@ -157,6 +157,10 @@ where
                     EventReader::of(response, Some(task)).await
                 }
             }
+        };
+        Box::pin(async move {
+            let timed_out = |_| OpenError::failed(format!("nothing within {PATIENCE:?}"));
+            timeout(PATIENCE, opened).await.map_err(timed_out)?
         })
     }
 }
@@ -170,7 +174,7 @@ async fn send(
     let io = TokioIo::new(TcpStream::connect(address).await?);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
     let connection = Connection(tokio::spawn(connection).abort_handle());
-    let response = timeout(PATIENCE, sender.send_request(request)).await??;
+    let response = sender.send_request(request).await?;
     Ok((response.map(Body::new), connection))
 }
 
@@ -330,17 +334,23 @@ impl EventReader {
         }
     }
 
-    /// All that comes until the stream ends.
+    /// All that comes until the stream ends, which it must do within the reader's patience.
     ///
     /// # Errors
     ///
-    /// As [`next`](Self::next): it does not wait for a stream that goes silent.
+    /// When it has not ended by then, silent or not, and when it broke.
     pub async fn rest(&mut self) -> Result<Vec<Received>, ReadError> {
-        let mut events = Vec::new();
-        while let Some(event) = self.next().await? {
-            events.push(event);
-        }
-        Ok(events)
+        let patience = self.patience;
+        let all = async {
+            let mut events = Vec::new();
+            while let Some(event) = self.next().await? {
+                events.push(event);
+                // A stream that is always ready must not outrun the clock.
+                tokio::task::yield_now().await;
+            }
+            Ok(events)
+        };
+        timeout(patience, all).await.unwrap_or(Err(ReadError::TimedOut(patience)))
     }
 }
 
@@ -428,8 +438,20 @@ impl SlowReader {
     }
 }
 
-impl From<&str> for Principal {
-    fn from(subject: &str) -> Self {
-        Self::test(subject)
+/// Who opens a stream in a test: a [`Principal`], or a subject's name for one without permissions.
+pub trait Caller {
+    /// The principal.
+    fn principal(self) -> Principal;
+}
+
+impl Caller for Principal {
+    fn principal(self) -> Principal {
+        self
+    }
+}
+
+impl Caller for &str {
+    fn principal(self) -> Principal {
+        Principal::test(self)
     }
 }

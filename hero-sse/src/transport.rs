@@ -4,7 +4,7 @@
 use std::any::Any;
 use std::convert::Infallible;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -41,6 +41,9 @@ const HYPER_BUFFER: usize = 64 * 1024;
 /// For a request's head to arrive, from the connection's start or the end of the last answer.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The longest time that the kernel takes for a probe.
+const PROBE_LIMIT: Duration = Duration::from_secs(32_767);
+
 /// What the loop needs to know of a kit.
 #[derive(Clone)]
 pub(crate) struct Transport {
@@ -68,35 +71,41 @@ impl Transport {
         let mut sockets = JoinSet::new();
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
-            tokio::select! {
-                (io, peer) = listener.accept() => {
-                    let watch = Arc::new(SocketWatch::default());
-                    set_up(&io, self.peer_timeout);
-                    let (app, prepare) = (app.clone(), prepare.clone());
-                    let service = {
-                        let watch = watch.clone();
-                        tower::service_fn(move |request: Request<Incoming>| {
-                            let mut request = request.map(Body::new);
-                            redact(&mut request);
-                            request.extensions_mut().insert(ConnectInfo(peer.clone()));
-                            request.extensions_mut().insert(watch.clone());
-                            prepare(&mut request);
-                            app.clone().oneshot(request)
-                        })
-                    };
-                    let io = TokioIo::new(DeadlineIo::new(io, watch));
-                    let connection = http1::Builder::new()
-                        .timer(TokioTimer::new())
-                        .header_read_timeout(HEAD_TIMEOUT)
-                        .max_buf_size(HYPER_BUFFER)
-                        .serve_connection(io, TowerToHyperService::new(service))
-                        .with_upgrades();
-                    sockets.spawn(drive(connection, stopped.clone()));
+            let accepted = {
+                // One future until it resolves: a listener may be in the middle of a handshake.
+                let mut accept = std::pin::pin!(listener.accept());
+                loop {
+                    tokio::select! {
+                        accepted = &mut accept => break Some(accepted),
+                        // Finished connections are collected as they go.
+                        Some(_) = sockets.join_next() => {}
+                        () = &mut shutdown => break None,
+                    }
                 }
-                // Finished connections are collected as they go.
-                Some(_) = sockets.join_next() => {}
-                () = &mut shutdown => break,
-            }
+            };
+            let Some((io, peer)) = accepted else { break };
+            set_up(&io, self.peer_timeout);
+            let watch = Arc::new(SocketWatch::default());
+            let (app, prepare) = (app.clone(), prepare.clone());
+            let service = {
+                let watch = watch.clone();
+                tower::service_fn(move |request: Request<Incoming>| {
+                    let mut request = request.map(Body::new);
+                    redact(&mut request);
+                    request.extensions_mut().insert(ConnectInfo(peer.clone()));
+                    request.extensions_mut().insert(watch.clone());
+                    prepare(&mut request);
+                    app.clone().oneshot(request)
+                })
+            };
+            let io = TokioIo::new(DeadlineIo::new(io, watch, self.peer_timeout));
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT)
+                .max_buf_size(HYPER_BUFFER)
+                .serve_connection(io, TowerToHyperService::new(service))
+                .with_upgrades();
+            sockets.spawn(drive(connection, stopped.clone()));
         }
         // A refused connection is a network error, after which a browser tries again; so the
         // listener goes first.
@@ -137,10 +146,13 @@ async fn drive<I, S>(
     let _ = connection.await;
 }
 
-/// Asks the kernel to tell us early about readers that stop and peers that vanish.
+static NOT_TCP: Once = Once::new();
+
+/// Asks the kernel to tell us early about readers that stop and peers that vanish. `DeadlineIo` adds
+/// the peer timeout while a stream is live.
 fn set_up<T: Any>(io: &T, peer_timeout: Option<Duration>) {
     let Some(socket) = (io as &dyn Any).downcast_ref::<TcpStream>() else {
-        return;
+        return NOT_TCP.call_once(telemetry::not_tcp);
     };
     if let Err(error) = try_set_up(&SockRef::from(socket), peer_timeout) {
         telemetry::no_kernel_options(&error);
@@ -150,16 +162,36 @@ fn set_up<T: Any>(io: &T, peer_timeout: Option<Duration>) {
 fn try_set_up(socket: &SockRef<'_>, peer_timeout: Option<Duration>) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    {
-        socket.set_tcp_notsent_lowat(UNSENT)?;
-        socket.set_tcp_user_timeout(peer_timeout)?;
-    }
+    socket.set_tcp_notsent_lowat(UNSENT)?;
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     socket.set_send_buffer_size(SEND_BUFFER)?;
     if let Some(timeout) = peer_timeout {
-        // Unacknowledged bytes are the kernel's user timeout; probes are for connections at rest.
-        let keepalive = TcpKeepalive::new().with_time(timeout).with_interval(timeout / 3);
+        // Probes are for connections at rest. The kernel counts them in whole seconds.
+        let seconds = |time: Duration| time.clamp(Duration::from_secs(1), PROBE_LIMIT);
+        let keepalive =
+            TcpKeepalive::new().with_time(seconds(timeout)).with_interval(seconds(timeout / 3));
         socket.set_tcp_keepalive(&keepalive)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn the_kernel_takes_the_options_for_any_peer_timeout() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        for (millis, probe) in [(500, 1), (2_000, 2), (60_000, 60), (366 * 86_400_000, 32_767)] {
+            let stream = TcpStream::connect(address).await.expect("a socket");
+            let socket = SockRef::from(&stream);
+            try_set_up(&socket, Some(Duration::from_millis(millis))).expect("legal options");
+            assert!(socket.tcp_nodelay().expect("an option"));
+            assert_eq!(socket.tcp_notsent_lowat().expect("an option"), UNSENT);
+            assert_eq!(socket.tcp_keepalive_time().expect("an option").as_secs(), probe);
+            assert!(socket.keepalive().expect("an option"));
+        }
+    }
 }

@@ -26,6 +26,10 @@ use crate::telemetry;
 /// Ready events are gathered up to this many bytes and leave as one write.
 const BATCH: usize = 16 * 1024;
 
+/// A buffer that held more than this is given up with its batch: an idle stream must not hold on to
+/// the largest one it ever sent.
+const KEPT: usize = 1024;
+
 /// A stream without heartbeat and end still needs some time to wait for.
 const FAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
@@ -211,7 +215,11 @@ impl Stream for Writer {
             return Poll::Pending;
         }
         writer.last_write = Instant::now();
-        Poll::Ready(Some(Ok(writer.out.split().freeze())))
+        let batch = writer.out.split();
+        if batch.len() > KEPT {
+            writer.out = BytesMut::new();
+        }
+        Poll::Ready(Some(Ok(batch.freeze())))
     }
 }
 
@@ -223,5 +231,34 @@ impl Drop for Writer {
         {
             self.slot.close(reason);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+    use crate::connections::{Connections, Limits};
+    use crate::event::Event;
+    use crate::options::SseOptions;
+    use crate::policy::PolicyOverrides;
+
+    #[tokio::test]
+    async fn an_idle_stream_does_not_hold_on_to_its_largest_batch() {
+        let limits = Limits { total: 1, on_path: None, of_subject: 1 };
+        let slot = Connections::default().admit(&Arc::from("/s"), None, limits);
+        let slot = slot.unwrap_or_else(|_| panic!("a place"));
+        let policy = Arc::new(SseOptions::default().policy("/s", &PolicyOverrides::NONE));
+        let events = stream::iter([Event::text("x".repeat(1 << 20))]);
+        let events = EventStream::new(futures_util::StreamExt::chain(events, stream::pending()));
+        let mut writer = Writer::new(events, None, policy, slot, None, None);
+        let cx = &mut Context::from_waker(std::task::Waker::noop());
+        let Poll::Ready(Some(Ok(batch))) = Pin::new(&mut writer).poll_next(cx) else {
+            panic!("a batch")
+        };
+        assert!(batch.len() > 1 << 20);
+        assert!(Pin::new(&mut writer).poll_next(cx).is_pending());
+        assert!(writer.out.capacity() <= KEPT, "{}", writer.out.capacity());
     }
 }

@@ -54,6 +54,12 @@ async fn tokens_that_are_not_good_get_401_with_a_reason() {
         let header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS512);
         jsonwebtoken::encode(&header, &claims(|_| ()), &key).expect("a token")
     };
+    let critical = {
+        let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
+        let crit = Some(vec!["exp-policy".to_owned()]);
+        let header = jsonwebtoken::Header { crit, ..Default::default() };
+        jsonwebtoken::encode(&header, &claims(|_| ()), &key).expect("a token")
+    };
     for (what, token, reason) in [
         ("expired", spoilt(|c| c["exp"] = json!(now() - 60)), "expired"),
         ("not yet", spoilt(|c| c["nbf"] = json!(now() + 60)), "not valid yet"),
@@ -74,6 +80,9 @@ async fn tokens_that_are_not_good_get_401_with_a_reason() {
         ("another key", other_key, "signature"),
         ("another algorithm", other_algorithm, "signature"),
         ("another's signature", format!("{head}.{body}.{}", "A".repeat(43)), "signature"),
+        ("empty sub", spoilt(|c| c["sub"] = json!("")), "malformed"),
+        ("expired beyond the leeway", spoilt(|c| c["exp"] = json!(now() - 33)), "expired"),
+        ("critical extension", critical, "extensions"),
         ("noise", "noise".to_owned(), "malformed"),
         ("three noises", "a.b.c".to_owned(), "malformed"),
         ("huge", "a".repeat(9000), "too long"),
@@ -239,6 +248,125 @@ async fn a_stream_ends_with_its_token() {
     tokio::time::sleep(std::time::Duration::from_millis(1200)).await;
     let error = later.await.expect_err("401");
     assert!(error.body.contains("expired"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn within_the_leeway_a_stream_opens_and_stays() {
+    let sse = kit(SseOptions::default());
+    let late = sign(&claims(|c| c["exp"] = json!(now() - 10)));
+    let app: Router =
+        sse.endpoint("/s").permission("usage.read").handler(async || burst(1)).expect("a route");
+    let stream = testing::open(&app, "/s").bearer(&late).await.expect("a stream");
+    let mut stream = stream.patience(std::time::Duration::from_secs(15));
+    stream.next().await.expect("in time").expect("an event");
+    assert!(stream.next().await.is_err(), "it ended before the leeway was over");
+    let mut stream = stream.patience(std::time::Duration::from_secs(10));
+    assert!(stream.rest().await.expect("an end")[0].data.contains("token_expired"));
+}
+
+#[tokio::test]
+async fn an_authenticator_that_panics_refuses_and_one_that_is_not_set_up_accepts_nobody() {
+    use futures_util::FutureExt as _;
+    use futures_util::future::BoxFuture;
+    use hero_sse::{Authenticator, InvalidToken, JwtAuthenticator, Secret};
+
+    /// Panics at once, or later.
+    struct Panics(bool);
+    impl Authenticator for Panics {
+        fn authenticate<'a>(
+            &'a self,
+            _: &'a Secret<String>,
+        ) -> BoxFuture<'a, Result<Principal, InvalidToken>> {
+            assert!(!self.0, "the authenticator panics on purpose");
+            async { panic!("the authenticator panics on purpose, later") }.boxed()
+        }
+    }
+    /// Passes no mistakes on.
+    struct Wrapped(JwtAuthenticator);
+    impl Authenticator for Wrapped {
+        fn authenticate<'a>(
+            &'a self,
+            token: &'a Secret<String>,
+        ) -> BoxFuture<'a, Result<Principal, InvalidToken>> {
+            self.0.authenticate(token)
+        }
+    }
+    async fn status(authenticator: impl Authenticator) -> Option<StatusCode> {
+        let sse = HeroSse::builder()
+            .environment(Vec::<(String, String)>::new())
+            .authenticator(authenticator)
+            .build()
+            .expect("a kit");
+        testing::open(&app(&sse), "/s").bearer(&token()).await.expect_err("a refusal").status
+    }
+    assert_eq!(status(Panics(true)).await, Some(StatusCode::INTERNAL_SERVER_ERROR));
+    assert_eq!(status(Panics(false)).await, Some(StatusCode::INTERNAL_SERVER_ERROR));
+    let open_to_all = Wrapped(JwtAuthenticator::hs256(SECRET));
+    assert_eq!(status(open_to_all).await, Some(StatusCode::UNAUTHORIZED));
+}
+
+#[tokio::test]
+async fn a_reason_that_does_not_fit_a_header_is_left_out_of_the_challenge() {
+    use futures_util::FutureExt as _;
+    use futures_util::future::BoxFuture;
+    use hero_sse::{Authenticator, InvalidToken, Secret};
+    struct Rude;
+    impl Authenticator for Rude {
+        fn authenticate<'a>(
+            &'a self,
+            _: &'a Secret<String>,
+        ) -> BoxFuture<'a, Result<Principal, InvalidToken>> {
+            async { Err(InvalidToken::new("no \"good\"\r\nx: y")) }.boxed()
+        }
+    }
+    let builder = HeroSse::builder().environment(Vec::<(String, String)>::new());
+    let sse = builder.authenticator(Rude).build().expect("a kit");
+    let error = testing::open(&app(&sse), "/s").bearer("t").await.expect_err("401");
+    let challenge = header(&error, "www-authenticate");
+    assert_eq!(challenge, "Bearer realm=\"hero-sse\", error=\"invalid_token\"");
+}
+
+#[tokio::test]
+async fn the_principal_extractor_works_on_routes_of_the_applications_own() {
+    use axum::routing::get;
+    let sse = kit(options("QueryToken = false"));
+    let own = async |who: Principal| who.subject().to_owned();
+    let maybe = async |who: Option<Principal>| format!("{:?}", who.map(|w| w.subject().to_owned()));
+    let app = app(&sse).route("/own", get(own)).route("/maybe", get(maybe));
+    let server = crate::support::Server::start(&sse, app).await;
+    let status = async |path: &str| {
+        let open = testing::connect(server.address, path).await;
+        open.err().and_then(|error| error.status)
+    };
+    assert_eq!(status("/own").await, Some(StatusCode::UNAUTHORIZED));
+    let query = format!("/own?access_token={}", token());
+    assert_eq!(status(&query).await, Some(StatusCode::UNAUTHORIZED), "query tokens are off");
+    assert_eq!(status("/maybe").await, None);
+    let own = testing::connect(server.address, "/own").bearer(&token()).await.expect("200");
+    assert_eq!(own.status(), StatusCode::OK);
+    let bad = testing::connect(server.address, "/maybe").bearer("a.b.c").await.expect_err("401");
+    assert_eq!(bad.status, Some(StatusCode::UNAUTHORIZED));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn layers_outside_learn_who_asked_from_the_response() {
+    use std::sync::{Arc, Mutex};
+    let sse = kit(SseOptions::default());
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let see = seen.clone();
+    let app = app(&sse).layer(axum::middleware::map_response(
+        move |response: axum::response::Response| {
+            let who = response.extensions().get::<Principal>().map(|w| w.subject().to_owned());
+            see.lock().expect("no panic").push((response.status().as_u16(), who));
+            std::future::ready(response)
+        },
+    ));
+    testing::open(&app, "/s").bearer(&token()).await.expect("a stream");
+    let _ = testing::open(&app, "/s").principal("bob").await;
+    let _ = testing::open(&app, "/s").await;
+    let expected = [(200, Some("ann".into())), (403, Some("bob".into())), (401, None)];
+    assert_eq!(*seen.lock().expect("no panic"), expected);
 }
 
 #[tokio::test]

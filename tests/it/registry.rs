@@ -60,6 +60,24 @@ async fn a_request_dropped_while_the_function_still_opens_gives_its_place_back()
 }
 
 #[tokio::test]
+async fn a_refusal_by_the_function_is_no_end_of_a_stream() {
+    let sse = kit(SseOptions::default());
+    let app: Router = sse
+        .endpoint("/s/{n}")
+        .public()
+        .handler(async |axum::extract::Path(n): axum::extract::Path<u32>| {
+            assert!(n < 10, "the function panics on purpose");
+            if n < 5 { Err(hero_sse::Refusal::not_found("no such thing")) } else { Ok(burst(n)) }
+        })
+        .expect("a route");
+    for (path, status) in [("/s/1", 404), ("/s/x", 400), ("/s/10", 500)] {
+        let error = testing::open(&app, path).await.expect_err(path);
+        assert_eq!(error.status.map(|s| s.as_u16()), Some(status), "{path}");
+    }
+    assert_eq!((sse.connections().len(), counts(sse.connections())), (0, vec![]));
+}
+
+#[tokio::test]
 async fn a_future_that_is_never_polled_takes_no_place() {
     let sse = kit(SseOptions::default());
     let app = public(&sse, || burst(1));

@@ -47,6 +47,97 @@ fn build_tells_all_mistakes_of_options_environment_and_authenticator_together() 
     assert!(all[0].contains(&name), "{error}");
 }
 
+#[tokio::test]
+async fn a_files_options_win_over_the_codes_key_by_key_and_the_environments_over_both() {
+    let file = tempfile::Builder::new().suffix(".json").tempfile().expect("a file");
+    std::fs::write(file.path(), r#"{"SseOptions": {"Retry": "7s", "MaxConnections": 2}}"#)
+        .expect("written");
+    let sse = HeroSse::builder()
+        .options_file(file.path())
+        .options(SseOptions::default().max_connections(1).max_per_principal(1).query_token(false))
+        .environment([("HERO_SSE_RETRY", "20s"), ("HERO_SSE_SERVICE_HOST", "10.0.0.1")])
+        .authenticator(crate::support::jwt())
+        .build()
+        .expect("a kit");
+    let app: Router = sse.endpoint("/s").handler(async || burst(1)).expect("a route");
+    let open = |who: &str| testing::open(&app, "/s").principal(who);
+    let mut one = open("ann").await.expect("one");
+    one.next().await.expect("in time").expect("an event");
+    assert!(one.retry().is_some_and(|retry| retry >= Duration::from_secs(20)), "{:?}", one.retry());
+    let mut again = open("ann").await.expect("a farewell");
+    assert!(again.rest().await.expect("an end")[0].data.contains("over_limit"));
+    let _two = open("bob").await.expect("two");
+    let mut three = open("eve").await.expect("a farewell");
+    assert!(three.rest().await.expect("an end")[0].data.contains("over_limit"));
+    assert_eq!(sse.connections().len(), 2);
+}
+
+#[test]
+fn the_process_environment_is_read() {
+    if std::env::var_os("HERO_SSE_RETRY").is_some() {
+        let error = HeroSse::builder().build().expect_err("a mistake");
+        assert!(error.to_string().contains("variable HERO_SSE_RETRY"), "{error}");
+        return;
+    }
+    let status = std::process::Command::new(std::env::current_exe().expect("this binary"))
+        .args(["--exact", "setup::the_process_environment_is_read"])
+        .env("HERO_SSE_RETRY", "soon")
+        .status()
+        .expect("a child");
+    assert!(status.success(), "the child did not see the variable");
+}
+
+#[test]
+fn times_and_limits_from_code_are_checked_as_texts_are() {
+    let year = Duration::from_secs(367 * 86_400);
+    let tiny = Duration::from_micros(900);
+    let options = SseOptions::default();
+    for (options, words) in [
+        (options.clone().heartbeat_interval(Duration::ZERO), "heartbeat"),
+        (options.clone().heartbeat_interval(Duration::MAX), "heartbeat"),
+        (options.clone().write_timeout(tiny), "write timeout"),
+        (options.clone().max_age(year), "maximum age"),
+        (options.clone().peer_timeout(tiny), "peer timeout"),
+        (options.clone().drain_timeout(year), "drain timeout"),
+        (options.clone().retry(Duration::MAX), "reconnection time"),
+        (options.clone().max_connections(0), "limit"),
+        (options.clone().max_per_principal(0), "limit"),
+    ] {
+        let builder = HeroSse::builder().environment(Vec::<(String, String)>::new());
+        let error = builder.options(options).build().expect_err(words).to_string();
+        assert!(error.contains(words), "{words}: {error}");
+    }
+    let sse = bare();
+    let endpoint = sse.endpoint("/s").public().heartbeat(Duration::MAX);
+    let error = endpoint.handler::<_, _, ()>(async || burst(0)).expect_err("a heartbeat");
+    assert!(error.to_string().contains("heartbeat"), "{error}");
+}
+
+#[test]
+fn prefixes_and_paths_that_could_never_match_are_mistakes() {
+    let sse = bare();
+    for (prefix, path) in [
+        ("/api", "s"),
+        ("/api/", "/s"),
+        ("api", "/s"),
+        ("", "/a?x"),
+        ("", "/a#x"),
+        ("", "/a b"),
+        ("", "/{id}/{id}"),
+        ("/{id}", "/{*id}"),
+    ] {
+        let endpoint = sse.at(prefix).endpoint(path).public();
+        let mapped = endpoint.handler::<_, _, ()>(async || burst(0));
+        assert!(mapped.is_err(), "{prefix} {path}");
+    }
+    for endpoint in
+        [sse.endpoint("/p").public().permission("p"), sse.endpoint("/p").permission("p").public()]
+    {
+        let error = endpoint.handler::<_, _, ()>(async || burst(0)).expect_err("both");
+        assert!(error.to_string().contains("choose one"), "{error}");
+    }
+}
+
 #[test]
 fn mapping_tells_where_the_mistake_is_declared() {
     let sse = bare();
@@ -80,8 +171,6 @@ fn mapping_tells_where_the_mistake_is_declared() {
         .expect_err("four mistakes");
     assert_eq!(error.iter().count(), 4, "{error}");
     assert!(error.to_string().contains("no authenticator"), "{error}");
-    let both = sse.endpoint("/d").public().permission("p").handler::<_, _, ()>(async || burst(0));
-    assert!(both.expect_err("one mistake").to_string().contains("choose one"));
 }
 
 #[test]
@@ -197,6 +286,27 @@ async fn the_context_extractor_stands_on_the_same_machinery() {
     assert_eq!(stream.next().await.expect("in time").expect("an event").data, "41");
     let ended = testing::open(&app, "/cursor").last_event_id("41;hero.end").await;
     assert_eq!(ended.expect_err("204").status, Some(StatusCode::NO_CONTENT));
+}
+
+#[tokio::test]
+async fn the_context_extractor_refuses_what_an_endpoint_would() {
+    let status = async |sse: HeroSse, both: bool| {
+        let app: Router = Router::new()
+            .route(
+                "/s",
+                get(async move |sse: SseContext| {
+                    let sse = if both { sse.permission("p") } else { sse };
+                    sse.public().stream(burst(1))
+                }),
+            )
+            .layer(Extension(sse));
+        let error = testing::open(&app, "/s").await.err();
+        error.and_then(|error| error.status)
+    };
+    assert_eq!(status(kit(SseOptions::default()), false).await, None);
+    let failed = Some(StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(status(kit(SseOptions::default()), true).await, failed);
+    assert_eq!(status(kit(options("Enabled = false")), false).await, failed);
 }
 
 #[tokio::test]

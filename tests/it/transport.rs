@@ -97,7 +97,7 @@ async fn a_reader_that_stalls_for_less_than_the_timeout_is_kept() {
 
 #[tokio::test]
 async fn other_routes_of_the_same_server_are_not_under_the_deadline() {
-    let sse = kit(options("WriteTimeout = \"500ms\""));
+    let sse = kit(options("WriteTimeout = \"500ms\"\nPeerTimeout = \"500ms\""));
     let app = Router::new()
         .merge(public(&sse, || burst(1)))
         .route("/download", get(async || vec![b'x'; 64 << 20]));
@@ -171,12 +171,14 @@ async fn a_request_that_comes_while_draining_is_turned_away_with_a_farewell() {
     let mut waiting = TcpStream::connect(server.address).await.expect("a socket");
     waiting.write_all(b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
     tokio::time::sleep(Duration::from_millis(100)).await;
+    let address = server.address;
     let stopping = tokio::spawn(server.stop());
     tokio::time::sleep(Duration::from_millis(100)).await;
     let mut late = testing::open(&app, "/s").await.expect("a farewell is a 200");
     let events = late.rest().await.expect("a clean end");
     assert!(events[0].data.contains("draining"), "{events:?}");
     assert!(!stopping.is_finished(), "it did not wait for an ordinary request");
+    assert!(TcpStream::connect(address).await.is_err(), "it still listens");
     hold.notify_one();
     stopping.await.expect("no panic");
     let mut answer = String::new();
@@ -308,6 +310,49 @@ async fn dropping_the_server_ends_its_connections() {
     serving.abort();
     let connections = sse.connections().clone();
     eventually("the stream is gone", || connections.is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_listener_in_the_middle_of_a_handshake_is_not_disturbed() {
+    /// Takes a while over each connection, as TLS would.
+    struct Slow(tokio::net::TcpListener);
+    impl axum::serve::Listener for Slow {
+        type Io = TcpStream;
+        type Addr = SocketAddr;
+
+        async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+            let accepted = axum::serve::Listener::accept(&mut self.0).await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            accepted
+        }
+
+        fn local_addr(&self) -> std::io::Result<SocketAddr> {
+            self.0.local_addr()
+        }
+    }
+    let sse = kit(SseOptions::default());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let app = public(&sse, || burst(1));
+    let serving = tokio::spawn(sse.serve(Slow(listener), app).into_future());
+    let first = testing::connect(address, "/s").await.expect("a stream");
+    let second = tokio::spawn(testing::connect(address, "/s").into_future());
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    drop(first);
+    second.await.expect("no panic").expect("the second client was lost in its handshake");
+    serving.abort();
+}
+
+#[tokio::test]
+async fn a_connection_that_sends_no_request_is_closed() {
+    let sse = kit(SseOptions::default());
+    let server = Server::start(&sse, public(&sse, || burst(1))).await;
+    let mut silent = TcpStream::connect(server.address).await.expect("a socket");
+    let start = Instant::now();
+    let read = tokio::time::timeout(Duration::from_secs(15), silent.read(&mut [0; 64])).await;
+    assert!(read.is_ok(), "still open after {:?}", start.elapsed());
+    assert!((9.0..13.0).contains(&start.elapsed().as_secs_f64()), "{:?}", start.elapsed());
+    server.stop().await;
 }
 
 #[tokio::test]

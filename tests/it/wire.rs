@@ -171,7 +171,46 @@ async fn the_maximum_age_is_spread() {
 }
 
 #[tokio::test]
-async fn a_panicking_stream_is_contained_and_its_half_written_event_is_not_sent() {
+async fn an_event_that_panics_half_written_is_not_sent() {
+    struct Half;
+    impl hero_sse::SseEvent for Half {
+        fn encode(
+            &self,
+            frame: &mut hero_sse::FrameWriter<'_>,
+        ) -> Result<(), hero_sse::InvalidEvent> {
+            frame.text("seen by nobody");
+            assert!(std::env::args().count() == 0, "the event panics on purpose");
+            Ok(())
+        }
+    }
+    let sse = kit(SseOptions::default());
+    let app: Router =
+        sse.endpoint("/s").public().handler(async || stream::iter([Half])).expect("a route");
+    let mut stream = testing::open(&app, "/s").await.expect("a stream");
+    let events = stream.rest().await.expect("a clean end");
+    assert_eq!(names(&events), ["hero.close"]);
+    assert!(!stream.raw().contains("seen by nobody"), "{}", stream.raw());
+}
+
+#[tokio::test]
+async fn the_applications_stream_is_dropped_with_the_farewell_not_with_the_connection() {
+    let sse = kit(SseOptions::default());
+    let alive = Alive::default();
+    let watch = alive.clone();
+    let app: Router = sse
+        .endpoint("/s")
+        .public()
+        .handler(async move || {
+            watch.watch(stream::iter([Event::text("x").last()]).chain(stream::pending()))
+        })
+        .expect("a route");
+    let mut stream = testing::open(&app, "/s").await.expect("a stream");
+    stream.next().await.expect("in time").expect("an event");
+    assert_eq!((alive.count(), sse.connections().len()), (0, 1));
+}
+
+#[tokio::test]
+async fn a_panicking_stream_is_contained() {
     let sse = kit(SseOptions::default());
     let alive = Alive::default();
     let watch = alive.clone();

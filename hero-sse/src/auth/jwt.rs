@@ -13,6 +13,8 @@ use crate::secret::Secret;
 /// HMAC keys shorter than the hash weaken it (RFC 7518, section 3.2).
 const MIN_HS256_SECRET: usize = 32;
 
+const MAX_LEEWAY: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Accepts JSON Web Tokens of one algorithm, one key, and the issuers and audiences named here.
 ///
 /// `exp` and `sub` are required, `nbf` is honoured. The claims `tenant` (text) and `permissions`
@@ -57,6 +59,7 @@ impl Accepted {
 impl JwtAuthenticator {
     /// Tokens signed with HMAC-SHA-256 and this secret, of at least 32 bytes.
     pub fn hs256(secret: impl AsRef<[u8]>) -> Self {
+        install_crypto();
         let secret = secret.as_ref();
         let authenticator = Self {
             secret: Secret::new(secret.to_vec()),
@@ -97,10 +100,11 @@ impl JwtAuthenticator {
         self.settled()
     }
 
-    /// How far the clocks of issuer and server may differ, in whole seconds. Default 30 s.
+    /// How far the clocks of issuer and server may differ, in whole seconds, a day at most. Default
+    /// 30 s.
     #[must_use]
     pub fn leeway(mut self, leeway: Duration) -> Self {
-        self.leeway = leeway;
+        self.leeway = leeway.min(MAX_LEEWAY);
         self.settled()
     }
 
@@ -125,11 +129,22 @@ impl JwtAuthenticator {
     }
 
     fn check(&self, token: &str) -> Result<Principal, InvalidToken> {
+        // Told at the start already, unless it is wrapped in another that passes nothing on.
+        if !self.faults().is_empty() {
+            return Err(InvalidToken::new("the server accepts no tokens: it is not set up"));
+        }
+        let header = jsonwebtoken::decode_header(token)
+            .map_err(|error| InvalidToken::new(reason(error.kind())))?;
+        // RFC 7515, section 4.1.11: extensions that are not understood must not be passed over.
+        if header.crit.is_some() {
+            return Err(InvalidToken::new("the token asks for extensions that are not known"));
+        }
         let claims = jsonwebtoken::decode::<Map<String, Value>>(token, &self.key, &self.validation)
             .map_err(|error| InvalidToken::new(reason(error.kind())))?
             .claims;
         let malformed = InvalidToken::new("the token's claims are malformed");
-        let subject = claims.get("sub").and_then(Value::as_str).ok_or(malformed)?;
+        let subject = claims.get("sub").and_then(Value::as_str).filter(|sub| !sub.is_empty());
+        let subject = subject.ok_or(malformed)?;
         let mut principal = Principal::new(subject);
         if let Some(tenant) = claims.get("tenant") {
             principal = principal.tenant(tenant.as_str().ok_or(malformed)?);
@@ -151,25 +166,7 @@ impl JwtAuthenticator {
         Ok(principal.claims(claims))
     }
 
-    /// Signs and reads back a token: without a crypto backend `jsonwebtoken` panics at the first
-    /// one, which must not be a visitor's.
-    fn prove(&self) -> Option<String> {
-        install_crypto();
-        let proof = std::panic::catch_unwind(|| {
-            let key = EncodingKey::from_secret(b"a proof that signing works at all");
-            let claims = serde_json::json!({});
-            jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).is_ok()
-        });
-        (proof.ok() != Some(true)).then(|| {
-            "JwtAuthenticator: no crypto backend; enable the feature `jwt-aws-lc-rs` (default) or \
-             `jwt-rust-crypto` of hero-sse"
-                .to_owned()
-        })
-    }
-}
-
-impl Authenticator for JwtAuthenticator {
-    fn mistakes(&self) -> Vec<String> {
+    fn faults(&self) -> Vec<String> {
         let mut mistakes = Vec::new();
         let length = self.secret.expose().len();
         if length < MIN_HS256_SECRET {
@@ -191,6 +188,28 @@ impl Authenticator for JwtAuthenticator {
                     .to_owned(),
             );
         }
+        mistakes
+    }
+
+    /// Signs and reads back a token: without a crypto backend `jsonwebtoken` panics at the first
+    /// one, which must not be a visitor's.
+    fn prove(&self) -> Option<String> {
+        let proof = std::panic::catch_unwind(|| {
+            let key = EncodingKey::from_secret(b"a proof that signing works at all");
+            let claims = serde_json::json!({});
+            jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).is_ok()
+        });
+        (proof.ok() != Some(true)).then(|| {
+            "JwtAuthenticator: no crypto backend; enable the feature `jwt-aws-lc-rs` (default) or \
+             `jwt-rust-crypto` of hero-sse"
+                .to_owned()
+        })
+    }
+}
+
+impl Authenticator for JwtAuthenticator {
+    fn mistakes(&self) -> Vec<String> {
+        let mut mistakes = self.faults();
         mistakes.extend(self.prove());
         mistakes
     }

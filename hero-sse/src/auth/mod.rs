@@ -6,11 +6,13 @@ pub(crate) mod token;
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use futures_core::future::BoxFuture;
+use futures_util::FutureExt;
 use http::request::Parts;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -18,6 +20,7 @@ use serde_json::{Map, Value};
 use crate::permission::{Permission, PermissionRule};
 use crate::refusal::Refusal;
 use crate::secret::Secret;
+use crate::telemetry;
 
 /// Makes a [`Principal`] of a token.
 ///
@@ -27,7 +30,8 @@ use crate::secret::Secret;
 /// before any of the application's code runs. What it cannot vouch for it refuses; an error of its
 /// own is a refusal too. It may be cancelled at any await point, since clients leave.
 pub trait Authenticator: Send + Sync + 'static {
-    /// What is wrong with it, found when the kit is built: one sentence for each mistake.
+    /// What is wrong with it, found when the kit is built: one sentence for each mistake. One that
+    /// wraps another passes the other's mistakes on.
     fn mistakes(&self) -> Vec<String> {
         Vec::new()
     }
@@ -67,9 +71,46 @@ impl fmt::Display for InvalidToken {
 
 impl std::error::Error for InvalidToken {}
 
-/// The authenticated caller: an extractor for endpoint functions, cheap to clone.
+/// A kit's authenticator and where it looks for tokens: every request passes here.
+#[derive(Clone)]
+pub(crate) struct Gate {
+    pub(crate) authenticator: Option<Arc<dyn Authenticator>>,
+    /// Whether routes that are no endpoints take tokens from the query.
+    pub(crate) query_token: bool,
+}
+
+impl Gate {
+    /// Who sent this request: `None` when it carries no token.
+    pub(crate) async fn principal(
+        &self,
+        parts: &Parts,
+        query_token: bool,
+    ) -> Result<Option<Principal>, Refusal> {
+        #[cfg(feature = "testing")]
+        if let Some(test) = parts.extensions.get::<TestPrincipal>() {
+            return Ok(Some(test.0.clone()));
+        }
+        let Some(token) = token::bearer_token(parts, query_token)? else { return Ok(None) };
+        let Some(authenticator) = &self.authenticator else { return Ok(None) };
+        // Within the future, so that what it does before its first await is contained as well.
+        let checked = async { authenticator.authenticate(&token).await };
+        match AssertUnwindSafe(checked).catch_unwind().await {
+            Ok(Ok(principal)) => Ok(Some(principal)),
+            Ok(Err(invalid)) => Err(Refusal::invalid_token(invalid.reason())),
+            Err(_) => {
+                telemetry::panicked(parts.uri.path(), "authenticator");
+                Err(Refusal::internal())
+            }
+        }
+    }
+}
+
+/// The authenticated caller: an extractor, cheap to clone.
 ///
-/// On a public endpoint take `Option<Principal>`. Elsewhere it is always there.
+/// In an endpoint's function it is always there, but for a public endpoint, where it is
+/// `Option<Principal>`. Under [`HeroSse::serve`](crate::HeroSse::serve) it works on routes of your own
+/// as well: `401` without a token or with one that is not accepted, `400` for doubled or malformed
+/// credentials.
 #[derive(Clone)]
 pub struct Principal(Arc<Inner>);
 
@@ -204,17 +245,27 @@ impl<S: Send + Sync> FromRequestParts<S> for Principal {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        parts.extensions.get::<Self>().cloned().ok_or_else(Refusal::no_token)
+        caller(parts).await?.ok_or_else(Refusal::no_token)
     }
 }
 
 impl<S: Send + Sync> OptionalFromRequestParts<S> for Principal {
-    type Rejection = std::convert::Infallible;
+    type Rejection = Refusal;
 
-    async fn from_request_parts(
-        parts: &mut Parts,
-        _: &S,
-    ) -> Result<Option<Self>, std::convert::Infallible> {
-        Ok(parts.extensions.get::<Self>().cloned())
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Refusal> {
+        caller(parts).await
     }
+}
+
+/// Whom an endpoint has found already, or whom the kit's gate finds now.
+async fn caller(parts: &mut Parts) -> Result<Option<Principal>, Refusal> {
+    if let Some(principal) = parts.extensions.get::<Principal>() {
+        return Ok(Some(principal.clone()));
+    }
+    let Some(gate) = parts.extensions.get::<Gate>().cloned() else { return Ok(None) };
+    let principal = gate.principal(parts, gate.query_token).await?;
+    if let Some(principal) = &principal {
+        parts.extensions.insert(principal.clone());
+    }
+    Ok(principal)
 }
