@@ -10,12 +10,12 @@ use std::ffi::OsStr;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::Bytes;
 use axum::extract::{FromRef, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use hero_sse::prelude::*;
 use hero_sse::{JwtAuthenticator, Permission, SseOptions, parse_duration};
 use http::StatusCode;
@@ -38,7 +38,6 @@ const AUDIENCE: &str = "hero-sse live example";
 
 #[derive(Clone)]
 struct App {
-    sse: HeroSse,
     meter: Meter,
     log: AuditLog,
     builds: Builds,
@@ -85,7 +84,6 @@ async fn run(face: Face) -> Result<(), Box<dyn std::error::Error>> {
     })?;
     let builds = Builds::new(concat!(env!("CARGO_MANIFEST_DIR"), "/sample"));
     let app = App {
-        sse: sse.clone(),
         meter: Meter::start(Duration::from_secs(1)),
         log: log.clone(),
         builds: builds.clone(),
@@ -184,50 +182,44 @@ async fn mint(State(app): State<App>, body: Bytes) -> Result<Response, Refusal> 
         "aud": AUDIENCE,
         "sub": wish.subject,
         "permissions": wish.permissions,
-        "exp": (now + life).as_secs(),
+        "exp": now.saturating_add(life).as_secs(),
     });
     let token = jsonwebtoken::encode(&Header::default(), &claims, &app.key)
         .map_err(|_| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "signing failed"))?;
     Ok(Json(json!({ "token": token })).into_response())
 }
 
-/// `POST /api/v1/builds`: an ordinary route behind the same tokens and permissions.
-async fn start_build(State(app): State<App>, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
-    match app.sse.authenticate(&parts).await {
-        Err(refusal) => refusal.into_response(),
-        Ok(who) => {
-            let mut response = match try_start(&app, &who, body).await {
-                Ok(build) => {
-                    (StatusCode::ACCEPTED, Json(json!({ "build": build }))).into_response()
-                }
-                Err(refusal) => refusal.into_response(),
-            };
-            response.extensions_mut().insert(who);
-            response
-        }
-    }
+/// What a build is asked for with.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Order {
+    broken: bool,
 }
 
-async fn try_start(app: &App, who: &Principal, body: Body) -> Result<u64, Refusal> {
-    #[derive(Default, Deserialize)]
-    #[serde(default, deny_unknown_fields)]
-    struct Order {
-        broken: bool,
-    }
-    who.require("builds.start")?;
-    let body =
-        to_bytes(body, 1024).await.map_err(|_| Refusal::bad_request("the body is too long"))?;
-    let order = if body.is_empty() {
-        Order::default()
-    } else {
-        serde_json::from_slice(&body).map_err(|error| {
-            Refusal::bad_request(format!("write {{\"broken\": false}}, or nothing: {error}"))
-        })?
+/// `POST /api/v1/builds`: an ordinary route behind the same tokens and permissions. Either answer
+/// carries the caller, for the audit log.
+async fn start_build(
+    State(app): State<App>,
+    who: Principal,
+    body: Bytes,
+) -> Result<impl IntoResponse, (Extension<Principal>, Refusal)> {
+    let start = || {
+        who.require("builds.start")?;
+        let order = if body.is_empty() {
+            Order::default()
+        } else {
+            serde_json::from_slice(&body).map_err(|error| {
+                Refusal::bad_request(format!("write {{\"broken\": false}}, or nothing: {error}"))
+            })?
+        };
+        app.builds
+            .start(order.broken)
+            .map_err(|_| Refusal::new(StatusCode::CONFLICT, "a build is running already"))
     };
-    app.builds
-        .start(order.broken)
-        .map_err(|_| Refusal::new(StatusCode::CONFLICT, "a build is running already"))
+    match start() {
+        Ok(build) => Ok((StatusCode::ACCEPTED, Extension(who), Json(json!({ "build": build })))),
+        Err(refusal) => Err((Extension(who), refusal)),
+    }
 }
 
 impl FromRef<App> for Meter {

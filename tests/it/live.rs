@@ -281,6 +281,8 @@ async fn a_token_is_made_of_a_sensible_wish_only() {
         let detail = problem["detail"].as_str().expect("words");
         assert!(detail.contains(word), "{wish}: {detail}");
     }
+    let endless = json!({ "subject": "ann", "ttl": "18446744073709551615s" });
+    assert_ne!(live.mint(endless).await.0, 500);
     let token = live.token(&["builds.start"], "60s").await;
     for order in ["{", r#"{"broke": true}"#, r#"{"broken": 1}"#] {
         let (status, problem) = live.ask("POST", "/api/v1/builds", &token, order).await;
