@@ -174,4 +174,38 @@ mod tests {
             assert_parses(&item, output);
         }
     }
+
+    /// What the macros accept, the kit accepts, and the other way round: `tests/it/rules.rs` holds
+    /// the kit to the same table.
+    #[test]
+    fn the_rules_are_the_kits() {
+        let rules: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/rules.json")).unwrap();
+        let expand = |attribute| {
+            let item = quote!(
+                async fn a() -> B {}
+            );
+            super::endpoint::endpoint(attribute, item).to_string()
+        };
+        let mut drifts = Vec::new();
+        for (rule, table) in rules.as_object().unwrap() {
+            for (text, verdict) in table.as_object().unwrap() {
+                let tokens = expand(match rule.as_str() {
+                    "durations" => quote!("/a", heartbeat = #text),
+                    "retries" => quote!("/a", retry = #text),
+                    "events" => quote!("/a", event = #text),
+                    "permissions" => quote!("/a", permission = #text),
+                    "paths" => quote!(#text),
+                    other => panic!("a rule that nobody knows: {other}"),
+                });
+                let taken = !tokens.contains("compile_error");
+                let expected = verdict.as_bool().unwrap_or(verdict.is_u64());
+                let value = verdict.as_u64().map(|n| format!("heartbeat_millis ({n})"));
+                if taken != expected || value.is_some_and(|value| !tokens.contains(&value)) {
+                    drifts.push(format!("{rule} {text:?}: {verdict}, but taken: {taken}"));
+                }
+            }
+        }
+        assert_eq!(drifts, Vec::<String>::new());
+    }
 }

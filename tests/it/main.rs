@@ -6,6 +6,7 @@ mod browser;
 mod endpoint;
 mod house;
 mod registry;
+mod rules;
 mod setup;
 mod support;
 mod transport;
