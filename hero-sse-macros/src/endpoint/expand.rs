@@ -1,5 +1,6 @@
 //! The tokens of an endpoint. Cannot fail, and only calls: everything it names lives in
-//! `hero_sse::__private`, so that no name of the user's can stand in between.
+//! `hero_sse::__private`, and what it binds starts with `__`, so that no name of the user's can stand
+//! in between.
 
 use proc_macro2::{Literal, Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
@@ -35,7 +36,7 @@ pub(super) fn endpoint(item: &TokenStream, endpoint: &Endpoint) -> TokenStream {
                 __AppState: #private::AppState,
                 #(#extractors,)*
             {
-                fn open(parts: #private::Parts, state: __AppState) -> #private::Opening {
+                fn open(__parts: #private::Parts, __state: __AppState) -> #private::Opening {
                     #open
                 }
             }
@@ -51,7 +52,7 @@ fn open(private: &TokenStream, endpoint: &Endpoint) -> TokenStream {
     let mut handler = ident.clone();
     handler.set_span(ident.span().located_at(*returns));
     quote_spanned! {Span::call_site().located_at(*returns)=>
-        #private::open::<_, (_, #(#arguments,)*), _>(#handler, parts, state)
+        #private::open::<_, (_, #(#arguments,)*), _>(#handler, __parts, __state)
     }
 }
 
