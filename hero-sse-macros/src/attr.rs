@@ -1,4 +1,4 @@
-//! Reads `key = value` lists by a table of keys, and durations.
+//! Reads `key = value` lists by a table of keys.
 //!
 //! A key is one row of such a table: parser, messages and tests all take it from there.
 
@@ -268,49 +268,6 @@ pub(crate) fn plain(tokens: TokenStream) -> String {
     tokens.to_string().replace(' ', "")
 }
 
-/// The milliseconds of `"500ms"`, `"15s"`, `"2m"`, `"1h"`, `"00:00:05"` or `"00:00:00.5"`.
-/// Zero is not a duration.
-pub(crate) fn millis(text: &str) -> Option<u64> {
-    let millis = if text.contains(':') { clock(text)? } else { number_and_unit(text)? };
-    (millis > 0).then_some(millis)
-}
-
-fn number_and_unit(text: &str) -> Option<u64> {
-    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
-    let number = digits(text.strip_suffix(unit)?)?;
-    let factor = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return None,
-    };
-    number.checked_mul(factor)
-}
-
-fn clock(text: &str) -> Option<u64> {
-    let (whole, fraction) = text.split_once('.').map_or((text, None), |(w, f)| (w, Some(f)));
-    let mut parts = whole.split(':').map(|part| (part.len() == 2).then(|| digits(part))?);
-    let (hours, minutes, seconds) = (parts.next()??, parts.next()??, parts.next()??);
-    if parts.next().is_some() || minutes > 59 || seconds > 59 {
-        return None;
-    }
-    let fraction = match fraction {
-        Some(fraction) => {
-            digits(fraction)?;
-            // The first three digits; what is finer than a millisecond is dropped.
-            fraction.bytes().chain(*b"00").take(3).fold(0, |sum, d| sum * 10 + u64::from(d - b'0'))
-        }
-        None => 0,
-    };
-    Some(((hours * 60 + minutes) * 60 + seconds) * 1_000 + fraction)
-}
-
-/// A number without a sign.
-fn digits(text: &str) -> Option<u64> {
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -327,52 +284,6 @@ pub(crate) mod tests {
             let with = expand(key.example.parse().unwrap()).to_string();
             assert!(!with.contains("compile_error"), "{}: {with}", key.name);
             assert_ne!(with, without, "{}", key.name);
-        }
-    }
-
-    #[test]
-    fn durations_are_read() {
-        for (text, expected) in [
-            ("500ms", 500),
-            ("15s", 15_000),
-            ("2m", 120_000),
-            ("1h", 3_600_000),
-            ("00:00:05", 5_000),
-            ("01:02:03", 3_723_000),
-            ("00:00:00.5", 500),
-            ("00:00:00.0305000", 30),
-        ] {
-            assert_eq!(millis(text), Some(expected), "{text}");
-        }
-    }
-
-    #[test]
-    fn everything_else_is_no_duration() {
-        for text in [
-            "",
-            "5",
-            "s",
-            "5:00",
-            "0s",
-            "00:00:00",
-            "00:00:00.0001",
-            "-5s",
-            "+5s",
-            "5 s",
-            " 5s",
-            "1.5s",
-            "5sec",
-            "00:60:00",
-            "00:00:60",
-            "0:00:05",
-            "00:00:00:05",
-            "00:00:05.",
-            "off",
-            "١s",
-            "99999999999999999999s",
-            "18446744073709551615h",
-        ] {
-            assert_eq!(millis(text), None, "{text}");
         }
     }
 }

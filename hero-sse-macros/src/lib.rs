@@ -9,6 +9,7 @@
 )]
 
 mod attr;
+mod duration;
 mod endpoint;
 mod errors;
 mod event;
@@ -31,7 +32,7 @@ use proc_macro::TokenStream;
 /// | `public` | callers need no token; without `public` and `permission`, any valid token will do |
 /// | `heartbeat = "15s"` | the longest silence on the wire, or `"off"` |
 /// | `write_timeout = "5s"` | how long one write may take before the connection is dropped, or `"off"` |
-/// | `retry = "3s"` | how long a browser waits before it reconnects, at least `"500ms"` |
+/// | `retry = "3s"` | how long a browser waits before it reconnects, from `"500ms"` to `"24h"` |
 /// | `crate = hero_sse` | where `hero-sse` is, if it was renamed |
 ///
 /// Durations are `"15s"`, `"500ms"`, `"2m"`, `"1h"` or `"00:00:05"` (`hh:mm:ss`).

@@ -12,14 +12,15 @@ use syn::{
 
 use super::model::{Access, Endpoint, Period};
 use super::parse::{Declaration, KEYS, PathArgument};
-use crate::attr;
 use crate::errors::Errors;
-use crate::{name, route};
+use crate::{attr, duration, name, route};
 
 /// axum's limit for a handler.
 const MOST_ARGUMENTS: usize = 16;
 /// Anything quicker, and browsers hammer a server that is down.
 const SHORTEST_RETRY: u64 = 500;
+/// Browsers misread values from 2^31 milliseconds on, and a day is long enough.
+const LONGEST_RETRY: u64 = 24 * 3_600_000;
 
 pub(super) fn endpoint(declaration: &Declaration, errors: &mut Errors) -> syn::Result<Endpoint> {
     let path = path_missing(declaration, errors);
@@ -27,7 +28,7 @@ pub(super) fn endpoint(declaration: &Declaration, errors: &mut Errors) -> syn::R
     let access = public_with_permission(declaration, errors);
     let heartbeat = bad_duration("heartbeat", declaration, errors);
     let write_timeout = bad_duration("write_timeout", declaration, errors);
-    let retry = retry_too_short(declaration, errors);
+    let retry = retry(declaration, errors);
 
     let signature = &declaration.function.signature;
     not_async(signature, errors);
@@ -137,27 +138,43 @@ fn bad_duration(name: &str, declaration: &Declaration, errors: &mut Errors) -> O
     if text == "off" && key.takes.off() {
         return Some(Period::Off);
     }
-    let millis = attr::millis(&text);
+    let millis = duration::millis(&text);
     if millis.is_none() {
         errors.push(written, attr::bad_duration(key, Some(&text)));
     }
     millis.map(Period::Millis)
 }
 
-fn retry_too_short(declaration: &Declaration, errors: &mut Errors) -> Option<u64> {
+fn retry(declaration: &Declaration, errors: &mut Errors) -> Option<u64> {
     let Some(Period::Millis(millis)) = bad_duration("retry", declaration, errors) else {
         return None;
     };
+    let written = declaration.entries.text("retry");
+    retry_too_short(written, millis, errors);
+    retry_too_long(written, millis, errors);
+    Some(millis)
+}
+
+fn retry_too_short(written: Option<&LitStr>, millis: u64, errors: &mut Errors) {
     if millis < SHORTEST_RETRY {
         errors.push(
-            declaration.entries.text("retry"),
+            written,
             format!(
                 "browsers that come back every {millis} ms would hammer a server that is down: \
                  write at least \"{SHORTEST_RETRY}ms\""
             ),
         );
     }
-    Some(millis)
+}
+
+fn retry_too_long(written: Option<&LitStr>, millis: u64, errors: &mut Errors) {
+    if millis > LONGEST_RETRY {
+        errors.push(
+            written,
+            "a browser that lost its stream would be gone for more than a day: write at most \
+             \"24h\"",
+        );
+    }
 }
 
 fn not_async(signature: &Signature, errors: &mut Errors) {
