@@ -319,23 +319,25 @@ fn returns(signature: &Signature) -> Span {
     }
 }
 
-/// The first token for which the test holds, given the token behind it. Does not look inside
-/// parentheses: the arguments of a function pointer are not the endpoint's.
+/// The first token for which the test holds, given the token behind it. Does not look inside the
+/// parentheses of a function's type: its arguments are not the endpoint's.
 fn find(
     tokens: TokenStream,
     test: impl Fn(&TokenTree, Option<&TokenTree>) -> bool + Copy,
 ) -> Option<TokenTree> {
     let mut trees = tokens.into_iter().peekable();
+    let mut of_function = false;
     while let Some(tree) = trees.next() {
         if test(&tree, trees.peek()) {
             return Some(tree);
         }
         if let TokenTree::Group(group) = &tree
-            && group.delimiter() != Delimiter::Parenthesis
+            && !(of_function && group.delimiter() == Delimiter::Parenthesis)
             && let Some(found) = find(group.stream(), test)
         {
             return Some(found);
         }
+        of_function = ["fn", "Fn", "FnMut", "FnOnce"].iter().any(|name| is_ident(&tree, name));
     }
     None
 }
