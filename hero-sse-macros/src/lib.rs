@@ -45,6 +45,8 @@ pub fn sse_endpoint(attribute: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// A struct is sent as JSON through its own `Serialize`. An enum needs none: each variant is an
 /// event of its own, whose data is the variant's fields alone, with their `#[serde(..)]` attributes.
+/// `#[serde(..)]` on the enum itself, such as `tag`, does not concern its events; only
+/// `rename_all_fields` and `bound` do.
 ///
 /// | key | where | meaning |
 /// |---|---|---|
