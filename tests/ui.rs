@@ -13,29 +13,44 @@ fn ui() {
     cases.compile_fail("ui/event/*.rs");
 }
 
+/// How a function reports a mistake by itself, and does not just pass one on.
+const REPORTS: &[&str] = &["errors.push(", "input.error(", "syn::Error::new("];
+/// What it returns if it leaves the reporting to its caller.
+const RETURNS: &[&str] = &["&str) -> Option<String> {", "&str) -> Option<Fault> {"];
+
 /// A rule is a function that reports a mistake, or returns what to report; each has a case of its
 /// name.
 #[test]
 fn every_rule_has_a_case() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut missing = Vec::new();
-    for (file, mark, folder) in [
-        ("endpoint/check.rs", "errors.push(", "endpoint"),
-        ("name.rs", "&str) -> Option<String> {", "endpoint"),
-        ("route.rs", "&str) -> Option<String> {", "endpoint"),
-        ("event/check.rs", "errors.push(", "event"),
+    for (file, marks, folders, least) in [
+        ("attr.rs", REPORTS, ["endpoint", "event"].as_slice(), 6),
+        ("endpoint/parse.rs", REPORTS, &["endpoint"], 1),
+        ("endpoint/check.rs", REPORTS, &["endpoint"], 20),
+        ("event/parse.rs", REPORTS, &["event"], 1),
+        ("event/check.rs", REPORTS, &["event"], 4),
+        ("event/data.rs", REPORTS, &["event"], 1),
+        ("name.rs", RETURNS, &["endpoint"], 4),
+        ("route.rs", RETURNS, &["endpoint"], 9),
     ] {
         let source = fs::read_to_string(here.join("../hero-sse-macros/src").join(file));
         let source = source.expect("a source file");
-        let functions = source.split("\nfn ").skip(1).filter(|function| function.contains(mark));
-        let rules: Vec<_> = functions.filter_map(|rule| rule.split(['(', '<']).next()).collect();
-        assert!(rules.len() > 3, "{file}: {rules:?}");
-        for rule in rules {
-            let case = here.join("ui").join(folder).join(rule).with_extension("rs");
-            if !case.exists() {
-                missing.push(format!("{folder}/{rule}.rs"));
+        let reports = |body: &str| marks.iter().any(|mark| body.contains(mark));
+        let rules: Vec<_> = functions(&source).filter(|(_, body)| reports(body)).collect();
+        assert!(rules.len() >= least, "{file}: {rules:?}");
+        for (rule, _) in rules {
+            let case = |folder| here.join("ui").join(folder).join(rule).with_extension("rs");
+            if !folders.iter().any(|folder| case(folder).exists()) {
+                missing.push(format!("{file}: {rule}"));
             }
         }
     }
     assert_eq!(missing, Vec::<String>::new());
+}
+
+/// The name and text of each function that stands at the left margin, or in an `impl` there.
+fn functions(source: &str) -> impl Iterator<Item = (&str, &str)> {
+    let source = source.split("#[cfg(test)]").next().unwrap_or_default();
+    source.split("fn ").skip(1).filter_map(|text| Some((text.split(['(', '<']).next()?, text)))
 }

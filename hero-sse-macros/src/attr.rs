@@ -1,6 +1,7 @@
-//! Reads `key = value` lists by a table of keys, and durations.
+//! Reads `key = value` lists by a table of keys.
 //!
-//! A key is one row of such a table: parser, messages and tests all take it from there.
+//! A key is one row of such a table: parser, messages and tests all take it from there. A mistake
+//! has a function of its name that reports it, and a case in `tests/ui`.
 
 use proc_macro2::{TokenStream, TokenTree};
 use quote::quote;
@@ -34,6 +35,12 @@ impl Takes {
     /// Whether `"off"` is a value.
     pub(crate) fn off(self) -> bool {
         matches!(self, Self::DurationOrOff)
+    }
+
+    /// What a duration may look like, for messages.
+    pub(crate) fn durations(self) -> String {
+        let off = if self.off() { ", or \"off\"" } else { "" };
+        format!("durations are \"500ms\", \"15s\", \"2m\", \"1h\" or \"00:00:05\" (hh:mm:ss){off}")
     }
 }
 
@@ -87,20 +94,20 @@ impl Entries {
         errors: &mut Errors,
     ) {
         let Ok(ident) = input.call(Ident::parse_any) else {
-            errors.push(skip_entry(input), format!("write a key here: {}", names(keys, place)));
+            not_a_key(skip_entry(input), keys, place, errors);
             return;
         };
         let name = ident.to_string();
         let Some(key) = keys.iter().find(|key| key.name == name) else {
             skip_entry(input);
-            errors.push(&ident, unknown_key(&name, keys, place));
+            unknown_key(&ident, keys, place, errors);
             return;
         };
         let value = read_value(input, &ident, key, errors);
         if !key.places.contains(&place) {
-            errors.push(&ident, misplaced_key(key, place));
+            misplaced_key(&ident, key, place, errors);
         } else if let Some(first) = self.0.iter().find(|entry| entry.key == ident) {
-            errors.push(&ident, duplicate_key(first));
+            duplicate_key(&ident, first, errors);
         } else {
             self.0.push(Entry { key: ident, value });
         }
@@ -144,7 +151,7 @@ fn read_value(input: ParseStream<'_>, ident: &Ident, key: &Key, errors: &mut Err
     value.unwrap_or_else(|| {
         let wrong = skip_entry(input);
         let at = if wrong.is_empty() { quote!(#ident) } else { wrong };
-        errors.push(at, wrong_value(key));
+        wrong_value(at, key, errors);
         // A word with a value too many still counts as said.
         if let Takes::Nothing = key.takes { Value::Nothing } else { Value::Wrong }
     })
@@ -170,7 +177,7 @@ pub(crate) fn comma(input: ParseStream<'_>, errors: &mut Errors) {
     if input.is_empty() || input.parse::<Token![,]>().is_ok() {
         return;
     }
-    errors.add(input.error("write a comma before this"));
+    missing_comma(input, errors);
     // If a key follows, the comma is all that is missing.
     if !input.peek(Ident::peek_any) {
         skip_entry(input);
@@ -190,58 +197,61 @@ pub(crate) fn skip_entry(input: ParseStream<'_>) -> TokenStream {
     skipped
 }
 
-fn unknown_key(name: &str, keys: &[Key], place: Place) -> String {
-    let likeness = |key: &&Key| strsim::normalized_damerau_levenshtein(name, key.name);
-    let nearest = keys
-        .iter()
-        .filter(|key| likeness(key) >= 0.5)
-        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-    let guess = nearest.map_or(String::new(), |key| format!(", did you mean `{}`?", key.name));
-    format!("unknown key `{name}`{guess}\n{}", names(keys, place))
+fn missing_comma(input: ParseStream<'_>, errors: &mut Errors) {
+    errors.add(input.error("write a comma before this"));
 }
 
-fn duplicate_key(first: &Entry) -> String {
+fn not_a_key(tokens: TokenStream, keys: &[Key], place: Place, errors: &mut Errors) {
+    errors.push(tokens, format!("write a key here: {}", names(keys, place)));
+}
+
+fn unknown_key(ident: &Ident, keys: &[Key], place: Place, errors: &mut Errors) {
+    let name = ident.to_string();
+    let guess = guess(&name, keys.iter().map(|key| key.name));
+    errors.push(ident, format!("unknown key `{name}`{guess}\n{}", names(keys, place)));
+}
+
+fn duplicate_key(ident: &Ident, first: &Entry, errors: &mut Errors) {
     let Entry { key, value } = first;
     let first = match value {
         Value::Text(text) => format!(", first as `{key} = {:?}`", text.value()),
         Value::Path(path) => format!(", first as `{key} = {}`", plain(quote!(#path))),
         Value::Nothing | Value::Wrong => String::new(),
     };
-    format!("`{key}` is given twice{first}: keep one of the two")
+    errors.push(ident, format!("`{key}` is given twice{first}: keep one of the two"));
 }
 
-fn misplaced_key(key: &Key, place: Place) -> String {
+fn misplaced_key(ident: &Ident, key: &Key, place: Place, errors: &mut Errors) {
     let homes: Vec<_> = key.places.iter().map(|home| home.described()).collect();
-    format!(
-        "`{}` does not belong on {}: write it on {}",
-        key.name,
-        place.described(),
-        homes.join(" or ")
-    )
+    errors.push(
+        ident,
+        format!(
+            "`{ident}` does not belong on {}: write it on {}",
+            place.described(),
+            homes.join(" or ")
+        ),
+    );
 }
 
-fn wrong_value(key: &Key) -> String {
+fn wrong_value(at: TokenStream, key: &Key, errors: &mut Errors) {
     let Key { name, takes, example, .. } = key;
-    match takes {
+    let message = match takes {
         Takes::Nothing => format!("`{name}` takes no value: write `{name}` alone"),
         Takes::Text => format!("`{name}` takes a string literal: write `{example}`"),
-        Takes::Duration | Takes::DurationOrOff => bad_duration(key, None),
+        Takes::Duration | Takes::DurationOrOff => {
+            format!("`{name}` takes a duration: write `{example}`\n{}", takes.durations())
+        }
         Takes::Path => format!("`{name}` takes a path: write `{example}`"),
-    }
+    };
+    errors.push(at, message);
 }
 
-/// What is said about a value that is not a duration.
-pub(crate) fn bad_duration(key: &Key, text: Option<&str>) -> String {
-    let Key { name, takes, example, .. } = key;
-    let off = if takes.off() { ", or \"off\"" } else { "" };
-    let fault = match text {
-        Some(text) => format!("{text:?} is no value for `{name}`"),
-        None => format!("`{name}` takes a duration"),
-    };
-    format!(
-        "{fault}: write `{example}`\n\
-         durations are \"500ms\", \"15s\", \"2m\", \"1h\" or \"00:00:05\" (hh:mm:ss){off}"
-    )
+/// What may have been meant.
+pub(crate) fn guess(name: &str, known: impl Iterator<Item = &'static str>) -> String {
+    let likeness = |key: &str| strsim::normalized_damerau_levenshtein(name, key);
+    let nearest =
+        known.filter(|key| likeness(key) >= 0.5).max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    nearest.map_or(String::new(), |key| format!(", did you mean `{key}`?"))
 }
 
 /// The keys that are legal here.
@@ -268,49 +278,6 @@ pub(crate) fn plain(tokens: TokenStream) -> String {
     tokens.to_string().replace(' ', "")
 }
 
-/// The milliseconds of `"500ms"`, `"15s"`, `"2m"`, `"1h"`, `"00:00:05"` or `"00:00:00.5"`.
-/// Zero is not a duration.
-pub(crate) fn millis(text: &str) -> Option<u64> {
-    let millis = if text.contains(':') { clock(text)? } else { number_and_unit(text)? };
-    (millis > 0).then_some(millis)
-}
-
-fn number_and_unit(text: &str) -> Option<u64> {
-    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
-    let number = digits(text.strip_suffix(unit)?)?;
-    let factor = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return None,
-    };
-    number.checked_mul(factor)
-}
-
-fn clock(text: &str) -> Option<u64> {
-    let (whole, fraction) = text.split_once('.').map_or((text, None), |(w, f)| (w, Some(f)));
-    let mut parts = whole.split(':').map(|part| (part.len() == 2).then(|| digits(part))?);
-    let (hours, minutes, seconds) = (parts.next()??, parts.next()??, parts.next()??);
-    if parts.next().is_some() || minutes > 59 || seconds > 59 {
-        return None;
-    }
-    let fraction = match fraction {
-        Some(fraction) => {
-            digits(fraction)?;
-            // The first three digits; what is finer than a millisecond is dropped.
-            fraction.bytes().chain(*b"00").take(3).fold(0, |sum, d| sum * 10 + u64::from(d - b'0'))
-        }
-        None => 0,
-    };
-    Some(((hours * 60 + minutes) * 60 + seconds) * 1_000 + fraction)
-}
-
-/// A number without a sign.
-fn digits(text: &str) -> Option<u64> {
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -327,52 +294,6 @@ pub(crate) mod tests {
             let with = expand(key.example.parse().unwrap()).to_string();
             assert!(!with.contains("compile_error"), "{}: {with}", key.name);
             assert_ne!(with, without, "{}", key.name);
-        }
-    }
-
-    #[test]
-    fn durations_are_read() {
-        for (text, expected) in [
-            ("500ms", 500),
-            ("15s", 15_000),
-            ("2m", 120_000),
-            ("1h", 3_600_000),
-            ("00:00:05", 5_000),
-            ("01:02:03", 3_723_000),
-            ("00:00:00.5", 500),
-            ("00:00:00.0305000", 30),
-        ] {
-            assert_eq!(millis(text), Some(expected), "{text}");
-        }
-    }
-
-    #[test]
-    fn everything_else_is_no_duration() {
-        for text in [
-            "",
-            "5",
-            "s",
-            "5:00",
-            "0s",
-            "00:00:00",
-            "00:00:00.0001",
-            "-5s",
-            "+5s",
-            "5 s",
-            " 5s",
-            "1.5s",
-            "5sec",
-            "00:60:00",
-            "00:00:60",
-            "0:00:05",
-            "00:00:00:05",
-            "00:00:05.",
-            "off",
-            "١s",
-            "99999999999999999999s",
-            "18446744073709551615h",
-        ] {
-            assert_eq!(millis(text), None, "{text}");
         }
     }
 }

@@ -9,6 +9,7 @@
 )]
 
 mod attr;
+mod duration;
 mod endpoint;
 mod errors;
 mod event;
@@ -31,7 +32,7 @@ use proc_macro::TokenStream;
 /// | `public` | callers need no token; without `public` and `permission`, any valid token will do |
 /// | `heartbeat = "15s"` | the longest silence on the wire, or `"off"` |
 /// | `write_timeout = "5s"` | how long one write may take before the connection is dropped, or `"off"` |
-/// | `retry = "3s"` | how long a browser waits before it reconnects, at least `"500ms"` |
+/// | `retry = "3s"` | how long a browser waits before it reconnects, from `"500ms"` to `"24h"` |
 /// | `crate = hero_sse` | where `hero-sse` is, if it was renamed |
 ///
 /// Durations are `"15s"`, `"500ms"`, `"2m"`, `"1h"` or `"00:00:05"` (`hh:mm:ss`).
@@ -44,6 +45,8 @@ pub fn sse_endpoint(attribute: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// A struct is sent as JSON through its own `Serialize`. An enum needs none: each variant is an
 /// event of its own, whose data is the variant's fields alone, with their `#[serde(..)]` attributes.
+/// `#[serde(..)]` on the enum itself, such as `tag`, does not concern its events; only
+/// `rename_all_fields` and `bound` do.
 ///
 /// | key | where | meaning |
 /// |---|---|---|
@@ -173,5 +176,39 @@ mod tests {
             let output = super::event::event(item.clone());
             assert_parses(&item, output);
         }
+    }
+
+    /// What the macros accept, the kit accepts, and the other way round: `tests/it/rules.rs` holds
+    /// the kit to the same table.
+    #[test]
+    fn the_rules_are_the_kits() {
+        let rules: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/rules.json")).unwrap();
+        let expand = |attribute| {
+            let item = quote!(
+                async fn a() -> B {}
+            );
+            super::endpoint::endpoint(attribute, item).to_string()
+        };
+        let mut drifts = Vec::new();
+        for (rule, table) in rules.as_object().unwrap() {
+            for (text, verdict) in table.as_object().unwrap() {
+                let tokens = expand(match rule.as_str() {
+                    "durations" => quote!("/a", heartbeat = #text),
+                    "retries" => quote!("/a", retry = #text),
+                    "events" => quote!("/a", event = #text),
+                    "permissions" => quote!("/a", permission = #text),
+                    "paths" => quote!(#text),
+                    other => panic!("a rule that nobody knows: {other}"),
+                });
+                let taken = !tokens.contains("compile_error");
+                let expected = verdict.as_bool().unwrap_or(verdict.is_u64());
+                let value = verdict.as_u64().map(|n| format!("heartbeat_millis ({n})"));
+                if taken != expected || value.is_some_and(|value| !tokens.contains(&value)) {
+                    drifts.push(format!("{rule} {text:?}: {verdict}, but taken: {taken}"));
+                }
+            }
+        }
+        assert_eq!(drifts, Vec::<String>::new());
     }
 }

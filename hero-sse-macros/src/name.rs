@@ -7,54 +7,63 @@ use crate::errors::Errors;
 /// The longest event name in bytes.
 const LONGEST: usize = 256;
 
+/// What is wrong with a name, and one to write in its place.
+pub(crate) struct Fault {
+    pub(crate) what: String,
+    pub(crate) instead: String,
+}
+
 /// Reports what is wrong with an event name that is written out.
 pub(crate) fn check(name: &LitStr, errors: &mut Errors) {
-    for fault in faults(&name.value()) {
-        errors.push(name, fault);
+    for Fault { what, instead } in faults(&name.value()) {
+        errors.push(name, format!("{what}: write one such as {instead:?}"));
     }
 }
 
 /// Everything that is wrong with an event name.
-pub(crate) fn faults(name: &str) -> impl Iterator<Item = String> {
-    let rules: [fn(&str) -> Option<String>; 4] =
+pub(crate) fn faults(name: &str) -> impl Iterator<Item = Fault> {
+    let rules: [fn(&str) -> Option<Fault>; 4] =
         [event_empty, event_with_control_character, event_too_long, event_reserved];
     rules.into_iter().filter_map(move |rule| rule(name))
 }
 
 /// An empty `event:` line means `message` to a browser.
-fn event_empty(name: &str) -> Option<String> {
-    name.is_empty().then(|| "the event's name is empty: write one such as \"usage\"".to_owned())
+fn event_empty(name: &str) -> Option<Fault> {
+    name.is_empty().then(|| fault("the event's name is empty", "usage"))
 }
 
 /// A line ending would end the field, and with it the frame.
-fn event_with_control_character(name: &str) -> Option<String> {
+fn event_with_control_character(name: &str) -> Option<Fault> {
     let odd = name.chars().find(|c| c.is_control())?;
-    Some(format!(
-        "the event's name holds the control character U+{:04X}: write one without it",
-        u32::from(odd)
-    ))
+    let what = format!("the event's name holds the control character U+{:04X}", u32::from(odd));
+    Some(fault(what, "usage"))
 }
 
-fn event_too_long(name: &str) -> Option<String> {
-    (name.len() > LONGEST).then(|| {
-        format!("the event's name has {} bytes: write one of at most {LONGEST}", name.len())
+fn event_too_long(name: &str) -> Option<Fault> {
+    let length = name.len();
+    (length > LONGEST).then(|| {
+        fault(format!("the event's name has {length} bytes, and {LONGEST} are the most"), "usage")
     })
 }
 
 /// A browser fires `open` and `error` at an `EventSource` itself.
-fn event_reserved(name: &str) -> Option<String> {
+fn event_reserved(name: &str) -> Option<Fault> {
     if name.starts_with("hero.") {
-        Some(format!(
-            "`{name}` is reserved: names that start with `hero.` are hero-sse's own, write another"
-        ))
+        let what = format!("`{name}` is reserved, as hero-sse's own names start with `hero.`");
+        Some(fault(what, "usage"))
     } else if matches!(name, "error" | "open") {
-        Some(format!(
-            "`{name}` is reserved: browsers fire `open` and `error` themselves, so a page could \
-             not tell them apart; write another, such as \"build-{name}\""
-        ))
+        let what = format!(
+            "`{name}` is reserved, as browsers fire `open` and `error` themselves and a page could \
+             not tell them apart"
+        );
+        Some(fault(what, format!("build-{name}")))
     } else {
         None
     }
+}
+
+fn fault(what: impl Into<String>, instead: impl Into<String>) -> Fault {
+    Fault { what: what.into(), instead: instead.into() }
 }
 
 /// The name of a type or variant in kebab case: `BuildLog` is `build-log`, `HTTPError` is

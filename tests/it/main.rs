@@ -7,6 +7,7 @@ mod endpoint;
 mod house;
 mod live;
 mod registry;
+mod rules;
 mod setup;
 mod support;
 mod transport;

@@ -1,33 +1,37 @@
 //! The rules of an endpoint, one function each, and the only maker of its model.
-//! A rule has a case of its name in `tests/ui/endpoint`; those of paths and event names are in
-//! `route` and `name`.
+//! A rule is named after the mistake it reports, as is its case in `tests/ui/endpoint`; those of
+//! paths and event names are in `route` and `name`. What makes a part of the model is named after
+//! the part.
 
 use proc_macro2::{Delimiter, Span, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::spanned::Spanned;
 use syn::{
-    Attribute, Expr, ExprLit, FnArg, GenericParam, Lit, LitStr, Meta, ReturnType, Safety,
+    Attribute, Expr, ExprLit, FnArg, GenericParam, Ident, Lit, LitStr, Meta, ReturnType, Safety,
     Signature, Type,
 };
 
 use super::model::{Access, Endpoint, Period};
-use super::parse::{Declaration, KEYS, PathArgument};
-use crate::attr;
+use super::parse::{Declaration, Function, KEYS, PathArgument};
+use crate::attr::Key;
 use crate::errors::Errors;
-use crate::{name, route};
+use crate::{duration, name, route};
 
+const PATH_COMES_FIRST: &str = "it comes first, as in `#[sse_endpoint(\"/usage/stream\")]`";
 /// axum's limit for a handler.
 const MOST_ARGUMENTS: usize = 16;
 /// Anything quicker, and browsers hammer a server that is down.
 const SHORTEST_RETRY: u64 = 500;
+/// Browsers misread values from 2^31 milliseconds on, and a day is long enough.
+const LONGEST_RETRY: u64 = 24 * 3_600_000;
 
 pub(super) fn endpoint(declaration: &Declaration, errors: &mut Errors) -> syn::Result<Endpoint> {
-    let path = path_missing(declaration, errors);
+    let path = path(declaration, errors);
     let event = event(declaration, errors);
-    let access = public_with_permission(declaration, errors);
-    let heartbeat = bad_duration("heartbeat", declaration, errors);
-    let write_timeout = bad_duration("write_timeout", declaration, errors);
-    let retry = retry_too_short(declaration, errors);
+    let access = access(declaration, errors);
+    let heartbeat = period("heartbeat", declaration, errors);
+    let write_timeout = period("write_timeout", declaration, errors);
+    let retry = retry(declaration, errors);
 
     let signature = &declaration.function.signature;
     not_async(signature, errors);
@@ -59,25 +63,36 @@ pub(super) fn endpoint(declaration: &Declaration, errors: &mut Errors) -> syn::R
     })
 }
 
-fn path_missing(declaration: &Declaration, errors: &mut Errors) -> String {
-    let cure = "it comes first, as in `#[sse_endpoint(\"/usage/stream\")]`";
+fn path(declaration: &Declaration, errors: &mut Errors) -> String {
     let path = match &declaration.path {
         PathArgument::Literal(path) => path,
         PathArgument::Keyed(key, path) => {
-            errors.push(key, format!("the path has no key: write {:?} alone", path.value()));
+            path_with_key(key, path, errors);
             path
         }
         PathArgument::Other(tokens) => {
-            errors.push(tokens, format!("the path is a string literal: {cure}"));
+            path_not_a_literal(tokens, errors);
             return String::new();
         }
         PathArgument::Missing(span) => {
-            errors.add(syn::Error::new(*span, format!("the path is missing: {cure}")));
+            path_missing(*span, errors);
             return String::new();
         }
     };
     route::check(path, errors);
     path.value()
+}
+
+fn path_with_key(key: &Ident, path: &LitStr, errors: &mut Errors) {
+    errors.push(key, format!("the path has no key: write {:?} alone", path.value()));
+}
+
+fn path_not_a_literal(tokens: &TokenStream, errors: &mut Errors) {
+    errors.push(tokens, format!("the path is a string literal: {PATH_COMES_FIRST}"));
+}
+
+fn path_missing(span: Span, errors: &mut Errors) {
+    errors.add(syn::Error::new(span, format!("the path is missing: {PATH_COMES_FIRST}")));
 }
 
 fn event(declaration: &Declaration, errors: &mut Errors) -> Option<String> {
@@ -86,23 +101,27 @@ fn event(declaration: &Declaration, errors: &mut Errors) -> Option<String> {
     Some(event.value())
 }
 
-fn public_with_permission(declaration: &Declaration, errors: &mut Errors) -> Access {
-    let public = declaration.entries.key("public");
-    if let (Some(public), Some(_)) = (public, declaration.entries.key("permission")) {
+fn access(declaration: &Declaration, errors: &mut Errors) -> Access {
+    public_with_permission(declaration, errors);
+    if let Some(permission) = declaration.entries.text("permission") {
+        permission_empty(permission, errors);
+        permission_with_illegal_character(permission, errors);
+        Access::Permission(permission.value())
+    } else if declaration.entries.key("public").is_some() {
+        Access::Public
+    } else {
+        Access::AnyToken
+    }
+}
+
+fn public_with_permission(declaration: &Declaration, errors: &mut Errors) {
+    let Declaration { entries, .. } = declaration;
+    if let (Some(public), Some(_)) = (entries.key("public"), entries.key("permission")) {
         errors.push(
             public,
             "a public endpoint asks for no token, so it has no permission to look for: leave out \
              `public` or `permission`",
         );
-    }
-    match (declaration.entries.text("permission"), public) {
-        (Some(permission), _) => {
-            permission_empty(permission, errors);
-            permission_with_illegal_character(permission, errors);
-            Access::Permission(permission.value())
-        }
-        (None, Some(_)) => Access::Public,
-        (None, None) => Access::AnyToken,
     }
 }
 
@@ -130,34 +149,71 @@ fn permission_with_illegal_character(permission: &LitStr, errors: &mut Errors) {
     }
 }
 
-fn bad_duration(name: &str, declaration: &Declaration, errors: &mut Errors) -> Option<Period> {
+fn period(name: &str, declaration: &Declaration, errors: &mut Errors) -> Option<Period> {
     let written = declaration.entries.text(name)?;
     let key = KEYS.iter().find(|key| key.name == name)?;
-    let text = written.value();
-    if text == "off" && key.takes.off() {
+    if written.value() == "off" && key.takes.off() {
         return Some(Period::Off);
     }
-    let millis = attr::millis(&text);
-    if millis.is_none() {
-        errors.push(written, attr::bad_duration(key, Some(&text)));
-    }
-    millis.map(Period::Millis)
+    bad_duration(written, key, errors);
+    duration::millis(&written.value()).map(Period::Millis)
 }
 
-fn retry_too_short(declaration: &Declaration, errors: &mut Errors) -> Option<u64> {
-    let Some(Period::Millis(millis)) = bad_duration("retry", declaration, errors) else {
+fn bad_duration(written: &LitStr, key: &Key, errors: &mut Errors) {
+    let text = written.value();
+    if duration::millis(&text).is_none() {
+        let Key { name, takes, example, .. } = key;
+        errors.push(
+            written,
+            format!("{text:?} is no value for `{name}`: write `{example}`\n{}", takes.durations()),
+        );
+    }
+}
+
+fn retry(declaration: &Declaration, errors: &mut Errors) -> Option<u64> {
+    let Some(Period::Millis(millis)) = period("retry", declaration, errors) else {
         return None;
     };
+    let written = declaration.entries.text("retry");
+    retry_too_short(written, millis, errors);
+    retry_too_long(written, millis, errors);
+    Some(millis)
+}
+
+fn retry_too_short(written: Option<&LitStr>, millis: u64, errors: &mut Errors) {
     if millis < SHORTEST_RETRY {
         errors.push(
-            declaration.entries.text("retry"),
+            written,
             format!(
                 "browsers that come back every {millis} ms would hammer a server that is down: \
                  write at least \"{SHORTEST_RETRY}ms\""
             ),
         );
     }
-    Some(millis)
+}
+
+fn retry_too_long(written: Option<&LitStr>, millis: u64, errors: &mut Errors) {
+    if millis > LONGEST_RETRY {
+        errors.push(
+            written,
+            "a browser that lost its stream would be gone for more than a day: write at most \
+             \"24h\"",
+        );
+    }
+}
+
+/// Asked before all others, as the other attribute reads the same function and reports the rest.
+pub(super) fn declared_twice(function: &Function, errors: &mut Errors) {
+    let ours = |attribute: &&Attribute| {
+        attribute.path().segments.last().is_some_and(|segment| segment.ident == "sse_endpoint")
+    };
+    if let Some(second) = function.attributes.iter().find(ours) {
+        errors.push(
+            second,
+            "a function is one endpoint: leave out this `#[sse_endpoint]`, or write it on a second \
+             function that calls the first",
+        );
+    }
 }
 
 fn not_async(signature: &Signature, errors: &mut Errors) {
@@ -302,23 +358,25 @@ fn returns(signature: &Signature) -> Span {
     }
 }
 
-/// The first token for which the test holds, given the token behind it. Does not look inside
-/// parentheses: the arguments of a function pointer are not the endpoint's.
+/// The first token for which the test holds, given the token behind it. Does not look inside the
+/// parentheses of a function's type: its arguments are not the endpoint's.
 fn find(
     tokens: TokenStream,
     test: impl Fn(&TokenTree, Option<&TokenTree>) -> bool + Copy,
 ) -> Option<TokenTree> {
     let mut trees = tokens.into_iter().peekable();
+    let mut of_function = false;
     while let Some(tree) = trees.next() {
         if test(&tree, trees.peek()) {
             return Some(tree);
         }
         if let TokenTree::Group(group) = &tree
-            && group.delimiter() != Delimiter::Parenthesis
+            && !(of_function && group.delimiter() == Delimiter::Parenthesis)
             && let Some(found) = find(group.stream(), test)
         {
             return Some(found);
         }
+        of_function = ["fn", "Fn", "FnMut", "FnOnce"].iter().any(|name| is_ident(&tree, name));
     }
     None
 }

@@ -1,5 +1,6 @@
 //! The tokens of an endpoint. Cannot fail, and only calls: everything it names lives in
-//! `hero_sse::__private`, so that no name of the user's can stand in between.
+//! `hero_sse::__private`, and what it binds starts with `__`, so that no name of the user's can stand
+//! in between.
 
 use proc_macro2::{Literal, Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
@@ -20,9 +21,20 @@ pub(super) fn endpoint(item: &TokenStream, endpoint: &Endpoint) -> TokenStream {
         quote_spanned!(argument.span()=> #argument: #private::FromRequestParts<__AppState>)
     });
     let open = open(&private, endpoint);
+    let implementations =
+        implementations(&private, ident, &descriptor, &quote!(#(#extractors,)*), &open);
+    quote!(#item #marker #implementations)
+}
+
+/// What makes the type of the endpoint's name an endpoint.
+fn implementations(
+    private: &TokenStream,
+    ident: &Ident,
+    descriptor: &TokenStream,
+    extractors: &TokenStream,
+    open: &TokenStream,
+) -> TokenStream {
     quote! {
-        #item
-        #marker
         #[allow(deprecated)]
         const _: () = {
             #[automatically_derived]
@@ -33,9 +45,9 @@ pub(super) fn endpoint(item: &TokenStream, endpoint: &Endpoint) -> TokenStream {
             impl<__AppState> #private::Endpoint<__AppState> for #ident
             where
                 __AppState: #private::AppState,
-                #(#extractors,)*
+                #extractors
             {
-                fn open(parts: #private::Parts, state: __AppState) -> #private::Opening {
+                fn open(__parts: #private::Parts, __state: __AppState) -> #private::Opening {
                     #open
                 }
             }
@@ -51,7 +63,7 @@ fn open(private: &TokenStream, endpoint: &Endpoint) -> TokenStream {
     let mut handler = ident.clone();
     handler.set_span(ident.span().located_at(*returns));
     quote_spanned! {Span::call_site().located_at(*returns)=>
-        #private::open::<_, (_, #(#arguments,)*), _>(#handler, parts, state)
+        #private::open::<_, (_, #(#arguments,)*), _>(#handler, __parts, __state)
     }
 }
 
@@ -129,26 +141,11 @@ pub(super) fn fallback(
     let id = ident.unraw().to_string();
     let private = private(declaration.entries.path("crate"));
     let marker = marker(&declaration.function.visibility, ident, "/");
+    let descriptor = quote!(#private::Descriptor::new(#id, "/"));
+    let open = quote!(#private::unreachable_endpoint());
+    let implementations = implementations(&private, ident, &descriptor, &TokenStream::new(), &open);
     let error = error.to_compile_error();
-    quote! {
-        #item
-        #error
-        #marker
-        #[allow(deprecated)]
-        const _: () = {
-            impl #private::EndpointMeta for #ident {
-                const DESCRIPTOR: #private::Descriptor = #private::Descriptor::new(#id, "/");
-            }
-            impl<__AppState> #private::Endpoint<__AppState> for #ident
-            where
-                __AppState: #private::AppState,
-            {
-                fn open(_: #private::Parts, _: __AppState) -> #private::Opening {
-                    #private::unreachable_endpoint()
-                }
-            }
-        };
-    }
+    quote!(#item #error #marker #implementations)
 }
 
 /// For items that cannot even have a stub.

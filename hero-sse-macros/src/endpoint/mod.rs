@@ -11,7 +11,7 @@ use crate::errors::Errors;
 
 pub(crate) fn endpoint(attribute: TokenStream, item: TokenStream) -> TokenStream {
     let mut errors = Errors::default();
-    let function = match parse::function(item.clone()) {
+    let function = match function(&item, &mut errors) {
         Ok(function) => function,
         Err(error) => return expand::only_the_item(&item, &error),
     };
@@ -21,6 +21,13 @@ pub(crate) fn endpoint(attribute: TokenStream, item: TokenStream) -> TokenStream
         // Whoever names the endpoint shall not get a second error for the same mistake.
         Err(error) => expand::fallback(&item, &declaration, &error),
     }
+}
+
+fn function(item: &TokenStream, errors: &mut Errors) -> syn::Result<parse::Function> {
+    let function = parse::function(item.clone())?;
+    check::declared_twice(&function, errors);
+    errors.propagate()?;
+    Ok(function)
 }
 
 #[cfg(test)]

@@ -51,16 +51,20 @@ pub(super) fn function(item: TokenStream) -> syn::Result<Function> {
         let attributes = input.call(Attribute::parse_outer)?;
         let visibility = input.parse()?;
         if !starts_function(input) {
-            return Err(input.error(
-                "only an `async fn` can be an endpoint: write `#[sse_endpoint(..)]` on the \
-                 function that returns the stream",
-            ));
+            return Err(not_a_function(input));
         }
         let signature = input.parse()?;
         let _body: TokenStream = input.parse()?;
         Ok(Function { attributes, visibility, signature })
     };
     parser.parse2(item)
+}
+
+fn not_a_function(input: ParseStream<'_>) -> syn::Error {
+    input.error(
+        "only an `async fn` can be an endpoint: write `#[sse_endpoint(..)]` on the function that \
+         returns the stream",
+    )
 }
 
 fn starts_function(input: ParseStream<'_>) -> bool {

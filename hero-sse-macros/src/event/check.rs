@@ -1,5 +1,6 @@
 //! The rules of an event, one function each, and the only maker of its model.
-//! A rule has a case of its name in `tests/ui/event`; those of event names are in `name`.
+//! A rule is named after the mistake it reports, as is its case in `tests/ui/event`; those of event
+//! names are in `name`. What makes a part of the model is named after the part.
 
 use syn::ext::IdentExt;
 use syn::{Data, DeriveInput, Ident, Member};
@@ -9,7 +10,7 @@ use super::model::{Event, Id, Name, Shape, Variant};
 use super::parse::{self, Declaration, Field};
 use crate::attr::Entries;
 use crate::errors::Errors;
-use crate::name;
+use crate::name::{self, Fault};
 
 pub(super) fn event<'a>(
     declaration: &'a Declaration,
@@ -20,7 +21,7 @@ pub(super) fn event<'a>(
     let shape = match &declaration.shape {
         parse::Shape::Struct(fields) => Shape::Struct {
             name: name(&input.ident, &declaration.entries, errors),
-            id: two_ids(fields, errors),
+            id: id(fields, errors),
         },
         parse::Shape::Enum(variants) => {
             enum_without_variants(input, variants, errors);
@@ -43,7 +44,7 @@ fn variant<'a>(written: &'a parse::Variant, errors: &mut Errors) -> Variant<'a> 
     Variant {
         ident: &written.ident,
         name: name(&written.ident, &written.entries, errors),
-        id: two_ids(&written.fields, errors),
+        id: id(&written.fields, errors),
         last: written.entries.key("last").is_some(),
     }
 }
@@ -80,19 +81,23 @@ fn name(ident: &Ident, entries: &Entries, errors: &mut Errors) -> Name {
 }
 
 fn illegal_default_name(ident: &Ident, name: &str, errors: &mut Errors) {
-    for fault in name::faults(name) {
-        errors.push(ident, format!("{fault}\nwith `#[sse(event = \"..\")]`"));
+    for Fault { what, instead } in name::faults(name) {
+        errors.push(ident, format!("{what}: write `#[sse(event = {instead:?})]`"));
     }
 }
 
-fn two_ids<'a>(fields: &'a [Field], errors: &mut Errors) -> Option<Id<'a>> {
-    let mut ids = fields.iter().filter_map(|field| Some((field, field.entries.key("id")?)));
-    let (first, marked) = ids.next()?;
+fn id<'a>(fields: &'a [Field], errors: &mut Errors) -> Option<Id<'a>> {
+    let mut ids = fields.iter().filter_map(|field| Some((&field.member, field.entries.key("id")?)));
+    let (member, marked) = ids.next()?;
     for (_, second) in ids {
-        let first = described(&first.member);
-        errors.push(second, format!("an event has one id, which is {first}: leave out this one"));
+        two_ids(member, second, errors);
     }
-    Some(Id { member: &first.member, marked: marked.span() })
+    Some(Id { member, marked: marked.span() })
+}
+
+fn two_ids(first: &Member, second: &Ident, errors: &mut Errors) {
+    let first = described(first);
+    errors.push(second, format!("an event has one id, which is {first}: leave out this one"));
 }
 
 fn described(member: &Member) -> String {

@@ -6,10 +6,30 @@ use quote::{ToTokens, quote};
 use syn::punctuated::Punctuated;
 use syn::{Attribute, Data, DeriveInput, Expr, ExprLit, Lit, Meta, Token, Type, WherePredicate};
 
+use crate::attr;
 use crate::errors::Errors;
 
 /// What is said about an enum and still holds for the fields of its variants.
 const OF_ENUM: [&str; 2] = ["rename_all_fields", "bound"];
+/// What else serde reads on an enum: it does not concern the fields.
+const NOT_OF_ENUM: [&str; 16] = [
+    "rename",
+    "rename_all",
+    "deny_unknown_fields",
+    "tag",
+    "content",
+    "untagged",
+    "default",
+    "remote",
+    "transparent",
+    "from",
+    "try_from",
+    "into",
+    "crate",
+    "expecting",
+    "variant_identifier",
+    "field_identifier",
+];
 /// What is said about a variant and does not concern its fields.
 const NOT_OF_VARIANT: [&str; 4] = ["rename", "alias", "other", "untagged"];
 
@@ -31,7 +51,10 @@ pub(super) struct VariantData {
 impl EnumData {
     pub(super) fn of(input: &DeriveInput, errors: &mut Errors) -> Self {
         let mut attributes = serde_attributes(&input.attrs, errors);
-        attributes.retain(|meta| OF_ENUM.iter().any(|name| meta.path().is_ident(name)));
+        for meta in &attributes {
+            unknown_serde_key(meta, errors);
+        }
+        attributes.retain(|meta| is_one_of(meta, &OF_ENUM));
         let mut data = Self {
             bounds: bounds(&attributes),
             attributes,
@@ -48,7 +71,7 @@ impl EnumData {
 
     fn add(&mut self, mut variant: syn::Variant, input: &DeriveInput, errors: &mut Errors) {
         let mut attributes = serde_attributes(&variant.attrs, errors);
-        attributes.retain(|meta| !NOT_OF_VARIANT.iter().any(|name| meta.path().is_ident(name)));
+        attributes.retain(|meta| !is_one_of(meta, &NOT_OF_VARIANT));
         self.inner_bounds.extend(bounds(&attributes).unwrap_or_default());
         variant.attrs.clear();
         variant.discriminant = None;
@@ -60,6 +83,19 @@ impl EnumData {
         }
         self.variants.push(VariantData { attributes, variant });
     }
+}
+
+/// Serde never sees what is said about the enum, unless the enum is `Serialize` besides.
+fn unknown_serde_key(meta: &Meta, errors: &mut Errors) {
+    if !is_one_of(meta, &OF_ENUM) && !is_one_of(meta, &NOT_OF_ENUM) {
+        let key = attr::plain(meta.path().to_token_stream());
+        let guess = attr::guess(&key, OF_ENUM.into_iter().chain(NOT_OF_ENUM));
+        errors.push(meta.path(), format!("serde knows no key `{key}` on an enum{guess}"));
+    }
+}
+
+fn is_one_of(meta: &Meta, names: &[&str]) -> bool {
+    names.iter().any(|name| meta.path().is_ident(name))
 }
 
 fn is_serde(attribute: &Attribute) -> bool {

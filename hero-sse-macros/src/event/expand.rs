@@ -1,5 +1,6 @@
 //! The tokens of an event. Cannot fail, and only calls: everything it names lives in
-//! `hero_sse::__private`, so that no name of the user's can stand in between.
+//! `hero_sse::__private`, and what it binds starts with `__`, so that no name of the user's can stand
+//! in between.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
@@ -17,7 +18,7 @@ pub(super) fn event(event: &Event<'_>) -> TokenStream {
             let name = set_name(&private, name);
             let id = id.as_ref().map(|Id { member, marked }| {
                 let id = quote_spanned!(located(*marked)=> &self.#member);
-                quote!(#private::id(frame, #id)?;)
+                quote!(#private::id(__frame, #id)?;)
             });
             // A struct without `Serialize` is the user's to mend, so that is where it points.
             let this = quote_spanned!(located(event.ident.span())=> self);
@@ -26,7 +27,7 @@ pub(super) fn event(event: &Event<'_>) -> TokenStream {
                 quote! {
                     #name
                     #id
-                    #private::json(frame, #this)
+                    #private::json(__frame, #this)
                 },
             );
             // Of a struct without such parameters the compiler knows by itself, and says it once.
@@ -56,7 +57,7 @@ fn enum_items(
                 quote! {
                     Self::#ident { #member: #id, .. } => {
                         #name
-                        #private::id(frame, #id)?;
+                        #private::id(__frame, #id)?;
                     }
                 }
             }
@@ -69,7 +70,7 @@ fn enum_items(
             match self {
                 #(#arms)*
             }
-            #private::json(frame, &__Body(self))
+            #private::json(__frame, &__Body(self))
         },
     );
     let is_last = is_last(private, variants);
@@ -86,8 +87,8 @@ fn set_name(private: &TokenStream, name: &Name) -> TokenStream {
         Name::Default(name) => (quote!(default_name), name),
     };
     quote! {
-        const NAME: #private::EventName = #private::event_name(#name);
-        #private::#function(frame, &NAME);
+        const __NAME: #private::EventName = #private::event_name(#name);
+        #private::#function(__frame, &__NAME);
     }
 }
 
@@ -95,7 +96,7 @@ fn encode(private: &TokenStream, body: TokenStream) -> TokenStream {
     quote! {
         fn encode(
             &self,
-            frame: &mut #private::FrameWriter<'_>,
+            __frame: &mut #private::FrameWriter<'_>,
         ) -> #private::Result<(), #private::InvalidEvent> {
             #body
         }
@@ -181,9 +182,9 @@ fn mirror(
         impl #parameters #private::Serialize for __Body<'_, #(#names),*> #conditions {
             fn serialize<__Serializer: #private::Serializer>(
                 &self,
-                serializer: __Serializer,
+                __serializer: __Serializer,
             ) -> #private::Result<__Serializer::Ok, __Serializer::Error> {
-                __Data #turbofish::serialize(self.0, serializer)
+                __Data #turbofish::serialize(self.0, __serializer)
             }
         }
     }

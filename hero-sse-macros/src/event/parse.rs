@@ -82,7 +82,7 @@ fn entries(attributes: &[Attribute], place: Place, errors: &mut Errors) -> Entri
     let mut entries = Entries::default();
     for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("sse")) {
         let Meta::List(list) = &attribute.meta else {
-            errors.push(attribute, "write the keys in parentheses, such as `#[sse(id)]`");
+            attribute_without_keys(attribute, errors);
             continue;
         };
         let read = |input: ParseStream<'_>| {
@@ -94,4 +94,8 @@ fn entries(attributes: &[Attribute], place: Place, errors: &mut Errors) -> Entri
         }
     }
     entries
+}
+
+fn attribute_without_keys(attribute: &Attribute, errors: &mut Errors) {
+    errors.push(attribute, "write the keys in parentheses, such as `#[sse(id)]`");
 }

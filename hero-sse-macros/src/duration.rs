@@ -1,0 +1,106 @@
+//! Durations, as the kit's `parse_duration` reads them. The table in `tests/rules.json` holds both
+//! to the same rules.
+
+/// A year: longer is a mistake.
+const MOST: u64 = 366 * 24 * 3_600_000;
+
+/// The milliseconds of `"500ms"`, `"15s"`, `"2m"`, `"1h"`, `"00:00:05"` or `"00:00:00.5"`.
+/// Zero is not a duration.
+pub(crate) fn millis(text: &str) -> Option<u64> {
+    let millis = match text.split(':').collect::<Vec<_>>().as_slice() {
+        [hours, minutes, seconds] => clock(hours, minutes, seconds)?,
+        [simple] => number_and_unit(simple)?,
+        _ => return None,
+    };
+    (1..=MOST).contains(&millis).then_some(millis)
+}
+
+fn number_and_unit(text: &str) -> Option<u64> {
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    let number = digits(text.strip_suffix(unit)?)?;
+    let factor = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    number.checked_mul(factor)
+}
+
+fn clock(hours: &str, minutes: &str, seconds: &str) -> Option<u64> {
+    let (seconds, fraction) = seconds.split_once('.').unwrap_or((seconds, "0"));
+    digits(fraction).filter(|_| fraction.len() <= 7)?;
+    // The first three digits; what is finer than a millisecond is dropped.
+    let millis = digits(format!("{fraction:0<3}").get(..3)?)?;
+    let seconds = (two(hours, 24)? * 60 + two(minutes, 60)?) * 60 + two(seconds, 60)?;
+    Some(seconds * 1_000 + millis)
+}
+
+/// Two digits below the limit.
+fn two(text: &str, limit: u64) -> Option<u64> {
+    digits(text).filter(|value| text.len() == 2 && *value < limit)
+}
+
+/// A number without a sign.
+fn digits(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read() {
+        for (text, expected) in [
+            ("500ms", 500),
+            ("15s", 15_000),
+            ("2m", 120_000),
+            ("1h", 3_600_000),
+            ("8784h", MOST),
+            ("00:00:05", 5_000),
+            ("01:02:03", 3_723_000),
+            ("23:59:59.9999999", 86_399_999),
+            ("00:00:00.5", 500),
+            ("00:00:00.0305000", 30),
+        ] {
+            assert_eq!(millis(text), Some(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn everything_else_is_no_duration() {
+        for text in [
+            "",
+            "5",
+            "s",
+            "5:00",
+            "0s",
+            "00:00:00",
+            "00:00:00.0001",
+            "-5s",
+            "+5s",
+            "5 s",
+            " 5s",
+            "1.5s",
+            "5sec",
+            "24:00:00",
+            "00:60:00",
+            "00:00:60",
+            "0:00:05",
+            "00:00:00:05",
+            "00.5:00:05",
+            "00:00:05.",
+            "00:00:05.1.2",
+            "00:00:05.12345678",
+            "off",
+            "١s",
+            "8785h",
+            "99999999999999999999s",
+            "18446744073709551615h",
+        ] {
+            assert_eq!(millis(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! The kit obeys the same rules as the macros: one table, which `hero-sse-macros/src/lib.rs` reads
+//! too.
+
+use std::time::Duration;
+
+use futures_util::stream;
+use hero_sse::{Event, EventName, Permission, SseOptions, parse_duration};
+use serde_json::Value;
+
+use crate::support::kit;
+
+/// Whether the builder takes this path.
+fn maps(path: &str) -> bool {
+    let open = || async { stream::pending::<Event>() };
+    kit(SseOptions::default()).endpoint(path).handler::<_, _, ()>(open).is_ok()
+}
+
+#[test]
+fn the_rules_are_the_macros() {
+    let rules: Value = serde_json::from_str(include_str!("../rules.json")).expect("JSON");
+    let mut drifts = Vec::new();
+    for (rule, table) in rules.as_object().expect("rules") {
+        for (text, verdict) in table.as_object().expect("a table") {
+            let taken = match rule.as_str() {
+                "durations" => {
+                    let expected = verdict.as_u64().map(|n| Some(Duration::from_millis(n)));
+                    let read = parse_duration(text).ok();
+                    if read != expected {
+                        drifts.push(format!("{rule} {text:?}: {verdict}, but read: {read:?}"));
+                    }
+                    continue;
+                }
+                "retries" => {
+                    SseOptions::from_toml(&format!("[SseOptions]\nRetry = {text:?}")).is_ok()
+                }
+                "events" => EventName::new(text.clone()).is_ok(),
+                "permissions" => Permission::new(text.clone()).is_ok(),
+                "paths" => maps(text),
+                other => panic!("a rule that nobody knows: {other}"),
+            };
+            if Some(taken) != verdict.as_bool() {
+                drifts.push(format!("{rule} {text:?}: {verdict}, but taken: {taken}"));
+            }
+        }
+    }
+    assert_eq!(drifts, Vec::<String>::new());
+}

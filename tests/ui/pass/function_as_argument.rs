@@ -1,0 +1,13 @@
+//! What a function in an argument's type borrows is not the endpoint's to own.
+#![deny(warnings)]
+
+use hero_sse::prelude::*;
+
+#[sse_endpoint("/length")]
+async fn length(_: State<fn(&str) -> usize>) -> impl Stream<Item = Event> {
+    futures_util::stream::empty()
+}
+
+fn main() {
+    let _: hero_sse::Endpoints<fn(&str) -> usize> = hero_sse::endpoints![length];
+}

@@ -1,0 +1,30 @@
+//! As many arguments as axum lets a handler have.
+#![deny(warnings)]
+
+use hero_sse::prelude::*;
+
+#[sse_endpoint("/many")]
+async fn many(
+    _: Option<Principal>,
+    _: LastEventId,
+    _: State<u64>,
+    _: State<u64>,
+    _: State<u64>,
+    _: State<u64>,
+    _: State<u64>,
+    _: State<u64>,
+    _: State<u64>,
+    _: State<u64>,
+    _: State<u64>,
+    _: State<u64>,
+    _: State<u64>,
+    _: State<u64>,
+    _: State<u64>,
+    _: State<u64>,
+) -> impl Stream<Item = Event> {
+    futures_util::stream::empty()
+}
+
+fn main() {
+    let _: hero_sse::Endpoints<u64> = hero_sse::endpoints![many];
+}
