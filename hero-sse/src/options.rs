@@ -671,4 +671,20 @@ mod tests {
         keys.dedup();
         assert_eq!(documented, keys);
     }
+
+    #[test]
+    fn the_defaults_are_the_documented_ones() {
+        let options = SseOptions::default();
+        let Policy { heartbeat, write_timeout, retry, max_age, .. } = default_policy();
+        let seconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
+        assert_eq!((seconds(heartbeat), seconds(write_timeout)), (Some(15.0), Some(5.0)));
+        assert_eq!((retry, max_age), (Duration::from_secs(3), None));
+        assert_eq!(seconds(options.peer_timeout), Some(60.0));
+        assert_eq!(seconds(options.drain_timeout), Some(5.0));
+        let Policy { heartbeat_event, max_per_principal, over_limit, query_token, .. } =
+            default_policy();
+        assert_eq!((options.max_connections, max_per_principal), (10_000, 8));
+        assert_eq!((heartbeat_event, query_token, options.enabled), (false, true, true));
+        assert_eq!(over_limit, OverLimit::Retry);
+    }
 }
