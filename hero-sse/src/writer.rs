@@ -30,7 +30,7 @@ const BATCH: usize = 16 * 1024;
 /// the largest one it ever sent.
 const KEPT: usize = 1024;
 
-/// A stream without heartbeat and end still needs some time to wait for.
+/// A stream without heartbeat and end still needs some time to wait for, and no timer needs more.
 const FAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// The body of an open stream.
@@ -142,7 +142,8 @@ impl Writer {
     fn wait(&mut self, cx: &mut Context<'_>) {
         let heartbeat = self.policy.heartbeat.map(|interval| self.last_write + interval);
         let end = self.end.map(|end| end.at);
-        let due = [heartbeat, end].into_iter().flatten().min().unwrap_or(self.last_write + FAR);
+        let far = self.last_write + FAR;
+        let due = [heartbeat, end].into_iter().flatten().min().map_or(far, |due| due.min(far));
         // Events move the heartbeat back without touching the timer: it fires early once an
         // interval and is set anew, which costs less than setting it at every event.
         if due < self.timer.deadline() {

@@ -7,7 +7,7 @@ use hero_sse::{CloseReason, Connections, Event, Principal, SseOptions};
 use http::StatusCode;
 use serde_json::Value;
 
-use crate::support::{Alive, Server, burst, eventually, kit, options, public, token};
+use crate::support::{Alive, Server, burst, eventually, kit, options, public, token, watched};
 
 fn counts(connections: &Connections) -> Vec<(CloseReason, u64)> {
     let all = CloseReason::ALL.iter().map(|reason| (*reason, connections.closed(*reason)));
@@ -17,10 +17,7 @@ fn counts(connections: &Connections) -> Vec<(CloseReason, u64)> {
 #[tokio::test]
 async fn a_client_that_leaves_is_counted_and_its_stream_dropped() {
     let sse = kit(SseOptions::default());
-    let alive = Alive::default();
-    let watch = alive.clone();
-    let app =
-        sse.endpoint("/s").public().handler(async move || watch.watch(burst(1))).expect("a route");
+    let (app, alive) = watched(&sse, || burst(1));
     let mut stream = testing::open(&app, "/s").await.expect("a stream");
     stream.next().await.expect("in time");
     assert_eq!((sse.connections().len(), alive.count()), (1, 1));

@@ -102,6 +102,17 @@ where
     sse.endpoint("/s").public().handler(async move || make()).expect("a route")
 }
 
+/// The same, with the streams watched.
+pub(crate) fn watched<F, T>(sse: &HeroSse, make: F) -> (Router, Alive)
+where
+    F: Fn() -> T + Clone + Send + Sync + 'static,
+    T: Stream<Item = Event> + Send + 'static,
+{
+    let alive = Alive::default();
+    let watch = alive.clone();
+    (public(sse, move || watch.watch(make())), alive)
+}
+
 /// `count` numbered events at once, then silence.
 pub(crate) fn burst(count: u32) -> impl Stream<Item = Event> + Send + 'static {
     let event = |n| Event::text(format!("{n}"));

@@ -15,15 +15,12 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{Alive, Log, Server, burst, eventually, flood, kit, options, public, token};
+use crate::support::{Log, Server, burst, eventually, flood, kit, options, public, token, watched};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_stops_is_dropped_in_time_and_the_others_never_notice() {
     let sse = kit(options("WriteTimeout = \"1s\""));
-    let alive = Alive::default();
-    let watch = alive.clone();
-    let app =
-        sse.endpoint("/s").public().handler(async move || watch.watch(flood())).expect("a route");
+    let (app, alive) = watched(&sse, flood);
     let server = Server::start(&sse, app).await;
 
     let mut healthy = testing::connect(server.address, "/s").await.expect("a stream");
@@ -59,10 +56,7 @@ async fn a_reader_that_stops_is_dropped_in_time_and_the_others_never_notice() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_acknowledges_nothing_is_dropped_by_the_kernel() {
     let sse = kit(options("WriteTimeout = \"60s\"\nPeerTimeout = \"1s\""));
-    let alive = Alive::default();
-    let watch = alive.clone();
-    let app =
-        sse.endpoint("/s").public().handler(async move || watch.watch(flood())).expect("a route");
+    let (app, alive) = watched(&sse, flood);
     let server = Server::start(&sse, app).await;
     let stalled = SlowReader::connect(server.address, "/s", &[]).await.expect("a socket");
     let connections = sse.connections().clone();
@@ -112,10 +106,7 @@ async fn other_routes_of_the_same_server_are_not_under_the_deadline() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shutdown_says_farewell_to_all_and_returns_at_once() {
     let sse = kit(options("Retry = \"2s\""));
-    let alive = Alive::default();
-    let watch = alive.clone();
-    let app =
-        sse.endpoint("/s").public().handler(async move || watch.watch(burst(1))).expect("a route");
+    let (app, alive) = watched(&sse, || burst(1));
     let server = Server::start(&sse, app).await;
     let mut streams = Vec::new();
     for _ in 0..10 {
@@ -142,10 +133,7 @@ async fn shutdown_says_farewell_to_all_and_returns_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shutdown_does_not_wait_for_a_stalled_reader_beyond_the_drain_timeout() {
     let sse = kit(options("WriteTimeout = \"60s\"\nDrainTimeout = \"500ms\""));
-    let alive = Alive::default();
-    let watch = alive.clone();
-    let app =
-        sse.endpoint("/s").public().handler(async move || watch.watch(flood())).expect("a route");
+    let (app, alive) = watched(&sse, flood);
     let server = Server::start(&sse, app).await;
     let stalled = SlowReader::connect(server.address, "/s", &[]).await.expect("a socket");
     assert_eq!(stalled.reset_within(Duration::from_millis(500)).await, None);
