@@ -1,6 +1,8 @@
 //! What an operator writes, the default of every setting with its reason, and the way from there
 //! to the [`Policy`] of one endpoint.
 
+mod keys;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
@@ -9,10 +11,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::policy::{
-    OverLimit, Policy, PolicyOverrides, fault_of_count, fault_of_retry, fault_of_time,
-    parse_duration,
-};
+use self::keys::{Key, Scope, Set};
+use crate::policy::{OverLimit, Policy, PolicyOverrides, fault_of_count, fault_of_time};
 use crate::telemetry;
 
 const SECTION: &str = "SseOptions";
@@ -170,8 +170,8 @@ impl SseOptions {
         };
         for (name, value) in section {
             if name != ENDPOINTS {
-                let result = match Key::find(name, Scope::Endpoint) {
-                    Ok(Key { set: Set::Process(set), .. }) => set(self, value),
+                let result = match Key::find(name, Scope::Server) {
+                    Ok(Key { set: Set::Server(set), .. }) => set(self, value),
                     Ok(Key { set: Set::Policy(set), .. }) => set(&mut self.general, value),
                     Err(unknown) => Err(unknown),
                 };
@@ -199,7 +199,7 @@ impl SseOptions {
         }
         let over = self.endpoints.entry(path.to_owned()).or_insert(PolicyOverrides::NONE);
         for (name, value) in table {
-            let result = match Key::find(name, Scope::Process) {
+            let result = match Key::find(name, Scope::Endpoint) {
                 Ok(Key { set: Set::Policy(set), .. }) => set(over, value),
                 Ok(_) => Err("can only be set for the whole server".to_owned()),
                 Err(unknown) => Err(unknown),
@@ -224,12 +224,12 @@ impl SseOptions {
                 .ok()
                 .filter(|value: &Value| value.is_boolean() || value.is_u64())
                 .unwrap_or(Value::String(text));
-            let result = match Key::find(&name, Scope::Endpoint) {
-                Ok(Key { set: Set::Process(set), .. }) => set(self, &value),
+            let result = match Key::find(&name, Scope::Server) {
+                Ok(Key { set: Set::Server(set), .. }) => set(self, &value),
                 Ok(Key { set: Set::Policy(set), .. }) => set(&mut self.general, &value),
                 // Cluster managers set variables named after a service, which may be `hero-sse`:
                 // only what looks like a slip is a mistake.
-                Err(_) if Key::nearest(&name, Scope::Endpoint).is_none() => {
+                Err(_) if Key::nearest(&name, Scope::Server).is_none() => {
                     telemetry::unknown_variable(&variable);
                     continue;
                 }
@@ -393,132 +393,6 @@ impl fmt::Debug for SetupErrors {
 
 impl std::error::Error for SetupErrors {}
 
-/// One key of the section: its name, and what its value does.
-struct Key {
-    name: &'static str,
-    scope: Scope,
-    set: Set,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Scope {
-    Process,
-    Endpoint,
-    Both,
-}
-
-enum Set {
-    Process(fn(&mut SseOptions, &Value) -> Result<(), String>),
-    Policy(fn(&mut PolicyOverrides, &Value) -> Result<(), String>),
-}
-
-impl Key {
-    /// The key called `name` that is not of the `other` scope alone.
-    fn find(name: &str, other: Scope) -> Result<&'static Self, String> {
-        let known = || KEYS.iter().filter(move |key| key.scope != other);
-        if let Some(key) = known().chain(KEYS).find(|key| key.name == name) {
-            return Ok(key);
-        }
-        let names: Vec<_> = known().map(|key| key.name).collect();
-        let nearest = Self::nearest(name, other);
-        let nearest = nearest.map(|name| format!("did you mean {name}? ")).unwrap_or_default();
-        Err(format!("unknown key; {nearest}Known are {}", names.join(", ")))
-    }
-
-    /// The key that `name` is a slip of, if it is like one.
-    fn nearest(name: &str, other: Scope) -> Option<&'static str> {
-        let known = KEYS.iter().filter(|key| key.scope != other).map(|key| key.name);
-        known
-            .map(|key| (strsim::normalized_damerau_levenshtein(key, name), key))
-            .filter(|(likeness, _)| *likeness >= 0.6)
-            .max_by(|(a, _), (b, _)| a.total_cmp(b))
-            .map(|(_, key)| key)
-    }
-}
-
-const KEYS: &[Key] = {
-    use Scope::{Both, Endpoint, Process};
-    &[
-        process("Enabled", |options, value| {
-            options.enabled = flag(value)?;
-            Ok(())
-        }),
-        policy("HeartbeatInterval", Both, |over, value| {
-            over.heartbeat = Some(duration(value)?);
-            Ok(())
-        }),
-        policy("HeartbeatEvent", Both, |over, value| {
-            over.heartbeat_event = Some(flag(value)?);
-            Ok(())
-        }),
-        policy("WriteTimeout", Both, |over, value| {
-            over.write_timeout = Some(duration(value)?);
-            Ok(())
-        }),
-        process("PeerTimeout", |options, value| {
-            options.peer_timeout = duration(value)?;
-            Ok(())
-        }),
-        policy("Retry", Both, |over, value| {
-            let retry = duration(value)?.ok_or("cannot be off: browsers always reconnect")?;
-            fault_of_retry(retry).map_or(Ok(()), Err)?;
-            over.retry = Some(retry);
-            Ok(())
-        }),
-        policy("MaxAge", Both, |over, value| {
-            over.max_age = Some(duration(value)?);
-            Ok(())
-        }),
-        Key {
-            name: "MaxConnections",
-            scope: Process,
-            set: Set::Process(|options, value| {
-                options.max_connections = count(value)?;
-                Ok(())
-            }),
-        },
-        policy("MaxConnections", Endpoint, |over, value| {
-            over.max_connections = Some(count(value)?);
-            Ok(())
-        }),
-        policy("MaxPerPrincipal", Both, |over, value| {
-            over.max_per_principal = Some(count(value)?);
-            Ok(())
-        }),
-        policy("OverLimit", Both, |over, value| {
-            over.over_limit = Some(match value.as_str() {
-                Some("retry") => OverLimit::Retry,
-                Some("refuse") => OverLimit::Refuse,
-                _ => return Err(format!("{value} is neither \"retry\" nor \"refuse\"")),
-            });
-            Ok(())
-        }),
-        policy("QueryToken", Both, |over, value| {
-            over.query_token = Some(flag(value)?);
-            Ok(())
-        }),
-        process("DrainTimeout", |options, value| {
-            options.drain_timeout = duration(value)?;
-            Ok(())
-        }),
-    ]
-};
-
-const fn process(
-    name: &'static str,
-    set: fn(&mut SseOptions, &Value) -> Result<(), String>,
-) -> Key {
-    Key { name, scope: Scope::Process, set: Set::Process(set) }
-}
-
-const fn policy(
-    name: &'static str,
-    scope: Scope,
-    set: fn(&mut PolicyOverrides, &Value) -> Result<(), String>,
-) -> Key {
-    Key { name, scope, set: Set::Policy(set) }
-}
-
 /// Only the place and the kind of the mistake: the line itself may belong to another section, and
 /// hold that one's secrets.
 fn toml(text: &str) -> Result<Value, String> {
@@ -531,26 +405,6 @@ fn toml(text: &str) -> Result<Value, String> {
 
 fn json(text: &str) -> Result<Value, String> {
     serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))
-}
-
-fn duration(value: &Value) -> Result<Option<Duration>, String> {
-    match value {
-        Value::String(text) => parse_duration(text),
-        // TOML reads a bare 00:00:05 as a time of day.
-        Value::Object(_) => Err("is no text: put the duration in quotes, \"00:00:05\"".to_owned()),
-        other => parse_duration(&other.to_string()),
-    }
-}
-
-fn flag(value: &Value) -> Result<bool, String> {
-    value.as_bool().ok_or_else(|| format!("{value} is neither true nor false"))
-}
-
-fn count(value: &Value) -> Result<usize, String> {
-    let count = value.as_u64().and_then(|count| usize::try_from(count).ok());
-    count
-        .filter(|count| *count > 0)
-        .ok_or_else(|| format!("{value} is no limit: write a whole number from 1 on"))
 }
 
 /// `WRITE_TIMEOUT` to `WriteTimeout`.
@@ -663,13 +517,13 @@ mod tests {
 
     #[test]
     fn the_documentation_has_a_row_for_every_key_and_no_other() {
-        let documented: Vec<_> = include_str!("options.rs")
+        let documented: Vec<_> = include_str!("mod.rs")
             .lines()
             .filter_map(|line| line.strip_prefix("/// | `")?.split('`').next())
             .collect();
-        let mut keys: Vec<_> = KEYS.iter().map(|key| key.name).collect();
-        keys.dedup();
-        assert_eq!(documented, keys);
+        let mut names: Vec<_> = keys::KEYS.iter().map(|key| key.name).collect();
+        names.dedup();
+        assert_eq!(documented, names);
     }
 
     #[test]

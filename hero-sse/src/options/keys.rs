@@ -1,0 +1,157 @@
+//! The keys of the section, one row each: what it is called, where it may stand, what its value does.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::SseOptions;
+use crate::policy::{OverLimit, PolicyOverrides, fault_of_retry, parse_duration};
+
+/// One key of the section: its name, and what its value does.
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    scope: Scope,
+    pub(super) set: Set,
+}
+
+/// Where a key may stand: among the settings of the whole server, in an endpoint's table, in both.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    Server,
+    Endpoint,
+    Both,
+}
+
+pub(super) enum Set {
+    Server(fn(&mut SseOptions, &Value) -> Result<(), String>),
+    Policy(fn(&mut PolicyOverrides, &Value) -> Result<(), String>),
+}
+
+impl Key {
+    /// The key called `name` that may stand in `place`; else one of that name from elsewhere, so
+    /// that the caller can say so.
+    pub(super) fn find(name: &str, place: Scope) -> Result<&'static Self, String> {
+        let known = || KEYS.iter().filter(move |key| key.fits(place));
+        if let Some(key) = known().chain(KEYS).find(|key| key.name == name) {
+            return Ok(key);
+        }
+        let names: Vec<_> = known().map(|key| key.name).collect();
+        let nearest = Self::nearest(name, place);
+        let nearest = nearest.map(|name| format!("did you mean {name}? ")).unwrap_or_default();
+        Err(format!("unknown key; {nearest}Known are {}", names.join(", ")))
+    }
+
+    /// The key that `name` is a slip of, if it is like one.
+    pub(super) fn nearest(name: &str, place: Scope) -> Option<&'static str> {
+        let known = KEYS.iter().filter(|key| key.fits(place)).map(|key| key.name);
+        known
+            .map(|key| (strsim::normalized_damerau_levenshtein(key, name), key))
+            .filter(|(likeness, _)| *likeness >= 0.6)
+            .max_by(|(a, _), (b, _)| a.total_cmp(b))
+            .map(|(_, key)| key)
+    }
+
+    fn fits(&self, place: Scope) -> bool {
+        self.scope == Scope::Both || self.scope == place
+    }
+}
+
+pub(super) const KEYS: &[Key] = {
+    use Scope::{Both, Endpoint, Server};
+    &[
+        server("Enabled", |options, value| {
+            options.enabled = flag(value)?;
+            Ok(())
+        }),
+        policy("HeartbeatInterval", Both, |over, value| {
+            over.heartbeat = Some(duration(value)?);
+            Ok(())
+        }),
+        policy("HeartbeatEvent", Both, |over, value| {
+            over.heartbeat_event = Some(flag(value)?);
+            Ok(())
+        }),
+        policy("WriteTimeout", Both, |over, value| {
+            over.write_timeout = Some(duration(value)?);
+            Ok(())
+        }),
+        server("PeerTimeout", |options, value| {
+            options.peer_timeout = duration(value)?;
+            Ok(())
+        }),
+        policy("Retry", Both, |over, value| {
+            let retry = duration(value)?.ok_or("cannot be off: browsers always reconnect")?;
+            fault_of_retry(retry).map_or(Ok(()), Err)?;
+            over.retry = Some(retry);
+            Ok(())
+        }),
+        policy("MaxAge", Both, |over, value| {
+            over.max_age = Some(duration(value)?);
+            Ok(())
+        }),
+        Key {
+            name: "MaxConnections",
+            scope: Server,
+            set: Set::Server(|options, value| {
+                options.max_connections = count(value)?;
+                Ok(())
+            }),
+        },
+        policy("MaxConnections", Endpoint, |over, value| {
+            over.max_connections = Some(count(value)?);
+            Ok(())
+        }),
+        policy("MaxPerPrincipal", Both, |over, value| {
+            over.max_per_principal = Some(count(value)?);
+            Ok(())
+        }),
+        policy("OverLimit", Both, |over, value| {
+            over.over_limit = Some(match value.as_str() {
+                Some("retry") => OverLimit::Retry,
+                Some("refuse") => OverLimit::Refuse,
+                _ => return Err(format!("{value} is neither \"retry\" nor \"refuse\"")),
+            });
+            Ok(())
+        }),
+        policy("QueryToken", Both, |over, value| {
+            over.query_token = Some(flag(value)?);
+            Ok(())
+        }),
+        server("DrainTimeout", |options, value| {
+            options.drain_timeout = duration(value)?;
+            Ok(())
+        }),
+    ]
+};
+
+const fn server(name: &'static str, set: fn(&mut SseOptions, &Value) -> Result<(), String>) -> Key {
+    Key { name, scope: Scope::Server, set: Set::Server(set) }
+}
+
+const fn policy(
+    name: &'static str,
+    scope: Scope,
+    set: fn(&mut PolicyOverrides, &Value) -> Result<(), String>,
+) -> Key {
+    Key { name, scope, set: Set::Policy(set) }
+}
+
+fn duration(value: &Value) -> Result<Option<Duration>, String> {
+    match value {
+        Value::String(text) => parse_duration(text),
+        // TOML reads a bare 00:00:05 as a time of day.
+        Value::Object(_) => Err("is no text: put the duration in quotes, \"00:00:05\"".to_owned()),
+        other => parse_duration(&other.to_string()),
+    }
+}
+
+fn flag(value: &Value) -> Result<bool, String> {
+    value.as_bool().ok_or_else(|| format!("{value} is neither true nor false"))
+}
+
+fn count(value: &Value) -> Result<usize, String> {
+    let count = value.as_u64().and_then(|count| usize::try_from(count).ok());
+    count
+        .filter(|count| *count > 0)
+        .ok_or_else(|| format!("{value} is no limit: write a whole number from 1 on"))
+}
