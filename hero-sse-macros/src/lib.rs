@@ -31,7 +31,7 @@ use proc_macro::TokenStream;
 /// | `permission = "usage.read"` | what the caller's token must grant |
 /// | `public` | callers need no token; without `public` and `permission`, any valid token will do |
 /// | `heartbeat = "15s"` | the longest silence on the wire, or `"off"` |
-/// | `write_timeout = "5s"` | how long one write may take before the connection is dropped, or `"off"` |
+/// | `write_timeout = "5s"` | how long a write may go without progress before the connection is dropped, or `"off"` |
 /// | `retry = "3s"` | how long a browser waits before it reconnects, from `"500ms"` to `"24h"` |
 /// | `crate = hero_sse` | where `hero-sse` is, if it was renamed |
 ///

@@ -75,8 +75,9 @@ impl Connections {
         self.len() == 0
     }
 
-    /// How many streams have ended for this reason since the start. Streams turned away by a limit
-    /// count under [`CloseReason::OverLimit`].
+    /// How many streams have ended for this reason since the start. Those turned away by a limit count
+    /// under [`CloseReason::OverLimit`], those turned away by a shutdown under
+    /// [`CloseReason::Draining`].
     pub fn closed(&self, reason: CloseReason) -> u64 {
         self.0.closed.get(reason.index()).map_or(0, |count| count.load(Ordering::Relaxed))
     }

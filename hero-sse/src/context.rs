@@ -20,6 +20,9 @@ use crate::telemetry;
 /// An extractor that turns a handler's own stream into an event stream of the kit: same head,
 /// heartbeats, deadlines, limits and farewells as an endpoint's.
 ///
+/// The handler itself runs first: only the token has been checked when it starts. Permission, limits
+/// and end mark are checked by [`stream`](Self::stream), so start costly work inside the stream.
+///
 /// It finds the kit under [`HeroSse::serve`]; elsewhere add `.layer(Extension(sse))`. As for an
 /// endpoint a valid token is required unless [`public`](Self::public) is said.
 ///

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use serde::Serialize;
 
-use crate::frame::{EventId, EventName, FrameWriter, InvalidEvent, InvalidField};
+use crate::frame::{EventId, EventName, FrameWriter, InvalidEvent};
 
 /// A type whose values are events. Derive it:
 ///
@@ -95,8 +95,8 @@ impl Event {
     ///
     /// # Errors
     ///
-    /// [`InvalidField`] when the text cannot be an [`EventName`].
-    pub fn named(mut self, name: impl Into<String>) -> Result<Self, InvalidField> {
+    /// [`InvalidEvent`] when the text cannot be an [`EventName`].
+    pub fn named(mut self, name: impl Into<String>) -> Result<Self, InvalidEvent> {
         self.name = Some(EventName::new(name.into())?);
         Ok(self)
     }
@@ -105,8 +105,8 @@ impl Event {
     ///
     /// # Errors
     ///
-    /// [`InvalidField`] when the text cannot be an [`EventId`].
-    pub fn with_id(mut self, id: impl Display) -> Result<Self, InvalidField> {
+    /// [`InvalidEvent`] when the text cannot be an [`EventId`].
+    pub fn with_id(mut self, id: impl Display) -> Result<Self, InvalidEvent> {
         self.id = Some(EventId::new(id.to_string())?);
         Ok(self)
     }

@@ -29,9 +29,8 @@ use crate::refusal::Refusal;
 use crate::telemetry;
 use crate::transport::Transport;
 
-/// The kit: registry, heartbeats, writers, authentication. Building one is the first of two
-/// switches; the second is naming endpoints in [`routes`](Mount::routes). What is not named is not
-/// reachable.
+/// The kit: registry, heartbeats, writers, authentication. Building one exposes nothing: an endpoint
+/// that is not named in [`routes`](Mount::routes) is not reachable.
 ///
 /// Cheap to clone; all clones are one kit.
 ///
@@ -124,8 +123,9 @@ impl HeroSse {
     /// timeout, tokens taken out of the URI before any layer of `app` runs, and a shutdown that ends
     /// streams instead of waiting for them.
     ///
-    /// Takes any axum [`Listener`] and any service that axum could serve. Requests carry
-    /// [`ConnectInfo`](axum::extract::ConnectInfo) of the peer's address. HTTP/1.1, with upgrades.
+    /// Takes any axum [`Listener`] and any service from request to response, such as a `Router`; not
+    /// `into_make_service()`, which it has no need of: requests carry
+    /// [`ConnectInfo`](axum::extract::ConnectInfo) of the peer's address already. HTTP/1.1, with upgrades.
     /// Sockets other than [`TcpStream`](tokio::net::TcpStream) are under the write timeout too, but
     /// the kernel's buffers and timeouts are then the listener's affair; the log says so once.
     ///
@@ -467,7 +467,7 @@ pub struct Serve<L, A> {
 
 impl<L, A> Serve<L, A> {
     /// Shuts down when `signal` resolves: stops accepting, says farewell on every stream, waits for
-    /// the farewells to arrive and other requests to finish, `DrainTimeout` at most (5 s unless set),
+    /// the farewells to be sent and other requests to finish, `DrainTimeout` at most (5 s unless set),
     /// then closes what is left. Unless that timeout is off, the server's future returns by then,
     /// whatever clients do.
     pub fn with_graceful_shutdown(

@@ -416,10 +416,12 @@ impl SlowReader {
     ///
     /// # Errors
     ///
-    /// As the socket's, among them the reset of a connection that was given up.
+    /// As the socket's, among them the reset of a connection that was given up; `TimedOut` when
+    /// nothing comes for 5 s.
     pub async fn read(&mut self, most: usize) -> io::Result<Bytes> {
         let mut bytes = vec![0; most];
-        let read = self.0.read(&mut bytes).await?;
+        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "nothing to read for 5 s");
+        let read = timeout(PATIENCE, self.0.read(&mut bytes)).await.map_err(late)??;
         bytes.truncate(read);
         Ok(bytes.into())
     }

@@ -23,8 +23,9 @@ const VARIABLE_PREFIX: &str = "HERO_SSE_";
 ///
 /// They come from code, from the section `SseOptions` of a TOML or JSON file, and from environment
 /// variables named `HERO_SSE_` and the key in capitals (`HERO_SSE_WRITE_TIMEOUT`), key by key the
-/// later winning over the earlier. Between the two stands what an endpoint declares for itself: it wins over the
-/// general settings and loses against the operator's own table for it.
+/// later winning over the earlier. What an endpoint declares for itself wins over all of these, and
+/// the operator's table for that endpoint (`Endpoints."/path"`) over everything. Variables cannot set
+/// `Endpoints`; one that looks like a slip of a key is an error, another unknown one a warning.
 ///
 /// ```
 /// let options = hero_sse::SseOptions::from_toml(
@@ -42,18 +43,18 @@ const VARIABLE_PREFIX: &str = "HERO_SSE_";
 ///
 /// | key | default | also per endpoint | what it bounds, and why that default |
 /// |---|---|---|---|
-/// | `Enabled` | `true` | | `false` makes mapping an endpoint an error |
+/// | `Enabled` | `true` | | `false` makes mapping an endpoint an error, so a program that can do without streams asks its own configuration first |
 /// | `HeartbeatInterval` | 15 s | yes | silence between writes; proxies cut idle connections after 30 to 60 s |
 /// | `HeartbeatEvent` | `false` | yes | adds the event `hero.heartbeat`, which a page can watch for: a browser has no read timeout and shows no comments |
 /// | `WriteTimeout` | 5 s | yes | one write without progress; longer than any healthy hiccup, short enough to bound what a stalled client holds |
 /// | `PeerTimeout` | 60 s | | bytes unacknowledged, or a window kept shut, while a stream is live; shorter would cut clients in a tunnel, which never learn of it |
 /// | `Retry` | 3 s | yes | reconnection time, spread to 1.5 times; the browsers' own. At least 500 ms |
-/// | `MaxAge` | off | yes | a stream's life; a cut would re-run the work of a private stream |
-/// | `MaxConnections` | 10000 | yes (none) | open streams |
-/// | `MaxPerPrincipal` | 8 | yes | open streams of one subject, over all endpoints |
+/// | `MaxAge` | off | yes | a stream's life, cut up to a fifth earlier; a cut re-runs the work of a private stream |
+/// | `MaxConnections` | 10000 | yes, no limit by default | open streams |
+/// | `MaxPerPrincipal` | 8 | yes | open streams of one subject over all endpoints; an endpoint's own value is compared with that total. Callers without a token are not counted |
 /// | `OverLimit` | `"retry"` | yes | `"retry"` or `"refuse"`; a browser never returns from a refusal |
 /// | `QueryToken` | `true` | yes | whether `?access_token=` is accepted; an `EventSource` cannot send headers |
-/// | `DrainTimeout` | 5 s | | how long shutdown waits for farewells to arrive |
+/// | `DrainTimeout` | 5 s | | how long shutdown waits for farewells to be sent |
 ///
 /// Durations are `"15s"`, `"500ms"`, `"2m"`, `"1h"`, `"00:00:05"` (hh:mm:ss) or `"off"`.
 #[derive(Clone, Debug)]
@@ -338,7 +339,7 @@ impl SseOptions {
         self
     }
 
-    /// How long a shutdown waits for farewells to arrive; `None` waits for ever. Default 5 s.
+    /// How long a shutdown waits for farewells to be sent; `None` waits for ever. Default 5 s.
     #[must_use]
     pub fn drain_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.drain_timeout = timeout.into();
