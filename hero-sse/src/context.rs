@@ -1,7 +1,6 @@
 //! [`SseContext`]: a stream from an ordinary axum handler, for code that used `axum::response::Sse`.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse, Response};
@@ -117,11 +116,8 @@ impl<S: Send + Sync> FromRequestParts<S> for SseContext {
         };
         let declaration = Declaration::new("", &path, Location { file: "SseContext", line: 0 });
         let policy = sse.kit().options.policy(&declaration.path, &declaration.overrides);
-        let visit = Visit::begin(&Arc::clone(sse.kit()), parts, &policy).await?;
-        // For the extractor beside this one.
-        if let Some(principal) = visit.principal() {
-            parts.extensions.insert(principal.clone());
-        }
+        let visit = Visit::begin(sse.kit(), parts, &policy).await?;
+        visit.introduce(parts);
         Ok(Self { visit, declaration, sse, mistakes: Vec::new() })
     }
 }

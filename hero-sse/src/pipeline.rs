@@ -117,9 +117,7 @@ impl Visit {
     ) -> Result<Response, Response> {
         self.permit(route)?;
         let slot = self.admit(route)?;
-        if let Some(principal) = &self.principal {
-            parts.extensions.insert(principal.clone());
-        }
+        self.introduce(&mut parts);
         let opening = async { open(parts).await };
         let opened = match AssertUnwindSafe(opening).catch_unwind().await {
             Ok(opened) => opened,
@@ -134,6 +132,15 @@ impl Visit {
                 slot.withdraw();
                 Err(answer)
             }
+        }
+    }
+
+    /// Tells the extractors of this request who is asking. The answer is final: the gate goes, which
+    /// would look again, by the kit's rules instead of the endpoint's.
+    pub(crate) fn introduce(&self, parts: &mut Parts) {
+        parts.extensions.remove::<Gate>();
+        if let Some(principal) = &self.principal {
+            parts.extensions.insert(principal.clone());
         }
     }
 
@@ -155,7 +162,7 @@ impl Visit {
     }
 
     /// Permission; then what needs no stream: a cursor at the end, and `HEAD`.
-    pub(crate) fn permit(&self, route: &Route) -> Result<(), Response> {
+    fn permit(&self, route: &Route) -> Result<(), Response> {
         if let Some(rule) = &route.rule {
             let principal = self.principal.as_ref().ok_or_else(Refusal::no_token);
             principal.and_then(|who| who.meets(rule)).map_err(|r| refuse(&route.path, r))?;
@@ -170,7 +177,7 @@ impl Visit {
     }
 
     /// Admission, before any of the application's work starts.
-    pub(crate) fn admit(&self, route: &Route) -> Result<Slot, Response> {
+    fn admit(&self, route: &Route) -> Result<Slot, Response> {
         let limits = Limits {
             total: self.kit.options.max_connections,
             on_path: route.policy.max_connections,
@@ -183,7 +190,7 @@ impl Visit {
     }
 
     /// The stream's answer: its head, and the writer as its body.
-    pub(crate) fn stream(self, route: &Route, slot: Slot, events: EventStream) -> Response {
+    fn stream(self, route: &Route, slot: Slot, events: EventStream) -> Response {
         let socket = self.socket.map(|socket| socket.arm(route.policy.write_timeout));
         let end = end(&route.policy, self.principal.as_ref());
         let (name, policy) = (route.event.clone(), route.policy.clone());

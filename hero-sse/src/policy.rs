@@ -120,7 +120,7 @@ pub(crate) fn fault_of_time(what: &str, time: Option<Duration>) -> Option<String
 }
 
 pub(crate) fn fault_of_count(what: &str, count: Option<usize>) -> Option<String> {
-    (count? == 0).then(|| format!("a limit of no {what} refuses everybody: from 1 on"))
+    (count? == 0).then(|| format!("a limit of 0 {what} refuses everybody: write 1 or more"))
 }
 
 pub(crate) fn fault_of_retry(retry: Duration) -> Option<String> {

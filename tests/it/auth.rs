@@ -350,6 +350,37 @@ async fn the_principal_extractor_works_on_routes_of_the_applications_own() {
 }
 
 #[tokio::test]
+async fn an_endpoints_own_word_on_query_tokens_holds_for_its_extractors_too() {
+    use hero_sse::SseContext;
+    let sse = kit(options(
+        "[SseOptions.Endpoints.\"/p\"]\nQueryToken = false\n[SseOptions.Endpoints.\"/c\"]\nQueryToken = false",
+    ));
+    let name = |who: Option<Principal>| {
+        let name = who.map_or("nobody".to_owned(), |who| who.subject().to_owned());
+        stream::iter([Event::text(name)])
+    };
+    let app: Router = sse
+        .endpoint("/p")
+        .public()
+        .handler(async move |who: Option<Principal>| name(who))
+        .expect("a route");
+    let context =
+        async move |sse: SseContext, who: Option<Principal>| sse.public().stream(name(who));
+    let app = app.route("/c", axum::routing::get(context));
+    let server = crate::support::Server::start(&sse, app).await;
+    for path in ["/p", "/c"] {
+        let query = format!("{path}?access_token={}", token());
+        let mut stream = testing::connect(server.address, &query).await.expect("a stream");
+        let event = stream.next().await.expect("in time").expect("an event");
+        assert_eq!(event.data, "nobody", "{path}");
+        let open = testing::connect(server.address, path).bearer(&token());
+        let mut stream = open.await.expect("a stream");
+        assert_eq!(stream.next().await.expect("in time").expect("an event").data, "ann", "{path}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn layers_outside_learn_who_asked_from_the_response() {
     use std::sync::{Arc, Mutex};
     let sse = kit(SseOptions::default());

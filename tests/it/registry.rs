@@ -138,6 +138,19 @@ async fn over_the_limit_a_browser_is_asked_to_come_back() {
 }
 
 #[tokio::test]
+async fn an_endpoints_own_limit_is_kept_and_leaves_the_others_alone() {
+    let sse = kit(options("[SseOptions.Endpoints.\"/s\"]\nMaxConnections = 1"));
+    let app = public(&sse, || burst(1));
+    let other = sse.endpoint("/t").public().handler(async || burst(1)).expect("a route");
+    let app: Router = app.merge(other);
+    let _held = testing::open(&app, "/s").await.expect("one");
+    let mut second = testing::open(&app, "/s").await.expect("a farewell is a 200");
+    assert!(second.rest().await.expect("an end")[0].data.contains("over_limit"));
+    let mut other = testing::open(&app, "/t").await.expect("a stream");
+    assert_eq!(other.next().await.expect("in time").expect("an event").data, "1");
+}
+
+#[tokio::test]
 async fn over_the_limit_other_clients_can_be_refused_instead() {
     let sse = kit(options(
         "OverLimit = \"refuse\"\nMaxConnections = 2\nMaxPerPrincipal = 1\nRetry = \"2s\"",

@@ -109,8 +109,8 @@ impl Gate {
 ///
 /// In an endpoint's function it is always there, but for a public endpoint, where it is
 /// `Option<Principal>`. Under [`HeroSse::serve`](crate::HeroSse::serve), and only there, it works on
-/// routes of your own as well: `401` without a token or with one that is not accepted, `400` for doubled or malformed
-/// credentials.
+/// routes of your own as well: `401` without a token or with one that is not accepted, `400` for
+/// doubled or malformed credentials.
 #[derive(Clone)]
 pub struct Principal(Arc<Inner>);
 
@@ -263,7 +263,7 @@ async fn caller(parts: &mut Parts) -> Result<Option<Principal>, Refusal> {
         return Ok(Some(principal.clone()));
     }
     let Some(gate) = parts.extensions.get::<Gate>().cloned() else {
-        // A public endpoint's caller without token, or a route of the application's own elsewhere.
+        // An endpoint's caller without token, or a route of the application's own elsewhere.
         return Ok(None);
     };
     let principal = gate.principal(parts, gate.query_token).await?;
