@@ -104,23 +104,38 @@ pub(super) async fn build(
     Ok(Ended::Itself { status: child.wait().await?, last_words: last_words? })
 }
 
-/// Kills cargo and the compilers it started.
+/// Kills cargo and the compilers it started, and waits until they are gone: a killed compiler takes
+/// a moment to die, and holds no pipe of ours that would tell.
 async fn kill(child: &mut Child) {
     #[cfg(unix)]
-    if let Some(group) = child.id() {
-        // Every shell has a `kill` of its own; not every machine has the program.
-        let killed = Command::new("/bin/sh")
-            .args(["-c", "kill -s KILL -- \"-$0\"", &group.to_string()])
-            .stdin(Stdio::null())
-            .status();
-        match timeout(LAST_BREATH, killed).await {
-            Ok(Ok(status)) if status.success() => {}
-            other => tracing::debug!(?other, "cargo's process group was not killed"),
-        }
+    let group = child.id();
+    #[cfg(unix)]
+    if let Some(group) = group
+        && !signal(group, "KILL").await
+    {
+        tracing::debug!(group, "cargo's process group was not killed");
     }
     if let Err(error) = child.kill().await {
         tracing::warn!(%error, "cargo was not killed");
     }
+    #[cfg(unix)]
+    if let Some(group) = group {
+        let began = Instant::now();
+        while began.elapsed() < LAST_BREATH / 2 && signal(group, "0").await {
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// Whether the process group got the signal; `0` only asks whether there is anybody.
+#[cfg(unix)]
+async fn signal(group: u32, signal: &str) -> bool {
+    // Every shell has a `kill` of its own; not every machine has the program.
+    let sent = Command::new("/bin/sh")
+        .args(["-c", "kill -s \"$1\" -- \"-$0\" 2>/dev/null", &group.to_string(), signal])
+        .stdin(Stdio::null())
+        .status();
+    matches!(timeout(LAST_BREATH, sent).await, Ok(Ok(status)) if status.success())
 }
 
 /// Removes the directory, again if a dying compiler has just put something into it.
