@@ -1,48 +1,59 @@
 //! Reads `key = value` lists by a table of keys.
 //!
-//! A key is one row of such a table: parser, messages and tests all take it from there. A mistake
-//! has a function of its name that reports it, and a case in `tests/ui`.
+//! A key is one row of such a table: parser, messages, documentation and tests all take it from
+//! there. A mistake has a function of its name that reports it, and a case in `tests/ui`.
 
-use proc_macro2::{TokenStream, TokenTree};
+use proc_macro2::TokenStream;
 use quote::quote;
 use syn::ext::IdentExt;
-use syn::parse::discouraged::Speculative;
-use syn::parse::{Parse, ParseStream};
-use syn::{Ident, LitStr, Path, Token};
+use syn::parse::ParseStream;
+use syn::{Ident, LitBool, LitInt, LitStr, Path, Token, Type};
 
 use crate::errors::Errors;
+use crate::value::{Permissions, Takes, Value, skip};
+
+/// Where lists in messages break.
+const LINE: usize = 80;
 
 /// A row of a table of keys.
 pub(crate) struct Key {
     pub(crate) name: &'static str,
     pub(crate) takes: Takes,
-    /// How it is written, for messages.
+    /// How it is written, for messages and documentation.
     pub(crate) example: &'static str,
     pub(crate) places: &'static [Place],
 }
 
-/// What stands behind a key.
-#[derive(Clone, Copy)]
-pub(crate) enum Takes {
-    Nothing,
-    Text,
-    Duration,
-    DurationOrOff,
-    Path,
-}
+/// Writes a table of keys, and the macro that makes of it the table in the documentation: the two
+/// cannot drift apart.
+macro_rules! keys {
+    (
+        $table:ident, $documentation:ident;
+        $($name:literal, $takes:expr, $example:literal, [$($place:ident)*], $meaning:literal;)*
+    ) => {
+        pub(crate) const $table: &[$crate::attr::Key] = {
+            use $crate::attr::Place::*;
+            use $crate::value::Takes::*;
+            &[$($crate::attr::Key {
+                name: $name,
+                takes: $takes,
+                example: $example,
+                places: &[$($place),*],
+            }),*]
+        };
 
-impl Takes {
-    /// Whether `"off"` is a value.
-    pub(crate) fn off(self) -> bool {
-        matches!(self, Self::DurationOrOff)
-    }
-
-    /// What a duration may look like, for messages.
-    pub(crate) fn durations(self) -> String {
-        let off = if self.off() { ", or \"off\"" } else { "" };
-        format!("durations are \"500ms\", \"15s\", \"2m\", \"1h\" or \"00:00:05\" (hh:mm:ss){off}")
-    }
+        macro_rules! $documentation {
+            () => {
+                concat!(
+                    "| key | on | meaning |\n|---|---|---|\n",
+                    $("| `", $example, "` | ", $(stringify!($place), " ",)* "| ", $meaning, " |\n",)*
+                )
+            };
+        }
+        pub(crate) use $documentation;
+    };
 }
+pub(crate) use keys;
 
 /// What an attribute stands on.
 #[derive(Clone, Copy, PartialEq)]
@@ -60,15 +71,8 @@ pub(crate) struct Entries(Vec<Entry>);
 
 struct Entry {
     key: Ident,
+    row: &'static Key,
     value: Value,
-}
-
-enum Value {
-    Nothing,
-    Text(LitStr),
-    Path(Path),
-    /// Something else, which was reported.
-    Wrong,
 }
 
 impl Entries {
@@ -94,22 +98,25 @@ impl Entries {
         errors: &mut Errors,
     ) {
         let Ok(ident) = input.call(Ident::parse_any) else {
-            not_a_key(skip_entry(input), keys, place, errors);
+            not_a_key(skip(input), keys, place, errors);
             return;
         };
+        // A name may have a row for one place and another row for the next.
         let name = ident.to_string();
-        let Some(key) = keys.iter().find(|key| key.name == name) else {
-            skip_entry(input);
+        let mut rows = keys.iter().filter(|key| key.name == name);
+        let here = rows.clone().find(|key| key.places.contains(&place));
+        let Some(row) = here.or_else(|| rows.next()) else {
+            skip(input);
             unknown_key(&ident, keys, place, errors);
             return;
         };
-        let value = read_value(input, &ident, key, errors);
-        if !key.places.contains(&place) {
-            misplaced_key(&ident, key, place, errors);
-        } else if let Some(first) = self.0.iter().find(|entry| entry.key == ident) {
-            duplicate_key(&ident, first, errors);
+        let value = Value::read(input, &ident, row, errors);
+        if !row.places.contains(&place) {
+            misplaced_key(&ident, row, place, errors);
+        } else if let Some(first) = self.entry(row.name) {
+            duplicate_key(&ident, &first.key, errors);
         } else {
-            self.0.push(Entry { key: ident, value });
+            self.0.push(Entry { key: ident, row, value });
         }
     }
 
@@ -118,58 +125,71 @@ impl Entries {
         self.entry(name).map(|entry| &entry.key)
     }
 
-    /// The value of a key that takes a text or a duration.
+    /// Whether nothing is said.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The row of a key that is given.
+    pub(crate) fn row(&self, name: &str) -> Option<&'static Key> {
+        self.entry(name).map(|entry| entry.row)
+    }
+
+    /// The value of a key that takes a text, a word or a duration.
     pub(crate) fn text(&self, name: &str) -> Option<&LitStr> {
-        match &self.entry(name)?.value {
+        match self.value(name)? {
             Value::Text(text) => Some(text),
-            Value::Nothing | Value::Path(_) | Value::Wrong => None,
+            _ => None,
+        }
+    }
+
+    /// The value of a key that is true or false.
+    pub(crate) fn flag(&self, name: &str) -> Option<&LitBool> {
+        match self.value(name)? {
+            Value::Flag(flag) => Some(flag),
+            _ => None,
+        }
+    }
+
+    /// The value of a key that takes a number.
+    pub(crate) fn count(&self, name: &str) -> Option<&LitInt> {
+        match self.value(name)? {
+            Value::Count(count) => Some(count),
+            _ => None,
+        }
+    }
+
+    /// The value of a key that takes permissions.
+    pub(crate) fn permissions(&self, name: &str) -> Option<&Permissions> {
+        match self.value(name)? {
+            Value::Permissions(permissions) => Some(permissions),
+            _ => None,
         }
     }
 
     /// The value of a key that takes a path.
     pub(crate) fn path(&self, name: &str) -> Option<&Path> {
-        match &self.entry(name)?.value {
+        match self.value(name)? {
             Value::Path(path) => Some(path),
-            Value::Nothing | Value::Text(_) | Value::Wrong => None,
+            _ => None,
         }
     }
 
-    fn entry(&self, name: &str) -> Option<&Entry> {
-        self.0.iter().find(|entry| entry.key == name)
+    /// The value of a key that takes a type.
+    pub(crate) fn ty(&self, name: &str) -> Option<&Type> {
+        match self.value(name)? {
+            Value::Type(ty) => Some(ty),
+            _ => None,
+        }
     }
-}
 
-fn read_value(input: ParseStream<'_>, ident: &Ident, key: &Key, errors: &mut Errors) -> Value {
-    let given = input.parse::<Token![=]>().is_ok();
-    let value = match key.takes {
-        Takes::Nothing if given => None,
-        Takes::Nothing => Some(Value::Nothing),
-        _ if !given => None,
-        Takes::Text | Takes::Duration | Takes::DurationOrOff => ahead(input).map(Value::Text),
-        Takes::Path => ahead_with(input, Path::parse_mod_style).map(Value::Path),
-    };
-    value.unwrap_or_else(|| {
-        let wrong = skip_entry(input);
-        let at = if wrong.is_empty() { quote!(#ident) } else { wrong };
-        wrong_value(at, key, errors);
-        // A word with a value too many still counts as said.
-        if let Takes::Nothing = key.takes { Value::Nothing } else { Value::Wrong }
-    })
-}
+    fn value(&self, name: &str) -> Option<&Value> {
+        self.entry(name).map(|entry| &entry.value)
+    }
 
-/// Parses without moving on when it fails.
-fn ahead<T: Parse>(input: ParseStream<'_>) -> Option<T> {
-    ahead_with(input, T::parse)
-}
-
-fn ahead_with<T>(
-    input: ParseStream<'_>,
-    parser: impl FnOnce(ParseStream<'_>) -> syn::Result<T>,
-) -> Option<T> {
-    let fork = input.fork();
-    let parsed = parser(&fork).ok()?;
-    input.advance_to(&fork);
-    Some(parsed)
+    fn entry(&self, name: &str) -> Option<&Entry> {
+        self.0.iter().find(|entry| entry.row.name == name)
+    }
 }
 
 /// Takes the comma after an argument.
@@ -180,21 +200,9 @@ pub(crate) fn comma(input: ParseStream<'_>, errors: &mut Errors) {
     missing_comma(input, errors);
     // If a key follows, the comma is all that is missing.
     if !input.peek(Ident::peek_any) {
-        skip_entry(input);
+        skip(input);
         let _comma: Option<Token![,]> = input.parse().ok();
     }
-}
-
-/// Takes everything up to the next comma.
-pub(crate) fn skip_entry(input: ParseStream<'_>) -> TokenStream {
-    let mut skipped = TokenStream::new();
-    while !input.is_empty() && !input.peek(Token![,]) {
-        match input.parse::<TokenTree>() {
-            Ok(tree) => skipped.extend([tree]),
-            Err(_) => break,
-        }
-    }
-    skipped
 }
 
 fn missing_comma(input: ParseStream<'_>, errors: &mut Errors) {
@@ -202,23 +210,18 @@ fn missing_comma(input: ParseStream<'_>, errors: &mut Errors) {
 }
 
 fn not_a_key(tokens: TokenStream, keys: &[Key], place: Place, errors: &mut Errors) {
-    errors.push(tokens, format!("write a key here: {}", names(keys, place)));
+    errors.push(tokens, format!("write a key here\n{}", usage(keys, place)));
 }
 
 fn unknown_key(ident: &Ident, keys: &[Key], place: Place, errors: &mut Errors) {
     let name = ident.to_string();
     let guess = guess(&name, keys.iter().map(|key| key.name));
-    errors.push(ident, format!("unknown key `{name}`{guess}\n{}", names(keys, place)));
+    errors.push(ident, format!("unknown key `{name}`{guess}\n{}", usage(keys, place)));
 }
 
-fn duplicate_key(ident: &Ident, first: &Entry, errors: &mut Errors) {
-    let Entry { key, value } = first;
-    let first = match value {
-        Value::Text(text) => format!(", first as `{key} = {:?}`", text.value()),
-        Value::Path(path) => format!(", first as `{key} = {}`", plain(quote!(#path))),
-        Value::Nothing | Value::Wrong => String::new(),
-    };
-    errors.push(ident, format!("`{key}` is given twice{first}: keep one of the two"));
+/// Underlines everything from the first to the second.
+fn duplicate_key(second: &Ident, first: &Ident, errors: &mut Errors) {
+    errors.push(quote!(#first #second), format!("`{second}` is given twice: keep one of the two"));
 }
 
 fn misplaced_key(ident: &Ident, key: &Key, place: Place, errors: &mut Errors) {
@@ -233,19 +236,6 @@ fn misplaced_key(ident: &Ident, key: &Key, place: Place, errors: &mut Errors) {
     );
 }
 
-fn wrong_value(at: TokenStream, key: &Key, errors: &mut Errors) {
-    let Key { name, takes, example, .. } = key;
-    let message = match takes {
-        Takes::Nothing => format!("`{name}` takes no value: write `{name}` alone"),
-        Takes::Text => format!("`{name}` takes a string literal: write `{example}`"),
-        Takes::Duration | Takes::DurationOrOff => {
-            format!("`{name}` takes a duration: write `{example}`\n{}", takes.durations())
-        }
-        Takes::Path => format!("`{name}` takes a path: write `{example}`"),
-    };
-    errors.push(at, message);
-}
-
 /// What may have been meant.
 pub(crate) fn guess(name: &str, known: impl Iterator<Item = &'static str>) -> String {
     let likeness = |key: &str| strsim::normalized_damerau_levenshtein(name, key);
@@ -254,11 +244,22 @@ pub(crate) fn guess(name: &str, known: impl Iterator<Item = &'static str>) -> St
     nearest.map_or(String::new(), |key| format!(", did you mean `{key}`?"))
 }
 
-/// The keys that are legal here.
-fn names(keys: &[Key], place: Place) -> String {
+/// The keys that are legal here, as they are written.
+fn usage(keys: &[Key], place: Place) -> String {
     let here = keys.iter().filter(|key| key.places.contains(&place));
-    let names: Vec<_> = here.map(|key| format!("`{}`", key.name)).collect();
-    format!("the keys on {} are {}", place.described(), names.join(", "))
+    let mut usage = format!("{} takes", place.described());
+    let mut width = usage.len();
+    for (n, key) in here.enumerate() {
+        let comma = if n == 0 { "" } else { "," };
+        if width + key.example.len() > LINE {
+            usage.push_str(&format!("{comma}\n    `{}`", key.example));
+            width = key.example.len();
+        } else {
+            usage.push_str(&format!("{comma} `{}`", key.example));
+            width += key.example.len() + 4;
+        }
+    }
+    usage
 }
 
 impl Place {

@@ -1,8 +1,61 @@
 //! Durations, as the kit's `parse_duration` reads them. The table in `tests/rules.json` holds both
 //! to the same rules.
 
+use syn::LitStr;
+
+use crate::attr::Key;
+use crate::errors::Errors;
+
+/// Anything quicker, and browsers hammer a server that is down.
+const SHORTEST_RETRY: u64 = 500;
+/// Browsers misread values from 2^31 milliseconds on, and a day is long enough.
+const LONGEST_RETRY: u64 = 24 * 3_600_000;
 /// A year: longer is a mistake.
 const MOST: u64 = 366 * 24 * 3_600_000;
+
+/// The milliseconds that stand behind a key; what is wrong with them is reported.
+pub(crate) fn check(key: &Key, written: &LitStr, errors: &mut Errors) -> Option<u64> {
+    bad_duration(key, written, errors);
+    let millis = millis(&written.value())?;
+    if key.name == "retry" {
+        retry_too_short(written, millis, errors);
+        retry_too_long(written, millis, errors);
+    }
+    Some(millis)
+}
+
+fn bad_duration(key: &Key, written: &LitStr, errors: &mut Errors) {
+    let text = written.value();
+    if millis(&text).is_none() {
+        let Key { name, takes, example, .. } = key;
+        errors.push(
+            written,
+            format!("{text:?} is no value for `{name}`: write `{example}`\n{}", takes.durations()),
+        );
+    }
+}
+
+fn retry_too_short(written: &LitStr, millis: u64, errors: &mut Errors) {
+    if millis < SHORTEST_RETRY {
+        errors.push(
+            written,
+            format!(
+                "browsers that come back every {millis} ms would hammer a server that is down: \
+                 write at least \"{SHORTEST_RETRY}ms\""
+            ),
+        );
+    }
+}
+
+fn retry_too_long(written: &LitStr, millis: u64, errors: &mut Errors) {
+    if millis > LONGEST_RETRY {
+        errors.push(
+            written,
+            "a browser that lost its stream would be gone for more than a day: write at most \
+             \"24h\"",
+        );
+    }
+}
 
 /// The milliseconds of `"500ms"`, `"15s"`, `"2m"`, `"1h"`, `"00:00:05"` or `"00:00:00.5"`.
 /// Zero is not a duration.

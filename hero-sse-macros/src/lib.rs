@@ -15,6 +15,7 @@ mod errors;
 mod event;
 mod name;
 mod route;
+mod value;
 
 use proc_macro::TokenStream;
 
@@ -23,19 +24,17 @@ use proc_macro::TokenStream;
 /// The function stays as it is written and can be called from a unit test. Beside it stands a type
 /// of the same name, which `endpoints![..]` takes.
 ///
-/// The path comes first. The keys, each of them optional:
+/// The path comes first, in the syntax of axum 0.8. The keys, each of them optional, in any order:
 ///
-/// | key | meaning |
-/// |---|---|
-/// | `event = "usage"` | the name of events that do not name themselves |
-/// | `permission = "usage.read"` | what the caller's token must grant |
-/// | `public` | callers need no token; without `public` and `permission`, any valid token will do |
-/// | `heartbeat = "15s"` | the longest silence on the wire, or `"off"` |
-/// | `write_timeout = "5s"` | how long a write may go without progress before the connection is dropped, or `"off"` |
-/// | `retry = "3s"` | how long a browser waits before it reconnects, from `"500ms"` to `"24h"` |
-/// | `crate = hero_sse` | where `hero-sse` is, if it was renamed |
+#[doc = endpoint::key_table!()]
 ///
-/// Durations are `"15s"`, `"500ms"`, `"2m"`, `"1h"` or `"00:00:05"` (`hh:mm:ss`).
+/// Durations are `"15s"`, `"500ms"`, `"2m"`, `"1h"` or `"00:00:05"` (`hh:mm:ss`), and `"off"` where
+/// a thing can be. Each key wins over the operator's general options, and the operator's table for
+/// this endpoint over each key.
+///
+/// The function is a free `async fn` without generics. Its arguments are extractors, up to sixteen;
+/// it returns a stream of events, or a `Result` of one. Its visibility, its `#[cfg]` and its docs
+/// hold for the endpoint as well.
 #[proc_macro_attribute]
 pub fn sse_endpoint(attribute: TokenStream, item: TokenStream) -> TokenStream {
     endpoint::endpoint(attribute.into(), item.into()).into()
@@ -48,12 +47,9 @@ pub fn sse_endpoint(attribute: TokenStream, item: TokenStream) -> TokenStream {
 /// `#[serde(..)]` on the enum itself, such as `tag`, does not concern its events; only
 /// `rename_all_fields` and `bound` do.
 ///
-/// | key | where | meaning |
-/// |---|---|---|
-/// | `event = "usage"` | a struct, a variant | the event's name; without it, the name in kebab case |
-/// | `id` | a field | the event's id: anything that is `Display` |
-/// | `last` | a variant | the stream ends after this event |
-/// | `crate = hero_sse` | a struct, an enum | where `hero-sse` is, if it was renamed |
+/// The keys of `#[sse(..)]`:
+///
+#[doc = event::key_table!()]
 #[proc_macro_derive(SseEvent, attributes(sse, serde))]
 pub fn derive_sse_event(item: TokenStream) -> TokenStream {
     event::event(item.into()).into()
@@ -65,6 +61,15 @@ fn private(krate: Option<&syn::Path>) -> proc_macro2::TokenStream {
         Some(krate) => quote::quote!(#krate::__private),
         None => quote::quote!(::hero_sse::__private),
     }
+}
+
+/// Whether this is one of Rust's numbers, a truth value or a character.
+fn is_scalar(name: &syn::Ident) -> bool {
+    const SCALARS: [&str; 16] = [
+        "bool", "char", "u8", "u16", "u32", "u64", "u128", "usize", "i8", "i16", "i32", "i64",
+        "i128", "isize", "f32", "f64",
+    ];
+    SCALARS.iter().any(|scalar| name == scalar)
 }
 
 #[cfg(test)]
@@ -203,7 +208,7 @@ mod tests {
                 });
                 let taken = !tokens.contains("compile_error");
                 let expected = verdict.as_bool().unwrap_or(verdict.is_u64());
-                let value = verdict.as_u64().map(|n| format!("heartbeat_millis ({n})"));
+                let value = verdict.as_u64().map(|n| format!("every ({n})"));
                 if taken != expected || value.is_some_and(|value| !tokens.contains(&value)) {
                     drifts.push(format!("{rule} {text:?}: {verdict}, but taken: {taken}"));
                 }

@@ -66,10 +66,40 @@ fn fault(what: impl Into<String>, instead: impl Into<String>) -> Fault {
     Fault { what: what.into(), instead: instead.into() }
 }
 
-/// The name of a type or variant in kebab case: `BuildLog` is `build-log`, `HTTPError` is
-/// `http-error`.
-pub(crate) fn kebab_case(ident: &str) -> String {
-    let mut kebab = String::new();
+/// The cases a name may be made in, as serde calls them.
+pub(crate) const CASES: &[&str] = &[
+    "kebab-case",
+    "snake_case",
+    "camelCase",
+    "PascalCase",
+    "lowercase",
+    "UPPERCASE",
+    "SCREAMING_SNAKE_CASE",
+    "SCREAMING-KEBAB-CASE",
+];
+
+/// The name of a type or variant in one of the [`CASES`]: in kebab case `BuildLog` is `build-log`,
+/// `HTTPError` is `http-error`.
+pub(crate) fn in_case(ident: &str, case: &str) -> String {
+    let words = words(ident);
+    let capitalised = || words.iter().map(|word| pascal_case(word));
+    match case {
+        "snake_case" => words.join("_"),
+        "camelCase" => {
+            words.iter().take(1).cloned().chain(capitalised().skip(1)).collect::<String>()
+        }
+        "PascalCase" => capitalised().collect(),
+        "lowercase" => words.concat(),
+        "UPPERCASE" => words.concat().to_uppercase(),
+        "SCREAMING_SNAKE_CASE" => words.join("_").to_uppercase(),
+        "SCREAMING-KEBAB-CASE" => words.join("-").to_uppercase(),
+        _ => words.join("-"),
+    }
+}
+
+/// The words of a name, in small letters.
+fn words(ident: &str) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
     let mut before = None;
     let mut letters = ident.chars().peekable();
     while let Some(letter) = letters.next() {
@@ -78,7 +108,7 @@ pub(crate) fn kebab_case(ident: &str) -> String {
             continue;
         }
         let starts_word = match before {
-            None => !kebab.is_empty(),
+            None => true,
             Some(before) => {
                 let in_acronym = char::is_uppercase(before)
                     && !letters.peek().is_some_and(|next| next.is_lowercase());
@@ -86,12 +116,25 @@ pub(crate) fn kebab_case(ident: &str) -> String {
             }
         };
         if starts_word {
-            kebab.push('-');
+            words.push(String::new());
         }
-        kebab.extend(letter.to_lowercase());
+        if let Some(word) = words.last_mut() {
+            word.extend(letter.to_lowercase());
+        }
         before = Some(letter);
     }
-    kebab
+    words
+}
+
+/// `drop_oldest` as `DropOldest`.
+pub(crate) fn pascal_case(word: &str) -> String {
+    let mut pascal = String::new();
+    for part in word.split('_') {
+        let mut letters = part.chars();
+        pascal.extend(letters.next().into_iter().flat_map(char::to_uppercase));
+        pascal.push_str(letters.as_str());
+    }
+    pascal
 }
 
 #[cfg(test)]
@@ -112,8 +155,24 @@ mod tests {
             ("_Hidden_", "hidden"),
             ("Ändern", "ändern"),
         ] {
-            assert_eq!(kebab_case(ident), kebab);
+            assert_eq!(in_case(ident, "kebab-case"), kebab);
         }
+    }
+
+    #[test]
+    fn every_case_is_its_own() {
+        let names = CASES.iter().map(|case| in_case("BuildLogLine", case));
+        let expected = [
+            "build-log-line",
+            "build_log_line",
+            "buildLogLine",
+            "BuildLogLine",
+            "buildlogline",
+            "BUILDLOGLINE",
+            "BUILD_LOG_LINE",
+            "BUILD-LOG-LINE",
+        ];
+        assert!(names.eq(expected));
     }
 
     #[test]

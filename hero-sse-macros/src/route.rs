@@ -12,6 +12,11 @@ pub(crate) fn check(path: &LitStr, errors: &mut Errors) {
     }
 }
 
+/// The captures of a legal path, as written.
+pub(crate) fn captures(path: &str) -> Vec<&str> {
+    parts(path).into_iter().map(|capture| capture.text).collect()
+}
+
 /// Everything that is wrong with a path.
 fn faults(path: &str) -> impl Iterator<Item = String> {
     let rules: [fn(&str) -> Option<String>; 9] = [
@@ -45,7 +50,7 @@ fn path_with_old_capture(path: &str) -> Option<String> {
 }
 
 fn path_with_unclosed_capture(path: &str) -> Option<String> {
-    captures(path).iter().find(|capture| !capture.closed).map(|capture| {
+    parts(path).iter().find(|capture| !capture.closed).map(|capture| {
         format!(
             "`{}` has a brace without its partner: write a capture as `{{name}}`, and braces that \
              are meant literally as `{{{{` and `}}}}`",
@@ -56,14 +61,14 @@ fn path_with_unclosed_capture(path: &str) -> Option<String> {
 
 fn path_with_empty_capture(path: &str) -> Option<String> {
     let empty = |capture: &&Capture<'_>| capture.closed && capture.name.is_empty();
-    captures(path)
+    parts(path)
         .iter()
         .find(empty)
         .map(|capture| format!("`{}` has no name: write one such as `{{id}}`", capture.text))
 }
 
 fn path_with_duplicate_capture(path: &str) -> Option<String> {
-    let captures = captures(path);
+    let captures = parts(path);
     let mut rest = captures.as_slice();
     while let [capture, later @ ..] = rest {
         let named = capture.closed && !capture.name.is_empty();
@@ -83,14 +88,14 @@ fn path_with_text_after_capture(path: &str) -> Option<String> {
     let with_text = |capture: &&Capture<'_>| {
         capture.closed && !capture.after.is_empty() && !capture.after.starts_with('/')
     };
-    captures(path).iter().find(with_text).map(|capture| {
+    parts(path).iter().find(with_text).map(|capture| {
         format!("a capture reaches to the end of its segment: write a `/` after `{}`", capture.text)
     })
 }
 
 fn path_with_catch_all_inside(path: &str) -> Option<String> {
     let inside = |capture: &&Capture<'_>| capture.catch_all && capture.after.starts_with('/');
-    captures(path).iter().find(inside).map(|capture| {
+    parts(path).iter().find(inside).map(|capture| {
         format!("`{}` takes all that follows: write it at the end of the path", capture.text)
     })
 }
@@ -119,7 +124,7 @@ struct Capture<'a> {
     after: &'a str,
 }
 
-fn captures(path: &str) -> Vec<Capture<'_>> {
+fn parts(path: &str) -> Vec<Capture<'_>> {
     let mut captures = Vec::new();
     let mut rest = path;
     while let Some(start) = rest.find(['{', '}']) {

@@ -12,6 +12,7 @@ use crate::descriptor::{Declaration, Location};
 use crate::endpoint::{EventItem, EventStream};
 use crate::frame::LastEventId;
 use crate::hero::HeroSse;
+use crate::permission::IntoPermission;
 use crate::pipeline::{Route, Visit};
 use crate::refusal::Refusal;
 use crate::telemetry;
@@ -45,8 +46,8 @@ pub struct SseContext {
 
 impl SseContext {
     /// Asks for a permission, besides those named before.
-    pub fn permission(mut self, permission: impl Into<Cow<'static, str>>) -> Self {
-        self.declaration.require(permission, &mut self.mistakes);
+    pub fn permission(mut self, permission: impl IntoPermission) -> Self {
+        self.declaration.require(permission.into_rule(), &mut self.mistakes);
         self
     }
 

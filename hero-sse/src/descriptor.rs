@@ -6,8 +6,8 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use crate::frame::EventName;
-use crate::permission::{Permission, PermissionRule};
-use crate::policy::PolicyOverrides;
+use crate::permission::{InvalidPermission, PermissionRule};
+use crate::policy::{OverLimit, PolicyOverrides};
 
 /// The declaration of one endpoint: const data, made by `#[sse_endpoint]` or by the builder.
 ///
@@ -20,7 +20,22 @@ pub struct Descriptor {
     pub(crate) location: Location,
     pub(crate) event: Option<&'static str>,
     pub(crate) access: Access,
+    pub(crate) method: Method,
+    pub(crate) deprecated: bool,
     pub(crate) overrides: PolicyOverrides,
+}
+
+/// Which permissions a declaration asks for, where their texts can be permissions.
+pub type Rule = Result<PermissionRule, InvalidPermission>;
+
+/// How an endpoint is asked for its stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Method {
+    /// `GET`, as an `EventSource` does; `HEAD` answers the head alone.
+    Get,
+    /// `POST`, for clients that use `fetch`: the request may have a body, and its URL no token.
+    Post,
 }
 
 /// Where an endpoint is declared.
@@ -35,8 +50,8 @@ pub(crate) struct Location {
 pub(crate) enum Access {
     /// Anybody: somebody wrote `public`.
     Public,
-    /// Whoever holds a valid token and this permission, where one is named.
-    Token { permission: Option<&'static str> },
+    /// Whoever holds a valid token and what the rule asks for, where there is one.
+    Token { rule: Option<fn() -> Rule> },
 }
 
 impl Descriptor {
@@ -48,7 +63,9 @@ impl Descriptor {
             docs: "",
             location: Location { file: "", line: 0 },
             event: None,
-            access: Access::Token { permission: None },
+            access: Access::Token { rule: None },
+            method: Method::Get,
+            deprecated: false,
             overrides: PolicyOverrides::NONE,
         }
     }
@@ -66,6 +83,11 @@ impl Descriptor {
     /// The doc comment of the function.
     pub const fn documentation(&self) -> &'static str {
         self.docs
+    }
+
+    /// Whether the declaration says that the endpoint will go.
+    pub const fn is_deprecated(&self) -> bool {
+        self.deprecated
     }
 
     /// The declaration's file and line.
@@ -92,11 +114,11 @@ impl Descriptor {
         self
     }
 
-    /// The permission that a caller needs.
+    /// The permissions that a caller needs: a function, since not all of them are const.
     #[doc(hidden)]
     #[must_use]
-    pub const fn permission(mut self, permission: &'static str) -> Self {
-        self.access = Access::Token { permission: Some(permission) };
+    pub const fn permission(mut self, rule: fn() -> Rule) -> Self {
+        self.access = Access::Token { rule: Some(rule) };
         self
     }
 
@@ -108,45 +130,50 @@ impl Descriptor {
         self
     }
 
-    /// The heartbeat's interval.
+    /// The method.
     #[doc(hidden)]
     #[must_use]
-    pub const fn heartbeat_millis(mut self, millis: u64) -> Self {
-        self.overrides.heartbeat = Some(Some(Duration::from_millis(millis)));
+    pub const fn method(mut self, method: Method) -> Self {
+        self.method = method;
         self
     }
 
-    /// No heartbeat.
+    /// Marked as about to go.
     #[doc(hidden)]
     #[must_use]
-    pub const fn heartbeat_off(mut self) -> Self {
-        self.overrides.heartbeat = Some(None);
+    pub const fn deprecated(mut self) -> Self {
+        self.deprecated = true;
         self
     }
+}
 
-    /// The write timeout.
-    #[doc(hidden)]
-    #[must_use]
-    pub const fn write_timeout_millis(mut self, millis: u64) -> Self {
-        self.overrides.write_timeout = Some(Some(Duration::from_millis(millis)));
-        self
-    }
+/// The settings that a declaration may change: a row makes the method that generated code calls.
+macro_rules! settings {
+    ($($setting:ident: $type:ty;)*) => {
+        impl Descriptor {
+            $(
+                #[doc = concat!("The setting `", stringify!($setting), "`.")]
+                #[doc(hidden)]
+                #[must_use]
+                pub const fn $setting(mut self, value: $type) -> Self {
+                    self.overrides.$setting = Some(value);
+                    self
+                }
+            )*
+        }
+    };
+}
 
-    /// No write timeout.
-    #[doc(hidden)]
-    #[must_use]
-    pub const fn write_timeout_off(mut self) -> Self {
-        self.overrides.write_timeout = Some(None);
-        self
-    }
-
-    /// The reconnection time.
-    #[doc(hidden)]
-    #[must_use]
-    pub const fn retry_millis(mut self, millis: u64) -> Self {
-        self.overrides.retry = Some(Duration::from_millis(millis));
-        self
-    }
+settings! {
+    heartbeat: Option<Duration>;
+    heartbeat_event: bool;
+    write_timeout: Option<Duration>;
+    retry: Duration;
+    max_age: Option<Duration>;
+    max_connections: usize;
+    max_per_principal: usize;
+    over_limit: OverLimit;
+    query_token: bool;
 }
 
 const PUBLIC_AND_PERMISSION: &str = "is public and asks for a permission; choose one";
@@ -161,6 +188,8 @@ pub(crate) struct Declaration {
     pub(crate) event: Option<EventName>,
     /// `None` is public.
     pub(crate) rule: Option<PermissionRule>,
+    pub(crate) method: Method,
+    pub(crate) deprecated: bool,
     pub(crate) overrides: PolicyOverrides,
 }
 
@@ -172,7 +201,9 @@ impl Declaration {
             prefix: prefix.len(),
             location,
             event: None,
-            rule: Some(PermissionRule::default()),
+            rule: Some(PermissionRule::any_token()),
+            method: Method::Get,
+            deprecated: false,
             overrides: PolicyOverrides::NONE,
         }
     }
@@ -185,13 +216,15 @@ impl Declaration {
     ) -> Self {
         let mut declaration = Self::new(prefix, descriptor.path, descriptor.location);
         declaration.overrides = descriptor.overrides.clone();
+        declaration.method = descriptor.method;
+        declaration.deprecated = descriptor.deprecated;
         if let Some(name) = descriptor.event {
             declaration.name_events(name, mistakes);
         }
         match descriptor.access {
             Access::Public => declaration.open_to_all(mistakes),
-            Access::Token { permission: None } => {}
-            Access::Token { permission: Some(name) } => declaration.require(name, mistakes),
+            Access::Token { rule: None } => {}
+            Access::Token { rule: Some(rule) } => declaration.require(rule(), mistakes),
         }
         declaration
     }
@@ -203,9 +236,10 @@ impl Declaration {
         }
     }
 
-    pub(crate) fn require(&mut self, name: impl Into<Cow<'static, str>>, to: &mut Vec<String>) {
-        match (Permission::new(name), self.rule.take()) {
-            (Ok(permission), Some(rule)) => self.rule = Some(rule.and(permission)),
+    pub(crate) fn require(&mut self, rule: Rule, to: &mut Vec<String>) {
+        match (rule, self.rule.take()) {
+            (Ok(more), Some(rule)) if rule.is_empty() => self.rule = Some(more),
+            (Ok(more), Some(rule)) => self.rule = Some(rule.and(more)),
             (Ok(_), None) => to.push(self.mistake(&PUBLIC_AND_PERMISSION)),
             (Err(error), rule) => {
                 self.rule = rule;

@@ -1,11 +1,12 @@
 //! What an endpoint is to the kit: its declaration, and a function that opens a stream of events.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::response::{IntoResponse, Response};
 use bytes::BytesMut;
 use futures_core::Stream;
@@ -17,21 +18,36 @@ use crate::event::SseEvent;
 use crate::frame::{EventName, LastEventId, write_event};
 use crate::refusal::Refusal;
 
+/// How long a client may take to send the body of its request: while it does, it holds a place, and
+/// no write timeout is running yet.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// The const half of an endpoint, which `#[sse_endpoint]` implements.
 pub trait EndpointMeta {
     /// What the declaration says.
     const DESCRIPTOR: Descriptor;
 }
 
-/// An endpoint of an application with the state `S`, which `#[sse_endpoint]` implements.
+/// An endpoint of an application with the state `S`, which `#[sse_endpoint]` implements. `K` says
+/// where its last argument comes from, and is always inferred.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an endpoint for the state `{S}`",
     label = "not an endpoint for this application's state",
     note = "name functions under `#[sse_endpoint]`, whose arguments are extractors for this state"
 )]
-pub trait Endpoint<S>: EndpointMeta {
+pub trait Endpoint<S, K = FromParts>: EndpointMeta {
     /// Extracts the arguments and calls the function.
-    fn open(parts: Parts, state: S) -> Opening;
+    fn open(request: Request, state: S) -> Opening;
+
+    /// Those endpoints, and this one.
+    #[doc(hidden)]
+    fn join(mut others: Endpoints<S>) -> Endpoints<S>
+    where
+        Self: Sized,
+    {
+        others.endpoints.push((Self::DESCRIPTOR, Self::open));
+        others
+    }
 }
 
 /// What an application's state must be: cheap to clone and free to travel.
@@ -42,8 +58,109 @@ impl<S: Clone + Send + Sync + 'static> AppState for S {}
 /// A stream of events on its way: the function is still at work.
 pub type Opening = BoxFuture<'static, Result<EventStream, Response>>;
 
+/// The endpoints that [`endpoints!`](crate::endpoints) names.
+pub struct Endpoints<S> {
+    pub(crate) endpoints: Vec<(Descriptor, Open<S>)>,
+}
+
+pub(crate) type Open<S> = fn(Request, S) -> Opening;
+
+impl<S> Endpoints<S> {
+    /// None yet.
+    pub fn new() -> Self {
+        Self { endpoints: Vec::new() }
+    }
+}
+
+impl<S> Default for Endpoints<S> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S> fmt::Debug for Endpoints<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.endpoints.iter().map(|(descriptor, _)| descriptor)).finish()
+    }
+}
+
+/// Names endpoints: `endpoints![usage_stream, builds::build_feed]`. Nothing else is mapped.
+#[macro_export]
+macro_rules! endpoints {
+    ($($endpoint:path),* $(,)?) => {{
+        let endpoints = $crate::Endpoints::new();
+        $(let endpoints = <$endpoint as $crate::Endpoint<_, _>>::join(endpoints);)*
+        endpoints
+    }};
+}
+
+/// Marks arguments that need no body, the last one too.
+#[derive(Debug)]
+pub struct FromParts;
+
+/// Marks arguments of which the last reads the request's body.
+#[derive(Debug)]
+pub struct FromBody;
+
+/// An argument of an endpoint's function that needs no body: any `FromRequestParts`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be an argument of an endpoint",
+    label = "not an extractor for the state `{S}`",
+    note = "arguments are extractors: `State<T>` of the application's state or a part of it \
+            (`T: FromRef<..>`), `Path`, `Query`, `Principal`, `LastEventId`, `HeaderMap`, or a type of \
+            yours that implements `FromRequestParts`",
+    note = "a body, such as `Json<T>`, is read by the last argument under `method = \"post\"`"
+)]
+pub trait Extractor<S>: FromRequestParts<S> + Send {}
+
+#[diagnostic::do_not_recommend]
+impl<T: FromRequestParts<S> + Send, S> Extractor<S> for T {}
+
+/// The last argument of an endpoint's function: it may read the body, where the method has one.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the last argument of an endpoint",
+    label = "not an extractor for the state `{S}`",
+    note = "the last argument reads the body (`Json<T>`, `Form<T>`, `Bytes`, `String`), or is an extractor \
+            as the others are: `State<T>`, `Path`, `Query`, `Principal`, or a type of yours that implements \
+            `FromRequest` or `FromRequestParts`"
+)]
+pub trait LastArgument<S, K>: Sized {
+    /// Takes it from what is left of the request.
+    fn take(request: Request, state: &S) -> impl Future<Output = Result<Self, Response>> + Send;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: FromRequestParts<S> + Send, S: Sync> LastArgument<S, FromParts> for T {
+    async fn take(request: Request, state: &S) -> Result<Self, Response> {
+        let (mut parts, _body) = request.into_parts();
+        T::from_request_parts(&mut parts, state).await.map_err(IntoResponse::into_response)
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: FromRequest<S> + Send, S: Sync> LastArgument<S, FromBody> for T {
+    async fn take(request: Request, state: &S) -> Result<Self, Response> {
+        match tokio::time::timeout(BODY_TIMEOUT, T::from_request(request, state)).await {
+            Ok(taken) => taken.map_err(IntoResponse::into_response),
+            Err(_) => Err(Refusal::body_timeout().into_response()),
+        }
+    }
+}
+
+/// The arguments of an endpoint's function, up to 16.
+pub trait Arguments<S, K>: Sized {
+    /// Takes them from a request, in order; the answer of the first that refuses.
+    fn extract(request: Request, state: &S) -> impl Future<Output = Result<Self, Response>> + Send;
+}
+
+impl<S: Sync> Arguments<S, FromParts> for () {
+    async fn extract(_: Request, _: &S) -> Result<(), Response> {
+        Ok(())
+    }
+}
+
 /// An async function that opens a stream of events: up to 16 extractors in, a stream out, or a
-/// `Result` of one.
+/// `Result` of one. `K` is [`FromParts`] where the arguments need no body.
 #[diagnostic::on_unimplemented(
     message = "this function cannot serve an event stream",
     label = "not an async function from extractors to a stream of events",
@@ -51,107 +168,146 @@ pub type Opening = BoxFuture<'static, Result<EventStream, Response>>;
             R>`, where `A`, `B` implement `FromRequestParts`, `E` is an `SseEvent` (or a `Result` of \
             one), and `R: IntoResponse`"
 )]
-pub trait EventHandler<Args, S>: Clone + Send + Sync + 'static {
+pub trait EventHandler<Args, S, K = FromParts>: Clone + Send + Sync + 'static {
     /// Extracts the arguments and calls the function.
-    fn open(self, parts: Parts, state: S) -> Opening;
+    fn open(self, request: Request, state: S) -> Opening;
 }
 
-macro_rules! handlers {
-    ($($arg:ident)*) => {
-        impl<F, Fut, Out, M, S, $($arg,)*> EventHandler<(M, $($arg,)*), S> for F
+macro_rules! arguments {
+    ($($first:ident)*; $last:ident) => {
+        impl<S, K, $($first,)* $last> Arguments<S, K> for ($($first,)* $last,)
         where
-            F: FnOnce($($arg,)*) -> Fut + Clone + Send + Sync + 'static,
-            Fut: Future<Output = Out> + Send,
-            Out: IntoEventStream<M>,
-            S: AppState,
-            $($arg: FromRequestParts<S> + Send,)*
+            S: Sync,
+            $($first: FromRequestParts<S> + Send,)*
+            $last: LastArgument<S, K> + Send,
         {
-            #[allow(non_snake_case, unused_mut, unused_variables)]
-            fn open(self, mut parts: Parts, state: S) -> Opening {
+            #[allow(non_snake_case, unused_mut)]
+            async fn extract(request: Request, state: &S) -> Result<Self, Response> {
+                let (mut parts, body) = request.into_parts();
+                $(let $first = $first::from_request_parts(&mut parts, state)
+                    .await
+                    .map_err(IntoResponse::into_response)?;)*
+                let $last = $last::take(Request::from_parts(parts, body), state).await?;
+                Ok(($($first,)* $last,))
+            }
+        }
+
+        handler!($($first)* $last);
+    };
+}
+
+macro_rules! handler {
+    ($($argument:ident)*) => {
+        impl<F, Fut, M, N, S, K, $($argument,)*> EventHandler<(M, N, $($argument,)*), S, K> for F
+        where
+            F: FnOnce($($argument,)*) -> Fut + Clone + Send + Sync + 'static,
+            Fut: Future + Send,
+            Fut::Output: IntoEventStream<M>,
+            <Fut::Output as IntoEventStream<M>>::Stream: Events<N>,
+            S: AppState,
+            ($($argument,)*): Arguments<S, K>,
+        {
+            #[allow(non_snake_case)]
+            fn open(self, request: Request, state: S) -> Opening {
                 Box::pin(async move {
-                    $(let $arg = $arg::from_request_parts(&mut parts, &state)
-                        .await
-                        .map_err(IntoResponse::into_response)?;)*
-                    self($($arg,)*).await.into_event_stream()
+                    let ($($argument,)*) =
+ <($($argument,)*)>::extract(request, &state).await?;
+                    self($($argument,)*).await.into_event_stream().map(Events::into_events)
                 })
             }
         }
     };
 }
 
-handlers!();
-handlers!(A1);
-handlers!(A1 A2);
-handlers!(A1 A2 A3);
-handlers!(A1 A2 A3 A4);
-handlers!(A1 A2 A3 A4 A5);
-handlers!(A1 A2 A3 A4 A5 A6);
-handlers!(A1 A2 A3 A4 A5 A6 A7);
-handlers!(A1 A2 A3 A4 A5 A6 A7 A8);
-handlers!(A1 A2 A3 A4 A5 A6 A7 A8 A9);
-handlers!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10);
-handlers!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11);
-handlers!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11 A12);
-handlers!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11 A12 A13);
-handlers!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11 A12 A13 A14);
-handlers!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11 A12 A13 A14 A15);
-handlers!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11 A12 A13 A14 A15 A16);
+handler!();
+arguments!(; A1);
+arguments!(A1; A2);
+arguments!(A1 A2; A3);
+arguments!(A1 A2 A3; A4);
+arguments!(A1 A2 A3 A4; A5);
+arguments!(A1 A2 A3 A4 A5; A6);
+arguments!(A1 A2 A3 A4 A5 A6; A7);
+arguments!(A1 A2 A3 A4 A5 A6 A7; A8);
+arguments!(A1 A2 A3 A4 A5 A6 A7 A8; A9);
+arguments!(A1 A2 A3 A4 A5 A6 A7 A8 A9; A10);
+arguments!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10; A11);
+arguments!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11; A12);
+arguments!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11 A12; A13);
+arguments!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11 A12 A13; A14);
+arguments!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11 A12 A13 A14; A15);
+arguments!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11 A12 A13 A14 A15; A16);
 
-/// What an endpoint function may return: a stream of events, or a `Result` of one.
+/// What an endpoint function may return: a stream, or a `Result` of one.
 ///
 /// The marker `M` only keeps the two apart; it is always inferred.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is not a stream of events",
-    label = "an endpoint cannot return this",
-    note = "return `impl Stream<Item = E>` or `Result<impl Stream<Item = E>, R>`, where `E` is an \
-            `SseEvent` (or a `Result` of one) and `R: IntoResponse`"
+    message = "an endpoint cannot return `{Self}`",
+    label = "not a stream",
+    note = "write `-> impl Stream<Item = E>` or `-> Result<impl Stream<Item = E>, R>`, where `E` is an \
+            `SseEvent` and `R: IntoResponse`, such as `Refusal`"
 )]
 pub trait IntoEventStream<M> {
+    /// The stream.
+    type Stream: Stream;
+
     /// The stream, or the answer in its place.
     ///
     /// # Errors
     ///
     /// The response of a function that refused.
-    fn into_event_stream(self) -> Result<EventStream, Response>;
+    fn into_event_stream(self) -> Result<Self::Stream, Response>;
 }
 
 /// Marks a function that returns a stream.
 #[derive(Debug)]
-pub struct Direct<M>(PhantomData<M>);
+pub struct Direct;
 
 /// Marks a function that returns a `Result` of a stream.
 #[derive(Debug)]
-pub struct Fallible<M>(PhantomData<M>);
+pub struct Fallible;
 
-impl<T, M> IntoEventStream<Direct<M>> for T
-where
-    T: Stream + Send + 'static,
-    T::Item: EventItem<M>,
-    M: 'static,
-{
-    fn into_event_stream(self) -> Result<EventStream, Response> {
-        Ok(EventStream::new(self))
+#[diagnostic::do_not_recommend]
+impl<T: Stream> IntoEventStream<Direct> for T {
+    type Stream = T;
+
+    fn into_event_stream(self) -> Result<T, Response> {
+        Ok(self)
     }
 }
 
-impl<T, R, M> IntoEventStream<Fallible<M>> for Result<T, R>
+#[diagnostic::do_not_recommend]
+impl<T: Stream, R: IntoResponse> IntoEventStream<Fallible> for Result<T, R> {
+    type Stream = T;
+
+    fn into_event_stream(self) -> Result<T, Response> {
+        self.map_err(IntoResponse::into_response)
+    }
+}
+
+/// A stream whose items are events. The marker `N` is always inferred.
+pub trait Events<N> {
+    /// The stream, its type forgotten.
+    fn into_events(self) -> EventStream;
+}
+
+impl<T, N> Events<N> for T
 where
     T: Stream + Send + 'static,
-    T::Item: EventItem<M>,
-    R: IntoResponse,
-    M: 'static,
+    T::Item: EventItem<N>,
+    N: 'static,
 {
-    fn into_event_stream(self) -> Result<EventStream, Response> {
-        self.map(EventStream::new).map_err(IntoResponse::into_response)
+    fn into_events(self) -> EventStream {
+        EventStream::new(self)
     }
 }
 
 /// What a stream may yield: an event, or a `Result` of one. An `Err` ends the stream; it is logged
 /// and never sent.
 #[diagnostic::on_unimplemented(
-    message = "a stream of `{Self}` is not a stream of events",
-    label = "`{Self}` is neither an `SseEvent` nor a `Result` of one",
-    note = "put `#[derive(serde::Serialize, hero_sse::SseEvent)]` on the item's type"
+    message = "`{Self}` is not an event",
+    label = "a stream of `{Self}` is not a stream of events",
+    note = "put `#[derive(Serialize, SseEvent)]` on the item's type, or send a `hero_sse::Event`; a stream \
+            may also yield a `Result` of an event and an error that implements `Display`"
 )]
 pub trait EventItem<M> {
     /// The event's type.
@@ -173,6 +329,7 @@ pub struct Plain;
 #[derive(Debug)]
 pub struct Checked;
 
+#[diagnostic::do_not_recommend]
 impl<E: SseEvent> EventItem<Plain> for E {
     type Event = E;
 
@@ -181,6 +338,7 @@ impl<E: SseEvent> EventItem<Plain> for E {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<E: SseEvent, X: Display> EventItem<Checked> for Result<E, X> {
     type Event = E;
 

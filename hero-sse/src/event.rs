@@ -39,6 +39,10 @@ use crate::frame::{EventId, EventName, FrameWriter, InvalidEvent};
     note = "put `#[derive(serde::Serialize, hero_sse::SseEvent)]` on it, or send a `hero_sse::Event`"
 )]
 pub trait SseEvent {
+    /// The name that the declaration writes out, where all values have the same: `#[sse(event)]` on
+    /// a struct. An endpoint that writes another does not compile.
+    const NAME: Option<&'static str> = None;
+
     /// Writes this event.
     ///
     /// # Errors
@@ -50,6 +54,11 @@ pub trait SseEvent {
     /// id then carries the end mark, and a client that comes back with it is answered `204`.
     fn is_last(&self) -> bool {
         false
+    }
+
+    /// What the event is about: the field with `#[sse(key)]`.
+    fn key(&self) -> Option<String> {
+        None
     }
 }
 

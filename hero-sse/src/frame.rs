@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Display, Write as _};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
@@ -13,6 +14,11 @@ use serde::Serialize;
 
 /// The heartbeat: an empty comment, which every client ignores and every proxy counts as traffic.
 pub(crate) const HEARTBEAT: &[u8] = b":\n\n";
+
+/// What a reconnection time may be. Below it browsers become an attack on their own server; above,
+/// they misread values from 2^31 milliseconds on, and a day is long enough.
+pub(crate) const RETRY: RangeInclusive<Duration> =
+    Duration::from_millis(500)..=Duration::from_secs(24 * 60 * 60);
 
 /// Names and ids are at most this long, in bytes.
 const MAX_FIELD: usize = 256;
@@ -150,6 +156,7 @@ enum Fault {
     Reserved,
     OuterSpace,
     NotUtf8,
+    OutOfBounds,
 }
 
 impl Display for InvalidField {
@@ -163,6 +170,7 @@ impl Display for InvalidField {
             }
             Fault::OuterSpace => "begins or ends with white space, which browsers cut off",
             Fault::NotUtf8 => "is not UTF-8",
+            Fault::OutOfBounds => "is out of bounds: 500 ms to 24 h",
         };
         write!(f, "the {} {words}", self.field)
     }
@@ -247,6 +255,22 @@ impl<'a> FrameWriter<'a> {
         }
         self.out.put_u8(b'\n');
         self.has_id = true;
+        Ok(())
+    }
+
+    /// A new reconnection time: from now on the browser waits that long before it comes back. Other
+    /// than the stream's own it is not spread out: all who get this event come back together.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidEvent`] when it is shorter than 500 ms or longer than 24 h.
+    pub fn retry(&mut self, retry: Duration) -> Result<(), InvalidEvent> {
+        if !RETRY.contains(&retry) {
+            return Err(
+                InvalidField { field: "reconnection time", fault: Fault::OutOfBounds }.into()
+            );
+        }
+        field(self.out, "retry: ", &retry.as_millis().to_string());
         Ok(())
     }
 

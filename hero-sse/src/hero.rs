@@ -13,18 +13,19 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use axum::routing::{MethodRouter, get};
+use axum::routing::{MethodRouter, get, post};
 use axum::serve::Listener;
 use http::request::Parts;
 use tower::Service;
 
 use crate::auth::{Authenticator, Gate, Principal};
 use crate::connections::Connections;
-use crate::descriptor::{Declaration, Descriptor, Location};
-use crate::endpoint::{AppState, Endpoint, EventHandler, Opening};
+use crate::descriptor::{Declaration, Location, Method};
+use crate::endpoint::{AppState, Endpoints, EventHandler, FromParts, Opening};
 use crate::options::{SetupErrors, SseOptions};
+use crate::permission::{IntoPermission, PermissionRule};
 use crate::pipeline::{self, Kit, Route};
-use crate::policy::PolicyOverrides;
+use crate::policy::{OverLimit, PolicyOverrides};
 use crate::refusal::Refusal;
 use crate::telemetry;
 use crate::transport::Transport;
@@ -227,47 +228,6 @@ impl fmt::Debug for Builder {
     }
 }
 
-/// The endpoints that [`endpoints!`](crate::endpoints) names.
-pub struct Endpoints<S> {
-    endpoints: Vec<(Descriptor, Open<S>)>,
-}
-
-type Open<S> = fn(Parts, S) -> Opening;
-
-impl<S: AppState> Endpoints<S> {
-    /// None yet.
-    pub fn new() -> Self {
-        Self { endpoints: Vec::new() }
-    }
-
-    /// These, and `E`.
-    #[must_use]
-    pub fn with<E: Endpoint<S>>(mut self) -> Self {
-        self.endpoints.push((E::DESCRIPTOR, E::open));
-        self
-    }
-}
-
-impl<S: AppState> Default for Endpoints<S> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl<S> fmt::Debug for Endpoints<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.endpoints.iter().map(|(descriptor, _)| descriptor)).finish()
-    }
-}
-
-/// Names endpoints: `endpoints![usage_stream, builds::build_feed]`. Nothing else is mapped.
-#[macro_export]
-macro_rules! endpoints {
-    ($($endpoint:path),* $(,)?) => {
-        $crate::Endpoints::new()$(.with::<$endpoint>())*
-    };
-}
-
 /// A prefix under which endpoints are mapped.
 #[derive(Debug)]
 pub struct Mount<'a> {
@@ -382,8 +342,14 @@ impl EndpointBuilder<'_> {
     }
 
     /// Asks for a permission, besides those named before.
-    pub fn permission(mut self, permission: impl Into<Cow<'static, str>>) -> Self {
-        self.declaration.require(permission, &mut self.mistakes);
+    pub fn permission(mut self, permission: impl IntoPermission) -> Self {
+        self.declaration.require(permission.into_rule(), &mut self.mistakes);
+        self
+    }
+
+    /// Asks for what the rule says, besides the permissions named before.
+    pub fn permissions(mut self, rule: PermissionRule) -> Self {
+        self.declaration.require(Ok(rule), &mut self.mistakes);
         self
     }
 
@@ -399,6 +365,12 @@ impl EndpointBuilder<'_> {
         self
     }
 
+    /// Whether each heartbeat is also the event `hero.heartbeat`.
+    pub fn heartbeat_event(mut self, wanted: bool) -> Self {
+        self.declaration.overrides.heartbeat_event = Some(wanted);
+        self
+    }
+
     /// The write timeout; `None` waits for ever.
     pub fn write_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.declaration.overrides.write_timeout = Some(timeout.into());
@@ -411,6 +383,42 @@ impl EndpointBuilder<'_> {
         self
     }
 
+    /// How long a stream lasts; `None` as long as it goes.
+    pub fn max_age(mut self, age: impl Into<Option<Duration>>) -> Self {
+        self.declaration.overrides.max_age = Some(age.into());
+        self
+    }
+
+    /// How many streams of this endpoint may be open.
+    pub fn max_connections(mut self, limit: usize) -> Self {
+        self.declaration.overrides.max_connections = Some(limit);
+        self
+    }
+
+    /// How many streams one caller may have open.
+    pub fn max_per_principal(mut self, limit: usize) -> Self {
+        self.declaration.overrides.max_per_principal = Some(limit);
+        self
+    }
+
+    /// What those over a limit get.
+    pub fn over_limit(mut self, answer: OverLimit) -> Self {
+        self.declaration.overrides.over_limit = Some(answer);
+        self
+    }
+
+    /// Takes no token from the query, whatever the operator's general options say.
+    pub fn no_query_token(mut self) -> Self {
+        self.declaration.overrides.query_token = Some(false);
+        self
+    }
+
+    /// Says that the endpoint will go: the log tells when it is still used.
+    pub fn deprecated(mut self) -> Self {
+        self.declaration.deprecated = true;
+        self
+    }
+
     /// Maps the endpoint: a router to merge into the application's own.
     ///
     /// # Errors
@@ -418,9 +426,36 @@ impl EndpointBuilder<'_> {
     /// As [`Mount::routes`], and `public` together with a permission.
     pub fn handler<H, A, S>(self, handler: H) -> Result<Router<S>, SetupErrors>
     where
-        H: EventHandler<A, S>,
+        H: EventHandler<A, S, FromParts>,
         A: 'static,
         S: AppState,
+    {
+        self.map(handler)
+    }
+
+    /// Maps the endpoint for `POST`, as `method = "post"` does: the handler's last argument may read
+    /// the body, and no token is taken from the query.
+    ///
+    /// # Errors
+    ///
+    /// As [`handler`](Self::handler).
+    pub fn post_handler<H, A, S, K>(mut self, handler: H) -> Result<Router<S>, SetupErrors>
+    where
+        H: EventHandler<A, S, K>,
+        A: 'static,
+        S: AppState,
+        K: 'static,
+    {
+        self.declaration.method = Method::Post;
+        self.map(handler)
+    }
+
+    fn map<H, A, S, K>(self, handler: H) -> Result<Router<S>, SetupErrors>
+    where
+        H: EventHandler<A, S, K>,
+        A: 'static,
+        S: AppState,
+        K: 'static,
     {
         let Self { sse, declaration, mut mistakes } = self;
         let mut mapped = sse.mapped();
@@ -429,7 +464,7 @@ impl EndpointBuilder<'_> {
         let route = sse.map(&mut draft, declaration, &mut mistakes);
         SetupErrors::none_or(mistakes)?;
         *mapped = draft;
-        let open = move |parts, state| handler.clone().open(parts, state);
+        let open = move |request, state| handler.clone().open(request, state);
         Ok(route.map_or_else(Router::new, |route| {
             Router::new().route(&path, self::handler(sse, route, open))
         }))
@@ -447,12 +482,16 @@ impl fmt::Debug for EndpointBuilder<'_> {
 fn handler<S: AppState>(
     sse: &HeroSse,
     route: Arc<Route>,
-    open: impl Fn(Parts, S) -> Opening + Clone + Send + Sync + 'static,
+    open: impl Fn(Request, S) -> Opening + Clone + Send + Sync + 'static,
 ) -> MethodRouter<S> {
-    let kit = sse.kit().clone();
-    get(async move |State(state): State<S>, request: Request| {
-        pipeline::answer(&kit, &route, request, |parts| open(parts, state)).await
-    })
+    let (kit, method) = (sse.kit().clone(), route.method);
+    let handler = async move |State(state): State<S>, request: Request| {
+        pipeline::answer(&kit, &route, request, |request| open(request, state)).await
+    };
+    match method {
+        Method::Get => get(handler),
+        Method::Post => post(handler),
+    }
 }
 
 /// The server, which runs when awaited; [`with_graceful_shutdown`](Self::with_graceful_shutdown)

@@ -120,16 +120,16 @@ pub use crate::auth::{Authenticator, InvalidToken, Principal};
 pub use crate::close::CloseReason;
 pub use crate::connections::{ConnectionInfo, Connections};
 pub use crate::context::SseContext;
-pub use crate::descriptor::Descriptor;
+pub use crate::descriptor::{Descriptor, Method};
 pub use crate::endpoint::{
-    AppState, Endpoint, EndpointMeta, EventHandler, EventItem, EventStream, IntoEventStream,
-    Opening,
+    AppState, Arguments, Endpoint, EndpointMeta, Endpoints, EventHandler, EventItem, EventStream,
+    Events, Extractor, IntoEventStream, LastArgument, Opening,
 };
 pub use crate::event::{Event, SseEvent};
 pub use crate::frame::{EventId, EventName, FrameWriter, InvalidEvent, InvalidField, LastEventId};
-pub use crate::hero::{Builder, EndpointBuilder, Endpoints, HeroSse, Mount, Serve};
+pub use crate::hero::{Builder, EndpointBuilder, HeroSse, Mount, Serve};
 pub use crate::options::{SetupErrors, SseOptions};
-pub use crate::permission::{InvalidPermission, Permission, PermissionRule};
+pub use crate::permission::{IntoPermission, InvalidPermission, Permission, PermissionRule};
 pub use crate::policy::{OverLimit, parse_duration};
 pub use crate::refusal::Refusal;
 pub use crate::secret::Secret;

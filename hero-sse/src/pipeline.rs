@@ -12,14 +12,14 @@ use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use tokio::time::Instant;
 
 use crate::auth::{Gate, Principal};
 use crate::close::CloseReason;
 use crate::connections::{Connections, Limits, NoPlace, Slot};
 use crate::deadline::SocketWatch;
-use crate::descriptor::Declaration;
+use crate::descriptor::{Declaration, Method};
 use crate::endpoint::{EventStream, Opening};
 use crate::frame::{EventName, LastEventId};
 use crate::options::SseOptions;
@@ -43,14 +43,20 @@ pub(crate) struct Route {
     pub(crate) event: Option<EventName>,
     /// `None` is public.
     pub(crate) rule: Option<PermissionRule>,
+    pub(crate) method: Method,
+    /// Whether the log must still tell that the endpoint, which will go, is used.
+    deprecated: Option<Once>,
     pub(crate) policy: Arc<Policy>,
 }
 
 impl Route {
     pub(crate) fn new(declaration: Declaration, options: &SseOptions) -> Self {
-        let Declaration { path, event, rule, overrides, .. } = declaration;
-        let policy = Arc::new(options.policy(&path, &overrides));
-        Self { path: path.into(), event, rule, policy }
+        let Declaration { path, event, rule, method, deprecated, overrides, .. } = declaration;
+        let mut policy = options.policy(&path, &overrides);
+        // Whoever can send a body can send a header.
+        policy.query_token &= method == Method::Get;
+        let deprecated = deprecated.then(Once::new);
+        Self { path: path.into(), event, rule, method, deprecated, policy: Arc::new(policy) }
     }
 }
 
@@ -59,15 +65,15 @@ pub(crate) async fn answer(
     kit: &Arc<Kit>,
     route: &Route,
     request: Request,
-    open: impl FnOnce(Parts) -> Opening,
+    open: impl FnOnce(Request) -> Opening,
 ) -> Response {
-    let (parts, _body) = request.into_parts();
+    let (parts, body) = request.into_parts();
     let visit = match Visit::begin(kit, &parts, &route.policy).await {
         Ok(visit) => visit,
         Err(refusal) => return refuse(&route.path, refusal),
     };
     let principal = visit.principal.clone();
-    let mut response = match visit.proceed(route, parts, open).await {
+    let mut response = match visit.proceed(route, parts, body, open).await {
         Ok(stream) => stream,
         Err(answer) => answer,
     };
@@ -105,7 +111,7 @@ impl Visit {
             principal,
             cursor: cursor.map_err(|error| Refusal::bad_request(error.to_string())),
             socket,
-            head_only: parts.method == Method::HEAD,
+            head_only: parts.method == http::Method::HEAD,
         })
     }
 
@@ -113,12 +119,13 @@ impl Visit {
         self,
         route: &Route,
         mut parts: Parts,
-        open: impl FnOnce(Parts) -> Opening,
+        body: Body,
+        open: impl FnOnce(Request) -> Opening,
     ) -> Result<Response, Response> {
         self.permit(route)?;
         let slot = self.admit(route)?;
         self.introduce(&mut parts);
-        let opening = async { open(parts).await };
+        let opening = async { open(Request::from_parts(parts, body)).await };
         let opened = match AssertUnwindSafe(opening).catch_unwind().await {
             Ok(opened) => opened,
             Err(_) => {
@@ -195,6 +202,9 @@ impl Visit {
         let end = end(&route.policy, self.principal.as_ref());
         let (name, policy) = (route.event.clone(), route.policy.clone());
         slot.opened();
+        if let Some(once) = &route.deprecated {
+            once.call_once(|| telemetry::deprecated(&route.path));
+        }
         head(Body::from_stream(Writer::new(events, name, policy, slot, socket, end)))
     }
 }

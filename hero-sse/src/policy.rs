@@ -2,11 +2,7 @@
 
 use std::time::Duration;
 
-/// The shortest reconnection time: below it browsers become an attack on their own server.
-const MIN_RETRY: Duration = Duration::from_millis(500);
-
-/// The longest: browsers misread values from 2^31 milliseconds on, and a day is long enough.
-const MAX_RETRY: Duration = Duration::from_secs(24 * 60 * 60);
+use crate::frame::RETRY;
 
 /// What to say to a client that comes when all places are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +33,7 @@ impl Policy {
     /// The reconnection time of one connection, in [retry, 1.5 retry]: browsers neither jitter nor
     /// back off, so the server spreads them.
     pub(crate) fn jittered_retry(&self) -> Duration {
-        self.retry.mul_f64(1.0 + fastrand::f64() / 2.0).min(MAX_RETRY)
+        self.retry.mul_f64(1.0 + fastrand::f64() / 2.0).min(*RETRY.end())
     }
 
     /// What is wrong with it as a whole.
@@ -124,7 +120,7 @@ pub(crate) fn fault_of_count(what: &str, count: Option<usize>) -> Option<String>
 }
 
 pub(crate) fn fault_of_retry(retry: Duration) -> Option<String> {
-    (!(MIN_RETRY..=MAX_RETRY).contains(&retry)).then(|| {
+    (!RETRY.contains(&retry)).then(|| {
         format!(
             "a reconnection time of {retry:?} is out of bounds: write \"500ms\" to \"24h\", or \
              browsers turn on their own server"

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 
-use crate::permission::{Permission, PermissionRule};
+use crate::permission::PermissionRule;
 
 /// An answer in place of a stream. Endpoint functions return it too:
 ///
@@ -77,16 +77,20 @@ impl Refusal {
     }
 
     /// The caller lacks permissions.
-    pub(crate) fn insufficient_scope(rule: &PermissionRule, missing: &[&Permission]) -> Self {
-        let names = missing.iter().map(|p| p.as_str()).collect::<Vec<_>>().join(", ");
+    pub(crate) fn insufficient_scope(rule: &PermissionRule, unmet: &PermissionRule) -> Self {
         let scope = rule.scope();
-        Self::new(StatusCode::FORBIDDEN, format!("the token lacks the permission {names}"))
+        Self::new(StatusCode::FORBIDDEN, format!("the token lacks the permission {unmet}"))
             .challenged(format!("{CHALLENGE}, error=\"insufficient_scope\", scope=\"{scope}\""))
     }
 
     /// Something on this side failed; the log knows what.
     pub(crate) fn internal() -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the server failed to open this stream")
+    }
+
+    /// The request's body did not come in time.
+    pub(crate) fn body_timeout() -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "the request's body did not arrive in time")
     }
 
     pub(crate) fn busy(status: StatusCode, detail: &'static str, retry_after: u64) -> Self {

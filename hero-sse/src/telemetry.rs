@@ -36,6 +36,10 @@ pub(crate) fn not_tcp() {
     );
 }
 
+pub(crate) fn deprecated(path: &str) {
+    tracing::info!(target: TARGET, path, "an endpoint that is marked as deprecated is still in use");
+}
+
 pub(crate) fn refused(path: &str, status: u16, detail: &str) {
     tracing::debug!(target: TARGET, path, status, detail, "request refused");
 }

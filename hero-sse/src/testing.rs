@@ -36,7 +36,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 use futures_core::future::BoxFuture;
 use futures_util::StreamExt;
@@ -53,6 +53,8 @@ use tokio::time::{Instant, timeout};
 use tower::{Service, ServiceExt as _};
 
 use crate::auth::{Principal, TestPrincipal};
+use crate::event::SseEvent;
+use crate::frame::{InvalidEvent, write_event};
 
 /// How long a reader waits for the next event unless told otherwise.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -68,6 +70,30 @@ where
 /// Requests `path` of the server at `address`, over a socket of its own; await what it returns.
 pub fn connect(address: SocketAddr, path: &str) -> Open<axum::Router> {
     Open::new(Target::Address(address), path)
+}
+
+/// The frame of one event, as it goes over the wire when the endpoint gives it no name.
+///
+/// ```
+/// use hero_sse::prelude::*;
+/// use hero_sse::testing::frame;
+///
+/// #[derive(SseEvent)]
+/// #[sse(event = "log", data = "text")]
+/// struct Line(String);
+///
+/// let frame = frame(&Line("one\ntwo".to_owned()))?;
+/// assert_eq!(frame, "event: log\ndata: one\ndata: two\n\n");
+/// # Ok::<(), hero_sse::InvalidEvent>(())
+/// ```
+///
+/// # Errors
+///
+/// [`InvalidEvent`] when it cannot be written; on a stream this would be its end.
+pub fn frame(event: &impl SseEvent) -> Result<String, InvalidEvent> {
+    let mut out = BytesMut::new();
+    write_event(&mut out, None, event.is_last(), |frame| event.encode(frame))?;
+    Ok(String::from_utf8_lossy(&out).into_owned())
 }
 
 enum Target<A> {

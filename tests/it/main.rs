@@ -4,6 +4,7 @@
 mod auth;
 mod browser;
 mod endpoint;
+mod event;
 mod house;
 mod live;
 mod registry;

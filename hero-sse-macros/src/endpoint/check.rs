@@ -1,65 +1,45 @@
 //! The rules of an endpoint, one function each, and the only maker of its model.
 //! A rule is named after the mistake it reports, as is its case in `tests/ui/endpoint`; those of
-//! paths and event names are in `route` and `name`. What makes a part of the model is named after
-//! the part.
+//! the function are in `signature`, those of paths and event names in `route` and `name`. What makes
+//! a part of the model is named after the part.
 
-use proc_macro2::{Delimiter, Span, TokenStream, TokenTree};
-use quote::ToTokens;
-use syn::spanned::Spanned;
-use syn::{
-    Attribute, Expr, ExprLit, FnArg, GenericParam, Ident, Lit, LitStr, Meta, ReturnType, Safety,
-    Signature, Type,
-};
+use proc_macro2::{Span, TokenStream};
+use quote::{ToTokens, quote};
+use syn::{Attribute, Expr, ExprLit, Ident, Lit, LitInt, LitStr, Meta};
 
-use super::model::{Access, Endpoint, Period};
+use super::model::{Carried, Endpoint, Permissions, Setting};
 use super::parse::{Declaration, Function, KEYS, PathArgument};
+use super::signature;
 use crate::attr::Key;
 use crate::errors::Errors;
+use crate::value::{self, Takes};
 use crate::{duration, name, route};
 
 const PATH_COMES_FIRST: &str = "it comes first, as in `#[sse_endpoint(\"/usage/stream\")]`";
-/// axum's limit for a handler.
-const MOST_ARGUMENTS: usize = 16;
-/// Anything quicker, and browsers hammer a server that is down.
-const SHORTEST_RETRY: u64 = 500;
-/// Browsers misread values from 2^31 milliseconds on, and a day is long enough.
-const LONGEST_RETRY: u64 = 24 * 3_600_000;
-
 pub(super) fn endpoint(declaration: &Declaration, errors: &mut Errors) -> syn::Result<Endpoint> {
+    let Declaration { entries, function, .. } = declaration;
     let path = path(declaration, errors);
-    let event = event(declaration, errors);
-    let access = access(declaration, errors);
-    let heartbeat = period("heartbeat", declaration, errors);
-    let write_timeout = period("write_timeout", declaration, errors);
-    let retry = retry(declaration, errors);
-
-    let signature = &declaration.function.signature;
-    not_async(signature, errors);
-    unsafe_function(signature, errors);
-    extern_function(signature, errors);
-    generic_function(signature, errors);
-    self_receiver(signature, errors);
-    too_many_arguments(signature, errors);
-    attribute_on_argument(signature, errors);
-    impl_trait_argument(signature, errors);
-    borrowed_argument(signature, errors);
-    principal_on_public(declaration, errors);
-    no_return_type(signature, errors);
+    let permissions = permissions(declaration, errors);
+    let settings = settings(declaration, errors);
+    signature::check(declaration, &path, errors);
     errors.propagate()?;
 
+    let signature = &function.signature;
     Ok(Endpoint {
-        krate: declaration.entries.path("crate").cloned(),
-        visibility: declaration.function.visibility.clone(),
+        krate: entries.path("crate").cloned(),
+        visibility: function.visibility.clone(),
         ident: signature.ident.clone(),
         path,
-        docs: docs(&declaration.function.attributes),
-        event,
-        access,
-        heartbeat,
-        write_timeout,
-        retry,
-        arguments: argument_types(signature).cloned().collect(),
-        returns: returns(signature),
+        docs: docs(&function.attributes),
+        carried: carried(&function.attributes),
+        permissions,
+        settings,
+        state: entries.ty("state").cloned(),
+        arguments: signature::argument_types(signature).cloned().collect(),
+        post: signature::is_post(entries),
+        returns: signature::returns(signature),
+        item: signature::item(signature).cloned(),
+        event: entries.text("event").cloned(),
     })
 }
 
@@ -95,22 +75,24 @@ fn path_missing(span: Span, errors: &mut Errors) {
     errors.add(syn::Error::new(span, format!("the path is missing: {PATH_COMES_FIRST}")));
 }
 
-fn event(declaration: &Declaration, errors: &mut Errors) -> Option<String> {
-    let event = declaration.entries.text("event")?;
-    name::check(event, errors);
-    Some(event.value())
+fn permissions(declaration: &Declaration, errors: &mut Errors) -> Option<Permissions> {
+    public_with_permission(declaration, errors);
+    declaration.entries.permissions("permission").map(|written| rule(written, errors))
 }
 
-fn access(declaration: &Declaration, errors: &mut Errors) -> Access {
-    public_with_permission(declaration, errors);
-    if let Some(permission) = declaration.entries.text("permission") {
-        permission_empty(permission, errors);
-        permission_with_illegal_character(permission, errors);
-        Access::Permission(permission.value())
-    } else if declaration.entries.key("public").is_some() {
-        Access::Public
-    } else {
-        Access::AnyToken
+fn rule(written: &value::Permissions, errors: &mut Errors) -> Permissions {
+    match written {
+        value::Permissions::Name(name) => {
+            permission_empty(name, errors);
+            permission_with_illegal_character(name, errors);
+            Permissions::Name(name.value())
+        }
+        value::Permissions::Path(path) => Permissions::Path(path.clone()),
+        value::Permissions::List(list) => {
+            permission_list_empty(list, errors);
+            let rules = list.rules.iter().map(|written| rule(written, errors)).collect();
+            if list.word == "all" { Permissions::All(rules) } else { Permissions::Any(rules) }
+        }
     }
 }
 
@@ -135,6 +117,19 @@ fn permission_empty(permission: &LitStr, errors: &mut Errors) {
     }
 }
 
+fn permission_list_empty(list: &value::List, errors: &mut Errors) {
+    if list.rules.is_empty() {
+        let value::List { word, parentheses, .. } = list;
+        let parentheses = syn::token::Paren(parentheses.span);
+        let mut tokens = quote!(#word);
+        parentheses.surround(&mut tokens, |_| {});
+        errors.push(
+            tokens,
+            format!("`{word}()` names no permission: write some, such as `{word}(\"usage.read\")`"),
+        );
+    }
+}
+
 /// RFC 6749 section 3.3, `scope-token`. A blank would make it two permissions.
 fn permission_with_illegal_character(permission: &LitStr, errors: &mut Errors) {
     let legal = |c: char| matches!(c, '\x21' | '\x23'..='\x5b' | '\x5d'..='\x7e');
@@ -149,55 +144,119 @@ fn permission_with_illegal_character(permission: &LitStr, errors: &mut Errors) {
     }
 }
 
-fn period(name: &str, declaration: &Declaration, errors: &mut Errors) -> Option<Period> {
-    let written = declaration.entries.text(name)?;
-    let key = KEYS.iter().find(|key| key.name == name)?;
-    if written.value() == "off" && key.takes.off() {
-        return Some(Period::Off);
+/// Every other key, in the order of the table.
+fn settings(declaration: &Declaration, errors: &mut Errors) -> Vec<(&'static str, Setting)> {
+    let settings =
+        KEYS.iter().filter_map(|key| Some((key.name, setting(key, declaration, errors)?)));
+    let settings: Vec<_> = settings.collect();
+    event(declaration, errors);
+    heartbeat_not_below_max_age(declaration, &settings, errors);
+    heartbeat_event_without_heartbeat(declaration, &settings, errors);
+    query_token_on(declaration, errors);
+    settings
+}
+
+fn setting(key: &Key, declaration: &Declaration, errors: &mut Errors) -> Option<Setting> {
+    let entries = &declaration.entries;
+    match key.takes {
+        Takes::Nothing => entries.key(key.name).map(|_| Setting::Said),
+        Takes::Text => Some(Setting::Text(entries.text(key.name)?.value())),
+        Takes::Flag => Some(Setting::Flag(entries.flag(key.name)?.value)),
+        Takes::Count => count(key, entries.count(key.name)?, errors),
+        Takes::OneOf(of, _) => {
+            Some(Setting::Variant(of, name::pascal_case(&entries.text(key.name)?.value())))
+        }
+        Takes::Duration | Takes::DurationOrOff => period(key, entries.text(key.name)?, errors),
+        Takes::Permissions | Takes::Path | Takes::Type => None,
     }
-    bad_duration(written, key, errors);
-    duration::millis(&written.value()).map(Period::Millis)
 }
 
-fn bad_duration(written: &LitStr, key: &Key, errors: &mut Errors) {
-    let text = written.value();
-    if duration::millis(&text).is_none() {
-        let Key { name, takes, example, .. } = key;
-        errors.push(
-            written,
-            format!("{text:?} is no value for `{name}`: write `{example}`\n{}", takes.durations()),
-        );
+fn event(declaration: &Declaration, errors: &mut Errors) {
+    if let Some(event) = declaration.entries.text("event") {
+        name::check(event, errors);
     }
 }
 
-fn retry(declaration: &Declaration, errors: &mut Errors) -> Option<u64> {
-    let Some(Period::Millis(millis)) = period("retry", declaration, errors) else {
-        return None;
-    };
-    let written = declaration.entries.text("retry");
-    retry_too_short(written, millis, errors);
-    retry_too_long(written, millis, errors);
-    Some(millis)
+fn count(key: &Key, written: &LitInt, errors: &mut Errors) -> Option<Setting> {
+    // What fits a `usize` everywhere.
+    let value = written.base10_parse::<u32>().ok().filter(|value| *value > 0);
+    bad_count(key, written, value, errors);
+    value.map(|value| Setting::Count(value.into()))
 }
 
-fn retry_too_short(written: Option<&LitStr>, millis: u64, errors: &mut Errors) {
-    if millis < SHORTEST_RETRY {
+fn bad_count(key: &Key, written: &LitInt, value: Option<u32>, errors: &mut Errors) {
+    if value.is_none() {
+        let Key { name, example, .. } = key;
         errors.push(
             written,
             format!(
-                "browsers that come back every {millis} ms would hammer a server that is down: \
-                 write at least \"{SHORTEST_RETRY}ms\""
+                "{written} is no value for `{name}`: write a number from 1 on, as in `{example}`"
             ),
         );
     }
 }
 
-fn retry_too_long(written: Option<&LitStr>, millis: u64, errors: &mut Errors) {
-    if millis > LONGEST_RETRY {
+fn period(key: &Key, written: &LitStr, errors: &mut Errors) -> Option<Setting> {
+    if written.value() == "off" && key.takes.off() {
+        return Some(Setting::Off);
+    }
+    let millis = duration::check(key, written, errors)?;
+    Some(if key.takes.off() { Setting::Every(millis) } else { Setting::Millis(millis) })
+}
+
+/// Both as declared; against the operator's values `routes()` holds them again.
+fn heartbeat_not_below_max_age(
+    declaration: &Declaration,
+    settings: &[(&str, Setting)],
+    errors: &mut Errors,
+) {
+    let (heartbeat, age) = (every("heartbeat", settings), every("max_age", settings));
+    if let (Some(heartbeat), Some(age)) = (heartbeat, age)
+        && heartbeat >= age
+    {
         errors.push(
-            written,
-            "a browser that lost its stream would be gone for more than a day: write at most \
-             \"24h\"",
+            declaration.entries.text("heartbeat"),
+            "no stream would live to see this heartbeat: write one that is shorter than `max_age`",
+        );
+    }
+}
+
+fn every(name: &str, settings: &[(&str, Setting)]) -> Option<u64> {
+    settings.iter().find_map(|(key, setting)| match setting {
+        Setting::Every(millis) if *key == name => Some(*millis),
+        _ => None,
+    })
+}
+
+fn heartbeat_event_without_heartbeat(
+    declaration: &Declaration,
+    settings: &[(&str, Setting)],
+    errors: &mut Errors,
+) {
+    let off = settings
+        .iter()
+        .any(|(key, setting)| *key == "heartbeat" && matches!(setting, Setting::Off));
+    if let Some(flag) = declaration.entries.flag("heartbeat_event")
+        && flag.value
+        && off
+    {
+        errors.push(
+            declaration.entries.key("heartbeat_event"),
+            "without heartbeats there is no event of theirs: leave out `heartbeat_event`, or \
+             `heartbeat = \"off\"`",
+        );
+    }
+}
+
+/// A declaration can be stricter than the operator, but not laxer.
+fn query_token_on(declaration: &Declaration, errors: &mut Errors) {
+    if let Some(flag) = declaration.entries.flag("query_token")
+        && flag.value
+    {
+        errors.push(
+            flag,
+            "an operator decides whether tokens may stand in URLs: leave out `query_token`, or write \
+             `query_token = false`",
         );
     }
 }
@@ -216,192 +275,44 @@ pub(super) fn declared_twice(function: &Function, errors: &mut Errors) {
     }
 }
 
-fn not_async(signature: &Signature, errors: &mut Errors) {
-    if signature.asyncness.is_none() {
-        errors.push(signature.fn_token, "an endpoint is asynchronous: write `async fn`");
-    }
-}
-
-fn unsafe_function(signature: &Signature, errors: &mut Errors) {
-    if let Safety::Unsafe(token) = &signature.safety {
-        errors.push(token, "an endpoint is called by safe code: leave out `unsafe`");
-    }
-}
-
-fn extern_function(signature: &Signature, errors: &mut Errors) {
-    if let Some(abi) = &signature.abi {
-        errors.push(abi, "an endpoint is called from Rust: leave out `extern`");
-    }
-}
-
-fn generic_function(signature: &Signature, errors: &mut Errors) {
-    if let Some(parameter) = signature.generics.params.first() {
-        let parameter: &dyn ToTokens = match parameter {
-            GenericParam::Lifetime(lifetime) => &lifetime.lifetime,
-            GenericParam::Type(parameter) => &parameter.ident,
-            GenericParam::Const(parameter) => &parameter.ident,
-        };
-        errors.push(
-            parameter,
-            "an endpoint cannot be generic: write concrete types, or hand the generic function to \
-             the builder, `sse.endpoint(\"/path\").handler(..)`",
-        );
-    }
-}
-
-fn self_receiver(signature: &Signature, errors: &mut Errors) {
-    if let Some(receiver) = signature.receiver() {
-        errors.push(
-            receiver,
-            "an endpoint is a free function: move it out of the `impl` and take what it needs from \
-             an extractor such as `State`",
-        );
-    }
-}
-
-fn too_many_arguments(signature: &Signature, errors: &mut Errors) {
-    if let Some(argument) = signature.inputs.iter().nth(MOST_ARGUMENTS) {
-        errors.push(
-            argument,
-            format!(
-                "an endpoint takes at most {MOST_ARGUMENTS} arguments: gather some in a type that \
-                 derives `FromRequestParts`"
-            ),
-        );
-    }
-}
-
-fn attribute_on_argument(signature: &Signature, errors: &mut Errors) {
-    for argument in &signature.inputs {
-        let (FnArg::Typed(syn::PatType { attrs, .. })
-        | FnArg::Receiver(syn::Receiver { attrs, .. })) = argument;
-        if let Some(attribute) = attrs.first() {
-            errors.push(
-                attribute,
-                "an argument of an endpoint takes no attributes: leave it out, or write it on the \
-                 function",
-            );
+/// The doc comment: text without the blank that stands before each line of it, and macros such as
+/// `include_str!` as they are.
+fn docs(attributes: &[Attribute]) -> Vec<TokenStream> {
+    let mut docs: Vec<TokenStream> = Vec::new();
+    let mut text: Option<String> = None;
+    for doc in attributes.iter().filter_map(doc) {
+        match doc {
+            Expr::Lit(ExprLit { lit: Lit::Str(line), .. }) => {
+                let line = line.value();
+                let line = line.strip_prefix(' ').unwrap_or(&line);
+                text = Some(match text.take() {
+                    Some(before) => format!("{before}\n{line}"),
+                    None => line.to_owned(),
+                });
+            }
+            other => {
+                docs.extend(text.take().map(|text| format!("{text}\n").to_token_stream()));
+                docs.push(other.to_token_stream());
+                text = Some(String::new());
+            }
         }
     }
+    docs.extend(text.filter(|text| !text.is_empty()).map(|text| text.to_token_stream()));
+    docs
 }
 
-fn impl_trait_argument(signature: &Signature, errors: &mut Errors) {
-    for ty in argument_types(signature) {
-        if let Some(token) = find(ty.to_token_stream(), |tree, _| is_ident(tree, "impl")) {
-            errors.push(
-                token,
-                "`impl Trait` would make the endpoint generic: write the concrete type",
-            );
-        }
+fn doc(attribute: &Attribute) -> Option<&Expr> {
+    match &attribute.meta {
+        Meta::NameValue(meta) if meta.path.is_ident("doc") => Some(&meta.value),
+        _ => None,
     }
 }
 
-/// A named lifetime is a generic's, and reported there.
-fn borrowed_argument(signature: &Signature, errors: &mut Errors) {
-    let borrow = |tree: &TokenTree, next: Option<&TokenTree>| match tree {
-        TokenTree::Punct(punct) if punct.as_char() == '&' => !next.is_some_and(is_quote),
-        TokenTree::Punct(punct) if punct.as_char() == '\'' => {
-            next.is_some_and(|next| is_ident(next, "_"))
-        }
-        _ => false,
+/// What holds for the function and so for its endpoint.
+pub(super) fn carried(attributes: &[Attribute]) -> Carried {
+    let named = |name| {
+        let named = move |attribute: &&Attribute| attribute.path().is_ident(name);
+        attributes.iter().filter(named).cloned().collect()
     };
-    for ty in argument_types(signature) {
-        if let Some(token) = find(ty.to_token_stream(), borrow) {
-            errors.push(
-                token,
-                "an endpoint owns its arguments, as its stream outlives the request: write an \
-                 owned type, such as `String` for `&str`",
-            );
-        }
-    }
-}
-
-fn principal_on_public(declaration: &Declaration, errors: &mut Errors) {
-    if declaration.entries.key("public").is_none() {
-        return;
-    }
-    for ty in argument_types(&declaration.function.signature) {
-        if let Type::Path(path) = ty
-            && path.path.segments.last().is_some_and(|segment| segment.ident == "Principal")
-        {
-            errors.push(
-                ty,
-                "a caller of a public endpoint may have no token, so there may be no principal: \
-                 write `Option<Principal>`",
-            );
-        }
-    }
-}
-
-fn no_return_type(signature: &Signature, errors: &mut Errors) {
-    if let ReturnType::Default = signature.output {
-        errors.push(
-            &signature.ident,
-            "an endpoint returns its events: write `-> impl Stream<Item = Usage>`, or a `Result` \
-             of one",
-        );
-    }
-}
-
-fn argument_types(signature: &Signature) -> impl Iterator<Item = &Type> {
-    signature.inputs.iter().filter_map(|argument| match argument {
-        FnArg::Typed(argument) => Some(&*argument.ty),
-        FnArg::Receiver(_) => None,
-    })
-}
-
-/// Where the return type begins.
-fn returns(signature: &Signature) -> Span {
-    match &signature.output {
-        ReturnType::Type(_, ty) => ty.span(),
-        ReturnType::Default => signature.ident.span(),
-    }
-}
-
-/// The first token for which the test holds, given the token behind it. Does not look inside the
-/// parentheses of a function's type: its arguments are not the endpoint's.
-fn find(
-    tokens: TokenStream,
-    test: impl Fn(&TokenTree, Option<&TokenTree>) -> bool + Copy,
-) -> Option<TokenTree> {
-    let mut trees = tokens.into_iter().peekable();
-    let mut of_function = false;
-    while let Some(tree) = trees.next() {
-        if test(&tree, trees.peek()) {
-            return Some(tree);
-        }
-        if let TokenTree::Group(group) = &tree
-            && !(of_function && group.delimiter() == Delimiter::Parenthesis)
-            && let Some(found) = find(group.stream(), test)
-        {
-            return Some(found);
-        }
-        of_function = ["fn", "Fn", "FnMut", "FnOnce"].iter().any(|name| is_ident(&tree, name));
-    }
-    None
-}
-
-fn is_ident(tree: &TokenTree, name: &str) -> bool {
-    matches!(tree, TokenTree::Ident(ident) if *ident == name)
-}
-
-fn is_quote(tree: &TokenTree) -> bool {
-    matches!(tree, TokenTree::Punct(punct) if punct.as_char() == '\'')
-}
-
-/// The doc comment, without the blank that stands before each line of it.
-fn docs(attributes: &[Attribute]) -> Option<String> {
-    let lines: Vec<_> = attributes.iter().filter_map(doc_line).collect();
-    (!lines.is_empty()).then(|| lines.join("\n"))
-}
-
-fn doc_line(attribute: &Attribute) -> Option<String> {
-    let Meta::NameValue(meta) = &attribute.meta else {
-        return None;
-    };
-    let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = &meta.value else {
-        return None;
-    };
-    let text = meta.path.is_ident("doc").then(|| text.value())?;
-    Some(text.strip_prefix(' ').map(str::to_owned).unwrap_or(text))
+    Carried { docs: named("doc"), conditions: named("cfg") }
 }

@@ -1,79 +1,151 @@
 //! The tokens of an endpoint. Cannot fail, and only calls: everything it names lives in
 //! `hero_sse::__private`, and what it binds starts with `__`, so that no name of the user's can stand
 //! in between.
+//!
+//! What can be wrong with the user's types stands at the user's tokens, without a trace of the macro:
+//! the compiler then reports it there, once.
 
-use proc_macro2::{Literal, Span, TokenStream};
-use quote::{format_ident, quote, quote_spanned};
+use proc_macro2::{Literal, TokenStream};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
-use syn::{Ident, Visibility};
+use syn::{Ident, Type, Visibility};
 
-use super::model::{Access, Endpoint, Period};
+use super::check;
+use super::model::{Carried, Endpoint, Permissions, Setting};
 use super::parse::Declaration;
 use crate::private;
 
 pub(super) fn endpoint(item: &TokenStream, endpoint: &Endpoint) -> TokenStream {
-    let Endpoint { ident, path, arguments, .. } = endpoint;
-    let private = private(endpoint.krate.as_ref());
-    let marker = marker(&endpoint.visibility, ident, path);
-    let descriptor = descriptor(&private, endpoint);
-    let extractors = arguments.iter().map(|argument| {
-        quote_spanned!(argument.span()=> #argument: #private::FromRequestParts<__AppState>)
-    });
-    let open = open(&private, endpoint);
-    let implementations =
-        implementations(&private, ident, &descriptor, &quote!(#(#extractors,)*), &open);
-    quote!(#item #marker #implementations)
-}
-
-/// What makes the type of the endpoint's name an endpoint.
-fn implementations(
-    private: &TokenStream,
-    ident: &Ident,
-    descriptor: &TokenStream,
-    extractors: &TokenStream,
-    open: &TokenStream,
-) -> TokenStream {
-    quote! {
-        #[allow(deprecated)]
-        const _: () = {
+    let Endpoint { ident, path, carried, .. } = endpoint;
+    let marker = marker(&endpoint.visibility, ident, path, carried);
+    let descriptor = descriptor(endpoint);
+    let Parameters { declared, given, state, bounds } = parameters(endpoint);
+    let open = open(endpoint);
+    let names_agree = names_agree(endpoint);
+    let room = room(
+        &private(endpoint.krate.as_ref()),
+        carried,
+        quote! {
             #[automatically_derived]
-            impl #private::EndpointMeta for #ident {
-                const DESCRIPTOR: #private::Descriptor = #descriptor;
+            impl __sse::EndpointMeta for #ident {
+                const DESCRIPTOR: __sse::Descriptor = #descriptor;
             }
             #[automatically_derived]
-            impl<__AppState> #private::Endpoint<__AppState> for #ident
-            where
-                __AppState: #private::AppState,
-                #extractors
-            {
-                fn open(__parts: #private::Parts, __state: __AppState) -> #private::Opening {
+            impl #declared __sse::Endpoint<#given> for #ident #bounds {
+                fn open(__request: __sse::Request, __state: #state) -> __sse::Opening {
                     #open
                 }
             }
+            #names_agree
+        },
+    );
+    quote!(#item #marker #room)
+}
+
+/// Where what the macro writes keeps to itself; `__sse` is the kit's side of it.
+fn room(private: &TokenStream, carried: &Carried, items: TokenStream) -> TokenStream {
+    let conditions = &carried.conditions;
+    quote! {
+        #(#conditions)*
+        #[allow(deprecated)]
+        const _: () = {
+            use #private as __sse;
+            #items
         };
     }
 }
 
-/// The call of the function. All that can be wrong with it is what the function returns, so that
-/// is where it stands; and with the arguments named, the compiler says what is wrong, and not that
-/// a function of no kind would do. The first of the tuple tells a stream from a `Result`.
-fn open(private: &TokenStream, endpoint: &Endpoint) -> TokenStream {
-    let Endpoint { ident, arguments, returns, .. } = endpoint;
-    let mut handler = ident.clone();
-    handler.set_span(ident.span().located_at(*returns));
-    quote_spanned! {Span::call_site().located_at(*returns)=>
-        #private::open::<_, (_, #(#arguments,)*), _>(#handler, __parts, __state)
+/// The parameters of `Endpoint`, and what must hold for them.
+struct Parameters {
+    declared: Option<TokenStream>,
+    given: TokenStream,
+    state: TokenStream,
+    bounds: Option<TokenStream>,
+}
+
+/// For any state that the arguments are extractors of, or for the one that the user names: then the
+/// compiler finds an argument that is none right here.
+fn parameters(endpoint: &Endpoint) -> Parameters {
+    let Endpoint { arguments, post, .. } = endpoint;
+    let mut declared = Vec::new();
+    let state = match &endpoint.state {
+        Some(state) => state.to_token_stream(),
+        None => {
+            declared.push(quote!(__AppState: __sse::AppState));
+            quote!(__AppState)
+        }
+    };
+    let mut given = quote!(#state);
+    let mut bounds = Vec::new();
+    for (n, argument) in arguments.iter().enumerate() {
+        bounds.push(if *post && n + 1 == arguments.len() {
+            declared.push(quote!(__From: 'static));
+            given.extend(quote!(, __From));
+            quote_spanned!(argument.span()=> #argument: __sse::LastArgument<#state, __From>)
+        } else {
+            quote_spanned!(argument.span()=> #argument: __sse::Extractor<#state>)
+        });
     }
+    Parameters {
+        declared: (!declared.is_empty()).then(|| quote!(<#(#declared),*>)),
+        given,
+        state,
+        bounds: (!bounds.is_empty()).then(|| quote!(where #(#bounds,)*)),
+    }
+}
+
+/// The call of the function, and what becomes of its stream.
+fn open(endpoint: &Endpoint) -> TokenStream {
+    let Endpoint { ident, arguments, post, returns, item, .. } = endpoint;
+    let names: Vec<_> = (0..arguments.len()).map(|n| format_ident!("__{n}")).collect();
+    let open = match *post && !arguments.is_empty() {
+        true => quote!(open_with_body::<__From, _, _, _, _>),
+        false => quote!(open),
+    };
+    let mut function = ident.clone();
+    function.set_span(*returns);
+    let stream = quote_spanned! {*returns=>
+        __sse::IntoEventStream::into_event_stream(#function(#(#names),*).await)
+    };
+    let item = item.as_ref().map_or(*returns, Spanned::span);
+    let events = quote_spanned!(item=> __sse::Events::into_events);
+    quote! {
+        __sse::#open(__request, __state, |(#(#names,)*): (#(#arguments,)*)| async move {
+            #stream.map(#events)
+        })
+    }
+}
+
+/// Where the type of the items shows and names itself, that name is the endpoint's too.
+fn names_agree(endpoint: &Endpoint) -> Option<TokenStream> {
+    let (item, event) = (endpoint.item.as_ref()?, endpoint.event.as_ref()?);
+    // A type that cannot be written here, such as `impl SseEvent`.
+    let nameable =
+        matches!(item, Type::Path(_)) && !item.to_token_stream().to_string().contains("impl");
+    let same = quote_spanned!(event.span()=> __sse::same_name);
+    nameable.then(|| {
+        quote! {
+            const _: () = {
+                use __sse::Unnamed as _;
+                #same(#event, <__sse::Named<#item>>::NAME)
+            };
+        }
+    })
 }
 
 /// The type of the endpoint's name. With braces it lives among the types only, so that one `use`
 /// brings it and the function.
 ///
 /// An endpoint that nobody maps is reported once, at the function; hence `dead_code`.
-fn marker(visibility: &Visibility, ident: &Ident, path: &str) -> TokenStream {
+fn marker(visibility: &Visibility, ident: &Ident, path: &str, carried: &Carried) -> TokenStream {
+    let Carried { docs, conditions } = carried;
     let doc = format!("Endpoint `{path}`; name it in `endpoints![..]` to map it.");
+    let gap = (!docs.is_empty()).then(|| quote!(#[doc = ""]));
     quote! {
+        #(#conditions)*
+        #(#docs)*
+        #gap
         #[doc = #doc]
         #[allow(
             non_camel_case_types,
@@ -86,43 +158,67 @@ fn marker(visibility: &Visibility, ident: &Ident, path: &str) -> TokenStream {
     }
 }
 
-fn descriptor(private: &TokenStream, endpoint: &Endpoint) -> TokenStream {
-    let Endpoint { ident, path, .. } = endpoint;
+fn descriptor(endpoint: &Endpoint) -> TokenStream {
+    let Endpoint { ident, path, docs, permissions, settings, .. } = endpoint;
     let id = ident.unraw().to_string();
-    let docs = endpoint.docs.iter().map(|docs| quote!(.docs(#docs)));
-    let event = endpoint.event.iter().map(|event| quote!(.event(#event)));
-    let access = match &endpoint.access {
-        Access::AnyToken => None,
-        Access::Permission(permission) => Some(quote!(.permission(#permission))),
-        Access::Public => Some(quote!(.public())),
+    let docs = match docs.as_slice() {
+        [] => None,
+        [text] => Some(quote!(.docs(#text))),
+        pieces => Some(quote!(.docs(__sse::concat!(#(#pieces),*)))),
     };
-    let heartbeat = endpoint.heartbeat.as_ref().map(|period| call("heartbeat", period));
-    let write_timeout = endpoint.write_timeout.as_ref().map(|period| call("write_timeout", period));
-    let retry = endpoint.retry.map(|millis| call("retry", &Period::Millis(millis)));
+    let permissions = permissions.as_ref().map(|rule| {
+        let rule = permission(rule);
+        quote!(.permission(|| #rule))
+    });
+    let settings = settings.iter().map(|(key, setting)| {
+        let method = format_ident!("{key}");
+        let value = value(setting);
+        quote!(.#method(#value))
+    });
     quote! {
-        #private::Descriptor::new(#id, #path)
-            .at(#private::file!(), #private::line!())
-            #(#docs)*
-            #(#event)*
-            #access
-            #heartbeat
-            #write_timeout
-            #retry
+        __sse::Descriptor::new(#id, #path)
+            .at(__sse::file!(), __sse::line!())
+            #docs
+            #permissions
+            #(#settings)*
     }
 }
 
-fn call(name: &str, period: &Period) -> TokenStream {
-    match period {
-        Period::Off => {
-            let method = format_ident!("{name}_off");
-            quote!(.#method())
+fn permission(rule: &Permissions) -> TokenStream {
+    let list = |function: TokenStream, rules: &[Permissions]| {
+        let rules = rules.iter().map(permission);
+        quote!(__sse::#function([#(#rules),*]))
+    };
+    match rule {
+        Permissions::Name(name) => quote!(__sse::permission(#name)),
+        Permissions::Path(path) => {
+            quote_spanned!(path.span()=> __sse::IntoPermission::into_rule(#path))
         }
-        Period::Millis(millis) => {
-            let method = format_ident!("{name}_millis");
-            let millis = Literal::u64_unsuffixed(*millis);
-            quote!(.#method(#millis))
-        }
+        Permissions::All(rules) => list(quote!(all), rules),
+        Permissions::Any(rules) => list(quote!(any), rules),
     }
+}
+
+fn value(setting: &Setting) -> Option<TokenStream> {
+    Some(match setting {
+        Setting::Said => return None,
+        Setting::Text(text) => quote!(#text),
+        Setting::Flag(flag) => quote!(#flag),
+        Setting::Count(count) => Literal::u64_unsuffixed(*count).into_token_stream(),
+        Setting::Variant(of, variant) => {
+            let (of, variant) = (format_ident!("{of}"), format_ident!("{variant}"));
+            quote!(__sse::#of::#variant)
+        }
+        Setting::Millis(millis) => {
+            let millis = Literal::u64_unsuffixed(*millis);
+            quote!(__sse::millis(#millis))
+        }
+        Setting::Every(millis) => {
+            let millis = Literal::u64_unsuffixed(*millis);
+            quote!(__sse::every(#millis))
+        }
+        Setting::Off => quote!(__sse::OFF),
+    })
 }
 
 /// The function with its mistakes, and an endpoint that is never opened, so that the code that
@@ -140,12 +236,26 @@ pub(super) fn fallback(
     let ident = &signature.ident;
     let id = ident.unraw().to_string();
     let private = private(declaration.entries.path("crate"));
-    let marker = marker(&declaration.function.visibility, ident, "/");
-    let descriptor = quote!(#private::Descriptor::new(#id, "/"));
-    let open = quote!(#private::unreachable_endpoint());
-    let implementations = implementations(&private, ident, &descriptor, &TokenStream::new(), &open);
+    let carried = check::carried(&declaration.function.attributes);
+    let marker = marker(&declaration.function.visibility, ident, "/", &carried);
+    let room = room(
+        &private,
+        &carried,
+        quote! {
+            #[automatically_derived]
+            impl __sse::EndpointMeta for #ident {
+                const DESCRIPTOR: __sse::Descriptor = __sse::Descriptor::new(#id, "/");
+            }
+            #[automatically_derived]
+            impl<__AppState> __sse::Endpoint<__AppState> for #ident {
+                fn open(_: __sse::Request, _: __AppState) -> __sse::Opening {
+                    __sse::unreachable_endpoint()
+                }
+            }
+        },
+    );
     let error = error.to_compile_error();
-    quote!(#item #error #marker #implementations)
+    quote!(#item #error #marker #room)
 }
 
 /// For items that cannot even have a stub.

@@ -4,10 +4,13 @@ mod check;
 mod expand;
 mod model;
 mod parse;
+mod signature;
 
 use proc_macro2::TokenStream;
 
 use crate::errors::Errors;
+
+pub(crate) use parse::key_table;
 
 pub(crate) fn endpoint(attribute: TokenStream, item: TokenStream) -> TokenStream {
     let mut errors = Errors::default();

@@ -1,7 +1,7 @@
 //! An endpoint as it is meant: every name legal, every duration a number.
 
-use proc_macro2::Span;
-use syn::{Ident, Path, Type, Visibility};
+use proc_macro2::{Span, TokenStream};
+use syn::{Attribute, Ident, LitStr, Path, Type, Visibility};
 
 pub(super) struct Endpoint {
     /// Where hero-sse is, if it was said.
@@ -9,25 +9,51 @@ pub(super) struct Endpoint {
     pub(super) visibility: Visibility,
     pub(super) ident: Ident,
     pub(super) path: String,
-    pub(super) docs: Option<String>,
-    pub(super) event: Option<String>,
-    pub(super) access: Access,
-    pub(super) heartbeat: Option<Period>,
-    pub(super) write_timeout: Option<Period>,
-    pub(super) retry: Option<u64>,
+    /// The doc comment: texts, and macros that make one.
+    pub(super) docs: Vec<TokenStream>,
+    /// `#[doc]` and `#[cfg]`, which also hold for what stands beside the function.
+    pub(super) carried: Carried,
+    pub(super) permissions: Option<Permissions>,
+    /// What else the keys say, each a call on the descriptor.
+    pub(super) settings: Vec<(&'static str, Setting)>,
+    /// The application's state, if it was said.
+    pub(super) state: Option<Type>,
     pub(super) arguments: Vec<Type>,
+    /// Whether the last argument may read the body.
+    pub(super) post: bool,
     /// Where the return type begins.
     pub(super) returns: Span,
+    /// What the stream yields, where the return type tells.
+    pub(super) item: Option<Type>,
+    /// The name of its events, to be held against that of their type.
+    pub(super) event: Option<LitStr>,
 }
 
-/// Who may open the stream.
-pub(super) enum Access {
-    AnyToken,
-    Permission(String),
-    Public,
+#[derive(Default)]
+pub(super) struct Carried {
+    pub(super) docs: Vec<Attribute>,
+    pub(super) conditions: Vec<Attribute>,
 }
 
-pub(super) enum Period {
-    Off,
+/// Which permissions open it.
+pub(super) enum Permissions {
+    Name(String),
+    Path(Path),
+    All(Vec<Permissions>),
+    Any(Vec<Permissions>),
+}
+
+/// What is said of an endpoint by one key.
+pub(super) enum Setting {
+    /// The key alone.
+    Said,
+    Text(String),
+    Flag(bool),
+    Count(u64),
+    /// A variant of an enum of the kit's.
+    Variant(&'static str, String),
     Millis(u64),
+    /// A time that could be off, and is not.
+    Every(u64),
+    Off,
 }

@@ -6,22 +6,48 @@ use syn::parse::discouraged::Speculative;
 use syn::parse::{ParseStream, Parser};
 use syn::{Attribute, Ident, LitStr, Signature, Token, Visibility};
 
-use crate::attr::{self, Entries, Key, Place, Takes};
+use crate::attr::{self, Entries, Place};
 use crate::errors::Errors;
+use crate::value;
 
-/// The keys of the attribute.
-pub(super) const KEYS: &[Key] = &[
-    key("event", Takes::Text, r#"event = "usage""#),
-    key("permission", Takes::Text, r#"permission = "usage.read""#),
-    key("public", Takes::Nothing, "public"),
-    key("heartbeat", Takes::DurationOrOff, r#"heartbeat = "15s""#),
-    key("write_timeout", Takes::DurationOrOff, r#"write_timeout = "5s""#),
-    key("retry", Takes::Duration, r#"retry = "3s""#),
-    key("crate", Takes::Path, "crate = hero_sse"),
-];
-
-const fn key(name: &'static str, takes: Takes, example: &'static str) -> Key {
-    Key { name, takes, example, places: &[Place::Function] }
+attr::keys! {
+    KEYS, key_table;
+    "event", Text, r#"event = "usage""#, [Function],
+        "the name of events that do not name themselves; their type's own in kebab case unless set";
+    "method", OneOf("Method", &["get", "post"]), r#"method = "post""#, [Function],
+        "`POST` instead of `GET`, for clients that use `fetch`: the last argument may read the \
+         body, and no token is taken from the query";
+    "permission", Permissions, r#"permission = "usage.read""#, [Function],
+        "what the caller's token must grant: a string, a constant, an enum's variant, `all(..)` or \
+         `any(..)` of these";
+    "public", Nothing, "public", [Function],
+        "callers need no token; without `public` and `permission`, any valid token will do";
+    "heartbeat", DurationOrOff, r#"heartbeat = "15s""#, [Function],
+        "the longest silence on the wire; 15 s unless set";
+    "heartbeat_event", Flag, "heartbeat_event = true", [Function],
+        "each heartbeat is also the event `hero.heartbeat`, for a watchdog in the page; false unless set";
+    "write_timeout", DurationOrOff, r#"write_timeout = "5s""#, [Function],
+        "how long a write may go without progress before the connection is reset; 5 s unless set";
+    "retry", Duration, r#"retry = "3s""#, [Function],
+        "how long a browser waits before it reconnects, from `\"500ms\"` to `\"24h\"`; 3 s unless set";
+    "max_age", DurationOrOff, r#"max_age = "30m""#, [Function],
+        "how long a stream lasts before the client is asked to come back; off unless set";
+    "max_connections", Count, "max_connections = 100", [Function],
+        "how many streams of this endpoint may be open; no limit of its own unless set";
+    "max_per_principal", Count, "max_per_principal = 4", [Function],
+        "how many streams one caller may have open; 8 unless set";
+    "over_limit", OneOf("OverLimit", &["retry", "refuse"]), r#"over_limit = "refuse""#, [Function],
+        "what those over a limit get: a stream that asks them to come back, or a refusal; `\"retry\"` \
+         unless set";
+    "query_token", Flag, "query_token = false", [Function],
+        "no token is taken from `?access_token=`; a browser's `EventSource` then has no way in but a \
+         cookie";
+    "deprecated", Nothing, "deprecated", [Function],
+        "the endpoint says in its description that it will go, and in the log that it is still used";
+    "state", Type, "state = App", [Function],
+        "the application's state: arguments that are no extractors for it are reported where they stand";
+    "crate", Path, "crate = hero_sse", [Function],
+        "where `hero-sse` is, if it was renamed";
 }
 
 pub(super) struct Declaration {
@@ -110,10 +136,10 @@ fn path_argument(input: ParseStream<'_>) -> PathArgument {
         match fork.parse() {
             Ok(literal) if assigned && key == "path" => PathArgument::Keyed(key, literal),
             _ if known || assigned => return PathArgument::Missing(key.span()),
-            _ => return PathArgument::Other(attr::skip_entry(input)),
+            _ => return PathArgument::Other(value::skip(input)),
         }
     } else {
-        return PathArgument::Other(attr::skip_entry(input));
+        return PathArgument::Other(value::skip(input));
     };
     input.advance_to(&fork);
     argument

@@ -4,7 +4,10 @@
 use proc_macro2::{Group, TokenStream, TokenTree};
 use quote::{ToTokens, quote};
 use syn::punctuated::Punctuated;
-use syn::{Attribute, Data, DeriveInput, Expr, ExprLit, Lit, Meta, Token, Type, WherePredicate};
+use syn::{
+    Attribute, Data, DeriveInput, Expr, ExprLit, Lit, Meta, Token, Type, WherePredicate,
+    parse_quote,
+};
 
 use crate::attr;
 use crate::errors::Errors;
@@ -49,7 +52,12 @@ pub(super) struct VariantData {
 }
 
 impl EnumData {
-    pub(super) fn of(input: &DeriveInput, errors: &mut Errors) -> Self {
+    /// Of an enum whose variants are sent as text, or not.
+    pub(super) fn of(
+        input: &DeriveInput,
+        as_text: impl Iterator<Item = bool>,
+        errors: &mut Errors,
+    ) -> Self {
         let mut attributes = serde_attributes(&input.attrs, errors);
         for meta in &attributes {
             unknown_serde_key(meta, errors);
@@ -62,16 +70,26 @@ impl EnumData {
             inner_bounds: Vec::new(),
         };
         if let Data::Enum(written) = &input.data {
-            for variant in &written.variants {
-                data.add(variant.clone(), input, errors);
+            for (variant, as_text) in written.variants.iter().zip(as_text) {
+                data.add(variant.clone(), as_text, input, errors);
             }
         }
         data
     }
 
-    fn add(&mut self, mut variant: syn::Variant, input: &DeriveInput, errors: &mut Errors) {
+    fn add(
+        &mut self,
+        mut variant: syn::Variant,
+        as_text: bool,
+        input: &DeriveInput,
+        errors: &mut Errors,
+    ) {
         let mut attributes = serde_attributes(&variant.attrs, errors);
         attributes.retain(|meta| !is_one_of(meta, &NOT_OF_VARIANT));
+        if as_text {
+            // Serde is never asked for it, and need not know how.
+            attributes = vec![parse_quote!(skip)];
+        }
         self.inner_bounds.extend(bounds(&attributes).unwrap_or_default());
         variant.attrs.clear();
         variant.discriminant = None;
@@ -79,7 +97,8 @@ impl EnumData {
             let attributes = serde_attributes(&field.attrs, errors);
             self.inner_bounds.extend(bounds(&attributes).unwrap_or_default());
             field.attrs.retain(is_serde);
-            field.ty = Type::Verbatim(without_self(field.ty.to_token_stream(), input));
+            let ty = without_self(field.ty.to_token_stream(), input);
+            field.ty = syn::parse2(ty.clone()).unwrap_or(Type::Verbatim(ty));
         }
         self.variants.push(VariantData { attributes, variant });
     }

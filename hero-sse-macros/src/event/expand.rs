@@ -2,108 +2,176 @@
 //! `hero_sse::__private`, and what it binds starts with `__`, so that no name of the user's can stand
 //! in between.
 
-use proc_macro2::{Span, TokenStream};
-use quote::{quote, quote_spanned};
-use syn::{GenericParam, Generics, Ident};
+use proc_macro2::{Literal, TokenStream};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
+use syn::spanned::Spanned;
+use syn::{Field, GenericParam, Generics, Ident, LitStr, Member, Path, Type, parse_quote};
 
 use super::data::EnumData;
-use super::model::{Event, Id, Name, Shape, Variant};
+use super::model::{Event, Frame, Marked, Name, Retry, Shape, Variant};
 use super::parse::Declaration;
-use crate::{attr, private};
+use crate::private;
 
 pub(super) fn event(event: &Event<'_>) -> TokenStream {
-    let private = private(event.krate);
     let items = match &event.shape {
-        Shape::Struct { name, id } => {
-            let name = set_name(&private, name);
-            let id = id.as_ref().map(|Id { member, marked }| {
-                let id = quote_spanned!(located(*marked)=> &self.#member);
-                quote!(#private::id(__frame, #id)?;)
-            });
-            // A struct without `Serialize` is the user's to mend, so that is where it points.
-            let this = quote_spanned!(located(event.ident.span())=> self);
-            let methods = encode(
-                &private,
-                quote! {
-                    #name
-                    #id
-                    #private::json(__frame, #this)
-                },
-            );
-            // Of a struct without such parameters the compiler knows by itself, and says it once.
-            let generics = event.generics;
-            let bound = (generics.type_params().next().is_some()
-                || generics.const_params().next().is_some())
-            .then(|| quote!(Self: #private::Serialize));
-            implementation(&private, event.ident, event.generics, bound.as_slice(), methods)
-        }
-        Shape::Enum { variants, data } => enum_items(&private, event, variants, data),
+        Shape::Struct(frame) => struct_items(event, frame),
+        Shape::Enum { variants, data } => enum_items(event, variants, data),
     };
-    in_a_room(&items)
+    in_a_room(event.krate, &items)
 }
 
-fn enum_items(
-    private: &TokenStream,
-    event: &Event<'_>,
-    variants: &[Variant<'_>],
-    data: &EnumData,
-) -> TokenStream {
-    let arms = variants.iter().map(|variant| {
-        let ident = variant.ident;
-        let name = set_name(private, &variant.name);
-        match &variant.id {
-            Some(Id { member, marked }) => {
-                let id = Ident::new("__id", located(*marked));
-                quote! {
-                    Self::#ident { #member: #id, .. } => {
-                        #name
-                        #private::id(__frame, #id)?;
-                    }
-                }
-            }
-            None => quote!(Self::#ident { .. } => { #name }),
-        }
+fn struct_items(event: &Event<'_>, frame: &Frame<'_>) -> TokenStream {
+    let generics = event.generics;
+    let own = |marked: &Marked<'_>| {
+        let member = marked.member;
+        quote_spanned!(marked.at=> &self.#member)
+    };
+    // A struct without `Serialize` is the user's to mend, so that is where it points.
+    let body = frame_of(frame, own, || {
+        let at = event.ident.span();
+        quote_spanned!(at=> __sse::Json::write(self, __frame))
     });
-    let encode = encode(
-        private,
-        quote! {
-            match self {
-                #(#arms)*
+    let key = frame.key.as_ref().map(|key| {
+        let text = key_of(key, &own(key));
+        key_method(&text)
+    });
+    let name = match &frame.name {
+        Name::Explicit(name) => Some(quote! {
+            const NAME: __sse::Option<&'static __sse::str> = __sse::Option::Some(#name);
+        }),
+        Name::Default(_) => None,
+    };
+    let encode = encode(body);
+    // Of a struct without such parameters the compiler knows by itself, and says it once.
+    let open = generics.type_params().next().is_some() || generics.const_params().next().is_some();
+    let bound = (open && frame.text.is_none()).then(|| quote!(Self: __sse::Serialize));
+    let methods = quote!(#name #encode #key);
+    implementation(event.ident, generics, bound.as_slice(), methods)
+}
+
+fn enum_items(event: &Event<'_>, variants: &[Variant<'_>], data: &EnumData) -> TokenStream {
+    let arms = variants.iter().map(|Variant { ident, frame, .. }| {
+        let mut bound: Vec<(&Member, Ident)> = Vec::new();
+        let parts = [frame.id.as_ref(), retry_field(frame), frame.text.as_ref()];
+        for marked in parts.into_iter().flatten() {
+            if !bound.iter().any(|(member, _)| *member == marked.member) {
+                bound.push((marked.member, format_ident!("__{}", bound.len())));
             }
-            #private::json(__frame, &__Body(self))
-        },
-    );
-    let is_last = is_last(private, variants);
-    let bounds = bounds(private, event.generics, data);
-    let mirror = mirror(private, event, data, &bounds);
-    let implementation =
-        implementation(private, event.ident, event.generics, &bounds, quote!(#encode #is_last));
+        }
+        let own = |marked: &Marked<'_>| {
+            let name = bound.iter().find(|(member, _)| *member == marked.member);
+            name.map(|(_, name)| name.to_token_stream()).unwrap_or_default()
+        };
+        let body = frame_of(frame, own, || quote!(__sse::Json::write(&__Body(self), __frame)));
+        let pattern = bound.iter().map(|(member, name)| quote!(#member: #name,));
+        quote!(Self::#ident { #(#pattern)* .. } => { #body })
+    });
+    let encode = encode(quote!(match self { #(#arms)* }));
+    let key = enum_key(variants);
+    let is_last = is_last(variants);
+    let bounds = bounds(event.generics, data);
+    let as_json = variants.iter().any(|variant| variant.frame.text.is_none());
+    let mirror = as_json.then(|| mirror(event, data, &bounds));
+    let methods = quote!(#encode #key #is_last);
+    let implementation = implementation(event.ident, event.generics, &bounds, methods);
     quote!(#mirror #implementation)
 }
 
-fn set_name(private: &TokenStream, name: &Name) -> TokenStream {
+fn retry_field<'a>(frame: &'a Frame<'a>) -> Option<&'a Marked<'a>> {
+    match &frame.retry {
+        Some(Retry::Field(field)) => Some(field),
+        _ => None,
+    }
+}
+
+/// The fields of a frame in the order of the wire; the data is what it comes to.
+fn frame_of(
+    frame: &Frame<'_>,
+    own: impl Fn(&Marked<'_>) -> TokenStream,
+    json: impl FnOnce() -> TokenStream,
+) -> TokenStream {
+    let name = set_name(&frame.name);
+    let write = |what: &str, marked: &Marked<'_>| {
+        let (what, own) = (format_ident!("{what}", span = marked.at), own(marked));
+        quote_spanned!(marked.at=> __sse::#what::write(#own, __frame))
+    };
+    let id = frame.id.as_ref().map(|id| {
+        let id = write("Id", id);
+        quote!(#id?;)
+    });
+    let retry = frame.retry.as_ref().map(|retry| match retry {
+        Retry::Millis(millis) => {
+            let millis = Literal::u64_unsuffixed(*millis);
+            quote!(__sse::Retry::write(&__sse::millis(#millis), __frame)?;)
+        }
+        Retry::Field(field) => {
+            let retry = write("Retry", field);
+            quote!(#retry?;)
+        }
+    });
+    let data = match &frame.text {
+        Some(text) => write("Text", text),
+        None => json(),
+    };
+    quote! {
+        #name
+        #id
+        #retry
+        #data
+    }
+}
+
+fn key_of(key: &Marked<'_>, own: &TokenStream) -> TokenStream {
+    quote_spanned!(key.at=> __sse::Key::text(#own))
+}
+
+fn enum_key(variants: &[Variant<'_>]) -> Option<TokenStream> {
+    let (with, without): (Vec<_>, Vec<_>) =
+        variants.iter().partition(|variant| variant.frame.key.is_some());
+    let arms = with.iter().filter_map(|variant| {
+        let (ident, key) = (variant.ident, variant.frame.key.as_ref()?);
+        let (member, text) = (key.member, key_of(key, &quote!(__key)));
+        Some(quote!(Self::#ident { #member: __key, .. } => #text,))
+    });
+    let without = (!without.is_empty()).then(|| {
+        let idents = without.iter().map(|variant| variant.ident);
+        quote!(#(Self::#idents { .. })|* => __sse::Option::None,)
+    });
+    let text = quote!(match self { #(#arms)* #without });
+    (!with.is_empty()).then(|| key_method(&text))
+}
+
+fn key_method(text: &TokenStream) -> TokenStream {
+    quote! {
+        fn key(&self) -> __sse::Option<__sse::String> {
+            #text
+        }
+    }
+}
+
+fn set_name(name: &Name) -> TokenStream {
     let (function, name) = match name {
         Name::Explicit(name) => (quote!(explicit_name), name),
         Name::Default(name) => (quote!(default_name), name),
     };
     quote! {
-        const __NAME: #private::EventName = #private::event_name(#name);
-        #private::#function(__frame, &__NAME);
+        const __NAME: __sse::EventName = __sse::event_name(#name);
+        __sse::#function(__frame, &__NAME);
     }
 }
 
-fn encode(private: &TokenStream, body: TokenStream) -> TokenStream {
+fn encode(body: TokenStream) -> TokenStream {
     quote! {
         fn encode(
             &self,
-            __frame: &mut #private::FrameWriter<'_>,
-        ) -> #private::Result<(), #private::InvalidEvent> {
+            __frame: &mut __sse::FrameWriter<'_>,
+        ) -> __sse::Result<(), __sse::InvalidEvent> {
             #body
         }
     }
 }
 
-fn is_last(private: &TokenStream, variants: &[Variant<'_>]) -> Option<TokenStream> {
+fn is_last(variants: &[Variant<'_>]) -> Option<TokenStream> {
     let (last, more): (Vec<_>, Vec<_>) = variants.iter().partition(|variant| variant.last);
     let arm = |variants: &[&Variant<'_>], answer: bool| {
         let idents = variants.iter().map(|variant| variant.ident);
@@ -112,7 +180,7 @@ fn is_last(private: &TokenStream, variants: &[Variant<'_>]) -> Option<TokenStrea
     let last = arm(&last, true)?;
     let more = arm(&more, false);
     Some(quote! {
-        fn is_last(&self) -> #private::bool {
+        fn is_last(&self) -> __sse::bool {
             match self {
                 #last
                 #more
@@ -123,14 +191,14 @@ fn is_last(private: &TokenStream, variants: &[Variant<'_>]) -> Option<TokenStrea
 
 /// What the parameters of an enum must be for its data to be serialized: every type parameter
 /// `Serialize`, as for a derive of serde, unless the user said otherwise.
-fn bounds(private: &TokenStream, generics: &Generics, data: &EnumData) -> Vec<TokenStream> {
+fn bounds(generics: &Generics, data: &EnumData) -> Vec<TokenStream> {
     let outer: Vec<_> = match &data.bounds {
         Some(bounds) => bounds.iter().map(|bound| quote!(#bound)).collect(),
         None => generics
             .type_params()
             .map(|parameter| {
                 let ident = &parameter.ident;
-                quote!(#ident: #private::Serialize)
+                quote!(#ident: __sse::Serialize)
             })
             .collect(),
     };
@@ -139,12 +207,7 @@ fn bounds(private: &TokenStream, generics: &Generics, data: &EnumData) -> Vec<To
 }
 
 /// An enum of the same fields for serde to derive from, and what hands the event to it.
-fn mirror(
-    private: &TokenStream,
-    event: &Event<'_>,
-    data: &EnumData,
-    bounds: &[TokenStream],
-) -> TokenStream {
+fn mirror(event: &Event<'_>, data: &EnumData, bounds: &[TokenStream]) -> TokenStream {
     let ident = event.ident;
     let Generics { params, where_clause, .. } = event.generics;
     let (parameters, arguments, _) = event.generics.split_for_impl();
@@ -157,7 +220,6 @@ fn mirror(
         GenericParam::Type(syn::TypeParam { ident, .. })
         | GenericParam::Const(syn::ConstParam { ident, .. }) => quote!(#ident),
     });
-    let serde = attr::plain(quote!(#private::serde));
     let remote = ident.to_string();
     let attributes = &data.attributes;
     let bound = (data.bounds.is_none() && !bounds.is_empty()).then(|| {
@@ -165,33 +227,46 @@ fn mirror(
         quote!(, bound(serialize = #bound))
     });
     let variants = data.variants.iter().map(|data| {
-        let (attributes, variant) = (&data.attributes, &data.variant);
+        let (attributes, mut variant) = (&data.attributes, data.variant.clone());
         let attribute = (!attributes.is_empty()).then(|| quote!(#[serde(#(#attributes),*)]));
+        variant.fields.iter_mut().for_each(serialize_as_json);
         quote!(#attribute #variant)
     });
     let conditions = conditions(event.generics, bounds);
     quote! {
-        #[derive(#private::Serialize)]
-        #[serde(crate = #serde, remote = #remote, untagged #(, #attributes)* #bound)]
+        #[derive(__sse::Serialize)]
+        #[serde(crate = "__sse::serde", remote = #remote, untagged #(, #attributes)* #bound)]
         #[allow(dead_code)]
         enum __Data<#params> #where_clause {
             #(#variants,)*
         }
         struct __Body<'__event, #params>(&'__event #ident #arguments) #where_clause;
         #[automatically_derived]
-        impl #parameters #private::Serialize for __Body<'_, #(#names),*> #conditions {
-            fn serialize<__Serializer: #private::Serializer>(
+        impl #parameters __sse::Serialize for __Body<'_, #(#names),*> #conditions {
+            fn serialize<__Serializer: __sse::Serializer>(
                 &self,
                 __serializer: __Serializer,
-            ) -> #private::Result<__Serializer::Ok, __Serializer::Error> {
+            ) -> __sse::Result<__Serializer::Ok, __Serializer::Error> {
                 __Data #turbofish::serialize(self.0, __serializer)
             }
         }
     }
 }
 
+/// Lets a field that cannot be serialized be reported in the kit's words, at its type. Where serde's
+/// own attributes say how to do it, that is serde's affair.
+fn serialize_as_json(field: &mut Field) {
+    let ty = &field.ty;
+    let path = quote!(<#ty as __sse::Json>::serialize).to_string();
+    // `$crate` does not survive as a text.
+    let scalar = matches!(ty, Type::Path(ty) if ty.path.get_ident().is_some_and(crate::is_scalar));
+    if field.attrs.is_empty() && !scalar && !path.contains('$') {
+        let path = LitStr::new(&path, ty.span());
+        field.attrs.push(parse_quote!(#[serde(serialize_with = #path)]));
+    }
+}
+
 fn implementation(
-    private: &TokenStream,
     ident: &Ident,
     generics: &Generics,
     bounds: &[TokenStream],
@@ -201,7 +276,7 @@ fn implementation(
     let conditions = conditions(generics, bounds);
     quote! {
         #[automatically_derived]
-        impl #parameters #private::SseEvent for #ident #arguments #conditions {
+        impl #parameters __sse::SseEvent for #ident #arguments #conditions {
             #methods
         }
     }
@@ -216,10 +291,12 @@ fn conditions(generics: &Generics, bounds: &[TokenStream]) -> Option<TokenStream
 }
 
 /// Keeps names and lints to itself.
-fn in_a_room(items: &TokenStream) -> TokenStream {
+fn in_a_room(krate: Option<&Path>, items: &TokenStream) -> TokenStream {
+    let private = private(krate);
     quote! {
         #[allow(deprecated, single_use_lifetimes)]
         const _: () = {
+            use #private as __sse;
             #items
         };
     }
@@ -229,21 +306,18 @@ fn in_a_room(items: &TokenStream) -> TokenStream {
 /// has nothing to complain about.
 pub(super) fn fallback(declaration: &Declaration, error: &syn::Error) -> TokenStream {
     let input = &declaration.input;
-    let private = private(declaration.entries.path("crate"));
     let methods = quote! {
         fn encode(
             &self,
-            _: &mut #private::FrameWriter<'_>,
-        ) -> #private::Result<(), #private::InvalidEvent> {
-            #private::unreachable_event()
+            _: &mut __sse::FrameWriter<'_>,
+        ) -> __sse::Result<(), __sse::InvalidEvent> {
+            __sse::unreachable_event()
         }
     };
-    let stub = in_a_room(&implementation(&private, &input.ident, &input.generics, &[], methods));
+    let stub = in_a_room(
+        declaration.entries.path("crate"),
+        &implementation(&input.ident, &input.generics, &[], methods),
+    );
     let error = error.to_compile_error();
     quote!(#error #stub)
-}
-
-/// At what the user wrote, but with the expansion's own names.
-fn located(written: Span) -> Span {
-    Span::call_site().located_at(written)
 }

@@ -10,6 +10,8 @@ use proc_macro2::TokenStream;
 
 use crate::errors::Errors;
 
+pub(crate) use parse::key_table;
+
 pub(crate) fn event(item: TokenStream) -> TokenStream {
     let mut errors = Errors::default();
     let input = match syn::parse2(item) {
@@ -122,7 +124,7 @@ mod tests {
                 Place::Enum => event(quote!(
                     #[sse(#example)]
                     enum A {
-                        B(u8),
+                        BeeSee(u8),
                     }
                 )),
                 Place::Variant => event(quote!(

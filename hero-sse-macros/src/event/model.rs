@@ -15,23 +15,32 @@ pub(super) struct Event<'a> {
 
 pub(super) enum Shape<'a> {
     /// Its data is the struct itself.
-    Struct { name: Name, id: Option<Id<'a>> },
+    Struct(Frame<'a>),
     /// Each variant is an event; its data is its fields alone.
     Enum { variants: Vec<Variant<'a>>, data: EnumData },
 }
 
 pub(super) struct Variant<'a> {
     pub(super) ident: &'a Ident,
-    pub(super) name: Name,
-    pub(super) id: Option<Id<'a>>,
+    pub(super) frame: Frame<'a>,
     pub(super) last: bool,
 }
 
-/// The field that holds the id.
-pub(super) struct Id<'a> {
+/// What goes over the wire for a struct or a variant.
+pub(super) struct Frame<'a> {
+    pub(super) name: Name,
+    pub(super) id: Option<Marked<'a>>,
+    pub(super) key: Option<Marked<'a>>,
+    pub(super) retry: Option<Retry<'a>>,
+    /// The field that is sent as text; without one, the data is JSON.
+    pub(super) text: Option<Marked<'a>>,
+}
+
+/// A field with a part of its own to play.
+pub(super) struct Marked<'a> {
     pub(super) member: &'a Member,
-    /// Where `#[sse(id)]` says so.
-    pub(super) marked: Span,
+    /// Where that is said.
+    pub(super) at: Span,
 }
 
 pub(super) enum Name {
@@ -39,4 +48,9 @@ pub(super) enum Name {
     Explicit(String),
     /// From the type or variant; gives way to the endpoint's.
     Default(String),
+}
+
+pub(super) enum Retry<'a> {
+    Millis(u64),
+    Field(Marked<'a>),
 }

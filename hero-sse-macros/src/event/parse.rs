@@ -1,26 +1,37 @@
 //! An event as it is written. Knows the grammar and the keys, but no rule.
 
+use proc_macro2::Span;
 use syn::parse::ParseStream;
+use syn::spanned::Spanned;
 use syn::{Attribute, Data, DeriveInput, Fields, Ident, Member, Meta};
 
-use crate::attr::{Entries, Key, Place, Takes};
+use crate::attr::{self, Entries, Place};
 use crate::errors::Errors;
+use crate::name;
 
-/// The keys of `#[sse(..)]`.
-pub(super) const KEYS: &[Key] = &[
-    key("event", Takes::Text, r#"event = "usage""#, &[Place::Struct, Place::Variant]),
-    key("id", Takes::Nothing, "id", &[Place::Field]),
-    key("last", Takes::Nothing, "last", &[Place::Variant]),
-    key("crate", Takes::Path, "crate = hero_sse", &[Place::Struct, Place::Enum]),
-];
-
-const fn key(
-    name: &'static str,
-    takes: Takes,
-    example: &'static str,
-    places: &'static [Place],
-) -> Key {
-    Key { name, takes, example, places }
+attr::keys! {
+    KEYS, key_table;
+    "event", Text, r#"event = "usage""#, [Struct Variant],
+        "the event's name; unless set, the endpoint's `event`, or the type's or variant's own name in \
+         kebab case";
+    "rename_all", OneOf("Case", name::CASES), r#"rename_all = "snake_case""#, [Enum],
+        "how names are made of the variants' own, as serde writes it; `kebab-case` unless set";
+    "data", OneOf("Data", &["json", "text"]), r#"data = "text""#, [Struct Enum Variant],
+        "`\"text\"`: the data is one field as its `Display` prints it, the only one or the only one \
+         without a mark of its own; `\"json\"` unless set";
+    "retry", Duration, r#"retry = "30s""#, [Struct Variant],
+        "the event also changes how long the browser waits before it reconnects";
+    "last", Nothing, "last", [Variant],
+        "the stream ends for good after this event";
+    "id", Nothing, "id", [Field],
+        "the event's id: anything that is `Display`";
+    "key", Nothing, "key", [Field],
+        "what the event is about, anything that is `Display`: under `overflow = \"latest\"` a newer \
+         event of the same name and key takes the place of one that waits";
+    "retry", Nothing, "retry", [Field],
+        "the new reconnection time, a `Duration` or an `Option` of one";
+    "crate", Path, "crate = hero_sse", [Struct Enum],
+        "where `hero-sse` is, if it was renamed";
 }
 
 pub(super) struct Declaration {
@@ -42,6 +53,8 @@ pub(super) struct Variant {
 
 pub(super) struct Field {
     pub(super) member: Member,
+    /// Where its type stands.
+    pub(super) at: Span,
     pub(super) entries: Entries,
 }
 
@@ -73,6 +86,7 @@ fn fields(fields: &Fields, errors: &mut Errors) -> Vec<Field> {
         .zip(fields)
         .map(|(member, field)| Field {
             member,
+            at: field.ty.span(),
             entries: entries(&field.attrs, Place::Field, errors),
         })
         .collect()

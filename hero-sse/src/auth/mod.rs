@@ -199,7 +199,7 @@ impl Principal {
     /// `403` with the challenge of RFC 6750, or `500` when `permission` cannot be one.
     pub fn require(&self, permission: &str) -> Result<(), Refusal> {
         match Permission::new(permission.to_owned()) {
-            Ok(permission) => self.meets(&PermissionRule::default().and(permission)),
+            Ok(permission) => self.meets(&PermissionRule::One(permission)),
             Err(_) => Err(Refusal::internal()),
         }
     }
@@ -210,8 +210,10 @@ impl Principal {
     }
 
     pub(crate) fn meets(&self, rule: &PermissionRule) -> Result<(), Refusal> {
-        let missing = rule.missing(|permission| self.has(permission.as_str()));
-        if missing.is_empty() { Ok(()) } else { Err(Refusal::insufficient_scope(rule, &missing)) }
+        match rule.unmet(&|permission| self.has(permission.as_str())) {
+            None => Ok(()),
+            Some(unmet) => Err(Refusal::insufficient_scope(rule, &unmet)),
+        }
     }
 
     pub(crate) fn expiry(&self) -> Option<SystemTime> {

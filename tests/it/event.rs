@@ -1,69 +1,23 @@
-//! The data of a variant is its fields alone, as their `#[serde(..)]` attributes have them.
-//! The kit's side of the expansion is played by a module here.
-#![allow(missing_docs)]
-#![deny(warnings)]
+//! What the derive writes, as a frame. The data of a variant is its fields alone, as their
+//! `#[serde(..)]` attributes have them.
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
-use hero_sse_macros::SseEvent;
-use kit::__private::SseEvent;
-use serde::Serialize;
-
-mod kit {
-    pub(crate) mod __private {
-        pub(crate) use core::primitive::bool;
-        pub(crate) use core::result::Result;
-        pub(crate) use serde::{self, Serialize, Serializer};
-
-        /// Notes what an event writes.
-        #[derive(Default)]
-        pub(crate) struct FrameWriter<'a> {
-            pub(crate) name: &'static str,
-            pub(crate) id: String,
-            pub(crate) data: String,
-            marker: std::marker::PhantomData<&'a mut ()>,
-        }
-        #[derive(Debug)]
-        pub(crate) struct InvalidEvent;
-        pub(crate) struct EventName(&'static str);
-
-        pub(crate) trait SseEvent {
-            fn encode(&self, frame: &mut FrameWriter<'_>) -> Result<(), InvalidEvent>;
-            fn is_last(&self) -> bool {
-                false
-            }
-        }
-        pub(crate) const fn event_name(name: &'static str) -> EventName {
-            EventName(name)
-        }
-        pub(crate) fn explicit_name(frame: &mut FrameWriter<'_>, name: &EventName) {
-            frame.name = name.0;
-        }
-        pub(crate) fn default_name(frame: &mut FrameWriter<'_>, name: &EventName) {
-            frame.name = name.0;
-        }
-        pub(crate) fn id<T: ToString>(
-            frame: &mut FrameWriter<'_>,
-            id: &T,
-        ) -> Result<(), InvalidEvent> {
-            frame.id = id.to_string();
-            Ok(())
-        }
-        pub(crate) fn json<T: Serialize>(
-            frame: &mut FrameWriter<'_>,
-            data: &T,
-        ) -> Result<(), InvalidEvent> {
-            frame.data = serde_json::to_string(data).map_err(|_| InvalidEvent)?;
-            Ok(())
-        }
-    }
-}
+use hero_sse::prelude::*;
+use hero_sse::testing::frame;
 
 fn data<T: SseEvent>(event: &T) -> String {
-    let mut frame = kit::__private::FrameWriter::default();
-    event.encode(&mut frame).unwrap();
-    frame.data
+    field(&frame(event).unwrap(), "data")
+}
+
+/// The value of a field that stands once in a frame, or nothing.
+fn field(frame: &str, name: &str) -> String {
+    let prefix = format!("{name}: ");
+    let mut values = frame.lines().filter_map(|line| line.strip_prefix(&prefix));
+    let value = values.next().unwrap_or_default().to_owned();
+    assert_eq!(values.next(), None, "{frame}");
+    value
 }
 
 #[derive(Serialize)]
@@ -82,7 +36,7 @@ fn shout<S: serde::Serializer>(text: &str, to: S) -> Result<S::Ok, S::Error> {
 }
 
 #[derive(SseEvent)]
-#[sse(crate = kit)]
+#[sse()]
 #[serde(tag = "kind", content = "data", rename_all = "snake_case", rename_all_fields = "camelCase")]
 enum Build<'a, T, const N: usize>
 where
@@ -129,7 +83,7 @@ impl<T: Clone, const N: usize> Serialize for Build<'_, T, N> {
 }
 
 #[derive(SseEvent)]
-#[sse(crate = kit)]
+#[sse()]
 #[serde(bound = "T: ToString")]
 enum Bound<T> {
     Text(#[serde(serialize_with = "text")] T),
@@ -179,7 +133,7 @@ fn bounds_are_the_users() {
 }
 
 #[derive(SseEvent)]
-#[sse(crate = kit)]
+#[sse()]
 enum Step {
     Queued,
     #[sse(event = "line")]
@@ -198,8 +152,10 @@ fn each_variant_has_its_name_id_and_end() {
         (Step::Log(7, "x"), "line", "7", false),
         (Step::BuildDone { r#type: 'c' }, "build-done", "c", true),
     ] {
-        let mut frame = kit::__private::FrameWriter::default();
-        event.encode(&mut frame).unwrap();
-        assert_eq!((frame.name, &*frame.id, event.is_last()), (name, id, last));
+        let frame = frame(&event).unwrap();
+        assert_eq!((&*field(&frame, "event"), event.is_last()), (name, last));
+        let mark = if id.is_empty() { "hero.end" } else { ";hero.end" };
+        let id = if last { format!("{id}{mark}") } else { id.to_owned() };
+        assert_eq!(field(&frame, "id"), id);
     }
 }
