@@ -24,7 +24,7 @@ use crate::descriptor::{Declaration, Descriptor, Location};
 use crate::endpoint::{AppState, Endpoint, EventHandler, Opening};
 use crate::options::{SetupErrors, SseOptions};
 use crate::pipeline::{self, Kit, Route};
-use crate::policy::PolicyOverrides;
+use crate::policy::{Overflow, PolicyOverrides};
 use crate::refusal::Refusal;
 use crate::telemetry;
 use crate::transport::Transport;
@@ -408,6 +408,21 @@ impl EndpointBuilder<'_> {
     /// The reconnection time, at least 500 ms.
     pub fn retry(mut self, retry: Duration) -> Self {
         self.declaration.overrides.retry = Some(retry);
+        self
+    }
+
+    /// How many frames may wait for a slow client, at least 1. The stream is then not held back to
+    /// its client's pace but polled as fast as it yields; [`overflow`](Self::overflow) says what
+    /// happens to one frame more. A burst longer than the buffer overflows it. The bound is in
+    /// frames: each connection may hold that many, whatever they weigh.
+    pub fn buffer(mut self, frames: usize) -> Self {
+        self.declaration.overrides.buffer = Some(frames);
+        self
+    }
+
+    /// What happens when the [`buffer`](Self::buffer) is full (256 frames unless set).
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.declaration.overrides.overflow = Some(overflow);
         self
     }
 
