@@ -36,6 +36,7 @@
 )]
 
 mod auth;
+mod buffer;
 mod close;
 mod connections;
 mod context;
