@@ -334,6 +334,38 @@ async fn every_end_comes_after_what_waits_with_its_reason_and_its_log() {
     assert!(text.contains("what=\"stream\"") && text.contains("error=a secret reason"), "{text}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_client_that_waits_learns_of_the_end_at_once() {
+    for overflow in ALL {
+        let sse = kit(SseOptions::default().overflow(overflow));
+        let app = public(&sse, || {
+            let wait = stream::once(tokio::time::sleep(Duration::from_secs(1)));
+            stream::iter([Event::text("x")]).chain(wait.filter_map(async |()| None))
+        });
+        let mut stream = testing::open(&app, "/s").await.expect("a stream");
+        let events = stream.rest().await.expect("an end in time");
+        assert_eq!((events.len(), reason(&events[1]).as_str()), (2, "ended"), "{overflow:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_events_take_no_longer_turns_than_small_ones() {
+    let sse = kit(options("Buffer = 1000"));
+    let made = Arc::new(AtomicUsize::new(0));
+    let count = made.clone();
+    let app = public(&sse, move || {
+        let count = count.clone();
+        stream::repeat_with(move || {
+            count.fetch_add(1, Ordering::SeqCst);
+            Event::text("x".repeat(20_000))
+        })
+    });
+    let _stream = testing::open(&app, "/s").await.expect("a stream");
+    tokio::task::yield_now().await;
+    let made = made.load(Ordering::SeqCst);
+    assert!((1..10).contains(&made), "{made} events in a turn");
+}
+
 /// Panics when it is dropped, after counting that.
 struct Explosive(Arc<AtomicUsize>);
 
