@@ -23,7 +23,7 @@ pub use crate::event::SseEvent;
 pub use crate::frame::{EventName, FrameWriter, InvalidEvent};
 pub use crate::permission::IntoPermission;
 use crate::permission::PermissionRule;
-pub use crate::policy::OverLimit;
+pub use crate::policy::{OverLimit, Overflow};
 
 /// A name that the macro has checked; the compiler checks it again.
 pub const fn event_name(name: &'static str) -> EventName {

@@ -40,6 +40,9 @@ reasons! {
     MaxAge = "max_age", reconnect: true;
     /// The token expired; come back with a new one.
     TokenExpired = "token_expired", reconnect: false;
+    /// The client read too slowly, and the buffer of its stream overflowed
+    /// ([`Overflow::Disconnect`](crate::Overflow::Disconnect)).
+    Overflow = "overflow", reconnect: true;
     /// The server is shutting down.
     Draining = "draining", reconnect: true;
     /// A connection limit was reached, so the stream never began.

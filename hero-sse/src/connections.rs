@@ -236,7 +236,7 @@ impl Slot {
         self.connection.id
     }
 
-    pub(crate) fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &Arc<str> {
         &self.connection.path
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::frame::EventName;
 use crate::permission::{InvalidPermission, PermissionRule};
-use crate::policy::{OverLimit, PolicyOverrides};
+use crate::policy::{OverLimit, Overflow, PolicyOverrides};
 
 /// The declaration of one endpoint: const data, made by `#[sse_endpoint]` or by the builder.
 ///
@@ -174,6 +174,8 @@ settings! {
     max_per_principal: usize;
     over_limit: OverLimit;
     query_token: bool;
+    buffer: usize;
+    overflow: Overflow;
 }
 
 const PUBLIC_AND_PERMISSION: &str = "is public and asks for a permission; choose one";

@@ -360,14 +360,15 @@ impl EventStream {
         Self(Box::pin(Items { stream, marker: PhantomData }))
     }
 
-    /// Appends the next event to `out`, if there is one.
+    /// Appends the next event to `out`, if there is one, and tells its key where that is asked for.
     pub(crate) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
         out: &mut BytesMut,
         name: Option<&EventName>,
+        key: Option<&mut Option<String>>,
     ) -> Poll<Step> {
-        self.0.as_mut().poll_frame(cx, out, name)
+        self.0.as_mut().poll_frame(cx, out, name, key)
     }
 }
 
@@ -396,6 +397,7 @@ trait Source: Send {
         cx: &mut Context<'_>,
         out: &mut BytesMut,
         name: Option<&EventName>,
+        key: Option<&mut Option<String>>,
     ) -> Poll<Step>;
 }
 
@@ -417,6 +419,7 @@ where
         cx: &mut Context<'_>,
         out: &mut BytesMut,
         name: Option<&EventName>,
+        key: Option<&mut Option<String>>,
     ) -> Poll<Step> {
         let Some(item) = ready!(self.project().stream.poll_next(cx)) else {
             return Poll::Ready(Step::Ended);
@@ -424,6 +427,9 @@ where
         Poll::Ready(match item.into_event() {
             Ok(event) => {
                 let last = event.is_last();
+                if let Some(key) = key {
+                    *key = event.key();
+                }
                 match write_event(out, name, last, |frame| event.encode(frame)) {
                     Ok(()) if last => Step::WroteLast,
                     Ok(()) => Step::Wrote,

@@ -56,7 +56,9 @@ pub trait SseEvent {
         false
     }
 
-    /// What the event is about: the field with `#[sse(key)]`.
+    /// What this event is the state of: what `#[sse(key)]` marks, as its `Display` prints it. Only
+    /// asked for under [`Overflow::Latest`](crate::Overflow::Latest), where a newer event of the same
+    /// name and key takes the place of one that waits. Events without a key share one place a name.
     fn key(&self) -> Option<String> {
         None
     }
@@ -74,6 +76,7 @@ pub trait SseEvent {
 pub struct Event {
     name: Option<EventName>,
     id: Option<EventId>,
+    key: Option<String>,
     data: Data,
     last: bool,
 }
@@ -87,7 +90,7 @@ enum Data {
 impl Event {
     /// An event with plain text; a client reads its lines back joined by LF.
     pub fn text(data: impl Into<String>) -> Self {
-        Self { name: None, id: None, data: Data::Text(data.into()), last: false }
+        Self::new(Data::Text(data.into()))
     }
 
     /// An event with the value's JSON.
@@ -97,7 +100,11 @@ impl Event {
     /// [`InvalidEvent`] when the value refuses to serialise.
     pub fn json<T: Serialize + ?Sized>(data: &T) -> Result<Self, InvalidEvent> {
         let data = serde_json::value::to_raw_value(data).map_err(InvalidEvent::data)?;
-        Ok(Self { name: None, id: None, data: Data::Json(data), last: false })
+        Ok(Self::new(Data::Json(data)))
+    }
+
+    fn new(data: Data) -> Self {
+        Self { name: None, id: None, key: None, data, last: false }
     }
 
     /// The event under this name, which wins over the endpoint's.
@@ -118,6 +125,13 @@ impl Event {
     pub fn with_id(mut self, id: impl Display) -> Result<Self, InvalidEvent> {
         self.id = Some(EventId::new(id.to_string())?);
         Ok(self)
+    }
+
+    /// The event as the state of this; see [`SseEvent::key`]. A client does not see it.
+    #[must_use]
+    pub fn with_key(mut self, key: impl Display) -> Self {
+        self.key = Some(key.to_string());
+        self
     }
 
     /// The event as the last of its stream; see [`SseEvent::is_last`].
@@ -147,5 +161,9 @@ impl SseEvent for Event {
 
     fn is_last(&self) -> bool {
         self.last
+    }
+
+    fn key(&self) -> Option<String> {
+        self.key.clone()
     }
 }

@@ -349,6 +349,20 @@ pub(crate) fn write_event(
     }
 }
 
+/// The event name that a frame of ours carries.
+pub(crate) fn name_of(frame: &[u8]) -> Option<&[u8]> {
+    let mut lines = frame;
+    while !lines.is_empty() {
+        let end = memchr::memchr(b'\n', lines).unwrap_or(lines.len());
+        let (line, rest) = lines.split_at(end);
+        if let Some(name) = line.strip_prefix(b"event: ") {
+            return Some(name);
+        }
+        lines = rest.get(1..).unwrap_or_default();
+    }
+    None
+}
+
 /// Appends one of the kit's own events, whose names (`hero.*`) no application can use.
 pub(crate) fn write_control(out: &mut BytesMut, name: &str, data: &serde_json::Value) {
     field(out, "event: ", name);
@@ -516,6 +530,25 @@ mod tests {
         assert_eq!(wire(Some(&endpoint), &fallback), "event: endpoint\ndata:\n\n");
         assert_eq!(wire(None, &fallback), "event: default\ndata:\n\n");
         assert_eq!(wire(Some(&endpoint), &|_| ()), "event: endpoint\ndata:\n\n");
+    }
+
+    #[test]
+    fn a_frame_tells_its_name() {
+        let name = |endpoint: Option<&EventName>, own: Option<&'static str>, data: &str| {
+            let mut out = BytesMut::new();
+            write_event(&mut out, endpoint, false, |f| {
+                own.into_iter().for_each(|own| f.event(&EventName::from_literal(own)));
+                f.id(7)?;
+                f.text(data);
+                Ok(())
+            })
+            .expect("a frame");
+            name_of(&out).map(|name| String::from_utf8_lossy(name).into_owned())
+        };
+        let endpoint = EventName::from_literal("endpoint");
+        assert_eq!(name(None, None, "x\nevent: y\n\nevent: z"), None);
+        assert_eq!(name(Some(&endpoint), None, "x").as_deref(), Some("endpoint"));
+        assert_eq!(name(Some(&endpoint), Some("own"), "event: y").as_deref(), Some("own"));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::endpoint::{AppState, Endpoints, EventHandler, FromParts, Opening};
 use crate::options::{SetupErrors, SseOptions};
 use crate::permission::{IntoPermission, PermissionRule};
 use crate::pipeline::{self, Kit, Route};
-use crate::policy::{OverLimit, PolicyOverrides};
+use crate::policy::{OverLimit, Overflow, PolicyOverrides};
 use crate::refusal::Refusal;
 use crate::telemetry;
 use crate::transport::Transport;
@@ -416,6 +416,21 @@ impl EndpointBuilder<'_> {
     /// Says that the endpoint will go: the log tells when it is still used.
     pub fn deprecated(mut self) -> Self {
         self.declaration.deprecated = true;
+        self
+    }
+
+    /// How many frames may wait for a slow client, at least 1. The stream is then not held back to
+    /// its client's pace but polled as fast as it yields; [`overflow`](Self::overflow) says what
+    /// happens to one frame more. A burst longer than the buffer overflows it. The bound is in
+    /// frames: each connection may hold that many, whatever they weigh.
+    pub fn buffer(mut self, frames: usize) -> Self {
+        self.declaration.overrides.buffer = Some(frames);
+        self
+    }
+
+    /// What happens when the [`buffer`](Self::buffer) is full (256 frames unless set).
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.declaration.overrides.overflow = Some(overflow);
         self
     }
 

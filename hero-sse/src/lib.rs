@@ -36,6 +36,7 @@
 )]
 
 mod auth;
+mod buffer;
 mod close;
 mod connections;
 mod context;
@@ -130,7 +131,7 @@ pub use crate::frame::{EventId, EventName, FrameWriter, InvalidEvent, InvalidFie
 pub use crate::hero::{Builder, EndpointBuilder, HeroSse, Mount, Serve};
 pub use crate::options::{SetupErrors, SseOptions};
 pub use crate::permission::{IntoPermission, InvalidPermission, Permission, PermissionRule};
-pub use crate::policy::{OverLimit, parse_duration};
+pub use crate::policy::{OverLimit, Overflow, parse_duration};
 pub use crate::refusal::Refusal;
 pub use crate::secret::Secret;
 pub use crate::signal::shutdown_signal;

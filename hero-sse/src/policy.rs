@@ -15,6 +15,31 @@ pub enum OverLimit {
     Refuse,
 }
 
+/// What happens when a buffered stream has one more event, and the buffer is full of those that a
+/// slow client has not taken.
+///
+/// A stream is buffered when its endpoint, the options or the builder set a buffer or an overflow.
+/// Else it is polled at its client's pace, and nothing waits or is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Overflow {
+    /// The application's stream is dropped at once. The client gets what waits, then a farewell with
+    /// [`CloseReason::Overflow`](crate::CloseReason::Overflow); it comes back and resumes after the
+    /// last id it has. For streams that must not have holes.
+    Disconnect,
+    /// The oldest waiting event goes. Where it was missing the client gets `hero.gap`, with how many
+    /// were left out: `{"missed": 3}`.
+    DropOldest,
+    /// A waiting event gives way to a newer one of the same name and the same
+    /// [`key`](crate::SseEvent::key), which goes to the end of the queue; that is no gap. With more
+    /// keys than the buffer has places, as [`DropOldest`](Self::DropOldest). For gauges.
+    Latest,
+}
+
+/// How many frames wait for a slow client where only the overflow is set: enough for a burst, few
+/// enough for ten thousand clients.
+const DEFAULT_BUFFER: usize = 256;
+
 /// The settings that one stream runs under. `None` is off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Policy {
@@ -27,9 +52,18 @@ pub(crate) struct Policy {
     pub(crate) max_per_principal: usize,
     pub(crate) over_limit: OverLimit,
     pub(crate) query_token: bool,
+    pub(crate) buffer: Option<usize>,
+    pub(crate) overflow: Option<Overflow>,
 }
 
 impl Policy {
+    /// How many frames may wait for a slow client, and what happens when there is one more; `None`
+    /// holds the stream back instead.
+    pub(crate) fn buffering(&self) -> Option<(usize, Overflow)> {
+        let most = self.buffer.or(self.overflow.map(|_| DEFAULT_BUFFER))?;
+        Some((most, self.overflow.unwrap_or(Overflow::Disconnect)))
+    }
+
     /// The reconnection time of one connection, in [retry, 1.5 retry]: browsers neither jitter nor
     /// back off, so the server spreads them.
     pub(crate) fn jittered_retry(&self) -> Duration {
@@ -59,6 +93,8 @@ impl Policy {
         set(&mut self.max_per_principal, &over.max_per_principal);
         set(&mut self.over_limit, &over.over_limit);
         set(&mut self.query_token, &over.query_token);
+        set(&mut self.buffer, &over.buffer.map(Some));
+        set(&mut self.overflow, &over.overflow.map(Some));
     }
 }
 
@@ -75,6 +111,8 @@ pub(crate) struct PolicyOverrides {
     pub(crate) max_per_principal: Option<usize>,
     pub(crate) over_limit: Option<OverLimit>,
     pub(crate) query_token: Option<bool>,
+    pub(crate) buffer: Option<usize>,
+    pub(crate) overflow: Option<Overflow>,
 }
 
 impl PolicyOverrides {
@@ -88,6 +126,8 @@ impl PolicyOverrides {
         max_per_principal: None,
         over_limit: None,
         query_token: None,
+        buffer: None,
+        overflow: None,
     };
 
     /// What no text could have said, but code can: times and limits out of their bounds.
@@ -103,7 +143,8 @@ impl PolicyOverrides {
         ];
         let times = times.into_iter().filter_map(|(what, time)| fault_of_time(what, time));
         let counts = counts.into_iter().filter_map(|(what, count)| fault_of_count(what, count));
-        times.chain(counts).chain(self.retry.and_then(fault_of_retry)).collect()
+        let retry = self.retry.and_then(fault_of_retry);
+        times.chain(counts).chain(retry).chain(self.buffer.and_then(fault_of_buffer)).collect()
     }
 }
 
@@ -117,6 +158,10 @@ pub(crate) fn fault_of_time(what: &str, time: Option<Duration>) -> Option<String
 
 pub(crate) fn fault_of_count(what: &str, count: Option<usize>) -> Option<String> {
     (count? == 0).then(|| format!("a limit of 0 {what} refuses everybody: write 1 or more"))
+}
+
+pub(crate) fn fault_of_buffer(frames: usize) -> Option<String> {
+    (frames == 0).then(|| "a buffer of 0 frames holds none: write 1 or more".to_owned())
 }
 
 pub(crate) fn fault_of_retry(retry: Duration) -> Option<String> {

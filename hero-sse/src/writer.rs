@@ -4,7 +4,6 @@
 //! stream holds, so that dropping it gives everything back.
 
 use std::convert::Infallible;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,16 +14,13 @@ use futures_core::Stream;
 use serde_json::json;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::buffer::Events;
 use crate::close::CloseReason;
 use crate::connections::Slot;
 use crate::deadline::Armed;
-use crate::endpoint::{EventStream, Step};
+use crate::endpoint::EventStream;
 use crate::frame::{EventName, HEARTBEAT, write_control, write_retry};
 use crate::policy::Policy;
-use crate::telemetry;
-
-/// Ready events are gathered up to this many bytes and leave as one write.
-const BATCH: usize = 16 * 1024;
 
 /// A buffer that held more than this is given up with its batch: an idle stream must not hold on to
 /// the largest one it ever sent.
@@ -35,8 +31,7 @@ const FAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// The body of an open stream.
 pub(crate) struct Writer {
-    events: Option<EventStream>,
-    name: Option<EventName>,
+    events: Option<Events>,
     policy: Arc<Policy>,
     slot: Slot,
     socket: Option<Armed>,
@@ -72,8 +67,7 @@ impl Writer {
     ) -> Self {
         let last_write = Instant::now();
         Self {
-            events: Some(events),
-            name,
+            events: Some(Events::new(events, name, &policy, &slot)),
             policy,
             slot,
             socket,
@@ -101,41 +95,13 @@ impl Writer {
         {
             return self.close(reason);
         }
-        if let Some(reason) = self.gather_events(cx) {
+        let events = self.events.as_mut();
+        if let Some(reason) = events.and_then(|events| events.gather(cx, &mut self.out)) {
             return self.close(reason);
         }
         if self.out.is_empty() {
             self.wait(cx);
         }
-    }
-
-    /// Takes every event that is ready, up to a batch; the reason if the stream is over.
-    fn gather_events(&mut self, cx: &mut Context<'_>) -> Option<CloseReason> {
-        let events = self.events.as_mut()?;
-        while self.out.len() < BATCH {
-            let start = self.out.len();
-            let poll = || events.poll_frame(cx, &mut self.out, self.name.as_ref());
-            let step = match catch_unwind(AssertUnwindSafe(poll)) {
-                Ok(Poll::Pending) => return None,
-                Ok(Poll::Ready(step)) => step,
-                Err(_) => {
-                    // An event may have panicked half-written.
-                    self.out.truncate(start);
-                    telemetry::panicked(self.slot.path(), "stream");
-                    return Some(CloseReason::StreamPanic);
-                }
-            };
-            match step {
-                Step::Wrote => {}
-                Step::WroteLast => return Some(CloseReason::LastEvent),
-                Step::Ended => return Some(CloseReason::Ended),
-                Step::Failed(error) => {
-                    telemetry::stream_error(self.slot.path(), self.slot.id(), &error);
-                    return Some(CloseReason::StreamError);
-                }
-            }
-        }
-        None
     }
 
     /// Nothing is ready: sends a heartbeat or ends the stream if it is time, else sets the timer.
@@ -175,19 +141,11 @@ impl Writer {
     }
 
     fn close(&mut self, reason: CloseReason) {
-        self.drop_events();
+        // The application's stream goes at once, whatever else still waits to be sent.
+        self.events = None;
         self.slot.close(reason);
         self.stage = Stage::Closed;
         write_farewell(&mut self.out, &self.policy, reason);
-    }
-
-    /// The application's stream goes at once, whatever else still waits to be sent. Its `Drop` is
-    /// the application's code as well.
-    fn drop_events(&mut self) {
-        let events = self.events.take();
-        if catch_unwind(AssertUnwindSafe(|| drop(events))).is_err() {
-            telemetry::panicked(self.slot.path(), "stream's drop");
-        }
     }
 }
 
@@ -226,7 +184,8 @@ impl Stream for Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.drop_events();
+        // Before the place is free.
+        self.events = None;
         if self.stage != Stage::Closed
             && let Some(reason) = self.socket.as_ref().and_then(Armed::failure)
         {

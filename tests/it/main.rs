@@ -3,6 +3,7 @@
 
 mod auth;
 mod browser;
+mod buffer;
 mod endpoint;
 mod event;
 mod house;

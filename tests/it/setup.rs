@@ -102,6 +102,7 @@ fn times_and_limits_from_code_are_checked_as_texts_are() {
         (options.clone().retry(Duration::MAX), "reconnection time"),
         (options.clone().max_connections(0), "limit"),
         (options.clone().max_per_principal(0), "limit"),
+        (options.clone().buffer(0), "a buffer of 0 frames"),
     ] {
         let builder = HeroSse::builder().environment(Vec::<(String, String)>::new());
         let error = builder.options(options).build().expect_err(words).to_string();
@@ -111,6 +112,9 @@ fn times_and_limits_from_code_are_checked_as_texts_are() {
     let endpoint = sse.endpoint("/s").public().heartbeat(Duration::MAX);
     let error = endpoint.handler::<_, _, ()>(async || burst(0)).expect_err("a heartbeat");
     assert!(error.to_string().contains("heartbeat"), "{error}");
+    let endpoint = sse.endpoint("/s").public().buffer(0);
+    let error = endpoint.handler::<_, _, ()>(async || burst(0)).expect_err("a buffer");
+    assert!(error.to_string().contains("a buffer of 0 frames"), "{error}");
 }
 
 #[test]

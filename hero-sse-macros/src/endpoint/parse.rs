@@ -39,6 +39,12 @@ attr::keys! {
     "over_limit", OneOf("OverLimit", &["retry", "refuse"]), r#"over_limit = "refuse""#, [Function],
         "what those over a limit get: a stream that asks them to come back, or a refusal; `\"retry\"` \
          unless set";
+    "buffer", Count, "buffer = 256", [Function],
+        "how many frames may wait for a slow client; unless this or `overflow` is set, none does, and the \
+         stream is held back";
+    "overflow", OneOf("Overflow", &["disconnect", "drop_oldest", "latest"]),
+        r#"overflow = "drop_oldest""#, [Function],
+        "what happens to one frame more than `buffer`; `\"disconnect\"` unless set, and 256 frames";
     "query_token", Flag, "query_token = false", [Function],
         "no token is taken from `?access_token=`; a browser's `EventSource` then has no way in but a \
          cookie";

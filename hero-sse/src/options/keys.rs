@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::SseOptions;
-use crate::policy::{OverLimit, PolicyOverrides, fault_of_retry, parse_duration};
+use crate::policy::{OverLimit, Overflow, PolicyOverrides, fault_of_retry, parse_duration};
 
 /// One key of the section: its name, and what its value does.
 pub(super) struct Key {
@@ -115,6 +115,23 @@ pub(super) const KEYS: &[Key] = {
         }),
         policy("QueryToken", Both, |over, value| {
             over.query_token = Some(flag(value)?);
+            Ok(())
+        }),
+        policy("Buffer", Both, |over, value| {
+            over.buffer = Some(count(value)?);
+            Ok(())
+        }),
+        policy("Overflow", Both, |over, value| {
+            over.overflow = Some(match value.as_str() {
+                Some("disconnect") => Overflow::Disconnect,
+                Some("drop_oldest") => Overflow::DropOldest,
+                Some("latest") => Overflow::Latest,
+                _ => {
+                    return Err(format!(
+                        "{value} is none of \"disconnect\", \"drop_oldest\" and \"latest\""
+                    ));
+                }
+            });
             Ok(())
         }),
         server("DrainTimeout", |options, value| {

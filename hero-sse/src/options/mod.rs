@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use self::keys::{Key, Scope, Set};
-use crate::policy::{OverLimit, Policy, PolicyOverrides, fault_of_count, fault_of_time};
+use crate::policy::{OverLimit, Overflow, Policy, PolicyOverrides, fault_of_count, fault_of_time};
 use crate::telemetry;
 
 const SECTION: &str = "SseOptions";
@@ -54,6 +54,8 @@ const VARIABLE_PREFIX: &str = "HERO_SSE_";
 /// | `MaxPerPrincipal` | 8 | yes | open streams of one subject over all endpoints; an endpoint's own value is compared with that total. Callers without a token are not counted |
 /// | `OverLimit` | `"retry"` | yes | `"retry"` or `"refuse"`; a browser never returns from a refusal |
 /// | `QueryToken` | `true` | yes | whether `?access_token=` is accepted; an `EventSource` cannot send headers |
+/// | `Buffer` | none; 256 where `Overflow` is set | yes | frames that wait for a slow client; without either key a stream is held back to its client's pace. Bounds memory in frames, which weigh what they weigh; the burst a stream may have at once |
+/// | `Overflow` | none; `"disconnect"` where `Buffer` is set | yes | `"disconnect"`, `"drop_oldest"` or `"latest"`; the first since it alone leaves no hole |
 /// | `DrainTimeout` | 5 s | | how long shutdown waits for farewells to be sent |
 ///
 /// Durations are `"15s"`, `"500ms"`, `"2m"`, `"1h"`, `"00:00:05"` (hh:mm:ss) or `"off"`.
@@ -91,6 +93,8 @@ fn default_policy() -> Policy {
         max_per_principal: 8,
         over_limit: OverLimit::Retry,
         query_token: true,
+        buffer: None,
+        overflow: None,
     }
 }
 
@@ -339,6 +343,22 @@ impl SseOptions {
         self
     }
 
+    /// How many frames may wait for a slow client, whose stream is then not held back to its pace.
+    /// Default none; 256 where only [`overflow`](Self::overflow) is set.
+    #[must_use]
+    pub fn buffer(mut self, frames: usize) -> Self {
+        self.general.buffer = Some(frames);
+        self
+    }
+
+    /// What happens to one more frame than the [`buffer`](Self::buffer) holds. Default
+    /// [`Overflow::Disconnect`] where a buffer is set.
+    #[must_use]
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.general.overflow = Some(overflow);
+        self
+    }
+
     /// How long a shutdown waits for farewells to be sent; `None` waits for ever. Default 5 s.
     #[must_use]
     pub fn drain_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
@@ -470,6 +490,8 @@ mod tests {
             Enabled = "yes"
             MaxConnections = 0
             OverLimit = "panic"
+            Buffer = 0
+            Overflow = "drop"
             [SseOptions.Endpoints."/a"]
             PeerTimeout = "1s"
             HeartbeatInterval = "5:00"
@@ -484,13 +506,15 @@ mod tests {
             "SseOptions.Enabled: \"yes\" is neither true nor false",
             "SseOptions.MaxConnections: 0 is no limit",
             "SseOptions.OverLimit: \"panic\" is neither",
+            "SseOptions.Buffer: 0 is no limit",
+            "SseOptions.Overflow: \"drop\" is none of \"disconnect\", \"drop_oldest\" and \"latest\"",
             "SseOptions.Endpoints.\"/a\".PeerTimeout: can only be set for the whole server",
             "SseOptions.Endpoints.\"/a\".HeartbeatInterval: \"5:00\" is ambiguous",
             "SseOptions.Endpoints.\"b\": a path begins with `/`",
         ] {
             assert!(errors.iter().any(|error| error.contains(words)), "{words}\nin {errors}");
         }
-        assert_eq!(errors.iter().count(), 9, "{errors}");
+        assert_eq!(errors.iter().count(), 11, "{errors}");
     }
 
     #[test]
@@ -541,5 +565,40 @@ mod tests {
         assert_eq!((options.max_connections, max_per_principal), (10_000, 8));
         assert_eq!((heartbeat_event, query_token, options.enabled), (false, true, true));
         assert_eq!(over_limit, OverLimit::Retry);
+        assert_eq!(default_policy().buffering(), None);
+    }
+
+    #[test]
+    fn a_buffer_brings_its_overflow_and_an_overflow_its_buffer() {
+        let declared = PolicyOverrides {
+            buffer: Some(4),
+            overflow: Some(Overflow::DropOldest),
+            ..PolicyOverrides::NONE
+        };
+        for (text, declared, buffering) in [
+            ("", PolicyOverrides::NONE, None),
+            ("Buffer = 7", PolicyOverrides::NONE, Some((7, Overflow::Disconnect))),
+            ("Overflow = \"latest\"", PolicyOverrides::NONE, Some((256, Overflow::Latest))),
+            (
+                "Buffer = 7\nOverflow = \"latest\"",
+                declared.clone(),
+                Some((4, Overflow::DropOldest)),
+            ),
+            ("[SseOptions.Endpoints.\"/a\"]\nBuffer = 9", declared.clone(), {
+                Some((9, Overflow::DropOldest))
+            }),
+            ("[SseOptions.Endpoints.\"/a\"]\nOverflow = \"disconnect\"", declared, {
+                Some((4, Overflow::Disconnect))
+            }),
+        ] {
+            let options = SseOptions::from_toml(&format!("[SseOptions]\n{text}")).expect(text);
+            assert_eq!(options.policy("/a", &declared).buffering(), buffering, "{text}");
+        }
+        let mut options = SseOptions::default();
+        let variables = [("HERO_SSE_BUFFER", "12"), ("HERO_SSE_OVERFLOW", "drop_oldest")];
+        let text = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+        options.read_environment(variables.map(text), &mut Vec::new());
+        let policy = options.policy("/a", &PolicyOverrides::NONE);
+        assert_eq!(policy.buffering(), Some((12, Overflow::DropOldest)));
     }
 }

@@ -1,0 +1,348 @@
+//! The application's events on their way to the writer: straight from its stream, at the client's
+//! pace, or through a buffer that a task of the connection fills.
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Bytes, BytesMut};
+use serde_json::json;
+use tokio::task::{AbortHandle, coop, yield_now};
+use tracing::Instrument;
+
+use crate::close::CloseReason;
+use crate::connections::Slot;
+use crate::endpoint::{EventStream, Step};
+use crate::frame::{EventName, name_of, write_control};
+use crate::policy::{Overflow, Policy};
+use crate::telemetry;
+
+/// Ready events are gathered up to this many bytes and leave as one write.
+const BATCH: usize = 16 * 1024;
+
+/// Where a writer has its events from. Dropping it drops the application's stream.
+pub(crate) enum Events {
+    /// Polled only when the client can take more.
+    Direct(Running),
+    Buffered(Buffer),
+}
+
+impl Events {
+    /// Must be called on the runtime: a buffer starts its task.
+    pub(crate) fn new(
+        stream: EventStream,
+        name: Option<EventName>,
+        policy: &Policy,
+        slot: &Slot,
+    ) -> Self {
+        let (path, id) = (slot.path().clone(), slot.id());
+        let running = Running { stream: Some(stream), name, path, id };
+        match policy.buffering() {
+            None => Self::Direct(running),
+            Some((most, overflow)) => Self::Buffered(Buffer::new(running, most, overflow)),
+        }
+    }
+
+    /// Appends every event that is ready, up to a batch; the reason if the stream is over.
+    pub(crate) fn gather(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut BytesMut,
+    ) -> Option<CloseReason> {
+        match self {
+            Self::Buffered(buffer) => buffer.gather(cx, out),
+            Self::Direct(running) => {
+                while out.len() < BATCH {
+                    match running.poll(cx, out, None) {
+                        Poll::Pending => return None,
+                        Poll::Ready(ControlFlow::Continue(())) => {}
+                        Poll::Ready(ControlFlow::Break(reason)) => return Some(reason),
+                    }
+                }
+                None
+            }
+        }
+    }
+}
+
+/// The application's stream under guard: a failure or a panic, in its drop too, is logged and goes
+/// no further.
+pub(crate) struct Running {
+    stream: Option<EventStream>,
+    name: Option<EventName>,
+    path: Arc<str>,
+    id: u64,
+}
+
+impl Running {
+    /// Appends the next event, whole. A break may have appended one, the stream's last.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut BytesMut,
+        key: Option<&mut Option<String>>,
+    ) -> Poll<ControlFlow<CloseReason>> {
+        let Some(stream) = self.stream.as_mut() else {
+            return Poll::Ready(ControlFlow::Break(CloseReason::Ended));
+        };
+        let start = out.len();
+        let poll = || stream.poll_frame(cx, out, self.name.as_ref(), key);
+        let reason = match catch_unwind(AssertUnwindSafe(poll)) {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(Step::Wrote)) => return Poll::Ready(ControlFlow::Continue(())),
+            Ok(Poll::Ready(Step::WroteLast)) => CloseReason::LastEvent,
+            Ok(Poll::Ready(Step::Ended)) => CloseReason::Ended,
+            Ok(Poll::Ready(Step::Failed(error))) => {
+                telemetry::stream_error(&self.path, self.id, &error);
+                CloseReason::StreamError
+            }
+            Err(_) => {
+                // An event may have panicked half-written.
+                out.truncate(start);
+                telemetry::panicked(&self.path, "stream");
+                CloseReason::StreamPanic
+            }
+        };
+        Poll::Ready(ControlFlow::Break(reason))
+    }
+}
+
+/// A stream's `Drop` is the application's code as well.
+impl Drop for Running {
+    fn drop(&mut self) {
+        let stream = self.stream.take();
+        if catch_unwind(AssertUnwindSafe(|| drop(stream))).is_err() {
+            telemetry::panicked(&self.path, "stream's drop");
+        }
+    }
+}
+
+/// The writer's end of a buffer, whose other end is a task that polls the stream.
+pub(crate) struct Buffer {
+    shared: Arc<Shared>,
+    task: AbortHandle,
+}
+
+struct Shared {
+    most: usize,
+    overflow: Overflow,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Away while the task polls it, so that the lock is never held over the application's code.
+    stream: Option<Running>,
+    /// What waits, in order; by number, since the latest takes frames out of the middle.
+    frames: BTreeMap<u64, Waiting>,
+    places: BTreeMap<Arc<Place>, u64>,
+    next: u64,
+    /// How many frames were dropped before the first that waits.
+    missed: u64,
+    end: Option<CloseReason>,
+    /// Set while the writer waits for a frame.
+    writer: Option<Waker>,
+    /// The writer was woken and has not come yet.
+    coming: bool,
+    closed: bool,
+}
+
+struct Waiting {
+    frame: Bytes,
+    place: Option<Arc<Place>>,
+}
+
+/// What a frame is the latest of.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    name: Option<Box<[u8]>>,
+    key: Option<String>,
+}
+
+/// What a turn of the task came to.
+enum Turn {
+    Wait,
+    Again,
+    Over(CloseReason),
+}
+
+/// What became of a frame, and what the task does next.
+enum Push {
+    Done,
+    Yield,
+    Overflow,
+}
+
+impl Buffer {
+    fn new(stream: Running, most: usize, overflow: Overflow) -> Self {
+        let state = State {
+            stream: Some(stream),
+            frames: BTreeMap::new(),
+            places: BTreeMap::new(),
+            next: 0,
+            missed: 0,
+            end: None,
+            writer: None,
+            coming: true,
+            closed: false,
+        };
+        let shared = Arc::new(Shared { most, overflow, state: Mutex::new(state) });
+        // The application's stream logs in the span of its request, as it would unbuffered.
+        let task = tokio::spawn(fill(shared.clone()).in_current_span()).abort_handle();
+        Self { shared, task }
+    }
+
+    /// Appends what waits, up to a batch; the stream's end comes after the last frame.
+    fn gather(&self, cx: &mut Context<'_>, out: &mut BytesMut) -> Option<CloseReason> {
+        let mut state = self.shared.lock();
+        state.coming = false;
+        if state.missed > 0 {
+            write_control(out, "hero.gap", &json!({ "missed": state.missed }));
+            state.missed = 0;
+        }
+        while out.len() < BATCH {
+            let Some(frame) = state.pop() else {
+                if state.end.is_some() {
+                    return state.end;
+                }
+                let before = state.writer.replace(cx.waker().clone());
+                drop(state);
+                drop(before);
+                return None;
+            };
+            out.extend_from_slice(&frame);
+        }
+        None
+    }
+}
+
+/// The application's stream goes here and now. Only if the task is just polling it, on another thread,
+/// it goes when that poll returns: aborting a task is not immediate, and dropping it would not be here.
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let (stream, writer) = {
+            let mut state = self.shared.lock();
+            state.closed = true;
+            (state.stream.take(), state.writer.take())
+        };
+        self.task.abort();
+        drop((stream, writer));
+    }
+}
+
+/// The task of a buffer. A stream that is always ready leaves the thread to others now and then.
+async fn fill(shared: Arc<Shared>) {
+    while poll_fn(|cx| shared.fill(cx)).await {
+        yield_now().await;
+    }
+}
+
+impl Shared {
+    /// One turn of the task, pending when it must wait for the stream; whether another must follow.
+    fn fill(&self, cx: &mut Context<'_>) -> Poll<bool> {
+        let Some(mut stream) = self.lock().stream.take() else {
+            return Poll::Ready(false);
+        };
+        let turn = self.turn(&mut stream, cx);
+        if let Turn::Over(reason) = turn {
+            // Before its end is known, so that a closed stream is a dropped one.
+            drop(stream);
+            let mut state = self.lock();
+            state.end = Some(reason);
+            let writer = state.writer.take();
+            drop(state);
+            writer.into_iter().for_each(Waker::wake);
+            return Poll::Ready(false);
+        }
+        let mut state = self.lock();
+        if state.closed {
+            drop(state);
+            return Poll::Ready(false);
+        }
+        state.stream = Some(stream);
+        if matches!(turn, Turn::Again) { Poll::Ready(true) } else { Poll::Pending }
+    }
+
+    fn turn(&self, stream: &mut Running, cx: &mut Context<'_>) -> Turn {
+        let (mut out, mut filled) = (BytesMut::new(), 0);
+        while filled < BATCH {
+            let mut key = None;
+            let ask = (self.overflow == Overflow::Latest).then_some(&mut key);
+            let Poll::Ready(budget) = coop::poll_proceed(cx) else {
+                return Turn::Wait;
+            };
+            let Poll::Ready(step) = stream.poll(cx, &mut out, ask) else {
+                return Turn::Wait;
+            };
+            budget.made_progress();
+            if !out.is_empty() {
+                // A copy of its own size: a slice of `out` would keep the whole of it alive.
+                match self.push(Bytes::copy_from_slice(&out), key, step.is_break()) {
+                    Push::Done => {}
+                    Push::Yield => return Turn::Again,
+                    Push::Overflow => return Turn::Over(CloseReason::Overflow),
+                }
+                filled += out.len();
+                out.clear();
+            }
+            if let ControlFlow::Break(reason) = step {
+                return Turn::Over(reason);
+            }
+        }
+        Turn::Again
+    }
+
+    /// Lets a frame wait. The stream's last is let in above the bound: nothing comes after it.
+    fn push(&self, frame: Bytes, key: Option<String>, last: bool) -> Push {
+        let place = (self.overflow == Overflow::Latest)
+            .then(|| Arc::new(Place { name: name_of(&frame).map(Box::from), key }));
+        let mut state = self.lock();
+        if state.closed {
+            return Push::Yield;
+        }
+        if let Some(place) = &place
+            && let Some(superseded) = state.places.remove(place)
+        {
+            state.frames.remove(&superseded);
+        }
+        if state.frames.len() >= self.most && !last {
+            if self.overflow == Overflow::Disconnect {
+                return Push::Overflow;
+            }
+            state.pop();
+            state.missed += 1;
+        }
+        let number = state.next;
+        state.next += 1;
+        if let Some(place) = &place {
+            state.places.insert(place.clone(), number);
+        }
+        state.frames.insert(number, Waiting { frame, place });
+        let writer = state.writer.take();
+        state.coming |= writer.is_some();
+        // A writer on its way gets one chance to make room: a client that keeps up loses nothing,
+        // however small the buffer.
+        let give_way =
+            state.frames.len() >= self.most && !last && std::mem::take(&mut state.coming);
+        drop(state);
+        writer.into_iter().for_each(Waker::wake);
+        if give_way { Push::Yield } else { Push::Done }
+    }
+
+    /// No code that can panic runs under the lock, so a poisoned one is still sound.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn pop(&mut self) -> Option<Bytes> {
+        let (_, Waiting { frame, place }) = self.frames.pop_first()?;
+        if let Some(place) = place {
+            self.places.remove(&place);
+        }
+        Some(frame)
+    }
+}
