@@ -109,10 +109,10 @@ fn open(endpoint: &Endpoint) -> TokenStream {
         __sse::IntoEventStream::into_event_stream(#function(#(#names),*).await)
     };
     let item = item.as_ref().map_or(*returns, Spanned::span);
-    let events = quote_spanned!(item=> __sse::Events::into_events);
+    let events = quote_spanned!(item=> __sse::Result::map(#stream, __sse::Events::into_events));
     quote! {
         __sse::#open(__request, __state, |(#(#names,)*): (#(#arguments,)*)| async move {
-            #stream.map(#events)
+            #events
         })
     }
 }
