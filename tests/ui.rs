@@ -3,7 +3,7 @@
 #![allow(missing_docs)]
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 #[test]
 fn ui() {
@@ -25,11 +25,14 @@ fn every_rule_has_a_case() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut missing = Vec::new();
     for (file, marks, folders, least) in [
-        ("attr.rs", REPORTS, ["endpoint", "event"].as_slice(), 6),
+        ("attr.rs", REPORTS, ["endpoint", "event"].as_slice(), 5),
+        ("value.rs", REPORTS, &["endpoint"], 1),
+        ("duration.rs", REPORTS, &["endpoint"], 3),
+        ("endpoint/signature.rs", REPORTS, &["endpoint"], 15),
         ("endpoint/parse.rs", REPORTS, &["endpoint"], 1),
-        ("endpoint/check.rs", REPORTS, &["endpoint"], 20),
+        ("endpoint/check.rs", REPORTS, &["endpoint"], 12),
         ("event/parse.rs", REPORTS, &["event"], 1),
-        ("event/check.rs", REPORTS, &["event"], 4),
+        ("event/check.rs", REPORTS, &["event"], 7),
         ("event/data.rs", REPORTS, &["event"], 1),
         ("name.rs", RETURNS, &["endpoint"], 4),
         ("route.rs", RETURNS, &["endpoint"], 9),
@@ -47,6 +50,102 @@ fn every_rule_has_a_case() {
         }
     }
     assert_eq!(missing, Vec::<String>::new());
+}
+
+/// Each row of the tables of keys has its place in the documentation, with an example that compiles.
+#[test]
+fn every_key_is_documented() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for (table, page, least) in [("endpoint", "endpoint.md", 18), ("event", "event.md", 9)] {
+        let rows = here.join("hero-sse-macros/src").join(table).join("parse.rs");
+        let rows = fs::read_to_string(rows).expect("the table");
+        let page = fs::read_to_string(here.join("hero-sse/docs").join(page)).expect("the page");
+        let keys = rows.lines().filter_map(|line| line.strip_prefix("    \"")?.split_once("\", "));
+        let keys: Vec<_> = keys.map(|(key, _)| key).collect();
+        assert!(keys.len() >= least, "{keys:?}");
+        let code: String = page.split("```").skip(1).step_by(2).collect();
+        for key in keys {
+            let headed = |line: &str| line.starts_with("# ") && line.contains(&format!("`{key}`"));
+            assert!(page.lines().any(headed), "{table}: no heading for `{key}`");
+            let used =
+                [" =", ",", "]", ")"].iter().any(|end| code.contains(&format!("{key}{end}")));
+            assert!(used, "{table}: no example of `{key}`");
+        }
+    }
+}
+
+/// The page of every error, made of the cases: what was written, and what is said about it.
+#[test]
+fn the_page_of_errors_is_current() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = here.join("../hero-sse/docs/errors.md");
+    let mut text = fs::read_to_string(here.join("ui/errors.md")).expect("the page's head");
+    for (title, folder) in [("An endpoint", "endpoint"), ("An event", "event")] {
+        text.push_str(&format!("\n## {title}\n"));
+        for case in cases(&here.join("ui").join(folder)) {
+            text.push_str(&entry(&case));
+        }
+    }
+    if std::env::var("TRYBUILD").is_ok_and(|mode| mode == "overwrite") {
+        fs::write(&page, &text).expect("the page");
+    }
+    let current = fs::read_to_string(&page).unwrap_or_default();
+    assert!(current == text, "the page is behind: TRYBUILD=overwrite cargo test --test ui");
+}
+
+/// One mistake makes one error, and no error is a wall: on average twelve lines at most.
+#[test]
+fn one_mistake_makes_one_short_error() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("ui");
+    let cases: Vec<_> = ["endpoint", "event"].iter().flat_map(|f| cases(&here.join(f))).collect();
+    let mut lines = 0;
+    for case in &cases {
+        let errors = said(case);
+        lines += errors.lines().count();
+        let count = errors.lines().filter(|line| line.starts_with("error")).count();
+        let several = case.ends_with("several_mistakes_at_once.rs");
+        assert!(if several { count > 2 } else { count == 1 }, "{}: {count}", case.display());
+    }
+    assert!(cases.len() > 100 && lines <= 12 * cases.len(), "{lines} in {}", cases.len());
+}
+
+fn cases(folder: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("a file").path());
+    let mut cases: Vec<_> =
+        files.filter(|path| path.extension().is_some_and(|extension| extension == "rs")).collect();
+    cases.sort();
+    cases
+}
+
+fn said(case: &Path) -> String {
+    fs::read_to_string(case.with_extension("stderr")).expect("what the compiler says")
+}
+
+fn entry(case: &Path) -> String {
+    let name = case.file_stem().expect("a name").to_string_lossy().replace('_', " ");
+    let source = fs::read_to_string(case).expect("a case");
+    let source = source.split("\nfn main() {").next().unwrap_or_default();
+    let code: Vec<_> = source.lines().skip_while(|line| !line.is_empty()).collect();
+    let code = code.join("\n").replace("{\n    futures_util::stream::empty()\n}", "{ .. }");
+    let said = said(case);
+    let said: Vec<_> = said.lines().filter_map(ours).collect();
+    format!("\n### {name}\n\n```text\n{}\n```\n\n{}\n", code.trim(), said.join("\n"))
+}
+
+/// What of a line is said by the macros or the kit, as a line of the page.
+fn ours(line: &str) -> Option<String> {
+    let error = line.strip_prefix("error").and_then(|rest| rest.split_once(": "));
+    let note = line.trim_start().strip_prefix("= note: ");
+    if let Some((_, error)) = error {
+        let error = error.strip_prefix("evaluation panicked: ").unwrap_or(error);
+        Some(format!("> {error}"))
+    } else if let Some(usage) = line.strip_prefix("       ") {
+        Some(format!(">\n> {}", usage.trim()))
+    } else {
+        let theirs =
+            |note: &str| note.starts_with("this error") || note.starts_with("required for");
+        note.filter(|note| !theirs(note)).map(|note| format!(">\n> {note}"))
+    }
 }
 
 /// The name and text of each function that stands at the left margin, or in an `impl` there.

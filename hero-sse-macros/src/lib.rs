@@ -19,37 +19,28 @@ mod value;
 
 use proc_macro::TokenStream;
 
-/// Makes an `async fn` that returns a stream of events an endpoint.
-///
-/// The function stays as it is written and can be called from a unit test. Beside it stands a type
-/// of the same name, which `endpoints![..]` takes.
-///
-/// The path comes first, in the syntax of axum 0.8. The keys, each of them optional, in any order:
+/// The keys of `#[sse_endpoint("/path", ..)]`, each of them optional, in any order after the path:
 ///
 #[doc = endpoint::key_table!()]
 ///
 /// Durations are `"15s"`, `"500ms"`, `"2m"`, `"1h"` or `"00:00:05"` (`hh:mm:ss`), and `"off"` where
-/// a thing can be. Each key wins over the operator's general options, and the operator's table for
-/// this endpoint over each key.
+/// a thing can be. A key wins over the operator's general options, and the operator's table for this
+/// endpoint over the key.
 ///
-/// The function is a free `async fn` without generics. Its arguments are extractors, up to sixteen;
-/// it returns a stream of events, or a `Result` of one. Its visibility, its `#[cfg]` and its docs
-/// hold for the endpoint as well.
+/// The function is a free `async fn` without generics. Its arguments are up to sixteen extractors; it
+/// returns a stream of events, or a `Result` of one. Its visibility, its `#[cfg]` and its docs hold
+/// for the endpoint as well.
 #[proc_macro_attribute]
 pub fn sse_endpoint(attribute: TokenStream, item: TokenStream) -> TokenStream {
     endpoint::endpoint(attribute.into(), item.into()).into()
 }
 
-/// Makes a struct, or each variant of an enum, an event.
-///
-/// A struct is sent as JSON through its own `Serialize`. An enum needs none: each variant is an
-/// event of its own, whose data is the variant's fields alone, with their `#[serde(..)]` attributes.
-/// `#[serde(..)]` on the enum itself, such as `tag`, does not concern its events; only
-/// `rename_all_fields` and `bound` do.
-///
 /// The keys of `#[sse(..)]`:
 ///
 #[doc = event::key_table!()]
+///
+/// `#[serde(..)]` on an enum, such as `tag`, does not concern its events; only `rename_all_fields` and
+/// `bound` do. On its variants and fields it does.
 #[proc_macro_derive(SseEvent, attributes(sse, serde))]
 pub fn derive_sse_event(item: TokenStream) -> TokenStream {
     event::event(item.into()).into()

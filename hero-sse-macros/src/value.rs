@@ -137,7 +137,7 @@ impl Parse for List {
     fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
         let word: Ident = input.parse()?;
         if word != "all" && word != "any" {
-            return Err(syn::Error::new(word.span(), "neither `all` nor `any`"));
+            return Err(input.lookahead1().error());
         }
         let inner;
         let parentheses = syn::parenthesized!(inner in input);
@@ -158,7 +158,9 @@ fn wrong_value(at: impl ToTokens, key: &Key, errors: &mut Errors) {
         Takes::Count => format!("`{name}` takes a whole number: write `{example}`"),
         Takes::OneOf(_, words) => {
             let words: Vec<_> = words.iter().map(|word| format!("{word:?}")).collect();
-            format!("`{name}` is {}: write `{example}`", words.join(" or "))
+            let words = words.join(", ");
+            let words = words.rsplit_once(", ").map(|(most, last)| format!("{most} or {last}"));
+            format!("`{name}` is {}: write `{example}`", words.unwrap_or_default())
         }
         Takes::Permissions => format!(
             "`{name}` takes a string, a constant, or several of them: write `{example}`, \

@@ -10,14 +10,16 @@ pub use core::result::Result;
 pub use core::{concat, file, line};
 pub use std::string::String;
 
+use axum::body::Body;
 pub use axum::extract::Request;
-pub use axum::response::Response;
+use axum::response::Response;
+use http::request::Parts;
 pub use serde::{self, Serialize, Serializer};
 
 pub use crate::descriptor::{Descriptor, Method, Rule};
 pub use crate::endpoint::{
-    AppState, Arguments, Endpoint, EndpointMeta, EventStream, Events, Extractor, FromParts,
-    IntoEventStream, LastArgument, Opening,
+    AppState, Endpoint, EndpointMeta, EventStream, Events, Extractor, FromParts, IntoEventStream,
+    LastArgument, Opening,
 };
 pub use crate::event::SseEvent;
 pub use crate::frame::{EventName, FrameWriter, InvalidEvent};
@@ -106,12 +108,14 @@ pub trait Retry {
     fn write(&self, frame: &mut FrameWriter<'_>) -> Result<(), InvalidEvent>;
 }
 
+#[diagnostic::do_not_recommend]
 impl Retry for Duration {
     fn write(&self, frame: &mut FrameWriter<'_>) -> Result<(), InvalidEvent> {
         frame.retry(*self)
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl Retry for Option<Duration> {
     fn write(&self, frame: &mut FrameWriter<'_>) -> Result<(), InvalidEvent> {
         self.map_or(Ok(()), |retry| frame.retry(retry))
@@ -143,27 +147,20 @@ impl<T: Serialize + ?Sized> Json for T {
     }
 }
 
-/// Extracts the arguments and calls the function.
-pub fn open<A, S, F, O>(request: Request, state: S, call: F) -> Opening
+/// Opens a stream as generated code says: the arguments one by one, then the function.
+pub fn open<S, F, O>(request: Request, state: S, open: F) -> Opening
 where
-    A: Arguments<S, FromParts> + Send,
-    S: AppState,
-    F: FnOnce(A) -> O + Send + 'static,
-    O: Future<Output = Result<EventStream, Response>> + Send,
+    F: FnOnce(Parts, Body, S) -> O,
+    O: Future<Output = Result<EventStream, Response>> + Send + 'static,
 {
-    open_with_body::<FromParts, _, _, _, _>(request, state, call)
+    let (parts, body) = request.into_parts();
+    Box::pin(open(parts, body, state))
 }
 
-/// The same, where the last argument may read the body.
-pub fn open_with_body<K, A, S, F, O>(request: Request, state: S, call: F) -> Opening
-where
-    K: 'static,
-    A: Arguments<S, K> + Send,
-    S: AppState,
-    F: FnOnce(A) -> O + Send + 'static,
-    O: Future<Output = Result<EventStream, Response>> + Send,
-{
-    Box::pin(async move { call(A::extract(request, &state).await?).await })
+/// What becomes of the stream, if the function did not refuse. No method, so that no lint of the
+/// application's sees a path that could be shorter.
+pub fn then<T, U>(answer: Result<T, Response>, next: impl FnOnce(T) -> U) -> Result<U, Response> {
+    answer.map(next)
 }
 
 /// The rule that asks for one permission.

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::response::{IntoResponse, Response};
 use bytes::BytesMut;
@@ -106,56 +107,55 @@ pub struct FromBody;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be an argument of an endpoint",
     label = "not an extractor for the state `{S}`",
-    note = "arguments are extractors: `State<T>` of the application's state or a part of it \
-            (`T: FromRef<..>`), `Path`, `Query`, `Principal`, `LastEventId`, `HeaderMap`, or a type of \
-            yours that implements `FromRequestParts`",
-    note = "a body, such as `Json<T>`, is read by the last argument under `method = \"post\"`"
+    note = "arguments are extractors: `State<T>` of the application's state or a part of it, `Path`, \
+            `Query`, `Principal`, `LastEventId`, or a type that implements `FromRequestParts`; a body, such \
+            as `Json<T>`, is read by the last argument under `method = \"post\"`"
 )]
-pub trait Extractor<S>: FromRequestParts<S> + Send {}
+pub trait Extractor<S>: Sized + Send {
+    /// Takes it from the request's head. Boxed, since of a type that is no extractor the compiler
+    /// would also report the future.
+    fn extract<'a>(parts: &'a mut Parts, state: &'a S) -> BoxFuture<'a, Result<Self, Response>>;
+}
 
 #[diagnostic::do_not_recommend]
-impl<T: FromRequestParts<S> + Send, S> Extractor<S> for T {}
+impl<T: FromRequestParts<S> + Send, S: Sync> Extractor<S> for T {
+    fn extract<'a>(parts: &'a mut Parts, state: &'a S) -> BoxFuture<'a, Result<Self, Response>> {
+        Box::pin(async {
+            T::from_request_parts(parts, state).await.map_err(IntoResponse::into_response)
+        })
+    }
+}
 
 /// The last argument of an endpoint's function: it may read the body, where the method has one.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the last argument of an endpoint",
     label = "not an extractor for the state `{S}`",
     note = "the last argument reads the body (`Json<T>`, `Form<T>`, `Bytes`, `String`), or is an extractor \
-            as the others are: `State<T>`, `Path`, `Query`, `Principal`, or a type of yours that implements \
+            as the others are: `State<T>`, `Path`, `Query`, `Principal`, or a type that implements \
             `FromRequest` or `FromRequestParts`"
 )]
-pub trait LastArgument<S, K>: Sized {
+pub trait LastArgument<S, K>: Sized + Send {
     /// Takes it from what is left of the request.
-    fn take(request: Request, state: &S) -> impl Future<Output = Result<Self, Response>> + Send;
+    fn take<'a>(parts: Parts, body: Body, state: &'a S) -> BoxFuture<'a, Result<Self, Response>>;
 }
 
 #[diagnostic::do_not_recommend]
 impl<T: FromRequestParts<S> + Send, S: Sync> LastArgument<S, FromParts> for T {
-    async fn take(request: Request, state: &S) -> Result<Self, Response> {
-        let (mut parts, _body) = request.into_parts();
-        T::from_request_parts(&mut parts, state).await.map_err(IntoResponse::into_response)
+    fn take<'a>(mut parts: Parts, _: Body, state: &'a S) -> BoxFuture<'a, Result<Self, Response>> {
+        Box::pin(async move { T::extract(&mut parts, state).await })
     }
 }
 
 #[diagnostic::do_not_recommend]
 impl<T: FromRequest<S> + Send, S: Sync> LastArgument<S, FromBody> for T {
-    async fn take(request: Request, state: &S) -> Result<Self, Response> {
-        match tokio::time::timeout(BODY_TIMEOUT, T::from_request(request, state)).await {
-            Ok(taken) => taken.map_err(IntoResponse::into_response),
-            Err(_) => Err(Refusal::body_timeout().into_response()),
-        }
-    }
-}
-
-/// The arguments of an endpoint's function, up to 16.
-pub trait Arguments<S, K>: Sized {
-    /// Takes them from a request, in order; the answer of the first that refuses.
-    fn extract(request: Request, state: &S) -> impl Future<Output = Result<Self, Response>> + Send;
-}
-
-impl<S: Sync> Arguments<S, FromParts> for () {
-    async fn extract(_: Request, _: &S) -> Result<(), Response> {
-        Ok(())
+    fn take<'a>(parts: Parts, body: Body, state: &'a S) -> BoxFuture<'a, Result<Self, Response>> {
+        Box::pin(async move {
+            let taken = T::from_request(Request::from_parts(parts, body), state);
+            match tokio::time::timeout(BODY_TIMEOUT, taken).await {
+                Ok(taken) => taken.map_err(IntoResponse::into_response),
+                Err(_) => Err(Refusal::body_timeout().into_response()),
+            }
+        })
     }
 }
 
@@ -173,69 +173,60 @@ pub trait EventHandler<Args, S, K = FromParts>: Clone + Send + Sync + 'static {
     fn open(self, request: Request, state: S) -> Opening;
 }
 
-macro_rules! arguments {
-    ($($first:ident)*; $last:ident) => {
-        impl<S, K, $($first,)* $last> Arguments<S, K> for ($($first,)* $last,)
-        where
-            S: Sync,
-            $($first: FromRequestParts<S> + Send,)*
-            $last: LastArgument<S, K> + Send,
-        {
-            #[allow(non_snake_case, unused_mut)]
-            async fn extract(request: Request, state: &S) -> Result<Self, Response> {
-                let (mut parts, body) = request.into_parts();
-                $(let $first = $first::from_request_parts(&mut parts, state)
-                    .await
-                    .map_err(IntoResponse::into_response)?;)*
-                let $last = $last::take(Request::from_parts(parts, body), state).await?;
-                Ok(($($first,)* $last,))
-            }
-        }
-
-        handler!($($first)* $last);
-    };
-}
-
 macro_rules! handler {
-    ($($argument:ident)*) => {
-        impl<F, Fut, M, N, S, K, $($argument,)*> EventHandler<(M, N, $($argument,)*), S, K> for F
+    ($($first:ident)*; $last:ident) => {
+        impl<F, Fut, M, N, S, K, $($first,)* $last> EventHandler<(M, N, $($first,)* $last), S, K> for F
         where
-            F: FnOnce($($argument,)*) -> Fut + Clone + Send + Sync + 'static,
+            F: FnOnce($($first,)* $last) -> Fut + Clone + Send + Sync + 'static,
             Fut: Future + Send,
             Fut::Output: IntoEventStream<M>,
             <Fut::Output as IntoEventStream<M>>::Stream: Events<N>,
             S: AppState,
-            ($($argument,)*): Arguments<S, K>,
+            $($first: Extractor<S>,)*
+            $last: LastArgument<S, K>,
         {
-            #[allow(non_snake_case)]
+            #[allow(non_snake_case, unused_mut)]
             fn open(self, request: Request, state: S) -> Opening {
                 Box::pin(async move {
-                    let ($($argument,)*) =
- <($($argument,)*)>::extract(request, &state).await?;
-                    self($($argument,)*).await.into_event_stream().map(Events::into_events)
+                    let (mut parts, body) = request.into_parts();
+                    $(let $first = $first::extract(&mut parts, &state).await?;)*
+                    let $last = $last::take(parts, body, &state).await?;
+                    self($($first,)* $last).await.into_event_stream().map(Events::into_events)
                 })
             }
         }
     };
 }
 
-handler!();
-arguments!(; A1);
-arguments!(A1; A2);
-arguments!(A1 A2; A3);
-arguments!(A1 A2 A3; A4);
-arguments!(A1 A2 A3 A4; A5);
-arguments!(A1 A2 A3 A4 A5; A6);
-arguments!(A1 A2 A3 A4 A5 A6; A7);
-arguments!(A1 A2 A3 A4 A5 A6 A7; A8);
-arguments!(A1 A2 A3 A4 A5 A6 A7 A8; A9);
-arguments!(A1 A2 A3 A4 A5 A6 A7 A8 A9; A10);
-arguments!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10; A11);
-arguments!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11; A12);
-arguments!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11 A12; A13);
-arguments!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11 A12 A13; A14);
-arguments!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11 A12 A13 A14; A15);
-arguments!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11 A12 A13 A14 A15; A16);
+impl<F, Fut, M, N, S> EventHandler<(M, N), S, FromParts> for F
+where
+    F: FnOnce() -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future + Send,
+    Fut::Output: IntoEventStream<M>,
+    <Fut::Output as IntoEventStream<M>>::Stream: Events<N>,
+    S: AppState,
+{
+    fn open(self, _: Request, _: S) -> Opening {
+        Box::pin(async move { self().await.into_event_stream().map(Events::into_events) })
+    }
+}
+
+handler!(; A1);
+handler!(A1; A2);
+handler!(A1 A2; A3);
+handler!(A1 A2 A3; A4);
+handler!(A1 A2 A3 A4; A5);
+handler!(A1 A2 A3 A4 A5; A6);
+handler!(A1 A2 A3 A4 A5 A6; A7);
+handler!(A1 A2 A3 A4 A5 A6 A7; A8);
+handler!(A1 A2 A3 A4 A5 A6 A7 A8; A9);
+handler!(A1 A2 A3 A4 A5 A6 A7 A8 A9; A10);
+handler!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10; A11);
+handler!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11; A12);
+handler!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11 A12; A13);
+handler!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11 A12 A13; A14);
+handler!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11 A12 A13 A14; A15);
+handler!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11 A12 A13 A14 A15; A16);
 
 /// What an endpoint function may return: a stream, or a `Result` of one.
 ///

@@ -67,52 +67,15 @@ pub mod __private;
 pub use axum;
 pub use futures_core;
 
-/// ```
-/// use hero_sse::prelude::*;
-///
-/// /// What a build reports.
-/// #[derive(SseEvent)]
-/// enum Build {
-///     Queued { job: u64 },
-///     #[sse(event = "log")]
-///     Line { #[sse(id)] number: u64, text: String },
-///     #[sse(last)]
-///     Finished { ok: bool },
-/// }
-/// ```
+#[cfg(doc)]
+#[doc = include_str!("../docs/errors.md")]
+pub mod errors {}
+
 #[cfg(feature = "macros")]
+#[doc = include_str!("../docs/event.md")]
 pub use hero_sse_macros::SseEvent;
-/// ```
-/// use futures_util::stream;
-/// use hero_sse::prelude::*;
-/// # #[derive(Serialize, SseEvent)]
-/// # struct Usage { used: u64 }
-///
-/// /// Live usage gauge, with every key that `public` leaves.
-/// #[sse_endpoint(
-///     "/usage/{tenant}",
-///     event = "usage",
-///     permission = "usage.read",
-///     heartbeat = "15s",
-///     write_timeout = "00:00:05",
-///     retry = "3s",
-///     crate = hero_sse
-/// )]
-/// async fn usage(Path(tenant): Path<String>) -> impl Stream<Item = Usage> {
-///     stream::iter([Usage { used: tenant.len() as u64 }])
-/// }
-///
-/// /// Open to anybody.
-/// #[sse_endpoint("/ticks", public, heartbeat = "off")]
-/// async fn ticks() -> impl Stream<Item = Usage> {
-///     stream::iter((0..3).map(|used| Usage { used }))
-/// }
-///
-/// # fn map(sse: &HeroSse) -> Result<hero_sse::axum::Router, hero_sse::SetupErrors> {
-/// sse.at("/api").routes(endpoints![usage, ticks])
-/// # }
-/// ```
 #[cfg(feature = "macros")]
+#[doc = include_str!("../docs/endpoint.md")]
 pub use hero_sse_macros::sse_endpoint;
 
 #[cfg(feature = "jwt")]
@@ -123,8 +86,8 @@ pub use crate::connections::{ConnectionInfo, Connections};
 pub use crate::context::SseContext;
 pub use crate::descriptor::{Descriptor, Method};
 pub use crate::endpoint::{
-    AppState, Arguments, Endpoint, EndpointMeta, Endpoints, EventHandler, EventItem, EventStream,
-    Events, Extractor, IntoEventStream, LastArgument, Opening,
+    AppState, Endpoint, EndpointMeta, Endpoints, EventHandler, EventItem, EventStream, Events,
+    Extractor, IntoEventStream, LastArgument, Opening,
 };
 pub use crate::event::{Event, SseEvent};
 pub use crate::frame::{EventId, EventName, FrameWriter, InvalidEvent, InvalidField, LastEventId};

@@ -64,57 +64,82 @@ struct Parameters {
     bounds: Option<TokenStream>,
 }
 
-/// For any state that the arguments are extractors of, or for the one that the user names: then the
-/// compiler finds an argument that is none right here.
+/// For any state that the arguments are extractors of, or for the one that the user names: then it
+/// needs no bounds, and the compiler finds an argument that is none where it is extracted.
 fn parameters(endpoint: &Endpoint) -> Parameters {
-    let Endpoint { arguments, post, .. } = endpoint;
-    let mut declared = Vec::new();
-    let state = match &endpoint.state {
-        Some(state) => state.to_token_stream(),
-        None => {
-            declared.push(quote!(__AppState: __sse::AppState));
-            quote!(__AppState)
-        }
-    };
-    let mut given = quote!(#state);
-    let mut bounds = Vec::new();
-    for (n, argument) in arguments.iter().enumerate() {
-        bounds.push(if *post && n + 1 == arguments.len() {
-            declared.push(quote!(__From: 'static));
-            given.extend(quote!(, __From));
-            quote_spanned!(argument.span()=> #argument: __sse::LastArgument<#state, __From>)
-        } else {
-            quote_spanned!(argument.span()=> #argument: __sse::Extractor<#state>)
-        });
+    let Endpoint { arguments, state, post, .. } = endpoint;
+    if let Some(state) = state {
+        let state = state.to_token_stream();
+        return Parameters { declared: None, given: state.clone(), state, bounds: None };
     }
+    let mut declared = quote!(__AppState: __sse::AppState);
+    let mut given = quote!(__AppState);
+    let bounds: Vec<_> = arguments
+        .iter()
+        .enumerate()
+        .map(|(n, argument)| {
+            if *post && n + 1 == arguments.len() {
+                declared.extend(quote!(, __From));
+                given.extend(quote!(, __From));
+                quote_spanned!(argument.span()=> #argument: __sse::LastArgument<__AppState, __From>)
+            } else {
+                quote_spanned!(argument.span()=> #argument: __sse::Extractor<__AppState>)
+            }
+        })
+        .collect();
     Parameters {
-        declared: (!declared.is_empty()).then(|| quote!(<#(#declared),*>)),
+        declared: Some(quote!(<#declared>)),
         given,
-        state,
+        state: quote!(__AppState),
         bounds: (!bounds.is_empty()).then(|| quote!(where #(#bounds,)*)),
     }
 }
 
-/// The call of the function, and what becomes of its stream.
+/// The arguments one by one, the call of the function, and what becomes of its stream.
 fn open(endpoint: &Endpoint) -> TokenStream {
-    let Endpoint { ident, arguments, post, returns, item, .. } = endpoint;
-    let names: Vec<_> = (0..arguments.len()).map(|n| format_ident!("__{n}")).collect();
-    let open = match *post && !arguments.is_empty() {
-        true => quote!(open_with_body::<__From, _, _, _, _>),
-        false => quote!(open),
+    let Endpoint { ident, arguments, state, post, returns, item, .. } = endpoint;
+    let (state, from) = match state {
+        Some(state) => (state.to_token_stream(), quote!(_)),
+        None => (quote!(__AppState), quote!(__From)),
     };
+    let names: Vec<_> = (0..arguments.len()).map(|n| format_ident!("__{n}")).collect();
+    let mut body = quote!(_);
+    let mut parts = quote!(_);
+    let extractions = arguments.iter().zip(&names).enumerate().map(|(n, (argument, name))| {
+        let extracted = if *post && n + 1 == arguments.len() {
+            body = quote!(__body);
+            quote_spanned! {argument.span()=>
+                <#argument as __sse::LastArgument<#state, #from>>::take(__parts, __body, &__state)
+            }
+        } else {
+            quote_spanned! {argument.span()=>
+                <#argument as __sse::Extractor<#state>>::extract(&mut __parts, &__state)
+            }
+        };
+        parts = if n == 0 && *post && arguments.len() == 1 {
+            quote!(__parts)
+        } else {
+            quote!(mut __parts)
+        };
+        quote!(let #name = #extracted.await?;)
+    });
+    let extractions: Vec<_> = extractions.collect();
     let mut function = ident.clone();
     function.set_span(*returns);
     let stream = quote_spanned! {*returns=>
         __sse::IntoEventStream::into_event_stream(#function(#(#names),*).await)
     };
     let item = item.as_ref().map_or(*returns, Spanned::span);
-    let events = quote_spanned!(item=> __sse::Result::map(#stream, __sse::Events::into_events));
-    quote! {
-        __sse::#open(__request, __state, |(#(#names,)*): (#(#arguments,)*)| async move {
+    let events = quote_spanned!(item=> __sse::then(#stream, __sse::Events::into_events));
+    // What the function holds across an `await` must be able to travel; it is the function that is told.
+    let future = quote_spanned! {ident.span()=>
+        async move {
+            #(#extractions)*
             #events
-        })
-    }
+        }
+    };
+    let given_state = if arguments.is_empty() { quote!(_) } else { quote!(__state) };
+    quote!(__sse::open(__request, __state, |#parts, #body, #given_state| #future))
 }
 
 /// Where the type of the items shows and names itself, that name is the endpoint's too.
@@ -123,12 +148,14 @@ fn names_agree(endpoint: &Endpoint) -> Option<TokenStream> {
     // A type that cannot be written here, such as `impl SseEvent`.
     let nameable =
         matches!(item, Type::Path(_)) && !item.to_token_stream().to_string().contains("impl");
-    let same = quote_spanned!(event.span()=> __sse::same_name);
+    let same = quote_spanned! {event.span()=>
+        __sse::same_name(#event, <__sse::Named<#item>>::NAME)
+    };
     nameable.then(|| {
         quote! {
             const _: () = {
                 use __sse::Unnamed as _;
-                #same(#event, <__sse::Named<#item>>::NAME)
+                #same
             };
         }
     })
@@ -140,7 +167,7 @@ fn names_agree(endpoint: &Endpoint) -> Option<TokenStream> {
 /// An endpoint that nobody maps is reported once, at the function; hence `dead_code`.
 fn marker(visibility: &Visibility, ident: &Ident, path: &str, carried: &Carried) -> TokenStream {
     let Carried { docs, conditions } = carried;
-    let doc = format!("Endpoint `{path}`; name it in `endpoints![..]` to map it.");
+    let doc = format!(" Endpoint `{path}`; name it in `endpoints![..]` to map it.");
     let gap = (!docs.is_empty()).then(|| quote!(#[doc = ""]));
     quote! {
         #(#conditions)*

@@ -279,20 +279,21 @@ fn path_extractor_that_does_not_fit(signature: &Signature, path: &str, errors: &
             && let Some(places) = places(of)
             && places != captures.len()
         {
-            let found = match captures.as_slice() {
-                [] => "no capture".to_owned(),
-                [one] => format!("the capture `{one}`"),
-                several => format!("the captures `{}`", several.join("`, `")),
-            };
             let wanted = match places {
-                1 => "one".to_owned(),
-                several => several.to_string(),
+                1 => "one capture".to_owned(),
+                several => format!("{several} captures"),
+            };
+            let (found, cure) = match captures.as_slice() {
+                [] => ("none".to_owned(), "write them there, such as `{id}`"),
+                several => {
+                    (format!("`{}`", several.join("`, `")), "take them all, each by its place")
+                }
             };
             errors.push(
                 ty,
                 format!(
-                    "this takes {wanted} by place, and the path has {found}: write a type with as many \
-                     places, or for captures of a prefix a struct with a field for each"
+                    "this takes {wanted} by place, and the path has {found}: {cure}, or name them in a \
+                     struct, which can also take those of a prefix"
                 ),
             );
         }

@@ -2,7 +2,7 @@
 //! `hero_sse::__private`, and what it binds starts with `__`, so that no name of the user's can stand
 //! in between.
 
-use proc_macro2::{Literal, TokenStream};
+use proc_macro2::{Literal, Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Field, GenericParam, Generics, Ident, LitStr, Member, Path, Type, parse_quote};
@@ -23,14 +23,15 @@ pub(super) fn event(event: &Event<'_>) -> TokenStream {
 fn struct_items(event: &Event<'_>, frame: &Frame<'_>) -> TokenStream {
     let generics = event.generics;
     let own = |marked: &Marked<'_>| {
-        let member = marked.member;
+        let member = at(marked.member, marked.at);
         quote_spanned!(marked.at=> &self.#member)
     };
     // A struct without `Serialize` is the user's to mend, so that is where it points.
-    let body = frame_of(frame, own, || {
-        let at = event.ident.span();
-        quote_spanned!(at=> __sse::Json::write(self, __frame))
-    });
+    let body = frame_of(
+        frame,
+        own,
+        || quote_spanned!(event.ident.span()=> __sse::Json::write(self, __frame)),
+    );
     let key = frame.key.as_ref().map(|key| {
         let text = key_of(key, &own(key));
         key_method(&text)
@@ -60,7 +61,7 @@ fn enum_items(event: &Event<'_>, variants: &[Variant<'_>], data: &EnumData) -> T
         }
         let own = |marked: &Marked<'_>| {
             let name = bound.iter().find(|(member, _)| *member == marked.member);
-            name.map(|(_, name)| name.to_token_stream()).unwrap_or_default()
+            name.map(|(_, name)| Ident::new(&name.to_string(), marked.at)).to_token_stream()
         };
         let body = frame_of(frame, own, || quote!(__sse::Json::write(&__Body(self), __frame)));
         let pattern = bound.iter().map(|(member, name)| quote!(#member: #name,));
@@ -75,6 +76,16 @@ fn enum_items(event: &Event<'_>, variants: &[Variant<'_>], data: &EnumData) -> T
     let methods = quote!(#encode #key #is_last);
     let implementation = implementation(event.ident, event.generics, &bounds, methods);
     quote!(#mirror #implementation)
+}
+
+/// A member, said to stand elsewhere.
+fn at(member: &Member, span: Span) -> Member {
+    let mut member = member.clone();
+    match &mut member {
+        Member::Named(ident) => ident.set_span(span),
+        Member::Unnamed(index) => index.span = span,
+    }
+    member
 }
 
 fn retry_field<'a>(frame: &'a Frame<'a>) -> Option<&'a Marked<'a>> {
@@ -130,7 +141,7 @@ fn enum_key(variants: &[Variant<'_>]) -> Option<TokenStream> {
         variants.iter().partition(|variant| variant.frame.key.is_some());
     let arms = with.iter().filter_map(|variant| {
         let (ident, key) = (variant.ident, variant.frame.key.as_ref()?);
-        let (member, text) = (key.member, key_of(key, &quote!(__key)));
+        let (member, text) = (key.member, key_of(key, &quote_spanned!(key.at=> __key)));
         Some(quote!(Self::#ident { #member: __key, .. } => #text,))
     });
     let without = (!without.is_empty()).then(|| {

@@ -1,7 +1,9 @@
 use hero_sse::prelude::*;
 
+struct Meter;
+
 #[sse_endpoint("/usage")]
-async fn usage(_: u64) -> impl Stream<Item = Event> {
+async fn usage(_: Meter) -> impl Stream<Item = Event> {
     futures_util::stream::empty()
 }
 

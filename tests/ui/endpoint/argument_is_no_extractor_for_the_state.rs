@@ -1,0 +1,15 @@
+use hero_sse::prelude::*;
+
+#[derive(Clone)]
+struct App;
+
+struct Meter;
+
+#[sse_endpoint("/usage", state = App)]
+async fn usage(_: Meter) -> impl Stream<Item = Event> {
+    futures_util::stream::empty()
+}
+
+fn main() {
+    let _: hero_sse::Endpoints<App> = hero_sse::endpoints![usage];
+}

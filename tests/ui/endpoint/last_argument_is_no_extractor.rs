@@ -1,0 +1,12 @@
+use hero_sse::prelude::*;
+
+struct Meter;
+
+#[sse_endpoint("/usage", method = "post")]
+async fn usage(_: Meter) -> impl Stream<Item = Event> {
+    futures_util::stream::empty()
+}
+
+fn main() {
+    let _: hero_sse::Endpoints<()> = hero_sse::endpoints![usage];
+}

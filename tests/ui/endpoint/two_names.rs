@@ -1,0 +1,16 @@
+use hero_sse::prelude::*;
+
+#[derive(Serialize, SseEvent)]
+#[sse(event = "gauge")]
+struct Usage {
+    used: u64,
+}
+
+#[sse_endpoint("/usage", event = "usage")]
+async fn usage() -> impl Stream<Item = Usage> {
+    futures_util::stream::empty()
+}
+
+fn main() {
+    let _: hero_sse::Endpoints<()> = hero_sse::endpoints![usage];
+}

@@ -1,0 +1,9 @@
+use hero_sse::prelude::*;
+
+#[derive(Serialize, SseEvent)]
+#[sse(rename_all = "snake_case")]
+struct UsageReading {
+    used: u64,
+}
+
+fn main() {}

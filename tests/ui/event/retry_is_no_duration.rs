@@ -1,0 +1,9 @@
+use hero_sse::prelude::*;
+
+#[derive(Serialize, SseEvent)]
+struct Maintenance {
+    #[sse(retry)]
+    back_in: u64,
+}
+
+fn main() {}

@@ -1,0 +1,9 @@
+use hero_sse::prelude::*;
+
+#[derive(Serialize, SseEvent)]
+#[sse(retry = "100ms")]
+struct Maintenance {
+    hours: u64,
+}
+
+fn main() {}

@@ -1,0 +1,7 @@
+use hero_sse::prelude::*;
+
+#[derive(SseEvent)]
+#[sse(data = "text")]
+struct Tick;
+
+fn main() {}

@@ -1,0 +1,12 @@
+use std::time::Duration;
+
+use hero_sse::prelude::*;
+
+#[derive(Serialize, SseEvent)]
+#[sse(retry = "30s")]
+struct Maintenance {
+    #[sse(retry)]
+    back_in: Duration,
+}
+
+fn main() {}
