@@ -111,38 +111,84 @@ mod tests {
         }
     }
 
-    #[test]
-    fn no_endpoint_is_too_odd() {
-        let attribute = quote!(
+    fn attribute() -> TokenStream {
+        quote!(
             "/a/{b}",
             event = "c",
-            permission = "d",
+            method = "post",
+            permission = all("d", any(E::F, crate::G), H),
             public,
             heartbeat = "15s",
+            heartbeat_event = true,
             write_timeout = "off",
             retry = "1s",
-            crate = e::f
-        );
-        let item = quote! {
-            /// Docs.
-            #[allow(unused)]
-            pub(crate) async unsafe extern "C" fn g<'h, I: J>(
-                #[cfg(k)] &self,
-                State(l): State<&'h M<'_>>,
-                n: impl O,
-            ) -> Result<impl Stream<Item = I>, P> where I: J {
-                yield 1
-            }
-        };
-        let plain = quote!(
-            async fn a(State(b): State<C>) -> D {}
-        );
-        let attributes = mutations(attribute.clone());
-        assert!(attributes.len() > 200);
+            max_age = "1h",
+            max_connections = 1,
+            max_per_principal = 2,
+            over_limit = "retry",
+            buffer = 3,
+            overflow = "latest",
+            query_token = false,
+            deprecated,
+            state = I<J>,
+            crate = k::l
+        )
+    }
+
+    fn endpoints() -> [TokenStream; 2] {
+        [
+            quote! {
+                /// Docs.
+                #[doc = include_str!("m")]
+                #[cfg(n)]
+                pub(crate) async unsafe extern "C" fn o<'p, Q: R>(
+                    #[cfg(s)] &self,
+                    State(t): State<&'p U<'_>>,
+                    Path((v, w)): Path<(X, Y)>,
+                    z: impl A,
+                    Json(b): Json<C>,
+                ) -> Result<impl Stream<Item = Q>, D> where Q: R {
+                    yield 1
+                }
+            },
+            quote!(
+                async fn a(State(b): State<C>) -> D {}
+            ),
+        ]
+    }
+
+    fn events() -> [TokenStream; 3] {
+        [
+            quote! {
+                #[sse(event = "a", retry = "1s", data = "json", crate = b)]
+                pub struct C<'d, T: E = F, const N: usize> where T: G {
+                    #[sse(id, key)] #[serde(rename = "h")] i: &'d T,
+                    #[sse(retry)] j: [u8; N],
+                }
+            },
+            quote! {
+                #[sse(rename_all = "camelCase", data = "text")]
+                #[serde(tag = "a", bound = "T: B", rename_all_fields = "camelCase")]
+                enum C<T> {
+                    #[sse(event = "d", last)] #[serde(rename_all = "e")] F { #[sse(id)] g: T },
+                    #[sse(data = "json")]
+                    H(#[serde(skip, bound(serialize = "T: I"))] Vec<Self>, #[sse(id)] u8) = 3,
+                    J,
+                }
+            },
+            quote!(union K { l: u8 }),
+        ]
+    }
+
+    #[test]
+    fn no_endpoint_is_too_odd() {
+        let attributes = mutations(attribute());
+        assert!(attributes.len() > 600);
+        let [odd, plain] = endpoints();
         for attribute in attributes {
             assert_parses(&plain, super::endpoint::endpoint(attribute, plain.clone()));
         }
-        for item in mutations(item).into_iter().chain(mutations(plain)) {
+        for item in [odd, plain].into_iter().flat_map(mutations) {
             let output = super::endpoint::endpoint(quote!("/a", public), item.clone());
             assert_parses(&item, output);
         }
@@ -150,27 +196,74 @@ mod tests {
 
     #[test]
     fn no_event_is_too_odd() {
-        let events = [
-            quote! {
-                #[sse(event = "a", crate = b)]
-                pub struct C<'d, T: E = F, const N: usize> where T: G {
-                    #[sse(id)] #[serde(rename = "h")] i: &'d T,
-                    j: [u8; N],
+        for item in events().into_iter().flat_map(mutations) {
+            assert_parses(&item, super::event::event(item.clone()));
+        }
+    }
+
+    /// Several mistakes in one declaration, at random: the seed is fixed, so that a failure stays.
+    #[test]
+    fn no_heap_of_mistakes_is_too_high() {
+        let mut random = Random(1);
+        let pool: Vec<_> = [attribute()].into_iter().chain(endpoints()).chain(events()).collect();
+        for _ in 0..4_000 {
+            let attribute = random.mutated(attribute(), &pool);
+            let item = random.pick(&endpoints()).clone();
+            let item = random.mutated(item, &pool);
+            assert_parses(&item, super::endpoint::endpoint(attribute, item.clone()));
+            let item = random.pick(&events()).clone();
+            let item = random.mutated(item, &pool);
+            assert_parses(&item, super::event::event(item.clone()));
+        }
+    }
+
+    /// Numbers that look random (splitmix64).
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, limit: usize) -> usize {
+            self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            (mixed ^ (mixed >> 27)) as usize % limit.max(1)
+        }
+
+        fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+            &of[self.below(of.len())]
+        }
+
+        /// A token or group from anywhere.
+        fn token(&mut self, pool: &[TokenStream]) -> Option<TokenTree> {
+            let mut tokens = self.pick(pool).clone();
+            loop {
+                let trees: Vec<TokenTree> = tokens.into_iter().collect();
+                match trees.get(self.below(trees.len()))? {
+                    TokenTree::Group(group) if self.below(3) > 0 => tokens = group.stream(),
+                    tree => return Some(tree.clone()),
                 }
-            },
-            quote! {
-                #[serde(tag = "a", bound = "T: B", rename_all_fields = "camelCase")]
-                enum C<T> {
-                    #[sse(event = "d", last)] #[serde(rename_all = "e")] F { #[sse(id)] g: T },
-                    H(#[serde(skip, bound(serialize = "T: I"))] Vec<Self>, #[sse(id)] u8) = 3,
-                    J,
+            }
+        }
+
+        /// Up to four tokens replaced, left out or slipped in, at any depth.
+        fn mutated(&mut self, mut tokens: TokenStream, pool: &[TokenStream]) -> TokenStream {
+            for _ in 0..self.below(5) {
+                tokens = self.mutated_once(tokens, pool);
+            }
+            tokens
+        }
+
+        fn mutated_once(&mut self, tokens: TokenStream, pool: &[TokenStream]) -> TokenStream {
+            let mut trees: Vec<TokenTree> = tokens.into_iter().collect();
+            let at = self.below(trees.len());
+            match (trees.get(at).cloned(), self.below(4)) {
+                (Some(TokenTree::Group(group)), 1..) => {
+                    let stream = self.mutated_once(group.stream(), pool);
+                    trees[at] = Group::new(group.delimiter(), stream).into();
                 }
-            },
-            quote!(union K { l: u8 }),
-        ];
-        for item in events.into_iter().flat_map(mutations) {
-            let output = super::event::event(item.clone());
-            assert_parses(&item, output);
+                (Some(_), 0) => drop(trees.remove(at)),
+                (Some(_), 1) => trees.splice(at..=at, self.token(pool)).for_each(drop),
+                (_, _) => trees.splice(at..at, self.token(pool)).for_each(drop),
+            }
+            trees.into_iter().collect()
         }
     }
 
