@@ -88,6 +88,7 @@ mod tests {
             with(at, vec![Punct::new('=', Spacing::Alone).into()]);
             with(at, vec![Group::new(Delimiter::None, tree.clone().into()).into()]);
             if let TokenTree::Group(group) = tree {
+                with(at, vec![Group::new(group.delimiter(), TokenStream::new()).into()]);
                 for inner in mutations_of(group) {
                     with(at, vec![inner]);
                 }

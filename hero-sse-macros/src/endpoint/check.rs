@@ -16,6 +16,7 @@ use crate::value::{self, Takes};
 use crate::{duration, name, route};
 
 const PATH_COMES_FIRST: &str = "it comes first, as in `#[sse_endpoint(\"/usage/stream\")]`";
+
 pub(super) fn endpoint(declaration: &Declaration, errors: &mut Errors) -> syn::Result<Endpoint> {
     let Declaration { entries, function, .. } = declaration;
     let path = path(declaration, errors);
