@@ -84,7 +84,7 @@ pub use crate::auth::{Authenticator, InvalidToken, Principal};
 pub use crate::close::CloseReason;
 pub use crate::connections::{ConnectionInfo, Connections};
 pub use crate::context::SseContext;
-pub use crate::descriptor::{Descriptor, Method};
+pub use crate::descriptor::Descriptor;
 pub use crate::endpoint::{
     AppState, Endpoint, EndpointMeta, Endpoints, EventHandler, EventItem, EventStream, Events,
     Extractor, IntoEventStream, LastArgument, Opening,

@@ -1,0 +1,284 @@
+//! [`HeroSse`]: the kit as an application holds it, its builder and its server. The only wiring.
+
+mod mount;
+
+use std::convert::Infallible;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+
+use axum::Router;
+use axum::extract::Request;
+use axum::response::Response;
+use axum::serve::Listener;
+use http::request::Parts;
+use tower::Service;
+
+use self::mount::Mapped;
+pub use self::mount::{EndpointBuilder, Mount};
+use crate::auth::{Authenticator, Gate, Principal};
+use crate::connections::Connections;
+use crate::endpoint::{AppState, Endpoints};
+use crate::options::{SetupErrors, SseOptions};
+use crate::pipeline::Kit;
+use crate::policy::PolicyOverrides;
+use crate::refusal::Refusal;
+use crate::telemetry;
+use crate::transport::Transport;
+
+/// The kit: registry, heartbeats, writers, authentication. Building one exposes nothing: an endpoint
+/// that is not named in [`routes`](Mount::routes) is not reachable.
+///
+/// Cheap to clone; all clones are one kit.
+///
+/// ```
+/// use hero_sse::prelude::*;
+/// use hero_sse::futures_core::Stream;
+///
+/// #[derive(Serialize, SseEvent)]
+/// struct Tick { n: u64 }
+///
+/// /// A public stream of ticks.
+/// #[sse_endpoint("/ticks", public)]
+/// async fn ticks() -> impl Stream<Item = Tick> {
+///     futures_util::stream::iter((0..3).map(|n| Tick { n }))
+/// }
+///
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let sse = HeroSse::builder().build()?;
+/// let app = hero_sse::axum::Router::new().merge(sse.at("/api").routes(endpoints![ticks])?);
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+/// sse.serve(listener, app).with_graceful_shutdown(hero_sse::shutdown_signal()).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct HeroSse(Arc<Shared>);
+
+struct Shared {
+    kit: Arc<Kit>,
+    mapped: Mutex<Mapped>,
+}
+
+impl HeroSse {
+    /// Begins a kit.
+    pub fn builder() -> Builder {
+        Builder {
+            options: SseOptions::default(),
+            file: None,
+            environment: None,
+            authenticator: None,
+        }
+    }
+
+    /// A place to mount endpoints at: `prefix` goes before their paths. Empty is the root.
+    pub fn at(&self, prefix: impl Into<String>) -> Mount<'_> {
+        Mount { sse: self, prefix: prefix.into() }
+    }
+
+    /// Maps endpoints at the root; see [`Mount::routes`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Mount::routes`].
+    pub fn routes<S: AppState>(&self, endpoints: Endpoints<S>) -> Result<Router<S>, SetupErrors> {
+        self.at("").routes(endpoints)
+    }
+
+    /// Declares an endpoint at the root without the macro; see [`Mount::endpoint`].
+    #[track_caller]
+    pub fn endpoint(&self, path: impl Into<String>) -> EndpointBuilder<'_> {
+        self.at("").endpoint(path)
+    }
+
+    /// The registry: who is connected, and how streams ended.
+    pub fn connections(&self) -> &Connections {
+        &self.0.kit.connections
+    }
+
+    /// Who sent this request, for routes of your own: the same tokens, from the same places, under
+    /// the same rules as an endpoint's. Then [`Principal::require`] checks a permission. Under
+    /// [`serve`](Self::serve) the extractor [`Principal`] does the same.
+    ///
+    /// # Errors
+    ///
+    /// `401` without a token or with one that is not accepted, `400` for doubled or malformed
+    /// credentials.
+    pub async fn authenticate(&self, parts: &Parts) -> Result<Principal, Refusal> {
+        let gate = &self.kit().gate;
+        gate.principal(parts, gate.query_token).await?.ok_or_else(Refusal::no_token)
+    }
+
+    /// Serves `app` with everything the kit promises of its transport: the write timeout, the peer
+    /// timeout, tokens taken out of the URI before any layer of `app` runs, and a shutdown that ends
+    /// streams instead of waiting for them.
+    ///
+    /// Takes any axum [`Listener`] and any service from request to response, such as a `Router`; not
+    /// `into_make_service()`, which it has no need of: requests carry
+    /// [`ConnectInfo`](axum::extract::ConnectInfo) of the peer's address already. HTTP/1.1, with
+    /// upgrades. Sockets other than [`TcpStream`](tokio::net::TcpStream) are under the write timeout too, but
+    /// the kernel's buffers and timeouts are then the listener's affair; the log says so once.
+    ///
+    /// One kit, one server: a shutdown drains the kit, all of its streams end and no new ones open.
+    pub fn serve<L, A>(&self, listener: L, app: A) -> Serve<L, A> {
+        Serve { sse: self.clone(), listener, app, shutdown: None }
+    }
+
+    /// No code that can panic runs under the lock, so a poisoned one is still sound.
+    fn mapped(&self) -> MutexGuard<'_, Mapped> {
+        self.0.mapped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn kit(&self) -> &Arc<Kit> {
+        &self.0.kit
+    }
+}
+
+impl fmt::Debug for HeroSse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HeroSse").field("connections", self.connections()).finish_non_exhaustive()
+    }
+}
+
+/// Collects a kit's settings; [`build`](Self::build) checks them all.
+#[must_use = "a builder does nothing until `build`"]
+pub struct Builder {
+    options: SseOptions,
+    file: Option<PathBuf>,
+    environment: Option<Vec<(String, String)>>,
+    authenticator: Option<Arc<dyn Authenticator>>,
+}
+
+impl Builder {
+    /// Takes these options. Those of a file, where one is named, win over them.
+    pub fn options(mut self, options: SseOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Takes the options of a file: its section `SseOptions`. JSON where the name ends in `.json`,
+    /// else TOML. What is wrong with it comes out of [`build`](Self::build).
+    pub fn options_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.file = Some(path.into());
+        self
+    }
+
+    /// Reads these variables in place of the process's, which are read at [`build`](Self::build).
+    pub fn environment<K: Into<String>, V: Into<String>>(
+        mut self,
+        variables: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        let text = |(key, value): (K, V)| (key.into(), value.into());
+        self.environment = Some(variables.into_iter().map(text).collect());
+        self
+    }
+
+    /// Says who may hold which token. Every endpoint that is not `public` needs one.
+    pub fn authenticator(mut self, authenticator: impl Authenticator) -> Self {
+        self.authenticator = Some(Arc::new(authenticator));
+        self
+    }
+
+    /// The kit.
+    ///
+    /// # Errors
+    ///
+    /// Every mistake of options, environment and authenticator together.
+    pub fn build(self) -> Result<HeroSse, SetupErrors> {
+        let mut mistakes = Vec::new();
+        let mut options = self.options;
+        if let Some(file) = &self.file {
+            options.read_file(file, &mut mistakes);
+        }
+        let environment = self.environment.unwrap_or_else(|| {
+            let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+            std::env::vars_os().map(|(key, value)| (text(key), text(value))).collect()
+        });
+        options.read_environment(environment, &mut mistakes);
+        mistakes.extend(options.faults());
+        if let Some(authenticator) = &self.authenticator {
+            mistakes.extend(authenticator.mistakes());
+        }
+        SetupErrors::none_or(mistakes)?;
+        let query_token = options.policy("", &PolicyOverrides::NONE).query_token;
+        let kit = Arc::new(Kit {
+            options,
+            gate: Gate { authenticator: self.authenticator, query_token },
+            connections: Connections::default(),
+            no_transport: Once::new(),
+        });
+        Ok(HeroSse(Arc::new(Shared { kit, mapped: Mutex::default() })))
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// The server, which runs when awaited; [`with_graceful_shutdown`](Self::with_graceful_shutdown)
+/// gives it an end.
+#[must_use = "a server does nothing until awaited"]
+pub struct Serve<L, A> {
+    sse: HeroSse,
+    listener: L,
+    app: A,
+    shutdown: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl<L, A> Serve<L, A> {
+    /// Shuts down when `signal` resolves: stops accepting, says farewell on every stream, waits for
+    /// the farewells to be sent and other requests to finish, `DrainTimeout` at most (5 s unless set),
+    /// then closes what is left. Unless that timeout is off, the server's future returns by then,
+    /// whatever clients do.
+    pub fn with_graceful_shutdown(
+        mut self,
+        signal: impl Future<Output = ()> + Send + 'static,
+    ) -> Self {
+        self.shutdown = Some(Box::pin(signal));
+        self
+    }
+}
+
+impl<L, A> IntoFuture for Serve<L, A>
+where
+    L: Listener,
+    L::Addr: Clone + Send + Sync + 'static,
+    A: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    A::Future: Send,
+{
+    type Output = io::Result<()>;
+    type IntoFuture = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let Self { sse, listener, app, shutdown } = self;
+        let Kit { options, connections, .. } = &**sse.kit();
+        {
+            let mapped = sse.mapped();
+            let unmapped = |path: &&str| !mapped.paths.iter().any(|mapped| mapped == path);
+            options.endpoint_paths().filter(unmapped).for_each(telemetry::unmapped_options);
+        }
+        let transport = Transport {
+            connections: connections.clone(),
+            peer_timeout: options.peer_timeout,
+            drain_timeout: options.drain_timeout,
+        };
+        let shutdown = shutdown.unwrap_or_else(|| Box::pin(std::future::pending()));
+        // For `SseContext`, and for `Principal` on other routes.
+        let gate = sse.kit().gate.clone();
+        let prepare = move |request: &mut Request| {
+            request.extensions_mut().insert(sse.clone());
+            request.extensions_mut().insert(gate.clone());
+        };
+        Box::pin(transport.serve(listener, app, prepare, shutdown))
+    }
+}
+
+impl<L, A> fmt::Debug for Serve<L, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Serve").finish_non_exhaustive()
+    }
+}
