@@ -54,6 +54,7 @@ mod tests {
                 }
             },
         );
+        assert!(expanded.lines().count() <= 40, "{expanded}");
         insta::assert_snapshot!(expanded);
     }
 
