@@ -26,6 +26,8 @@ pub(super) fn endpoint(declaration: &Declaration, errors: &mut Errors) -> syn::R
     errors.propagate()?;
 
     let signature = &function.signature;
+    let mut arguments: Vec<_> = signature::argument_types(signature).cloned().collect();
+    let body = signature::is_post(entries).then(|| arguments.pop()).flatten();
     Ok(Endpoint {
         krate: entries.path("crate").cloned(),
         visibility: function.visibility.clone(),
@@ -36,8 +38,8 @@ pub(super) fn endpoint(declaration: &Declaration, errors: &mut Errors) -> syn::R
         permissions,
         settings,
         state: entries.ty("state").cloned(),
-        arguments: signature::argument_types(signature).cloned().collect(),
-        post: signature::is_post(entries),
+        arguments,
+        body,
         returns: signature::returns(signature),
         item: signature::item(signature).cloned(),
         event: entries.text("event").cloned(),

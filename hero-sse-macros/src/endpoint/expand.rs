@@ -9,11 +9,11 @@ use proc_macro2::{Literal, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
-use syn::{Ident, Type, Visibility};
+use syn::{Ident, Visibility};
 
-use super::check;
 use super::model::{Carried, Endpoint, Permissions, Setting};
 use super::parse::Declaration;
+use super::{check, signature};
 use crate::private;
 
 pub(super) fn endpoint(item: &TokenStream, endpoint: &Endpoint) -> TokenStream {
@@ -67,67 +67,52 @@ struct Parameters {
 /// For any state that the arguments are extractors of, or for the one that the user names: then it
 /// needs no bounds, and the compiler finds an argument that is none where it is extracted.
 fn parameters(endpoint: &Endpoint) -> Parameters {
-    let Endpoint { arguments, state, post, .. } = endpoint;
+    let Endpoint { arguments, body, state, .. } = endpoint;
     if let Some(state) = state {
         let state = state.to_token_stream();
         return Parameters { declared: None, given: state.clone(), state, bounds: None };
     }
-    let mut declared = quote!(__AppState: __sse::AppState);
-    let mut given = quote!(__AppState);
-    let bounds: Vec<_> = arguments
+    let extractors = arguments
         .iter()
-        .enumerate()
-        .map(|(n, argument)| {
-            if *post && n + 1 == arguments.len() {
-                declared.extend(quote!(, __From));
-                given.extend(quote!(, __From));
-                quote_spanned!(argument.span()=> #argument: __sse::LastArgument<__AppState, __From>)
-            } else {
-                quote_spanned!(argument.span()=> #argument: __sse::Extractor<__AppState>)
-            }
-        })
-        .collect();
+        .map(|argument| quote_spanned!(argument.span()=> #argument: __sse::Extractor<__AppState>,));
+    let last = body
+        .as_ref()
+        .map(|body| quote_spanned!(body.span()=> #body: __sse::LastArgument<__AppState, __From>,));
+    let from = body.as_ref().map(|_| quote!(, __From));
+    let bounded = last.is_some() || !arguments.is_empty();
     Parameters {
-        declared: Some(quote!(<#declared>)),
-        given,
+        declared: Some(quote!(<__AppState: __sse::AppState #from>)),
+        given: quote!(__AppState #from),
         state: quote!(__AppState),
-        bounds: (!bounds.is_empty()).then(|| quote!(where #(#bounds,)*)),
+        bounds: bounded.then(|| quote!(where #(#extractors)* #last)),
     }
 }
 
 /// The arguments one by one, the call of the function, and what becomes of its stream.
 fn open(endpoint: &Endpoint) -> TokenStream {
-    let Endpoint { ident, arguments, state, post, returns, item, .. } = endpoint;
+    let Endpoint { ident, arguments, body, state, returns, item, .. } = endpoint;
     let (state, from) = match state {
         Some(state) => (state.to_token_stream(), quote!(_)),
         None => (quote!(__AppState), quote!(__From)),
     };
     let names: Vec<_> = (0..arguments.len()).map(|n| format_ident!("__{n}")).collect();
-    let mut body = quote!(_);
-    let mut parts = quote!(_);
-    let extractions = arguments.iter().zip(&names).enumerate().map(|(n, (argument, name))| {
-        let extracted = if *post && n + 1 == arguments.len() {
-            body = quote!(__body);
-            quote_spanned! {argument.span()=>
-                <#argument as __sse::LastArgument<#state, #from>>::take(__parts, __body, &__state)
-            }
-        } else {
-            quote_spanned! {argument.span()=>
-                <#argument as __sse::Extractor<#state>>::extract(&mut __parts, &__state)
-            }
+    let extractions = arguments.iter().zip(&names).map(|(argument, name)| {
+        let extract = quote_spanned! {argument.span()=>
+            <#argument as __sse::Extractor<#state>>::extract(&mut __parts, &__state)
         };
-        parts = if n == 0 && *post && arguments.len() == 1 {
-            quote!(__parts)
-        } else {
-            quote!(mut __parts)
-        };
-        quote!(let #name = #extracted.await?;)
+        quote!(let #name = #extract.await?;)
     });
-    let extractions: Vec<_> = extractions.collect();
+    let last = body.as_ref().map(|body| {
+        let take = quote_spanned! {body.span()=>
+            <#body as __sse::LastArgument<#state, #from>>::take(__parts, __body, &__state)
+        };
+        quote!(let __last = #take.await?;)
+    });
+    let last_name = body.as_ref().map(|_| quote!(__last));
     let mut function = ident.clone();
     function.set_span(*returns);
     let stream = quote_spanned! {*returns=>
-        __sse::IntoEventStream::into_event_stream(#function(#(#names),*).await)
+        __sse::IntoEventStream::into_event_stream(#function(#(#names,)* #last_name).await)
     };
     let item = item.as_ref().map_or(*returns, Spanned::span);
     let events = quote_spanned!(item=> __sse::then(#stream, __sse::Events::into_events));
@@ -135,29 +120,34 @@ fn open(endpoint: &Endpoint) -> TokenStream {
     let future = quote_spanned! {ident.span()=>
         async move {
             #(#extractions)*
+            #last
             #events
         }
     };
-    let given_state = if arguments.is_empty() { quote!(_) } else { quote!(__state) };
-    quote!(__sse::open(__request, __state, |#parts, #body, #given_state| #future))
+    let given = match (arguments.is_empty(), body.is_some()) {
+        (true, false) => quote!(_, _, _),
+        (true, true) => quote!(__parts, __body, __state),
+        (false, false) => quote!(mut __parts, _, __state),
+        (false, true) => quote!(mut __parts, __body, __state),
+    };
+    quote!(__sse::open(__request, __state, |#given| #future))
 }
 
 /// Where the type of the items shows and names itself, that name is the endpoint's too.
 fn names_agree(endpoint: &Endpoint) -> Option<TokenStream> {
     let (item, event) = (endpoint.item.as_ref()?, endpoint.event.as_ref()?);
-    // A type that cannot be written here, such as `impl SseEvent`.
-    let nameable =
-        matches!(item, Type::Path(_)) && !item.to_token_stream().to_string().contains("impl");
+    // `impl SseEvent` cannot be written here.
+    if !signature::is_nameable(item) {
+        return None;
+    }
     let same = quote_spanned! {event.span()=>
         __sse::same_name(#event, <__sse::Named<#item>>::NAME)
     };
-    nameable.then(|| {
-        quote! {
-            const _: () = {
-                use __sse::Unnamed as _;
-                #same
-            };
-        }
+    Some(quote! {
+        const _: () = {
+            use __sse::Unnamed as _;
+            #same
+        };
     })
 }
 

@@ -18,9 +18,10 @@ pub(super) struct Endpoint {
     pub(super) settings: Vec<(&'static str, Setting)>,
     /// The application's state, if it was said.
     pub(super) state: Option<Type>,
+    /// The arguments that are read off the head.
     pub(super) arguments: Vec<Type>,
-    /// Whether the last argument may read the body.
-    pub(super) post: bool,
+    /// The last argument of a `POST`, which may read the body.
+    pub(super) body: Option<Type>,
     /// Where the return type begins.
     pub(super) returns: Span,
     /// What the stream yields, where the return type tells.

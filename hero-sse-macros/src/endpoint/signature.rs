@@ -66,6 +66,12 @@ pub(super) fn item(signature: &Signature) -> Option<&Type> {
     }
 }
 
+/// Whether a type of the signature can also be written elsewhere.
+pub(super) fn is_nameable(ty: &Type) -> bool {
+    matches!(ty, Type::Path(_))
+        && find(ty.to_token_stream(), |tree, _| is_ident(tree, "impl")).is_none()
+}
+
 fn item_of(ty: &Type) -> Option<&Type> {
     match bare(ty) {
         Type::ImplTrait(ty) => item_of_bounds(&ty.bounds),
