@@ -87,6 +87,40 @@ mod tests {
     }
 
     #[test]
+    fn a_posted_question() {
+        let expanded = expanded(
+            quote!(
+                "/answers",
+                method = "post",
+                permission = all("ask", any(Scope::Admin, "member")),
+                max_age = "30m",
+                over_limit = "refuse",
+                buffer = 16,
+                overflow = "drop_oldest",
+                query_token = false,
+                deprecated
+            ),
+            quote! {
+                #[doc = include_str!("answers.md")]
+                #[cfg(feature = "answers")]
+                pub async fn answers(who: Principal, Json(question): Json<Question>) -> Answer {}
+            },
+        );
+        insta::assert_snapshot!(expanded);
+    }
+
+    #[test]
+    fn an_endpoint_for_one_state() {
+        let expanded = expanded(
+            quote!("/usage", state = App),
+            quote!(
+                async fn usage(State(app): State<App>) -> Usage {}
+            ),
+        );
+        insta::assert_snapshot!(expanded);
+    }
+
+    #[test]
     fn a_public_endpoint_without_heartbeat() {
         let expanded = expanded(
             quote!("/usage", public, heartbeat = "off", write_timeout = "5s"),

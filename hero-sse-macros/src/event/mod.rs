@@ -73,6 +73,19 @@ mod tests {
     }
 
     #[test]
+    fn texts_keys_and_reconnection_times() {
+        let expanded = expanded(quote! {
+            #[sse(rename_all = "snake_case")]
+            enum Notice {
+                #[sse(data = "text", retry = "30s")]
+                BuildLog { #[sse(id)] number: u64, #[sse(key)] build: u64, text: String },
+                Maintenance { #[sse(retry)] back_in: Duration, why: Reason },
+            }
+        });
+        insta::assert_snapshot!(expanded);
+    }
+
+    #[test]
     fn a_generic_enum() {
         let expanded = expanded(quote! {
             #[serde(rename_all_fields = "camelCase")]
