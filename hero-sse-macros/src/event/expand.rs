@@ -22,14 +22,15 @@ pub(super) fn event(event: &Event<'_>) -> TokenStream {
 
 fn struct_items(event: &Event<'_>, frame: &Frame<'_>) -> TokenStream {
     let generics = event.generics;
+    let this = quote!(self);
     let own = |marked: &Marked<'_>| {
         let member = marked.member;
-        quote_spanned!(marked.at=> &self.#member)
+        quote_spanned!(marked.at=> &#this.#member)
     };
     // A struct without `Serialize` is the user's to mend, so that is where it points.
     let body = frame_of(frame, own, || {
-        let at = event.ident.span();
-        quote_spanned!(at=> __sse::Json::write(self, __frame))
+        let (at, writer) = (event.ident.span(), writer());
+        quote_spanned!(at=> __sse::Json::write(#this, #writer))
     });
     let key = frame.key.as_ref().map(|key| {
         let text = key_of(key, &own(key));
@@ -93,7 +94,8 @@ fn frame_of(
     let name = set_name(&frame.name);
     let write = |what: &str, marked: &Marked<'_>| {
         let (what, own) = (format_ident!("{what}", span = marked.at), own(marked));
-        quote_spanned!(marked.at=> __sse::#what::write(#own, __frame))
+        let writer = writer();
+        quote_spanned!(marked.at=> __sse::#what::write(#own, #writer))
     };
     let id = frame.id.as_ref().map(|id| {
         let id = write("Id", id);
@@ -119,6 +121,12 @@ fn frame_of(
         #retry
         #data
     }
+}
+
+/// `__frame` and `self` are the macro's own wherever the code around them points: at the tokens of a
+/// `macro_rules!` they would be unknown.
+fn writer() -> TokenStream {
+    quote!(__frame)
 }
 
 fn key_of(key: &Marked<'_>, own: &TokenStream) -> TokenStream {
@@ -206,7 +214,8 @@ fn bounds(generics: &Generics, data: &EnumData) -> Vec<TokenStream> {
     outer.into_iter().chain(inner).collect()
 }
 
-/// An enum of the same fields for serde to derive from, and what hands the event to it.
+/// An enum of the same fields for serde to derive from, and what hands the event to it. Lints have had
+/// their say about the fields where the user wrote them.
 fn mirror(event: &Event<'_>, data: &EnumData, bounds: &[TokenStream]) -> TokenStream {
     let ident = event.ident;
     let Generics { params, where_clause, .. } = event.generics;
@@ -236,7 +245,7 @@ fn mirror(event: &Event<'_>, data: &EnumData, bounds: &[TokenStream]) -> TokenSt
     quote! {
         #[derive(__sse::Serialize)]
         #[serde(crate = "__sse::serde", remote = #remote, untagged #(, #attributes)* #bound)]
-        #[allow(dead_code)]
+        #[allow(dead_code, nonstandard_style, clippy::all, clippy::pedantic, clippy::nursery)]
         enum __Data<#params> #where_clause {
             #(#variants,)*
         }
@@ -294,7 +303,7 @@ fn conditions(generics: &Generics, bounds: &[TokenStream]) -> Option<TokenStream
 fn in_a_room(krate: Option<&Path>, items: &TokenStream) -> TokenStream {
     let private = private(krate);
     quote! {
-        #[allow(deprecated, single_use_lifetimes)]
+        #[allow(deprecated, single_use_lifetimes, unused_qualifications)]
         const _: () = {
             use #private as __sse;
             #items
