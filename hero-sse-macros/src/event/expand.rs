@@ -22,19 +22,20 @@ pub(super) fn event(event: &Event<'_>) -> TokenStream {
 
 fn struct_items(event: &Event<'_>, frame: &Frame<'_>) -> TokenStream {
     let generics = event.generics;
-    let this = quote!(self);
     let own = |marked: &Marked<'_>| {
-        let member = marked.member;
-        quote_spanned!(marked.at=> &#this.#member)
+        let (this, member) = (Ident::new("__self", marked.at), marked.member);
+        (quote!(let #this = self;), quote_spanned!(marked.at=> &#this.#member))
     };
     // A struct without `Serialize` is the user's to mend, so that is where it points.
     let body = frame_of(frame, own, || {
-        let (at, writer) = (event.ident.span(), writer());
-        quote_spanned!(at=> __sse::Json::write(#this, #writer))
+        let at = event.ident.span();
+        let (this, write) = (Ident::new("__self", at), quote_spanned!(at=> __sse::Json::write));
+        quote!(let #this = self; #write(#this, __frame))
     });
     let key = frame.key.as_ref().map(|key| {
-        let text = key_of(key, &own(key));
-        key_method(&text)
+        let (this, own) = own(key);
+        let text = key_of(key, &own);
+        key_method(&quote!(#this #text))
     });
     let name = match &frame.name {
         Name::Explicit(name) => Some(quote! {
@@ -56,12 +57,12 @@ fn enum_items(event: &Event<'_>, variants: &[Variant<'_>], data: &EnumData) -> T
         let parts = [frame.id.as_ref(), retry_field(frame), frame.text.as_ref()];
         for marked in parts.into_iter().flatten() {
             if !bound.iter().any(|(member, _)| *member == marked.member) {
-                bound.push((marked.member, format_ident!("__{}", bound.len())));
+                bound.push((marked.member, format_ident!("__{}", bound.len(), span = marked.at)));
             }
         }
         let own = |marked: &Marked<'_>| {
             let name = bound.iter().find(|(member, _)| *member == marked.member);
-            name.map(|(_, name)| name.to_token_stream()).unwrap_or_default()
+            (TokenStream::new(), name.map(|(_, name)| name.to_token_stream()).unwrap_or_default())
         };
         let body = frame_of(frame, own, || quote!(__sse::Json::write(&__Body(self), __frame)));
         let pattern = bound.iter().map(|(member, name)| quote!(#member: #name,));
@@ -85,17 +86,21 @@ fn retry_field<'a>(frame: &'a Frame<'a>) -> Option<&'a Marked<'a>> {
     }
 }
 
-/// The fields of a frame in the order of the wire; the data is what it comes to.
+/// The fields of a frame in the order of the wire; the data is what it comes to. `own` binds a name at
+/// the place it is used, and uses it.
+///
+/// A name that is bound in one place and used in another is none inside a `macro_rules!`, which brings
+/// some of the tokens itself: so `self` and `__frame` never stand at the user's.
 fn frame_of(
     frame: &Frame<'_>,
-    own: impl Fn(&Marked<'_>) -> TokenStream,
+    own: impl Fn(&Marked<'_>) -> (TokenStream, TokenStream),
     json: impl FnOnce() -> TokenStream,
 ) -> TokenStream {
     let name = set_name(&frame.name);
     let write = |what: &str, marked: &Marked<'_>| {
-        let (what, own) = (format_ident!("{what}", span = marked.at), own(marked));
-        let writer = writer();
-        quote_spanned!(marked.at=> __sse::#what::write(#own, #writer))
+        let (what, (binding, own)) = (format_ident!("{what}", span = marked.at), own(marked));
+        let write = quote_spanned!(marked.at=> __sse::#what::write);
+        quote!(#binding #write(#own, __frame))
     };
     let id = frame.id.as_ref().map(|id| {
         let id = write("Id", id);
@@ -123,12 +128,6 @@ fn frame_of(
     }
 }
 
-/// `__frame` and `self` are the macro's own wherever the code around them points: at the tokens of a
-/// `macro_rules!` they would be unknown.
-fn writer() -> TokenStream {
-    quote!(__frame)
-}
-
 fn key_of(key: &Marked<'_>, own: &TokenStream) -> TokenStream {
     quote_spanned!(key.at=> __sse::Key::text(#own))
 }
@@ -138,8 +137,9 @@ fn enum_key(variants: &[Variant<'_>]) -> Option<TokenStream> {
         variants.iter().partition(|variant| variant.frame.key.is_some());
     let arms = with.iter().filter_map(|variant| {
         let (ident, key) = (variant.ident, variant.frame.key.as_ref()?);
-        let (member, text) = (key.member, key_of(key, &quote!(__key)));
-        Some(quote!(Self::#ident { #member: __key, .. } => #text,))
+        let (member, own) = (key.member, Ident::new("__key", key.at));
+        let text = key_of(key, &own.to_token_stream());
+        Some(quote!(Self::#ident { #member: #own, .. } => #text,))
     });
     let without = (!without.is_empty()).then(|| {
         let idents = without.iter().map(|variant| variant.ident);
