@@ -22,18 +22,18 @@ pub(super) fn event(event: &Event<'_>) -> TokenStream {
 
 fn struct_items(event: &Event<'_>, frame: &Frame<'_>) -> TokenStream {
     let generics = event.generics;
-    let own = |marked: &Marked<'_>| {
-        let (this, member) = (Ident::new("__self", marked.at), marked.member);
+    let own = |what: &str, marked: &Marked<'_>| {
+        let (this, member) = (format_ident!("__{what}", span = marked.at), marked.member);
         (quote!(let #this = self;), quote_spanned!(marked.at=> &#this.#member))
     };
     // A struct without `Serialize` is the user's to mend, so that is where it points.
     let body = frame_of(frame, own, || {
         let at = event.ident.span();
-        let (this, write) = (Ident::new("__self", at), quote_spanned!(at=> __sse::Json::write));
+        let (this, write) = (Ident::new("__json", at), quote_spanned!(at=> __sse::Json::write));
         quote!(let #this = self; #write(#this, __frame))
     });
     let key = frame.key.as_ref().map(|key| {
-        let (this, own) = own(key);
+        let (this, own) = own("key", key);
         let text = key_of(key, &own);
         key_method(&quote!(#this #text))
     });
@@ -60,7 +60,7 @@ fn enum_items(event: &Event<'_>, variants: &[Variant<'_>], data: &EnumData) -> T
                 bound.push((marked.member, format_ident!("__{}", bound.len(), span = marked.at)));
             }
         }
-        let own = |marked: &Marked<'_>| {
+        let own = |_: &str, marked: &Marked<'_>| {
             let name = bound.iter().find(|(member, _)| *member == marked.member);
             (TokenStream::new(), name.map(|(_, name)| name.to_token_stream()).unwrap_or_default())
         };
@@ -93,12 +93,13 @@ fn retry_field<'a>(frame: &'a Frame<'a>) -> Option<&'a Marked<'a>> {
 /// some of the tokens itself: so `self` and `__frame` never stand at the user's.
 fn frame_of(
     frame: &Frame<'_>,
-    own: impl Fn(&Marked<'_>) -> (TokenStream, TokenStream),
+    own: impl Fn(&str, &Marked<'_>) -> (TokenStream, TokenStream),
     json: impl FnOnce() -> TokenStream,
 ) -> TokenStream {
     let name = set_name(&frame.name);
     let write = |what: &str, marked: &Marked<'_>| {
-        let (what, (binding, own)) = (format_ident!("{what}", span = marked.at), own(marked));
+        let (binding, own) = own(&what.to_lowercase(), marked);
+        let what = format_ident!("{what}", span = marked.at);
         let write = quote_spanned!(marked.at=> __sse::#what::write);
         quote!(#binding #write(#own, __frame))
     };
