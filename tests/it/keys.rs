@@ -163,8 +163,9 @@ async fn max_per_principal_and_max_connections() {
     drop(bob);
 
     let more = table("/few", "MaxPerPrincipal = 2\nMaxConnections = 3");
-    let (_, app) = app(&more, endpoints![few]);
+    let (sse, app) = app(&more, endpoints![few]);
     let _streams = [open(&app, "ann").await, open(&app, "ann").await, open(&app, "bob").await];
+    assert_eq!(sse.connections().len(), 3);
     assert_eq!(reason(&first(open(&app, "cid")).await), "over_limit");
 }
 
