@@ -304,7 +304,7 @@ fn conditions(generics: &Generics, bounds: &[TokenStream]) -> Option<TokenStream
 fn in_a_room(krate: Option<&Path>, items: &TokenStream) -> TokenStream {
     let private = private(krate);
     quote! {
-        #[allow(deprecated, single_use_lifetimes, unused_qualifications)]
+        #[allow(deprecated, single_use_lifetimes)]
         const _: () = {
             use #private as __sse;
             #items

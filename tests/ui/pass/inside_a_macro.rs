@@ -99,6 +99,25 @@ macro_rules! events {
 
 events!(#[doc = "Docs."] pub Reading Change "reading" number: u64, sse(id), Text "text" 'a);
 
+macro_rules! marks {
+    ($name:ident $said:ident $(#[$mark:meta] $field:ident: $ty:ty,)*) => {
+        #[derive(Serialize, SseEvent)]
+        struct $name {
+            $(#[$mark] #[serde(skip)] $field: $ty,)*
+            #[sse(id)]
+            last: $crate::Number,
+        }
+
+        #[derive(SseEvent)]
+        #[sse(data = "text")]
+        struct $said($crate::Number);
+    };
+}
+
+type Number = u8;
+
+marks!(Marked Said #[sse(retry)] retry: std::time::Duration, #[sse(key)] about: &'static str,);
+
 pub mod kit {
     pub use ::hero_sse as sse;
 
@@ -114,11 +133,11 @@ pub mod kit {
             }
 
             #[$crate::kit::sse::sse_endpoint(
-                            "/made",
-                            permission = $crate::Scope::Read,
-                            state = (),
-                            crate = $crate::kit::sse
-                        )]
+                                        "/made",
+                                        permission = $crate::Scope::Read,
+                                        state = (),
+                                        crate = $crate::kit::sse
+                                    )]
             async fn $name(
                 _: $crate::kit::sse::LastEventId,
             ) -> impl $crate::kit::sse::futures_core::Stream<Item = $event> {
@@ -154,6 +173,10 @@ mod elsewhere {
 }
 
 fn main() {
+    let marked = Marked { retry: std::time::Duration::from_secs(1), about: "it", last: 3 };
+    let text = "event: marked\nid: 3\nretry: 1000\ndata: {\"last\":3}\n\n";
+    assert_eq!((frame(&marked).unwrap().as_str(), marked.key().as_deref()), (text, Some("it")));
+    assert_eq!(frame(&Said(4)).unwrap(), "event: said\ndata: 4\n\n");
     let said = format!("{:?}", usage::DESCRIPTOR);
     for part in [
         "path: \"/usage\"",

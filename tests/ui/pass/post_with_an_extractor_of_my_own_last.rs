@@ -1,5 +1,4 @@
-//! A body is read by any `FromRequest`, and a type may be both that and `FromRequestParts` under
-//! different names.
+//! The last argument under `method = "post"` is any `FromRequest`, or any `FromRequestParts`.
 #![deny(warnings)]
 
 use hero_sse::axum::body::{Bytes, to_bytes};
