@@ -221,7 +221,7 @@ mod declarations {
 #[tokio::test]
 async fn what_is_declared_is_served() {
     let sse = kit(SseOptions::default());
-    let endpoints = endpoints![usage_stream, odd, tick, said, build];
+    let endpoints = endpoints![usage_stream, odd, tick, said, build, forbidding::forbidding];
     let app = Router::new().merge(sse.routes(endpoints).expect("routes")).with_state(3_u64);
     let ann = Principal::test("ann").tenant("t").permission("usage.read").permission("b");
     for (open, first) in [
@@ -229,6 +229,7 @@ async fn what_is_declared_is_served() {
         (open(&app, "/odd"), "[]"),
         (open(&app, "/tick"), "null"),
         (open(&app, "/said"), "7"),
+        (open(&app, "/forbidding"), r#"{"job":1,"of":null}"#),
         (open(&app, "/build").json(&3), r#"{"job":3,"of":"it"}"#),
     ] {
         let mut stream = open.await.expect("a stream");
@@ -237,5 +238,24 @@ async fn what_is_declared_is_served() {
             event = stream.next().await.expect("in time").expect("an event");
         }
         assert_eq!(event.data, first);
+    }
+}
+
+/// Nothing is allowed that a user could have forbidden.
+#[forbid(clippy::all, clippy::pedantic, clippy::nursery)]
+mod forbidding {
+    use futures_util::stream;
+    use hero_sse::prelude::*;
+
+    #[derive(SseEvent)]
+    pub(super) enum Build {
+        Queued { job: u64, of: Option<&'static str> },
+        Owned(Box<u8>, Option<Box<str>>, Vec<u8>, String, &'static Option<u8>),
+    }
+
+    #[sse_endpoint("/forbidding", public)]
+    pub(super) async fn forbidding() -> impl Stream<Item = Build> {
+        let owned = Build::Owned(Box::new(1), None, vec![], String::new(), &None);
+        core::future::ready(stream::iter([Build::Queued { job: 1, of: None }, owned])).await
     }
 }

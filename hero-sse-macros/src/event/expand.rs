@@ -5,9 +5,12 @@
 use proc_macro2::{Literal, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Field, GenericParam, Generics, Ident, LitStr, Member, Path, Type, parse_quote};
+use syn::{
+    Field, GenericArgument, GenericParam, Generics, Ident, LitStr, Member, Path, PathArguments,
+    Type, parse_quote,
+};
 
-use super::data::EnumData;
+use super::data::{EnumData, is_serde};
 use super::model::{Event, Frame, Marked, Name, Retry, Shape, Variant};
 use super::parse::Declaration;
 use crate::private;
@@ -215,8 +218,7 @@ fn bounds(generics: &Generics, data: &EnumData) -> Vec<TokenStream> {
     outer.into_iter().chain(inner).collect()
 }
 
-/// An enum of the same fields for serde to derive from, and what hands the event to it. Lints have had
-/// their say about the fields where the user wrote them.
+/// An enum of the same fields for serde to derive from, and what hands the event to it.
 fn mirror(event: &Event<'_>, data: &EnumData, bounds: &[TokenStream]) -> TokenStream {
     let ident = event.ident;
     let Generics { params, where_clause, .. } = event.generics;
@@ -231,7 +233,7 @@ fn mirror(event: &Event<'_>, data: &EnumData, bounds: &[TokenStream]) -> TokenSt
         | GenericParam::Const(syn::ConstParam { ident, .. }) => quote!(#ident),
     });
     let remote = ident.to_string();
-    let attributes = &data.attributes;
+    let EnumData { allowed, attributes, .. } = data;
     let bound = (data.bounds.is_none() && !bounds.is_empty()).then(|| {
         let bound = quote!(#(#bounds),*).to_string();
         quote!(, bound(serialize = #bound))
@@ -246,7 +248,8 @@ fn mirror(event: &Event<'_>, data: &EnumData, bounds: &[TokenStream]) -> TokenSt
     quote! {
         #[derive(__sse::Serialize)]
         #[serde(crate = "__sse::serde", remote = #remote, untagged #(, #attributes)* #bound)]
-        #[allow(dead_code, nonstandard_style, clippy::all, clippy::pedantic, clippy::nursery)]
+        #[allow(dead_code)]
+        #(#allowed)*
         enum __Data<#params> #where_clause {
             #(#variants,)*
         }
@@ -270,10 +273,22 @@ fn serialize_as_json(field: &mut Field) {
     let path = quote!(<#ty as __sse::Json>::serialize).to_string();
     // `$crate` does not survive as a text.
     let scalar = matches!(ty, Type::Path(ty) if ty.path.get_ident().is_some_and(crate::is_scalar));
-    if field.attrs.is_empty() && !scalar && !path.contains('$') {
+    let plain = scalar || is_option_of_reference(ty) || path.contains('$');
+    if !plain && !field.attrs.iter().any(is_serde) {
         let path = LitStr::new(&path, ty.span());
         field.attrs.push(parse_quote!(#[serde(serialize_with = #path)]));
     }
+}
+
+/// Serde would write a reference to it, which clippy cannot bear (`ref_option_ref`).
+fn is_option_of_reference(ty: &Type) -> bool {
+    let Type::Path(ty) = ty else { return false };
+    ty.path.segments.last().is_some_and(|last| match &last.arguments {
+        PathArguments::AngleBracketed(of) if last.ident == "Option" => {
+            matches!(of.args.first(), Some(GenericArgument::Type(Type::Reference(_))))
+        }
+        _ => false,
+    })
 }
 
 fn implementation(
