@@ -148,6 +148,41 @@ fn ours(line: &str) -> Option<String> {
     }
 }
 
+/// Each key of an endpoint has a case that shows what it does; each of an event stands in some case.
+#[test]
+fn every_key_has_a_passing_case() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &Path| fs::read_to_string(path).expect("a source file");
+    let pass = here.join("ui/pass");
+    let cases: String = fs::read_dir(&pass)
+        .expect("the cases")
+        .map(|case| case.expect("a case").path())
+        .filter(|case| case.extension().is_some_and(|extension| extension == "rs"))
+        .map(|case| read(&case))
+        .collect();
+    let mut missing = Vec::new();
+    for (part, least) in [("endpoint", 18), ("event", 9)] {
+        let source = read(&here.join("../hero-sse-macros/src").join(part).join("parse.rs"));
+        let table = source.split("keys! {").nth(1).and_then(|rest| rest.split("\n}").next());
+        let rows = table.expect("a table").lines().filter_map(|line| line.strip_prefix("    \""));
+        let keys: Vec<_> = rows.filter_map(|row| row.split('"').next()).collect();
+        assert!(keys.len() >= least, "{part}: {keys:?}");
+        for key in keys {
+            let shown = match part {
+                "endpoint" => pass.join(format!("key_{key}.rs")).exists(),
+                _ => {
+                    let said = |mark: &str| cases.contains(mark);
+                    said(&format!("#[sse({key}")) || said(&format!(", {key}"))
+                }
+            };
+            if !shown {
+                missing.push(format!("{part}: {key}"));
+            }
+        }
+    }
+    assert_eq!(missing, Vec::<String>::new());
+}
+
 /// The name and text of each function that stands at the left margin, or in an `impl` there.
 fn functions(source: &str) -> impl Iterator<Item = (&str, &str)> {
     let source = source.split("#[cfg(test)]").next().unwrap_or_default();

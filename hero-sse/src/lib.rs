@@ -101,6 +101,7 @@ pub use crate::signal::shutdown_signal;
 
 /// What a module with endpoints uses: `use hero_sse::prelude::*;`.
 pub mod prelude {
+    pub use axum::Json;
     pub use axum::extract::{FromRef, Path, Query, State};
     pub use futures_core::Stream;
     pub use serde::Serialize;

@@ -40,10 +40,11 @@ use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 use futures_core::future::BoxFuture;
 use futures_util::StreamExt;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sse_stream::SseByteStream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -108,13 +109,14 @@ pub struct Open<A> {
     path: String,
     method: http::Method,
     headers: HeaderMap,
+    body: Result<Body, OpenError>,
     principal: Option<Principal>,
 }
 
 impl<A> Open<A> {
     fn new(target: Target<A>, path: &str) -> Self {
-        let (path, headers) = (path.to_owned(), HeaderMap::new());
-        Self { target, path, method: http::Method::GET, headers, principal: None }
+        let (path, headers, body) = (path.to_owned(), HeaderMap::new(), Ok(Body::empty()));
+        Self { target, path, method: http::Method::GET, headers, body, principal: None }
     }
 
     /// As this caller, past the authenticator. Only without a socket: nothing that travels can
@@ -149,6 +151,43 @@ impl<A> Open<A> {
         self.method = method;
         self
     }
+
+    /// As a `POST` of `body` as JSON, to an endpoint with `method = "post"`.
+    ///
+    /// ```
+    /// use hero_sse::prelude::*;
+    /// use hero_sse::axum::Router;
+    /// use hero_sse::testing;
+    ///
+    /// #[derive(serde::Deserialize, Serialize)]
+    /// struct Question { words: Vec<String> }
+    ///
+    /// #[sse_endpoint("/answers", method = "post", public)]
+    /// async fn answers(Json(question): Json<Question>) -> impl Stream<Item = Event> {
+    ///     futures_util::stream::iter(question.words.into_iter().map(Event::text))
+    /// }
+    ///
+    /// # async fn test() -> Result<(), Box<dyn std::error::Error>> {
+    /// let sse = HeroSse::builder().build()?;
+    /// let app = Router::new().merge(sse.routes(endpoints![answers])?);
+    /// let question = Question { words: vec!["well".to_owned()] };
+    /// let mut stream = testing::open(&app, "/answers").json(&question).await?;
+    /// assert_eq!(stream.next().await?.ok_or("no event")?.data, "well");
+    /// # Ok(())
+    /// # }
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test()).unwrap();
+    /// ```
+    pub fn json(self, body: &impl Serialize) -> Self {
+        let mut request = self.header(CONTENT_TYPE.as_str(), "application/json").body("");
+        request.body = serde_json::to_vec(body).map(Body::from).map_err(OpenError::failed);
+        request
+    }
+
+    /// As a `POST` of `body`, whatever it is; its type is told by [`header`](Self::header).
+    pub fn body(mut self, body: impl Into<Body>) -> Self {
+        self.body = Ok(body.into());
+        self.method(http::Method::POST)
+    }
 }
 
 impl<A> IntoFuture for Open<A>
@@ -161,8 +200,8 @@ where
 
     fn into_future(self) -> Self::IntoFuture {
         let opened = async move {
-            let Self { target, path, method, headers, principal } = self;
-            let mut request = Request::new(Body::empty());
+            let Self { target, path, method, headers, body, principal } = self;
+            let mut request = Request::new(body?);
             *request.method_mut() = method;
             *request.uri_mut() = path.parse().map_err(|_| OpenError::failed("not a path"))?;
             *request.headers_mut() = headers;

@@ -7,6 +7,8 @@ mod buffer;
 mod endpoint;
 mod event;
 mod house;
+mod keys;
+mod lints;
 mod live;
 mod registry;
 mod rules;

@@ -48,7 +48,7 @@ fn room(private: &TokenStream, carried: &Carried, items: TokenStream) -> TokenSt
     let conditions = &carried.conditions;
     quote! {
         #(#conditions)*
-        #[allow(deprecated)]
+        #[allow(deprecated, unused_qualifications)]
         const _: () = {
             use #private as __sse;
             #items

@@ -37,6 +37,8 @@ const NOT_OF_ENUM: [&str; 16] = [
 const NOT_OF_VARIANT: [&str; 4] = ["rename", "alias", "other", "untagged"];
 
 pub(super) struct EnumData {
+    /// What the user allows on the enum.
+    pub(super) allowed: Vec<Attribute>,
     pub(super) attributes: Vec<Meta>,
     pub(super) variants: Vec<VariantData>,
     /// `#[serde(bound = "..")]` of the enum: it replaces the usual bounds.
@@ -47,7 +49,8 @@ pub(super) struct EnumData {
 
 pub(super) struct VariantData {
     pub(super) attributes: Vec<Meta>,
-    /// Without any attribute of its own or discriminant; its fields keep what serde reads.
+    /// Without discriminant and attributes but for the lints it allows; its fields keep what serde
+    /// reads as well.
     pub(super) variant: syn::Variant,
 }
 
@@ -64,6 +67,7 @@ impl EnumData {
         }
         attributes.retain(|meta| is_one_of(meta, &OF_ENUM));
         let mut data = Self {
+            allowed: allowed(&input.attrs).collect(),
             bounds: bounds(&attributes),
             attributes,
             variants: Vec::new(),
@@ -91,12 +95,14 @@ impl EnumData {
             attributes = vec![parse_quote!(skip)];
         }
         self.inner_bounds.extend(bounds(&attributes).unwrap_or_default());
-        variant.attrs.clear();
+        variant.attrs = allowed(&variant.attrs).collect();
         variant.discriminant = None;
         for field in &mut variant.fields {
             let attributes = serde_attributes(&field.attrs, errors);
             self.inner_bounds.extend(bounds(&attributes).unwrap_or_default());
+            let allowed: Vec<_> = allowed(&field.attrs).collect();
             field.attrs.retain(is_serde);
+            field.attrs.extend(allowed);
             let ty = without_self(field.ty.to_token_stream(), input);
             field.ty = syn::parse2(ty.clone()).unwrap_or(Type::Verbatim(ty));
         }
@@ -117,7 +123,18 @@ fn is_one_of(meta: &Meta, names: &[&str]) -> bool {
     names.iter().any(|name| meta.path().is_ident(name))
 }
 
-fn is_serde(attribute: &Attribute) -> bool {
+/// The lints that are allowed where the user wrote the enum, and so where it is written again.
+fn allowed(attributes: &[Attribute]) -> impl Iterator<Item = Attribute> {
+    attributes.iter().filter_map(|attribute| match &attribute.meta {
+        Meta::List(list) if list.path.is_ident("allow") || list.path.is_ident("expect") => {
+            let lints = &list.tokens;
+            Some(parse_quote!(#[allow(#lints)]))
+        }
+        _ => None,
+    })
+}
+
+pub(super) fn is_serde(attribute: &Attribute) -> bool {
     attribute.path().is_ident("serde")
 }
 

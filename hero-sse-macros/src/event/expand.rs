@@ -5,9 +5,12 @@
 use proc_macro2::{Literal, Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Field, GenericParam, Generics, Ident, LitStr, Member, Path, Type, parse_quote};
+use syn::{
+    Field, GenericArgument, GenericParam, Generics, Ident, LitStr, Member, Path, PathArguments,
+    Type, parse_quote,
+};
 
-use super::data::EnumData;
+use super::data::{EnumData, is_serde};
 use super::model::{Event, Frame, Marked, Name, Retry, Shape, Variant};
 use super::parse::Declaration;
 use crate::private;
@@ -22,19 +25,21 @@ pub(super) fn event(event: &Event<'_>) -> TokenStream {
 
 fn struct_items(event: &Event<'_>, frame: &Frame<'_>) -> TokenStream {
     let generics = event.generics;
-    let own = |marked: &Marked<'_>| {
-        let member = at(marked.member, marked.at);
-        quote_spanned!(marked.at=> &self.#member)
+    let own = |what: &str, marked: &Marked<'_>| {
+        let (this, member) =
+            (format_ident!("__{what}", span = marked.at), at(marked.member, marked.at));
+        (quote!(let #this = self;), quote_spanned!(marked.at=> &#this.#member))
     };
     // A struct without `Serialize` is the user's to mend, so that is where it points.
-    let body = frame_of(
-        frame,
-        own,
-        || quote_spanned!(event.ident.span()=> __sse::Json::write(self, __frame)),
-    );
+    let body = frame_of(frame, own, || {
+        let at = event.ident.span();
+        let (this, write) = (Ident::new("__json", at), quote_spanned!(at=> __sse::Json::write));
+        quote!(let #this = self; #write(#this, __frame))
+    });
     let key = frame.key.as_ref().map(|key| {
-        let text = key_of(key, &own(key));
-        key_method(&text)
+        let (this, own) = own("key", key);
+        let text = key_of(key, &own);
+        key_method(&quote!(#this #text))
     });
     let name = match &frame.name {
         Name::Explicit(name) => Some(quote! {
@@ -56,12 +61,12 @@ fn enum_items(event: &Event<'_>, variants: &[Variant<'_>], data: &EnumData) -> T
         let parts = [frame.id.as_ref(), retry_field(frame), frame.text.as_ref()];
         for marked in parts.into_iter().flatten() {
             if !bound.iter().any(|(member, _)| *member == marked.member) {
-                bound.push((marked.member, format_ident!("__{}", bound.len())));
+                bound.push((marked.member, format_ident!("__{}", bound.len(), span = marked.at)));
             }
         }
-        let own = |marked: &Marked<'_>| {
+        let own = |_: &str, marked: &Marked<'_>| {
             let name = bound.iter().find(|(member, _)| *member == marked.member);
-            name.map(|(_, name)| Ident::new(&name.to_string(), marked.at)).to_token_stream()
+            (TokenStream::new(), name.map(|(_, name)| name).to_token_stream())
         };
         let body = frame_of(frame, own, || quote!(__sse::Json::write(&__Body(self), __frame)));
         let pattern = bound.iter().map(|(member, name)| quote!(#member: #name,));
@@ -95,16 +100,22 @@ fn retry_field<'a>(frame: &'a Frame<'a>) -> Option<&'a Marked<'a>> {
     }
 }
 
-/// The fields of a frame in the order of the wire; the data is what it comes to.
+/// The fields of a frame in the order of the wire; the data is what it comes to. `own` binds a name at
+/// the place it is used, and uses it.
+///
+/// A name that is bound in one place and used in another is none inside a `macro_rules!`, which brings
+/// some of the tokens itself: so `self` and `__frame` never stand at the user's.
 fn frame_of(
     frame: &Frame<'_>,
-    own: impl Fn(&Marked<'_>) -> TokenStream,
+    own: impl Fn(&str, &Marked<'_>) -> (TokenStream, TokenStream),
     json: impl FnOnce() -> TokenStream,
 ) -> TokenStream {
     let name = set_name(&frame.name);
     let write = |what: &str, marked: &Marked<'_>| {
-        let (what, own) = (format_ident!("{what}", span = marked.at), own(marked));
-        quote_spanned!(marked.at=> __sse::#what::write(#own, __frame))
+        let (binding, own) = own(&what.to_lowercase(), marked);
+        let what = format_ident!("{what}", span = marked.at);
+        let write = quote_spanned!(marked.at=> __sse::#what::write);
+        quote!(#binding #write(#own, __frame))
     };
     let id = frame.id.as_ref().map(|id| {
         let id = write("Id", id);
@@ -141,8 +152,9 @@ fn enum_key(variants: &[Variant<'_>]) -> Option<TokenStream> {
         variants.iter().partition(|variant| variant.frame.key.is_some());
     let arms = with.iter().filter_map(|variant| {
         let (ident, key) = (variant.ident, variant.frame.key.as_ref()?);
-        let (member, text) = (key.member, key_of(key, &quote_spanned!(key.at=> __key)));
-        Some(quote!(Self::#ident { #member: __key, .. } => #text,))
+        let (member, own) = (key.member, Ident::new("__key", key.at));
+        let text = key_of(key, &own.to_token_stream());
+        Some(quote!(Self::#ident { #member: #own, .. } => #text,))
     });
     let without = (!without.is_empty()).then(|| {
         let idents = without.iter().map(|variant| variant.ident);
@@ -232,7 +244,7 @@ fn mirror(event: &Event<'_>, data: &EnumData, bounds: &[TokenStream]) -> TokenSt
         | GenericParam::Const(syn::ConstParam { ident, .. }) => quote!(#ident),
     });
     let remote = ident.to_string();
-    let attributes = &data.attributes;
+    let EnumData { allowed, attributes, .. } = data;
     let bound = (data.bounds.is_none() && !bounds.is_empty()).then(|| {
         let bound = quote!(#(#bounds),*).to_string();
         quote!(, bound(serialize = #bound))
@@ -248,6 +260,7 @@ fn mirror(event: &Event<'_>, data: &EnumData, bounds: &[TokenStream]) -> TokenSt
         #[derive(__sse::Serialize)]
         #[serde(crate = "__sse::serde", remote = #remote, untagged #(, #attributes)* #bound)]
         #[allow(dead_code)]
+        #(#allowed)*
         enum __Data<#params> #where_clause {
             #(#variants,)*
         }
@@ -271,10 +284,22 @@ fn serialize_as_json(field: &mut Field) {
     let path = quote!(<#ty as __sse::Json>::serialize).to_string();
     // `$crate` does not survive as a text.
     let scalar = matches!(ty, Type::Path(ty) if ty.path.get_ident().is_some_and(crate::is_scalar));
-    if field.attrs.is_empty() && !scalar && !path.contains('$') {
+    let plain = scalar || is_option_of_reference(ty) || path.contains('$');
+    if !plain && !field.attrs.iter().any(is_serde) {
         let path = LitStr::new(&path, ty.span());
         field.attrs.push(parse_quote!(#[serde(serialize_with = #path)]));
     }
+}
+
+/// Serde would write a reference to it, which clippy cannot bear (`ref_option_ref`).
+fn is_option_of_reference(ty: &Type) -> bool {
+    let Type::Path(ty) = ty else { return false };
+    ty.path.segments.last().is_some_and(|last| match &last.arguments {
+        PathArguments::AngleBracketed(of) if last.ident == "Option" => {
+            matches!(of.args.first(), Some(GenericArgument::Type(Type::Reference(_))))
+        }
+        _ => false,
+    })
 }
 
 fn implementation(

@@ -1,0 +1,151 @@
+//! The README's declarations in a crate that knows hero-sse as `sse` and has none of its dependencies.
+#![deny(warnings)]
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+
+use sse::futures_core;
+use sse::prelude::*;
+use sse::{EndpointMeta, JwtAuthenticator, Permission, SseOptions};
+
+/// One reading of the usage gauge.
+#[derive(Clone, Serialize, SseEvent)]
+#[sse(crate = sse)]
+pub struct Usage {
+    #[sse(id)]
+    seq: u64,
+    used: u64,
+}
+
+#[derive(Clone)]
+pub struct Meter;
+
+impl Meter {
+    fn subscribe(&self, _tenant: &str) -> impl Stream<Item = Usage> + use<> {
+        Ready((1..=3).map(|seq| Usage { seq, used: seq * 7 }))
+    }
+}
+
+/// Live usage gauge of the caller's tenant.
+#[sse_endpoint(
+    "/usage/stream",
+    event = "usage",
+    permission = "usage.read",
+    write_timeout = "5s",
+    crate = sse
+)]
+pub async fn usage_stream(
+    State(meter): State<Meter>,
+    who: Principal,
+) -> Result<impl Stream<Item = Usage>, Refusal> {
+    Ok(meter.subscribe(who.require_tenant()?))
+}
+
+/// What a build reports; the data of each event is the variant's fields alone.
+#[derive(SseEvent)]
+#[sse(crate = sse)]
+pub enum Build {
+    Queued {
+        job: u64,
+    },
+    Log(String),
+    #[sse(last)]
+    Finished {
+        ok: bool,
+    },
+}
+
+#[sse_endpoint("/builds", public, overflow = "latest", crate = sse)]
+async fn builds() -> impl Stream<Item = Build> {
+    let log = Build::Log("compiling".to_owned());
+    Ready([Build::Queued { job: 1 }, log, Build::Finished { ok: true }].into_iter())
+}
+
+enum Scope {
+    Ask,
+}
+
+impl From<Scope> for Permission {
+    fn from(Scope::Ask: Scope) -> Self {
+        Self::from_static("questions.ask")
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Question {
+    word: String,
+}
+
+/// A text, by anybody's own `Display`.
+#[derive(SseEvent)]
+#[sse(data = "text", crate = sse)]
+struct Answer<T: std::fmt::Display>(T);
+
+#[sse_endpoint(
+    "/questions",
+    method = "post",
+    permission = any("admin", Scope::Ask),
+    state = Meter,
+    crate = sse
+)]
+async fn ask(_: LastEventId, Json(question): Json<Question>) -> impl Stream<Item = Answer<String>> {
+    Ready(Some(Answer(question.word)).into_iter())
+}
+
+/// A stream that is always ready.
+struct Ready<I>(I);
+
+impl<I: Iterator + Unpin> futures_core::Stream for Ready<I> {
+    type Item = I::Item;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<I::Item>> {
+        Poll::Ready(self.0.next())
+    }
+}
+
+/// What is ready at once.
+fn now<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("it waits"),
+    }
+}
+
+fn count(stream: impl Stream) -> usize {
+    let mut stream = pin!(stream);
+    let mut context = Context::from_waker(Waker::noop());
+    let mut count = 0;
+    while let Poll::Ready(Some(_)) = stream.as_mut().poll_next(&mut context) {
+        count += 1;
+    }
+    count
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let sse = HeroSse::builder()
+        .options(SseOptions::default().heartbeat_event(true))
+        .environment([] as [(String, String); 0])
+        .authenticator(
+            JwtAuthenticator::hs256("a random secret of at least thirty-two bytes")
+                .issuer("https://id.example.com")
+                .audience("usage"),
+        )
+        .build()?;
+    let routes = sse.at("/api/v1").routes(endpoints![usage_stream, builds, ask])?;
+    let _app: sse::axum::Router = sse::axum::Router::new().merge(routes).with_state(Meter);
+
+    let ann = || Principal::new("ann");
+    assert_eq!(count(now(usage_stream(State(Meter), ann().tenant("t1")))?), 3);
+    assert!(now(usage_stream(State(Meter), ann())).is_err());
+    assert_eq!(count(now(builds())), 3);
+    let answers = now(ask(LastEventId::default(), Json(Question { word: "why".to_owned() })));
+    assert_eq!(count(answers), 1);
+    println!(
+        "{} {} {}",
+        usage_stream::DESCRIPTOR.path(),
+        builds::DESCRIPTOR.path(),
+        ask::DESCRIPTOR.path()
+    );
+    Ok(())
+}

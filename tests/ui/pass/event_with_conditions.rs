@@ -1,0 +1,34 @@
+//! Variants and fields under `#[cfg]` are there or not, for the kit as for the compiler.
+#![deny(warnings)]
+
+use hero_sse::prelude::*;
+use hero_sse::testing::frame;
+
+#[derive(SseEvent)]
+enum Build {
+    #[cfg(any())]
+    Gone(NoSuchType),
+    #[cfg(all())]
+    Queued {
+        #[cfg(any())]
+        #[sse(id)]
+        no: NoSuchType,
+        #[cfg_attr(all(), sse(id))]
+        job: u64,
+    },
+    #[cfg_attr(any(), sse(event = "other"))]
+    #[cfg_attr(all(), sse(last))]
+    Done,
+}
+
+#[cfg(any())]
+#[derive(SseEvent)]
+struct Away(NoSuchType);
+
+fn main() {
+    assert_eq!(
+        frame(&Build::Queued { job: 1 }).unwrap(),
+        "event: queued\nid: 1\ndata: {\"job\":1}\n\n"
+    );
+    assert_eq!(frame(&Build::Done).unwrap(), "event: done\ndata: null\nid: hero.end\n\n");
+}

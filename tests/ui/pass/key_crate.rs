@@ -1,0 +1,17 @@
+//! `crate` tells where hero-sse is; more of it in `crate_renamed.rs`.
+#![deny(warnings)]
+
+use ::hero_sse as sse;
+use sse::EndpointMeta;
+use sse::prelude::*;
+
+mod hero_sse {}
+
+#[sse_endpoint("/usage", crate = sse)]
+async fn usage() -> impl Stream<Item = Event> {
+    futures_util::stream::empty()
+}
+
+fn main() {
+    assert_eq!(usage::DESCRIPTOR.path(), "/usage");
+}

@@ -1,0 +1,21 @@
+//! `deprecated` is told of the endpoint; the function can still be called without a word.
+#![deny(warnings)]
+
+use hero_sse::EndpointMeta;
+use hero_sse::prelude::*;
+
+#[sse_endpoint("/old", deprecated)]
+async fn old() -> impl Stream<Item = Event> {
+    futures_util::stream::empty()
+}
+
+#[sse_endpoint("/new", retry = "2s")]
+async fn new() -> impl Stream<Item = Event> {
+    futures_util::stream::empty()
+}
+
+fn main() {
+    drop(old());
+    assert!(old::DESCRIPTOR.is_deprecated());
+    assert!(!new::DESCRIPTOR.is_deprecated());
+}

@@ -1,0 +1,17 @@
+//! `"off"` where a thing can be.
+#![deny(warnings)]
+
+use hero_sse::EndpointMeta;
+use hero_sse::prelude::*;
+
+#[sse_endpoint("/off", heartbeat = "off", write_timeout = "off", max_age = "off")]
+async fn off() -> impl Stream<Item = Event> {
+    futures_util::stream::empty()
+}
+
+fn main() {
+    let said = format!("{:?}", off::DESCRIPTOR);
+    for key in ["heartbeat", "write_timeout", "max_age"] {
+        assert!(said.contains(&format!("{key}: Some(None)")), "{key}: {said}");
+    }
+}

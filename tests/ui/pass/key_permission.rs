@@ -1,0 +1,29 @@
+//! A permission is a string, here in each way a string can be written.
+#![deny(warnings)]
+
+use hero_sse::EndpointMeta;
+use hero_sse::prelude::*;
+
+#[sse_endpoint("/plain", permission = "usage.read")]
+async fn plain() -> impl Stream<Item = Event> {
+    futures_util::stream::empty()
+}
+
+#[sse_endpoint(r"/raw", permission = r#"usage.read"#)]
+async fn raw() -> impl Stream<Item = Event> {
+    futures_util::stream::empty()
+}
+
+#[sse_endpoint("/silent")]
+async fn silent() -> impl Stream<Item = Event> {
+    futures_util::stream::empty()
+}
+
+fn main() {
+    for (descriptor, asks) in
+        [(plain::DESCRIPTOR, true), (raw::DESCRIPTOR, true), (silent::DESCRIPTOR, false)]
+    {
+        let text = format!("{descriptor:?}");
+        assert_eq!(text.contains("Token { rule: Some("), asks, "{text}");
+    }
+}

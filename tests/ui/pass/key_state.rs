@@ -1,0 +1,35 @@
+//! `state` fixes the endpoint's state, and extractors of a part of it are still extractors.
+#![deny(warnings)]
+
+use hero_sse::prelude::*;
+use hero_sse::{Endpoint, EndpointMeta};
+
+#[derive(Clone)]
+struct App<T>(T);
+
+impl FromRef<App<u64>> for u64 {
+    fn from_ref(app: &App<u64>) -> Self {
+        app.0
+    }
+}
+
+#[sse_endpoint("/usage", state = App<u64>)]
+async fn usage(State(_): State<u64>, State(App(_)): State<App<u64>>) -> impl Stream<Item = Event> {
+    futures_util::stream::empty()
+}
+
+#[sse_endpoint("/none", state = ())]
+async fn none() -> impl Stream<Item = Event> {
+    futures_util::stream::empty()
+}
+
+/// Whose state need not be told, as there is but one.
+fn path<S, T: Endpoint<S>>(_: Option<T>) -> &'static str {
+    <T as EndpointMeta>::DESCRIPTOR.path()
+}
+
+fn main() {
+    assert_eq!(path(None::<usage>), "/usage");
+    assert_eq!(path(None::<none>), "/none");
+    let _: hero_sse::Endpoints<App<u64>> = hero_sse::endpoints![usage];
+}

@@ -1,0 +1,36 @@
+//! `all` and `any`, as deep as need be; names of one segment; a comma at the end.
+#![deny(warnings)]
+
+use hero_sse::EndpointMeta;
+use hero_sse::prelude::*;
+
+const ALL: &str = "all";
+const ANY: &str = "any";
+
+/// That are called as the two words are.
+#[allow(non_upper_case_globals)]
+mod words {
+    pub const all: &str = "the.word.all";
+    pub const any: &str = "the.word.any";
+}
+use words::{all, any};
+
+#[sse_endpoint(
+    "/usage",
+    permission = all("usage.read", any(ALL, ANY, all("a", "b",)), any("admin"), all, any),
+)]
+async fn usage() -> impl Stream<Item = Event> {
+    futures_util::stream::empty()
+}
+
+#[sse_endpoint("/one", permission = any, retry = "2s")]
+async fn one() -> impl Stream<Item = Event> {
+    futures_util::stream::empty()
+}
+
+fn main() {
+    for descriptor in [usage::DESCRIPTOR, one::DESCRIPTOR] {
+        let said = format!("{descriptor:?}");
+        assert!(said.contains("Token { rule: Some("), "{said}");
+    }
+}
