@@ -3,7 +3,8 @@
 //! in between.
 //!
 //! What can be wrong with the user's types stands at the user's tokens, without a trace of the macro:
-//! the compiler then reports it there, once.
+//! the compiler then reports it there, once. Only paths can: a variable is known where it is bound,
+//! and inside a `macro_rules` that is not where the user's tokens are.
 
 use proc_macro2::{Literal, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
@@ -98,15 +99,15 @@ fn open(endpoint: &Endpoint) -> TokenStream {
     let names: Vec<_> = (0..arguments.len()).map(|n| format_ident!("__{n}")).collect();
     let extractions = arguments.iter().zip(&names).map(|(argument, name)| {
         let extract = quote_spanned! {argument.span()=>
-            <#argument as __sse::Extractor<#state>>::extract(&mut __parts, &__state)
+            <#argument as __sse::Extractor<#state>>::extract
         };
-        quote!(let #name = #extract.await?;)
+        quote!(let #name = #extract(&mut __parts, &__state).await?;)
     });
     let last = body.as_ref().map(|body| {
         let take = quote_spanned! {body.span()=>
-            <#body as __sse::LastArgument<#state, #from>>::take(__parts, __body, &__state)
+            <#body as __sse::LastArgument<#state, #from>>::take
         };
-        quote!(let __last = #take.await?;)
+        quote!(let __last = #take(__parts, __body, &__state).await?;)
     });
     let last_name = body.as_ref().map(|_| quote!(__last));
     let mut function = ident.clone();
