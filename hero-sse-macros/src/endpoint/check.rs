@@ -22,6 +22,7 @@ pub(super) fn endpoint(declaration: &Declaration, errors: &mut Errors) -> syn::R
     let path = path(declaration, errors);
     let permissions = permissions(declaration, errors);
     let settings = settings(declaration, errors);
+    state_not_a_concrete_type(declaration, errors);
     signature::check(declaration, &path, errors);
     errors.propagate()?;
 
@@ -260,6 +261,17 @@ fn query_token_on(declaration: &Declaration, errors: &mut Errors) {
             flag,
             "an operator decides whether tokens may stand in URLs: leave out `query_token`, or write \
              `query_token = false`",
+        );
+    }
+}
+
+fn state_not_a_concrete_type(declaration: &Declaration, errors: &mut Errors) {
+    if let Some(state) = declaration.entries.ty("state")
+        && !signature::is_concrete(state)
+    {
+        errors.push(
+            state,
+            "the state is one type, owned and known: name the type itself, such as `state = App`",
         );
     }
 }

@@ -112,8 +112,9 @@ fn open(endpoint: &Endpoint) -> TokenStream {
     let last_name = body.as_ref().map(|_| quote!(__last));
     let mut function = ident.clone();
     function.set_span(*returns);
+    // As a value first: a function that must be `async` need not await, and clippy sees why.
     let stream = quote_spanned! {*returns=>
-        __sse::IntoEventStream::into_event_stream(#function(#(#names,)* #last_name).await)
+        __sse::IntoEventStream::into_event_stream(__function(#(#names,)* #last_name).await)
     };
     let item = item.as_ref().map_or(*returns, Spanned::span);
     let events = quote_spanned!(item=> __sse::then(#stream, __sse::Events::into_events));
@@ -122,6 +123,7 @@ fn open(endpoint: &Endpoint) -> TokenStream {
         async move {
             #(#extractions)*
             #last
+            let __function = #function;
             #events
         }
     };
@@ -138,7 +140,7 @@ fn open(endpoint: &Endpoint) -> TokenStream {
 fn names_agree(endpoint: &Endpoint) -> Option<TokenStream> {
     let (item, event) = (endpoint.item.as_ref()?, endpoint.event.as_ref()?);
     // `impl SseEvent` cannot be written here.
-    if !signature::is_nameable(item) {
+    if !signature::is_concrete(item) {
         return None;
     }
     let same = quote_spanned! {event.span()=>

@@ -15,7 +15,8 @@ pub(crate) use parse::key_table;
 pub(crate) fn endpoint(attribute: TokenStream, item: TokenStream) -> TokenStream {
     let mut errors = Errors::default();
     let function = match function(&item, &mut errors) {
-        Ok(function) => function,
+        Ok(Some(function)) => function,
+        Ok(None) => return item,
         Err(error) => return expand::only_the_item(&item, &error),
     };
     let declaration = parse::declaration(attribute, function, &mut errors);
@@ -26,10 +27,12 @@ pub(crate) fn endpoint(attribute: TokenStream, item: TokenStream) -> TokenStream
     }
 }
 
-fn function(item: &TokenStream, errors: &mut Errors) -> syn::Result<parse::Function> {
+fn function(item: &TokenStream, errors: &mut Errors) -> syn::Result<Option<parse::Function>> {
     let function = parse::function(item.clone())?;
-    check::declared_twice(&function, errors);
-    errors.propagate()?;
+    if let Some(function) = &function {
+        check::declared_twice(function, errors);
+        errors.propagate()?;
+    }
     Ok(function)
 }
 
@@ -160,6 +163,145 @@ mod tests {
         );
         let tokens = endpoint(quote!("/usage"), item.clone()).to_string();
         assert!(tokens.starts_with(&item.to_string()) && !tokens.contains("compile_error"));
+    }
+
+    #[test]
+    fn a_half_typed_signature_is_left_to_the_compiler() {
+        for item in [
+            quote!(async fn usage(x: ) -> Usage {}),
+            quote!(pub async fn usage(State(meter): ) {}),
+            quote!(async fn usage() -> ),
+        ] {
+            let tokens = endpoint(quote!("/usage"), item.clone());
+            assert_eq!(tokens.to_string(), item.to_string());
+        }
+    }
+
+    /// What each declaration is told, or that nothing is wrong with it.
+    #[test]
+    fn rules_hit_what_they_mean_and_nothing_else() {
+        let function = quote!(
+            async fn usage() -> Usage {}
+        );
+        let of = |attribute: TokenStream| endpoint(attribute, function.clone()).to_string();
+        let taking = |attribute: TokenStream, argument: TokenStream| {
+            let item = quote!(async fn usage(a: #argument, b: Principal) -> Usage {});
+            endpoint(attribute, item).to_string()
+        };
+        let as_item = |item| endpoint(quote!("/usage"), item).to_string();
+        let get = || quote!("/usage");
+        let captures = || quote!("/{a}/{b}");
+        for (tokens, told) in [
+            (of(quote!("/usage", heartbeat = "5s" public)), "write a comma before this"),
+            (of(quote!("/usage", heartbeat = "5s" 7, public)), "takes a duration"),
+            (of(quote!("/usage", buffer = 5u8)), "takes a whole number"),
+            (of(quote!("/usage", buffer = 5 * 2)), "takes a whole number"),
+            (of(quote!("/usage", heartbeat = "9s", max_age = "9s")), "shorter than `max_age`"),
+            (of(quote!("/usage", heartbeat = "8s", max_age = "9s")), ""),
+            (of(quote!("/usage", heartbeat_event = true, max_age = "off")), ""),
+            (of(quote!("/usage", heartbeat_event = false, heartbeat = "off")), ""),
+            (of(quote!("/usage", state = _)), "name the type itself"),
+            (of(quote!("/usage", state = impl Clone)), "name the type itself"),
+            (of(quote!("/usage", state = &'static str)), "name the type itself"),
+            (of(quote!("/usage", state = App<u8>)), ""),
+            (taking(get(), quote!(Json<u8>)), "a GET has none"),
+            (taking(get(), quote!(axum::Form<u8>)), "a GET has none"),
+            (taking(get(), quote!(Bytes)), "a GET has none"),
+            (taking(get(), quote!(String)), "a GET has none"),
+            (taking(get(), quote!(Multipart)), "a GET has none"),
+            (taking(get(), quote!(RawForm)), "a GET has none"),
+            (taking(get(), quote!(Option<Json<u8>>)), "a GET has none"),
+            (taking(get(), quote!(Result<Json<u8>, JsonRejection>)), "a GET has none"),
+            (taking(get(), quote!(Query<String>)), ""),
+            (taking(get(), quote!(Jsonish)), ""),
+            (taking(quote!("/usage", method = "post"), quote!(Bytes)), "the last argument"),
+            (taking(quote!("/usage", method = "get"), quote!(Query<u8>)), ""),
+            (taking(captures(), quote!(Path<u8>)), "takes one capture by place"),
+            (taking(captures(), quote!(Path<(u8, u8, u8)>)), "takes 3 captures by place"),
+            (taking(captures(), quote!(Option<Path<char>>)), "takes one capture by place"),
+            (taking(captures(), quote!(Result<Path<String>, R>)), "takes one capture by place"),
+            (taking(captures(), quote!(Path<(u8, String)>)), ""),
+            (taking(captures(), quote!(Path<Place>)), ""),
+            (taking(captures(), quote!(Path<()>)), ""),
+            (taking(get(), quote!(Extension<fn(&str) -> &str>)), ""),
+            (taking(get(), quote!(Size<{ A & B }>)), ""),
+            (taking(get(), quote!(Cow<'_, str>)), "owns its arguments"),
+            (taking(quote!("/usage", public), quote!(u8)), "may be no principal"),
+            (
+                as_item(quote!(
+                    async fn a(b: Option<Principal>) -> U {}
+                )),
+                "",
+            ),
+            (
+                as_item(quote!(
+                    async fn a(#[allow(unused)] b: B) -> U {}
+                )),
+                "",
+            ),
+            (
+                as_item(quote!(
+                    async fn a(#[cfg_attr(b, c)] d: D) -> U {}
+                )),
+                "is there always",
+            ),
+            (
+                as_item(quote!(
+                    unsafe impl A for B {}
+                )),
+                "only an `async fn`",
+            ),
+            (
+                as_item(quote!(
+                    unsafe trait A {}
+                )),
+                "only an `async fn`",
+            ),
+            (
+                as_item(quote!(
+                    extern "C" fn a() -> U {}
+                )),
+                "leave out `extern`",
+            ),
+            (
+                as_item(quote!(
+                    extern "C" fn a() -> U {}
+                )),
+                "leave out `extern`",
+            ),
+            (
+                as_item(quote!(
+                    const unsafe fn a() -> U {}
+                )),
+                "leave out `unsafe`",
+            ),
+        ] {
+            let wrong = tokens.contains("compile_error");
+            assert!(wrong != told.is_empty() && tokens.contains(told), "{told:?}: {tokens}");
+        }
+    }
+
+    #[test]
+    fn the_items_type_is_read_where_it_shows() {
+        for (returns, item) in [
+            (quote!(impl Stream<Item = Usage>), "Usage"),
+            (quote!(impl futures::Stream<Item = Usage> + Send), "Usage"),
+            (quote!(Pin<Box<dyn Stream<Item = Usage> + Send>>), "Usage"),
+            (quote!(Result<Box<dyn Stream<Item = Usage>>, Refusal>), "Usage"),
+            (quote!(impl Stream<Item = Result<Usage, Refusal>>), "Result < Usage , Refusal >"),
+            (quote!(impl Stream<Item = Event<impl Sized>>), ""),
+            (quote!(impl Iterator<Item = Usage>), ""),
+            (quote!(Option<impl Stream<Item = Usage>>), ""),
+            (quote!(Map<Pin<Box<dyn Stream<Item = Old>>>, fn(Old) -> Usage>), ""),
+            (quote!(BoxStream<'static, Usage>), ""),
+        ] {
+            let function = quote!(async fn usage() -> #returns {});
+            let tokens = endpoint(quote!("/usage", event = "usage"), function).to_string();
+            assert!(!tokens.contains("compile_error"), "{tokens}");
+            let named =
+                tokens.split("Named < ").nth(1).and_then(|rest| rest.split(" >> ::").next());
+            assert_eq!(named.unwrap_or_default(), item, "{returns}");
+        }
     }
 
     #[test]

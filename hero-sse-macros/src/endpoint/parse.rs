@@ -78,16 +78,17 @@ pub(super) struct Function {
     pub(super) signature: Signature,
 }
 
-pub(super) fn function(item: TokenStream) -> syn::Result<Function> {
+/// `None` is a function whose signature is half typed: the compiler reads it as well, and reports it.
+pub(super) fn function(item: TokenStream) -> syn::Result<Option<Function>> {
     let parser = |input: ParseStream<'_>| {
         let attributes = input.call(Attribute::parse_outer)?;
         let visibility = input.parse()?;
         if !starts_function(input) {
             return Err(not_a_function(input));
         }
-        let signature = input.parse()?;
+        let signature: syn::Result<_> = input.parse();
         let _body: TokenStream = input.parse()?;
-        Ok(Function { attributes, visibility, signature })
+        Ok(signature.ok().map(|signature| Function { attributes, visibility, signature }))
     };
     parser.parse2(item)
 }

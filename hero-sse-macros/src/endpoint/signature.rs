@@ -17,7 +17,7 @@ use crate::route;
 /// axum's limit for a handler.
 const MOST_ARGUMENTS: usize = 16;
 /// What axum has to read a body with.
-const BODIES: [&str; 7] = ["Json", "Form", "Bytes", "String", "Multipart", "RawForm", "Request"];
+const BODIES: [&str; 6] = ["Json", "Form", "Bytes", "String", "Multipart", "RawForm"];
 pub(super) fn check(declaration: &Declaration, path: &str, errors: &mut Errors) {
     let signature = &declaration.function.signature;
     not_async(signature, errors);
@@ -26,7 +26,7 @@ pub(super) fn check(declaration: &Declaration, path: &str, errors: &mut Errors) 
     generic_function(signature, errors);
     self_receiver(signature, errors);
     too_many_arguments(signature, errors);
-    attribute_on_argument(signature, errors);
+    condition_on_argument(signature, errors);
     impl_trait_argument(signature, errors);
     borrowed_argument(signature, errors);
     plain_value_argument(signature, errors);
@@ -58,7 +58,8 @@ pub(super) fn returns(signature: &Signature) -> Span {
     }
 }
 
-/// What the stream yields, where the return type says `Item = ..`.
+/// What the stream yields, where the return type says: `impl Stream<Item = ..>`, one in a box or in
+/// a `Result`.
 pub(super) fn item(signature: &Signature) -> Option<&Type> {
     match &signature.output {
         ReturnType::Type(_, ty) => item_of(ty),
@@ -66,32 +67,34 @@ pub(super) fn item(signature: &Signature) -> Option<&Type> {
     }
 }
 
-/// Whether a type of the signature can also be written elsewhere.
-pub(super) fn is_nameable(ty: &Type) -> bool {
-    matches!(ty, Type::Path(_))
-        && find(ty.to_token_stream(), |tree, _| is_ident(tree, "impl")).is_none()
+/// Whether a type can be written anywhere: it leaves nothing open.
+pub(super) fn is_concrete(ty: &Type) -> bool {
+    let open =
+        |tree: &TokenTree, _: Option<&TokenTree>| is_ident(tree, "impl") || is_ident(tree, "_");
+    matches!(bare(ty), Type::Path(_) | Type::Tuple(_)) && find(ty.to_token_stream(), open).is_none()
 }
 
 fn item_of(ty: &Type) -> Option<&Type> {
     match bare(ty) {
         Type::ImplTrait(ty) => item_of_bounds(&ty.bounds),
         Type::TraitObject(ty) => item_of_bounds(&ty.bounds),
-        Type::Path(ty) => item_of_path(&ty.path),
-        _ => None,
+        ty => match named(ty)? {
+            (name, types) if ["Result", "Pin", "Box"].contains(&&*name) => item_of(types.first()?),
+            _ => None,
+        },
     }
 }
 
 fn item_of_bounds(bounds: &Punctuated<TypeParamBound, Token![+]>) -> Option<&Type> {
-    bounds.iter().find_map(|bound| match bound {
-        TypeParamBound::Trait(bound) => item_of_path(&bound.path),
+    let streams = bounds.iter().filter_map(|bound| match bound {
+        TypeParamBound::Trait(bound) => {
+            let stream = bound.path.segments.last().is_some_and(|last| last.ident == "Stream");
+            arguments_of(&bound.path).filter(|_| stream)
+        }
         _ => None,
-    })
-}
-
-fn item_of_path(path: &syn::Path) -> Option<&Type> {
-    arguments_of(path)?.args.iter().find_map(|argument| match argument {
+    });
+    streams.flat_map(|arguments| &arguments.args).find_map(|argument| match argument {
         GenericArgument::AssocType(binding) if binding.ident == "Item" => Some(bare(&binding.ty)),
-        GenericArgument::Type(ty) => item_of(ty),
         _ => None,
     })
 }
@@ -122,11 +125,12 @@ fn named(ty: &Type) -> Option<(String, Vec<&Type>)> {
     Some((path.path.segments.last()?.ident.to_string(), types.collect()))
 }
 
-/// `Option<T>` is as `T` to most rules.
-fn named_in_option(ty: &Type) -> Option<(String, Vec<&Type>)> {
+/// `Option<T>` and `Result<T, _>` are as `T` to most rules.
+fn named_within(ty: &Type) -> Option<(String, Vec<&Type>)> {
     let (name, types) = named(ty)?;
     match types.as_slice() {
         [inner] if name == "Option" => named(inner),
+        [inner, _] if name == "Result" => named(inner),
         _ => Some((name, types)),
     }
 }
@@ -186,15 +190,19 @@ fn too_many_arguments(signature: &Signature, errors: &mut Errors) {
     }
 }
 
-fn attribute_on_argument(signature: &Signature, errors: &mut Errors) {
+/// One that could take the argument away: its type stands in the expansion as well.
+fn condition_on_argument(signature: &Signature, errors: &mut Errors) {
     for argument in &signature.inputs {
         let (FnArg::Typed(syn::PatType { attrs, .. })
         | FnArg::Receiver(syn::Receiver { attrs, .. })) = argument;
-        if let Some(attribute) = attrs.first() {
+        let condition = |attribute: &&syn::Attribute| {
+            attribute.path().is_ident("cfg") || attribute.path().is_ident("cfg_attr")
+        };
+        if let Some(attribute) = attrs.iter().find(condition) {
             errors.push(
                 attribute,
-                "an argument of an endpoint takes no attributes: leave it out, or write it on the \
-                 function",
+                "an argument of an endpoint is there always: leave this out, or write it on a second \
+                 endpoint",
             );
         }
     }
@@ -279,7 +287,7 @@ fn plain_value_argument(signature: &Signature, errors: &mut Errors) {
 fn path_extractor_that_does_not_fit(signature: &Signature, path: &str, errors: &mut Errors) {
     let captures = route::captures(path);
     for ty in argument_types(signature) {
-        let Some((name, types)) = named_in_option(ty) else { continue };
+        let Some((name, types)) = named_within(ty) else { continue };
         let [of] = types.as_slice() else { continue };
         if name == "Path"
             && let Some(places) = places(of)
@@ -355,13 +363,14 @@ fn body_before_the_end(declaration: &Declaration, errors: &mut Errors) {
 /// The arguments that read a body, as far as their names tell.
 fn bodies(signature: &Signature) -> impl Iterator<Item = (&Type, String)> {
     argument_types(signature).filter_map(|ty| {
-        let (name, _) = named_in_option(ty)?;
+        let (name, _) = named_within(ty)?;
         BODIES.contains(&name.as_str()).then_some((ty, name))
     })
 }
 
-/// The first token for which the test holds, given the token behind it. Does not look inside the
-/// parentheses of a function's type: its arguments are not the endpoint's.
+/// The first token for which the test holds, given the token behind it. Does not look inside braces,
+/// which hold an expression, nor at the type of a function up to what it returns: its arguments are
+/// not the endpoint's, and what it returns may borrow from them.
 fn find(
     tokens: TokenStream,
     test: impl Fn(&TokenTree, Option<&TokenTree>) -> bool + Copy,
@@ -369,11 +378,20 @@ fn find(
     let mut trees = tokens.into_iter().peekable();
     let mut of_function = false;
     while let Some(tree) = trees.next() {
+        if of_function && is_group(&tree, Delimiter::Parenthesis) {
+            // The arrow, and the mark of a borrow.
+            while trees
+                .next_if(|next| matches!(next, TokenTree::Punct(_)) && !is_comma(next))
+                .is_some()
+            {}
+            of_function = false;
+            continue;
+        }
         if test(&tree, trees.peek()) {
             return Some(tree);
         }
         if let TokenTree::Group(group) = &tree
-            && !(of_function && group.delimiter() == Delimiter::Parenthesis)
+            && group.delimiter() != Delimiter::Brace
             && let Some(found) = find(group.stream(), test)
         {
             return Some(found);
@@ -381,6 +399,14 @@ fn find(
         of_function = ["fn", "Fn", "FnMut", "FnOnce"].iter().any(|name| is_ident(&tree, name));
     }
     None
+}
+
+fn is_group(tree: &TokenTree, delimiter: Delimiter) -> bool {
+    matches!(tree, TokenTree::Group(group) if group.delimiter() == delimiter)
+}
+
+fn is_comma(tree: &TokenTree) -> bool {
+    matches!(tree, TokenTree::Punct(punct) if punct.as_char() == ',')
 }
 
 fn is_ident(tree: &TokenTree, name: &str) -> bool {
