@@ -163,6 +163,17 @@ pub fn then<T, U>(answer: Result<T, Response>, next: impl FnOnce(T) -> U) -> Res
     answer.map(next)
 }
 
+/// Stands in for what serde makes of an enum whose attributes serde refuses, so that the refusal is
+/// the only error.
+pub trait Unserialized {
+    /// Never called: such an enum does not compile.
+    fn serialize<E: ?Sized, S: Serializer>(_: &E, _: S) -> Result<S::Ok, S::Error> {
+        Err(serde::ser::Error::custom("this enum did not compile"))
+    }
+}
+
+impl<T> Unserialized for T {}
+
 /// The rule that asks for one permission.
 pub fn permission(name: &'static str) -> Rule {
     name.into_rule()

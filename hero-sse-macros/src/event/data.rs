@@ -1,14 +1,16 @@
 //! What serde is shown of an enum: the fields of each variant with their `#[serde(..)]`
 //! attributes, and nothing that concerns the enum as a whole, such as its tag.
 
-use proc_macro2::{Group, TokenStream, TokenTree};
+use proc_macro2::TokenStream;
 use quote::{ToTokens, quote};
 use syn::punctuated::Punctuated;
+use syn::spanned::Spanned;
 use syn::{
-    Attribute, Data, DeriveInput, Expr, ExprLit, Lit, Meta, Token, Type, WherePredicate,
-    parse_quote,
+    Attribute, Data, DeriveInput, Field, GenericArgument, Generics, LitStr, Meta, PathArguments,
+    Token, Type, parse_quote,
 };
 
+use super::bounds::{self, Used};
 use crate::attr;
 use crate::errors::Errors;
 
@@ -41,10 +43,13 @@ pub(super) struct EnumData {
     pub(super) allowed: Vec<Attribute>,
     pub(super) attributes: Vec<Meta>,
     pub(super) variants: Vec<VariantData>,
-    /// `#[serde(bound = "..")]` of the enum: it replaces the usual bounds.
-    pub(super) bounds: Option<Vec<WherePredicate>>,
-    /// That of variants and fields: it adds to them.
-    pub(super) inner_bounds: Vec<WherePredicate>,
+    /// The enum's generics, without the word `Self`.
+    pub(super) generics: Generics,
+    /// What must hold for the data to be serialized: as serde would have it, unless
+    /// `#[serde(bound = "..")]` of the enum says something else; that of variants and fields adds to it.
+    pub(super) bounds: Vec<TokenStream>,
+    /// Whether that is for us to tell serde: where the user does, serde knows.
+    pub(super) tell_bounds: bool,
 }
 
 pub(super) struct VariantData {
@@ -66,12 +71,14 @@ impl EnumData {
             unknown_serde_key(meta, errors);
         }
         attributes.retain(|meta| is_one_of(meta, &OF_ENUM));
+        let written_bounds = bounds::written(&attributes);
         let mut data = Self {
             allowed: allowed(&input.attrs).collect(),
-            bounds: bounds(&attributes),
-            attributes,
             variants: Vec::new(),
-            inner_bounds: Vec::new(),
+            generics: bounds::generics(input),
+            bounds: written_bounds.iter().flatten().map(ToTokens::to_token_stream).collect(),
+            tell_bounds: !attributes.iter().any(|meta| meta.path().is_ident("bound")),
+            attributes,
         };
         if let Data::Enum(written) = &input.data {
             for (variant, as_text) in written.variants.iter().zip(as_text) {
@@ -90,23 +97,87 @@ impl EnumData {
     ) {
         let mut attributes = serde_attributes(&variant.attrs, errors);
         attributes.retain(|meta| !is_one_of(meta, &NOT_OF_VARIANT));
+        variant_that_is_never_sent(&attributes, as_text, errors);
         if as_text {
             // Serde is never asked for it, and need not know how.
             attributes = vec![parse_quote!(skip)];
         }
-        self.inner_bounds.extend(bounds(&attributes).unwrap_or_default());
+        self.add_bounds(bounds::written(&attributes).unwrap_or_default());
         variant.attrs = allowed(&variant.attrs).collect();
         variant.discriminant = None;
+        let whole = as_text || is_any_of(&attributes, &["serialize_with", "with"]);
         for field in &mut variant.fields {
             let attributes = serde_attributes(&field.attrs, errors);
-            self.inner_bounds.extend(bounds(&attributes).unwrap_or_default());
+            self.add_bounds(bounds::written(&attributes).unwrap_or_default());
             let allowed: Vec<_> = allowed(&field.attrs).collect();
             field.attrs.retain(is_serde);
             field.attrs.extend(allowed);
-            let ty = without_self(field.ty.to_token_stream(), input);
+            let ty = bounds::without_self(field.ty.to_token_stream(), input);
             field.ty = syn::parse2(ty.clone()).unwrap_or(Type::Verbatim(ty));
+            if !whole && !is_any_of(&attributes, &NOT_SERIALIZED) {
+                self.infer_bounds(&field.ty, input);
+                if !is_any_of(&attributes, &["flatten", "getter"]) {
+                    serialize_as_json(field);
+                }
+            }
         }
         self.variants.push(VariantData { attributes, variant });
+    }
+
+    fn infer_bounds(&mut self, ty: &Type, input: &DeriveInput) {
+        if self.tell_bounds {
+            let used = Used::in_type(ty, &input.generics);
+            self.add_bounds(used.iter().map(|ty| quote!(#ty: __sse::Serialize)));
+        }
+    }
+
+    fn add_bounds(&mut self, bounds: impl IntoIterator<Item: ToTokens>) {
+        for bound in bounds {
+            let bound = bound.to_token_stream();
+            if !self.bounds.iter().any(|other| other.to_string() == bound.to_string()) {
+                self.bounds.push(bound);
+            }
+        }
+    }
+}
+
+/// What says that serde does not look at a field's type.
+const NOT_SERIALIZED: [&str; 4] = ["skip", "skip_serializing", "with", "serialize_with"];
+
+/// Lets a field that cannot be serialized be reported in the kit's words, at its type.
+fn serialize_as_json(field: &mut Field) {
+    let ty = &field.ty;
+    let path = quote!(<#ty as __sse::Json>::serialize).to_string();
+    let scalar = matches!(ty, Type::Path(ty) if ty.path.get_ident().is_some_and(crate::is_scalar));
+    // `$crate` does not survive as a text.
+    if !scalar && !is_option_of_reference(ty) && !path.contains('$') {
+        let path = LitStr::new(&path, ty.span());
+        field.attrs.push(parse_quote!(#[serde(serialize_with = #path)]));
+    }
+}
+
+/// Serde would write a reference to it, which clippy cannot bear (`ref_option_ref`).
+fn is_option_of_reference(ty: &Type) -> bool {
+    let Type::Path(ty) = ty else { return false };
+    ty.path.segments.last().is_some_and(|last| match &last.arguments {
+        PathArguments::AngleBracketed(of) if last.ident == "Option" => {
+            matches!(of.args.first(), Some(GenericArgument::Type(Type::Reference(_))))
+        }
+        _ => false,
+    })
+}
+
+/// Serde would refuse it when it is sent, and the stream end.
+fn variant_that_is_never_sent(attributes: &[Meta], as_text: bool, errors: &mut Errors) {
+    let skip = |meta: &&Meta| is_one_of(meta, &["skip", "skip_serializing"]);
+    if let Some(skip) = attributes.iter().find(skip)
+        && !as_text
+    {
+        errors.push(
+            skip,
+            "an event that is skipped could not be sent, and would end its stream: leave this out, or \
+             write it on the fields that are not for the client",
+        );
     }
 }
 
@@ -117,6 +188,10 @@ fn unknown_serde_key(meta: &Meta, errors: &mut Errors) {
         let guess = attr::guess(&key, OF_ENUM.into_iter().chain(NOT_OF_ENUM));
         errors.push(meta.path(), format!("serde knows no key `{key}` on an enum{guess}"));
     }
+}
+
+fn is_any_of(metas: &[Meta], names: &[&str]) -> bool {
+    metas.iter().any(|meta| is_one_of(meta, names))
 }
 
 fn is_one_of(meta: &Meta, names: &[&str]) -> bool {
@@ -147,51 +222,4 @@ fn serde_attributes(attributes: &[Attribute], errors: &mut Errors) -> Vec<Meta> 
         }
     }
     metas
-}
-
-/// `bound = ".."`, or `bound(serialize = "..")`. What does not parse is serde's to report.
-fn bounds(metas: &[Meta]) -> Option<Vec<WherePredicate>> {
-    let mut found = None;
-    for meta in metas.iter().filter(|meta| meta.path().is_ident("bound")) {
-        let predicates = match meta {
-            Meta::NameValue(bound) => predicates(&bound.value),
-            Meta::List(list) => list
-                .parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated)
-                .unwrap_or_default()
-                .iter()
-                .find_map(|meta| match meta {
-                    Meta::NameValue(bound) if bound.path.is_ident("serialize") => {
-                        predicates(&bound.value)
-                    }
-                    _ => None,
-                }),
-            Meta::Path(_) => None,
-        };
-        found = predicates.or(found);
-    }
-    found
-}
-
-fn predicates(bound: &Expr) -> Option<Vec<WherePredicate>> {
-    let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = bound else {
-        return None;
-    };
-    let parser = Punctuated::<WherePredicate, Token![,]>::parse_terminated;
-    Some(text.parse_with(parser).ok()?.into_iter().collect())
-}
-
-/// `Self` is another type in the mirror.
-fn without_self(tokens: TokenStream, input: &DeriveInput) -> TokenStream {
-    let (ident, (_, arguments, _)) = (&input.ident, input.generics.split_for_impl());
-    let replace = |tree: TokenTree| match tree {
-        TokenTree::Ident(word) if word == "Self" => quote!(#ident #arguments),
-        TokenTree::Group(group) => {
-            let stream = without_self(group.stream(), input);
-            let mut inner = Group::new(group.delimiter(), stream);
-            inner.set_span(group.span());
-            TokenTree::Group(inner).into()
-        }
-        other => other.into(),
-    };
-    tokens.into_iter().map(replace).collect()
 }

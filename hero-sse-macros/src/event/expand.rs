@@ -4,13 +4,9 @@
 
 use proc_macro2::{Literal, Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
-use syn::spanned::Spanned;
-use syn::{
-    Field, GenericArgument, GenericParam, Generics, Ident, LitStr, Member, Path, PathArguments,
-    Type, parse_quote,
-};
+use syn::{GenericParam, Generics, Ident, Member, Path};
 
-use super::data::{EnumData, is_serde};
+use super::data::{EnumData, VariantData};
 use super::model::{Event, Frame, Marked, Name, Retry, Shape, Variant};
 use super::parse::Declaration;
 use crate::private;
@@ -75,11 +71,10 @@ fn enum_items(event: &Event<'_>, variants: &[Variant<'_>], data: &EnumData) -> T
     let encode = encode(quote!(match self { #(#arms)* }));
     let key = enum_key(variants);
     let is_last = is_last(variants);
-    let bounds = bounds(event.generics, data);
     let as_json = variants.iter().any(|variant| variant.frame.text.is_none());
-    let mirror = as_json.then(|| mirror(event, data, &bounds));
+    let mirror = as_json.then(|| mirror(event, data));
     let methods = quote!(#encode #key #is_last);
-    let implementation = implementation(event.ident, event.generics, &bounds, methods);
+    let implementation = implementation(event.ident, &data.generics, &data.bounds, methods);
     quote!(#mirror #implementation)
 }
 
@@ -212,28 +207,12 @@ fn is_last(variants: &[Variant<'_>]) -> Option<TokenStream> {
     })
 }
 
-/// What the parameters of an enum must be for its data to be serialized: every type parameter
-/// `Serialize`, as for a derive of serde, unless the user said otherwise.
-fn bounds(generics: &Generics, data: &EnumData) -> Vec<TokenStream> {
-    let outer: Vec<_> = match &data.bounds {
-        Some(bounds) => bounds.iter().map(|bound| quote!(#bound)).collect(),
-        None => generics
-            .type_params()
-            .map(|parameter| {
-                let ident = &parameter.ident;
-                quote!(#ident: __sse::Serialize)
-            })
-            .collect(),
-    };
-    let inner = data.inner_bounds.iter().map(|bound| quote!(#bound));
-    outer.into_iter().chain(inner).collect()
-}
-
 /// An enum of the same fields for serde to derive from, and what hands the event to it.
-fn mirror(event: &Event<'_>, data: &EnumData, bounds: &[TokenStream]) -> TokenStream {
+fn mirror(event: &Event<'_>, data: &EnumData) -> TokenStream {
     let ident = event.ident;
-    let Generics { params, where_clause, .. } = event.generics;
-    let (parameters, arguments, _) = event.generics.split_for_impl();
+    let EnumData { allowed, attributes, variants, generics, bounds, tell_bounds } = data;
+    let Generics { params, where_clause, .. } = generics;
+    let (parameters, arguments, _) = generics.split_for_impl();
     let turbofish = arguments.as_turbofish();
     let names = params.iter().map(|parameter| match parameter {
         GenericParam::Lifetime(parameter) => {
@@ -244,19 +223,18 @@ fn mirror(event: &Event<'_>, data: &EnumData, bounds: &[TokenStream]) -> TokenSt
         | GenericParam::Const(syn::ConstParam { ident, .. }) => quote!(#ident),
     });
     let remote = ident.to_string();
-    let EnumData { allowed, attributes, .. } = data;
-    let bound = (data.bounds.is_none() && !bounds.is_empty()).then(|| {
+    // Said even where there is none: serde would find some of its own.
+    let bound = (*tell_bounds && !params.is_empty()).then(|| {
         let bound = quote!(#(#bounds),*).to_string();
         quote!(, bound(serialize = #bound))
     });
-    let variants = data.variants.iter().map(|data| {
-        let (attributes, mut variant) = (&data.attributes, data.variant.clone());
+    let variants = variants.iter().map(|VariantData { attributes, variant }| {
         let attribute = (!attributes.is_empty()).then(|| quote!(#[serde(#(#attributes),*)]));
-        variant.fields.iter_mut().for_each(serialize_as_json);
         quote!(#attribute #variant)
     });
-    let conditions = conditions(event.generics, bounds);
+    let conditions = conditions(generics, bounds);
     quote! {
+        use __sse::Unserialized as _;
         #[derive(__sse::Serialize)]
         #[serde(crate = "__sse::serde", remote = #remote, untagged #(, #attributes)* #bound)]
         #[allow(dead_code)]
@@ -275,31 +253,6 @@ fn mirror(event: &Event<'_>, data: &EnumData, bounds: &[TokenStream]) -> TokenSt
             }
         }
     }
-}
-
-/// Lets a field that cannot be serialized be reported in the kit's words, at its type. Where serde's
-/// own attributes say how to do it, that is serde's affair.
-fn serialize_as_json(field: &mut Field) {
-    let ty = &field.ty;
-    let path = quote!(<#ty as __sse::Json>::serialize).to_string();
-    // `$crate` does not survive as a text.
-    let scalar = matches!(ty, Type::Path(ty) if ty.path.get_ident().is_some_and(crate::is_scalar));
-    let plain = scalar || is_option_of_reference(ty) || path.contains('$');
-    if !plain && !field.attrs.iter().any(is_serde) {
-        let path = LitStr::new(&path, ty.span());
-        field.attrs.push(parse_quote!(#[serde(serialize_with = #path)]));
-    }
-}
-
-/// Serde would write a reference to it, which clippy cannot bear (`ref_option_ref`).
-fn is_option_of_reference(ty: &Type) -> bool {
-    let Type::Path(ty) = ty else { return false };
-    ty.path.segments.last().is_some_and(|last| match &last.arguments {
-        PathArguments::AngleBracketed(of) if last.ident == "Option" => {
-            matches!(of.args.first(), Some(GenericArgument::Type(Type::Reference(_))))
-        }
-        _ => false,
-    })
 }
 
 fn implementation(

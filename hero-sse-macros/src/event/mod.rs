@@ -1,5 +1,6 @@
 //! `#[derive(SseEvent)]`: makes a struct, or each variant of an enum, an event.
 
+mod bounds;
 mod check;
 mod data;
 mod expand;
