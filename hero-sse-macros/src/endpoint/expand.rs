@@ -113,8 +113,9 @@ fn open(endpoint: &Endpoint) -> TokenStream {
     let mut function = ident.clone();
     function.set_span(*returns);
     // As a value first: a function that must be `async` need not await, and clippy sees why.
+    let value = Ident::new("__function", *returns);
     let stream = quote_spanned! {*returns=>
-        __sse::IntoEventStream::into_event_stream(__function(#(#names,)* #last_name).await)
+        __sse::IntoEventStream::into_event_stream(#value(#(#names,)* #last_name).await)
     };
     let item = item.as_ref().map_or(*returns, Spanned::span);
     let events = quote_spanned!(item=> __sse::then(#stream, __sse::Events::into_events));
@@ -123,7 +124,7 @@ fn open(endpoint: &Endpoint) -> TokenStream {
         async move {
             #(#extractions)*
             #last
-            let __function = #function;
+            let #value = #function;
             #events
         }
     };

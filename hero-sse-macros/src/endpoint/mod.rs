@@ -169,6 +169,7 @@ mod tests {
     fn a_half_typed_signature_is_left_to_the_compiler() {
         for item in [
             quote!(async fn usage(x: ) -> Usage {}),
+            quote!(async fn usage(x Usage) -> Usage {}),
             quote!(pub async fn usage(State(meter): ) {}),
             quote!(async fn usage() -> ),
         ] {

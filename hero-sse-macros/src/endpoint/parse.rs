@@ -86,9 +86,10 @@ pub(super) fn function(item: TokenStream) -> syn::Result<Option<Function>> {
         if !starts_function(input) {
             return Err(not_a_function(input));
         }
-        let signature: syn::Result<_> = input.parse();
+        let ahead = input.fork();
+        let signature = ahead.parse().ok().inspect(|_: &Signature| input.advance_to(&ahead));
         let _body: TokenStream = input.parse()?;
-        Ok(signature.ok().map(|signature| Function { attributes, visibility, signature }))
+        Ok(signature.map(|signature| Function { attributes, visibility, signature }))
     };
     parser.parse2(item)
 }

@@ -1,0 +1,10 @@
+use hero_sse::prelude::*;
+
+#[sse_endpoint("/usage")]
+async fn usage() -> Option<impl Stream<Item = Event>> {
+    Some(futures_util::stream::empty())
+}
+
+fn main() {
+    let _: hero_sse::Endpoints<()> = hero_sse::endpoints![usage];
+}
