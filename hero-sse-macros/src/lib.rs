@@ -39,8 +39,8 @@ pub fn sse_endpoint(attribute: TokenStream, item: TokenStream) -> TokenStream {
 ///
 #[doc = event::key_table!()]
 ///
-/// `#[serde(..)]` on an enum, such as `tag`, does not concern its events; only `rename_all_fields` and
-/// `bound` do. On its variants and fields it does.
+/// Of `#[serde(..)]` on an enum only `rename_all_fields` and `bound` concern its events, and on a
+/// variant all but what names it: `rename`, `alias`, `other`, `untagged`. On fields all of it does.
 #[proc_macro_derive(SseEvent, attributes(sse, serde))]
 pub fn derive_sse_event(item: TokenStream) -> TokenStream {
     event::event(item.into()).into()

@@ -35,7 +35,8 @@ attr::keys! {
     "max_connections", Count, "max_connections = 100", [Function],
         "how many streams of this endpoint may be open; no limit of its own unless set";
     "max_per_principal", Count, "max_per_principal = 4", [Function],
-        "how many streams one caller may have open; 8 unless set";
+        "how many streams one caller may have open, over all endpoints; 8 unless set, and no limit for \
+         callers without a token";
     "over_limit", OneOf("OverLimit", &["retry", "refuse"]), r#"over_limit = "refuse""#, [Function],
         "what those over a limit get: a stream that asks them to come back, or a refusal; `\"retry\"` \
          unless set";
@@ -46,8 +47,8 @@ attr::keys! {
         r#"overflow = "drop_oldest""#, [Function],
         "what happens to one frame more than `buffer`; `\"disconnect\"` unless set, and 256 frames";
     "query_token", Flag, "query_token = false", [Function],
-        "no token is taken from `?access_token=`; a browser's `EventSource` then has no way in but a \
-         cookie";
+        "no token is taken from `?access_token=`; a browser's `EventSource`, which cannot send headers, \
+         then has no way in";
     "deprecated", Nothing, "deprecated", [Function],
         "the endpoint says in its description that it will go, and in the log that it is still used";
     "state", Type, "state = App", [Function],

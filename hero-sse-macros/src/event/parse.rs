@@ -15,7 +15,8 @@ attr::keys! {
         "the event's name; unless set, the endpoint's `event`, or the type's or variant's own name in \
          kebab case";
     "rename_all", OneOf("Case", name::CASES), r#"rename_all = "snake_case""#, [Enum],
-        "how names are made of the variants' own, as serde writes it; `kebab-case` unless set";
+        "how names are made of the variants' own, in the cases that serde knows; an acronym is one word; \
+         `kebab-case` unless set";
     "data", OneOf("Data", &["json", "text"]), r#"data = "text""#, [Struct Enum Variant],
         "`\"text\"`: the data is one field as its `Display` prints it, the only one or the only one \
          without a mark of its own; `\"json\"` unless set";

@@ -61,5 +61,5 @@ fn main() {
     assert!(frame(&Note::<Shown, Shown, Shown>::Text(Shown)).unwrap().contains("data: shown\n"));
     let entry = Note::<Shown, Shown, Shown>::Entry { key: Shown, used: 1, marker: PhantomData };
     assert!(frame(&entry).unwrap().contains("id: shown\ndata: {\"used\":1}\n"));
-    assert!(frame(&Copies::Of(1)).unwrap().ends_with("data: 1\n\n"));
+    assert!(frame(&Copies::<u8>::Of(1)).unwrap().ends_with("data: 1\n\n"));
 }
