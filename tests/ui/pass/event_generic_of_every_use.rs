@@ -38,10 +38,10 @@ enum Note<T: Display, K: Display, P> {
 }
 
 /// The word `Self` in a condition.
-#[derive(Clone, SseEvent)]
-enum Copies<T: Clone>
+#[derive(SseEvent)]
+enum Copies<T>
 where
-    Self: Clone,
+    Self: Sized,
 {
     Of(T),
 }
