@@ -113,6 +113,14 @@ async fn shared_named() -> impl Stream<Item = Arc<Named>> {
     stream::iter([Arc::new(Named { text: "x".into() })])
 }
 
+#[sse_endpoint("/axum/{ok}", public)]
+async fn in_axum(Path(ok): Path<bool>) -> axum::response::Result<impl Stream<Item = Event>> {
+    if !ok {
+        Err((StatusCode::CONFLICT, [("x-why", "because")]))?;
+    }
+    Ok(stream::iter([Event::text("ok")]))
+}
+
 fn app() -> Router {
     let sse = kit(SseOptions::default());
     let endpoints = hero_sse::endpoints![usage, fallible, inner::feed, named_feed];
@@ -224,6 +232,16 @@ fn an_event_behind_a_pointer_is_the_event() {
     for told in [told(Arc::new(named())), told(Box::new(named())), told(lent)] {
         assert_eq!(told.0, Some("own"));
     }
+}
+
+#[tokio::test]
+async fn the_error_of_axums_result_is_the_answer() {
+    let app: Router = kit(SseOptions::default()).routes(endpoints![in_axum]).expect("a route");
+    let mut stream = testing::open(&app, "/axum/true").await.expect("a stream");
+    assert_eq!(stream.next().await.expect("in time").expect("an event").data, "ok");
+    let error = testing::open(&app, "/axum/false").await.expect_err("refused");
+    assert_eq!(error.status, Some(StatusCode::CONFLICT));
+    assert_eq!(error.headers["x-why"], "because");
 }
 
 #[test]
