@@ -230,6 +230,9 @@ handler!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11 A12 A13 A14 A15; A16);
 
 /// What an endpoint function may return: a stream, or a `Result` of one, `axum::response::Result`
 /// included. The marker `M` only keeps them apart; it is always inferred.
+///
+/// An `Err` answers in the stream's place. One with the status of a success other than `204`, as a
+/// `String` or `()` makes it, is a mistake: it is logged and answered `500`.
 #[diagnostic::on_unimplemented(
     message = "an endpoint cannot return `{Self}`",
     label = "not a stream",
