@@ -257,25 +257,43 @@ impl Declaration {
     }
 
     /// What a path must be, beyond what the router finds out.
-    pub(crate) fn check_path(&self) -> Result<(), &'static str> {
+    pub(crate) fn check_path(&self) -> Result<(), String> {
         let (prefix, path) = self.path.split_at_checked(self.prefix).unwrap_or_default();
         if !path.starts_with('/') {
-            return Err("the path must begin with `/`");
+            return Err("the path must begin with `/`".to_owned());
         }
         if !prefix.is_empty() && (!prefix.starts_with('/') || prefix.ends_with('/')) {
-            return Err("the prefix must begin with `/` and not end with one");
+            return Err("the prefix must begin with `/` and not end with one".to_owned());
         }
+        let (captures, literals) = split(&self.path);
         let illegal = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '?' | '#');
-        if self.path.contains(illegal) {
-            return Err("a path has no white space, `?` or `#`: it could never match");
+        if literals.contains(illegal) {
+            return Err("a path has no white space, `?` or `#`: it could never match".to_owned());
+        }
+        if let Some(c) = literals.chars().find(|c| !c.is_ascii() || r#""<>^`|\"#.contains(*c)) {
+            let encoded: String = c.to_string().bytes().map(|b| format!("%{b:02X}")).collect();
+            return Err(format!("`{c}` stands in no URL: write `{encoded}`"));
+        }
+        // `%2e` is a dot to clients, too.
+        let mut segments = self.path.split('/').map(|s| s.to_ascii_lowercase().replace("%2e", "."));
+        if segments.any(|segment| segment == "." || segment == "..") {
+            return Err("clients resolve `.` and `..`: it could never match".to_owned());
         }
         if self.path.split('/').any(|segment| segment.starts_with([':', '*'])) {
-            return Err("captures are written `{name}` and `{*rest}`");
+            return Err("captures are written `{name}` and `{*rest}`".to_owned());
         }
         let mut names = HashSet::new();
-        let captures = self.path.split('{').skip(1).filter_map(|rest| rest.split('}').next());
-        if captures.map(|name| name.trim_start_matches('*')).any(|name| !names.insert(name)) {
-            return Err("two captures have the same name");
+        // One without a name is the router's to find.
+        for name in captures.iter().map(|name| name.strip_prefix('*').unwrap_or(name)) {
+            let of_name = |c: char| c == '_' || c.is_alphanumeric();
+            if name.starts_with(char::is_numeric) || !name.chars().all(of_name) {
+                return Err(format!(
+                    "the capture `{name}` must be named by letters, digits and `_`, no digit first"
+                ));
+            }
+            if !name.is_empty() && !names.insert(name) {
+                return Err("two captures have the same name".to_owned());
+            }
         }
         Ok(())
     }
@@ -285,4 +303,17 @@ impl Declaration {
         let (Location { file, line }, path) = (self.location, &self.path);
         format!("{file}:{line}: endpoint {path}: {what}")
     }
+}
+
+/// A path's captures, and what stands around them. Malformed braces are the router's to find.
+fn split(path: &str) -> (Vec<String>, String) {
+    let path = path.replace("{{", "").replace("}}", "");
+    let (mut captures, mut literals, mut rest) = (Vec::new(), String::new(), path.as_str());
+    while let Some((before, capture)) = rest.split_once('{') {
+        let Some((name, after)) = capture.split_once('}') else { break };
+        captures.push(name.to_owned());
+        literals.push_str(before);
+        rest = after;
+    }
+    (captures, literals + rest)
 }

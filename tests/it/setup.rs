@@ -130,6 +130,9 @@ fn prefixes_and_paths_that_could_never_match_are_mistakes() {
         ("", "/a b"),
         ("", "/{id}/{id}"),
         ("/{id}", "/{*id}"),
+        ("/ä", "/s"),
+        ("/..", "/s"),
+        ("/{tenant:int}", "/s"),
     ] {
         let endpoint = sse.at(prefix).endpoint(path).public();
         let mapped = endpoint.handler::<_, _, ()>(async || burst(0));
@@ -153,6 +156,9 @@ fn mapping_tells_where_the_mistake_is_declared() {
         ("/a/{id}", "the path is taken by /a/{id}"),
         ("/a/{other}", "the path is taken by /a/{id}"),
         ("a", "must begin with `/`"),
+        ("/b/ä", "write `%C3%A4`"),
+        ("/b/../c", "`..`"),
+        ("/b/{id:int}", "`id:int`"),
         ("/b/:id", "`{name}`"),
         ("/b/*rest", "`{*rest}`"),
         ("/b/{id", "malformed"),

@@ -92,10 +92,7 @@ impl HeroSse {
         declaration.overrides.faults().iter().for_each(|fault| wrong(fault));
         let policy = options.policy(&declaration.path, &declaration.overrides);
         policy.fault().iter().for_each(|fault| wrong(fault));
-        let entered = match declaration.check_path() {
-            Ok(()) => mapped.enter(&declaration),
-            Err(why) => Err(why.to_owned()),
-        };
+        let entered = declaration.check_path().and_then(|()| mapped.enter(&declaration));
         entered.err().iter().for_each(|why| wrong(why));
         mistakes.is_empty().then(|| Arc::new(Route::new(declaration, options)))
     }
