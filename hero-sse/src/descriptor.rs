@@ -22,6 +22,7 @@ pub struct Descriptor {
     pub(crate) access: Access,
     pub(crate) method: Method,
     pub(crate) deprecated: bool,
+    pub(crate) path_places: Option<usize>,
     pub(crate) overrides: PolicyOverrides,
 }
 
@@ -66,6 +67,7 @@ impl Descriptor {
             access: Access::Token { rule: None },
             method: Method::Get,
             deprecated: false,
+            path_places: None,
             overrides: PolicyOverrides::NONE,
         }
     }
@@ -145,6 +147,14 @@ impl Descriptor {
         self.deprecated = true;
         self
     }
+
+    /// How many captures the arguments take by place, where they do.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn path_places(mut self, places: usize) -> Self {
+        self.path_places = Some(places);
+        self
+    }
 }
 
 /// The settings that a declaration may change: a row makes the method that generated code calls.
@@ -222,6 +232,14 @@ impl Declaration {
         declaration.deprecated = descriptor.deprecated;
         if let Some(name) = descriptor.event {
             declaration.name_events(name, mistakes);
+        }
+        // The macro has compared them with the path as declared; the prefix may add some.
+        let captures = split(&declaration.path).0.len();
+        if let Some(places) = descriptor.path_places.filter(|places| *places != captures) {
+            mistakes.push(declaration.mistake(&format_args!(
+                "takes {places} captures by place, and the whole path has {captures}: name them in \
+                 a struct, or take them all"
+            )));
         }
         match descriptor.access {
             Access::Public => declaration.open_to_all(mistakes),

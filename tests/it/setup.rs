@@ -7,7 +7,7 @@ use axum::{Extension, Router};
 use futures_util::stream;
 use hero_sse::prelude::*;
 use hero_sse::testing;
-use hero_sse::{JwtAuthenticator, SseOptions};
+use hero_sse::{Descriptor, Endpoint, EndpointMeta, JwtAuthenticator, Opening, SseOptions};
 use http::StatusCode;
 
 use crate::support::{Log, Server, burst, kit, options, public, token};
@@ -236,6 +236,41 @@ fn one_path_with_captures_of_two_names_is_two_paths_to_the_router() {
     let second = sse.endpoint("/u/{name}").public().post_handler::<_, _, (), _>(async || burst(1));
     let error = second.expect_err("the names differ").to_string();
     assert!(error.contains("the path is taken by /u/{id} ("), "{error}");
+}
+
+#[expect(non_camel_case_types)]
+struct by_place;
+
+impl EndpointMeta for by_place {
+    const DESCRIPTOR: Descriptor =
+        Descriptor::new("by_place", "/u/{id}").at("by_place.rs", 7).public().path_places(1);
+}
+
+impl Endpoint<()> for by_place {
+    fn open(_: axum::extract::Request, _: ()) -> Opening {
+        unreachable!("it is only mapped")
+    }
+}
+
+#[test]
+fn captures_by_place_must_be_all_of_the_whole_path() {
+    let sse = bare();
+    for (prefix, captures) in
+        [("", 1), ("/api", 1), ("/{{x}}", 1), ("/{tenant}", 2), ("/{tenant}/v{n}", 3)]
+    {
+        let mapped = sse.at(prefix).routes(endpoints![by_place]);
+        if captures == 1 {
+            assert!(mapped.is_ok(), "{prefix}: {mapped:?}");
+            continue;
+        }
+        let error = mapped.expect_err(prefix);
+        assert_eq!(error.iter().count(), 1, "{error}");
+        let words = format!(
+            "by_place.rs:7: endpoint {prefix}/u/{{id}}: takes 1 captures by place, and the whole path \
+             has {captures}: name them in a struct, or take them all"
+        );
+        assert!(error.to_string().contains(&words), "{error}");
+    }
 }
 
 #[test]
