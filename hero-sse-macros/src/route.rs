@@ -19,16 +19,19 @@ pub(crate) fn captures(path: &str) -> Vec<&str> {
 
 /// Everything that is wrong with a path.
 fn faults(path: &str) -> impl Iterator<Item = String> {
-    let rules: [fn(&str) -> Option<String>; 9] = [
+    let rules: [fn(&str) -> Option<String>; 12] = [
         path_without_slash,
         path_with_old_capture,
         path_with_unclosed_capture,
         path_with_empty_capture,
+        path_with_odd_capture_name,
         path_with_duplicate_capture,
         path_with_text_after_capture,
         path_with_catch_all_inside,
         path_with_query,
         path_with_whitespace,
+        path_that_no_url_has,
+        path_with_dot_segment,
     ];
     rules.into_iter().filter_map(move |rule| rule(path))
 }
@@ -67,6 +70,30 @@ fn path_with_empty_capture(path: &str) -> Option<String> {
         .map(|capture| format!("`{}` has no name: write one such as `{{id}}`", capture.text))
 }
 
+/// What other frameworks write there, such as `{id:int}`, would become the name.
+fn path_with_odd_capture_name(path: &str) -> Option<String> {
+    let odd = |capture: &&Capture<'_>| {
+        capture.closed && !capture.name.is_empty() && !is_name(capture.name)
+    };
+    parts(path).iter().find(odd).map(|Capture { text, name, catch_all, .. }| {
+        let name = name.replace('-', "_");
+        let known = name.split(|c| !is_of_name(c)).find(|part| is_name(part)).unwrap_or("id");
+        let star = if *catch_all || name.contains("..") || name.contains('*') { "*" } else { "" };
+        format!(
+            "a capture's name is letters, digits and `_`, no digit first: write `{{{star}{known}}}` \
+             for `{text}`"
+        )
+    })
+}
+
+fn is_name(text: &str) -> bool {
+    text.starts_with(|c: char| !c.is_numeric()) && text.chars().all(is_of_name)
+}
+
+fn is_of_name(c: char) -> bool {
+    c == '_' || c.is_alphanumeric()
+}
+
 fn path_with_duplicate_capture(path: &str) -> Option<String> {
     let captures = parts(path);
     let mut rest = captures.as_slice();
@@ -101,7 +128,7 @@ fn path_with_catch_all_inside(path: &str) -> Option<String> {
 }
 
 fn path_with_query(path: &str) -> Option<String> {
-    let mark = path.chars().find(|c| matches!(c, '?' | '#'))?;
+    let mark = literals(path).chars().find(|c| matches!(c, '?' | '#'))?;
     Some(format!(
         "a path ends before `{mark}`: leave out the rest, a query is read by an extractor such as \
          `Query`"
@@ -109,8 +136,33 @@ fn path_with_query(path: &str) -> Option<String> {
 }
 
 fn path_with_whitespace(path: &str) -> Option<String> {
-    path.contains(|c: char| c.is_whitespace() || c.is_control())
+    literals(path)
+        .contains(is_space)
         .then(|| "a path holds no white space: leave it out, or write it as `%20`".to_owned())
+}
+
+fn is_space(c: char) -> bool {
+    c.is_whitespace() || c.is_control()
+}
+
+/// Clients send most of these encoded, and the router compares what was sent.
+fn path_that_no_url_has(path: &str) -> Option<String> {
+    let foreign = |c: &char| match c {
+        '"' | '<' | '>' | '^' | '`' | '|' | '\\' => true,
+        c => !c.is_ascii() && !is_space(*c),
+    };
+    let c = literals(path).chars().find(foreign)?;
+    let encoded: String = c.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect();
+    Some(format!("`{c}` stands in no URL: write `{encoded}`"))
+}
+
+/// Clients resolve them before they ask.
+fn path_with_dot_segment(path: &str) -> Option<String> {
+    let dots = |segment: &&str| {
+        matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..")
+    };
+    let segment = path.split('/').find(dots)?;
+    Some(format!("no request has the segment `{segment}`: write the path that it leads to"))
 }
 
 /// One `{name}`, or what is left of it.
@@ -122,6 +174,17 @@ struct Capture<'a> {
     closed: bool,
     /// The path behind it.
     after: &'a str,
+}
+
+/// The path without its captures.
+fn literals(path: &str) -> String {
+    let (mut literals, mut rest) = (String::new(), path);
+    for Capture { text, after, .. } in parts(path) {
+        let (before, _) = rest.split_at(rest.len() - text.len() - after.len());
+        literals.push_str(before);
+        rest = after;
+    }
+    literals + rest
 }
 
 fn parts(path: &str) -> Vec<Capture<'_>> {
@@ -175,8 +238,10 @@ mod tests {
             "/v{version}/a",
             "/{{literal}}",
             "/a/{{{name}",
-            "/ä",
+            "/%C3%A4",
             "/a:b",
+            "/.a/..b/c./...",
+            "/{größe}/{_a1}",
         ] {
             assert_eq!(faults(path).collect::<Vec<_>>(), Vec::<String>::new(), "{path}");
         }
@@ -204,8 +269,46 @@ mod tests {
             "/a#b",
             "/a b",
             "/a\n",
+            "/a\u{a0}",
+            "/ä",
+            "/a\"b",
+            "/a<b>",
+            "/^",
+            "/`",
+            "/|",
+            "/\\",
+            "/{{ä}}",
+            "/.",
+            "/x/../y",
+            "/./y",
+            "/%2E./y",
+            "/{id:int}",
+            "/{rest...}",
+            "/{a*}",
+            "/{*a-b}",
+            "/{1}",
+            "/{id?}",
+            "/{ id }",
+            "/{<id>}",
         ] {
             assert_eq!(faults(path).count(), 1, "{path:?}: {:?}", faults(path).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_cure_is_what_the_path_should_have_been() {
+        for (path, cure) in [
+            ("/ä", "write `%C3%A4`"),
+            ("/a\\b", "write `%5C`"),
+            ("/{id:int}", "write `{id}` for `{id:int}`"),
+            ("/{rest...}", "write `{*rest}` for `{rest...}`"),
+            ("/{a*}", "write `{*a}` for `{a*}`"),
+            ("/{**a}", "write `{*a}` for `{**a}`"),
+            ("/{user-id}", "write `{user_id}` for `{user-id}`"),
+            ("/{1}", "write `{id}` for `{1}`"),
+        ] {
+            let fault = faults(path).next().unwrap();
+            assert!(fault.contains(cure), "{path}: {fault}");
         }
     }
 

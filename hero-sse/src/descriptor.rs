@@ -22,6 +22,7 @@ pub struct Descriptor {
     pub(crate) access: Access,
     pub(crate) method: Method,
     pub(crate) deprecated: bool,
+    pub(crate) path_places: Option<usize>,
     pub(crate) overrides: PolicyOverrides,
 }
 
@@ -66,6 +67,7 @@ impl Descriptor {
             access: Access::Token { rule: None },
             method: Method::Get,
             deprecated: false,
+            path_places: None,
             overrides: PolicyOverrides::NONE,
         }
     }
@@ -143,6 +145,14 @@ impl Descriptor {
     #[must_use]
     pub const fn deprecated(mut self) -> Self {
         self.deprecated = true;
+        self
+    }
+
+    /// How many captures the arguments take by place, where they do.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn path_places(mut self, places: usize) -> Self {
+        self.path_places = Some(places);
         self
     }
 }
@@ -223,6 +233,14 @@ impl Declaration {
         if let Some(name) = descriptor.event {
             declaration.name_events(name, mistakes);
         }
+        // The macro has compared them with the path as declared; the prefix may add some.
+        let captures = split(&declaration.path).0.len();
+        if let Some(places) = descriptor.path_places.filter(|places| *places != captures) {
+            mistakes.push(declaration.mistake(&format_args!(
+                "its `Path` takes captures by place ({places}), and with the prefix there are {captures}: \
+                 take them by name, with a struct"
+            )));
+        }
         match descriptor.access {
             Access::Public => declaration.open_to_all(mistakes),
             Access::Token { rule: None } => {}
@@ -257,25 +275,43 @@ impl Declaration {
     }
 
     /// What a path must be, beyond what the router finds out.
-    pub(crate) fn check_path(&self) -> Result<(), &'static str> {
+    pub(crate) fn check_path(&self) -> Result<(), String> {
         let (prefix, path) = self.path.split_at_checked(self.prefix).unwrap_or_default();
         if !path.starts_with('/') {
-            return Err("the path must begin with `/`");
+            return Err("the path must begin with `/`".to_owned());
         }
         if !prefix.is_empty() && (!prefix.starts_with('/') || prefix.ends_with('/')) {
-            return Err("the prefix must begin with `/` and not end with one");
+            return Err("the prefix must begin with `/` and not end with one".to_owned());
         }
+        let (captures, literals) = split(&self.path);
         let illegal = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '?' | '#');
-        if self.path.contains(illegal) {
-            return Err("a path has no white space, `?` or `#`: it could never match");
+        if literals.contains(illegal) {
+            return Err("a path has no white space, `?` or `#`: it could never match".to_owned());
+        }
+        if let Some(c) = literals.chars().find(|c| !c.is_ascii() || r#""<>^`|\"#.contains(*c)) {
+            let encoded: String = c.to_string().bytes().map(|b| format!("%{b:02X}")).collect();
+            return Err(format!("`{c}` stands in no URL: write `{encoded}`"));
+        }
+        // `%2e` is a dot to clients, too.
+        let mut segments = self.path.split('/').map(|s| s.to_ascii_lowercase().replace("%2e", "."));
+        if segments.any(|segment| segment == "." || segment == "..") {
+            return Err("clients resolve `.` and `..`: it could never match".to_owned());
         }
         if self.path.split('/').any(|segment| segment.starts_with([':', '*'])) {
-            return Err("captures are written `{name}` and `{*rest}`");
+            return Err("captures are written `{name}` and `{*rest}`".to_owned());
         }
         let mut names = HashSet::new();
-        let captures = self.path.split('{').skip(1).filter_map(|rest| rest.split('}').next());
-        if captures.map(|name| name.trim_start_matches('*')).any(|name| !names.insert(name)) {
-            return Err("two captures have the same name");
+        // One without a name is the router's to find.
+        for name in captures.iter().map(|name| name.strip_prefix('*').unwrap_or(name)) {
+            let of_name = |c: char| c == '_' || c.is_alphanumeric();
+            if name.starts_with(char::is_numeric) || !name.chars().all(of_name) {
+                return Err(format!(
+                    "the capture `{name}` must be named by letters, digits and `_`, no digit first"
+                ));
+            }
+            if !name.is_empty() && !names.insert(name) {
+                return Err("two captures have the same name".to_owned());
+            }
         }
         Ok(())
     }
@@ -285,4 +321,17 @@ impl Declaration {
         let (Location { file, line }, path) = (self.location, &self.path);
         format!("{file}:{line}: endpoint {path}: {what}")
     }
+}
+
+/// A path's captures, and what stands around them. Malformed braces are the router's to find.
+fn split(path: &str) -> (Vec<String>, String) {
+    let path = path.replace("{{", "").replace("}}", "");
+    let (mut captures, mut literals, mut rest) = (Vec::new(), String::new(), path.as_str());
+    while let Some((before, capture)) = rest.split_once('{') {
+        let Some((name, after)) = capture.split_once('}') else { break };
+        captures.push(name.to_owned());
+        literals.push_str(before);
+        rest = after;
+    }
+    (captures, literals + rest)
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Request};
-use axum::response::{IntoResponse, Response};
+use axum::response::{ErrorResponse, IntoResponse, Response};
 use bytes::BytesMut;
 use futures_core::Stream;
 use futures_core::future::BoxFuture;
@@ -228,9 +228,11 @@ handler!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11 A12 A13; A14);
 handler!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11 A12 A13 A14; A15);
 handler!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11 A12 A13 A14 A15; A16);
 
-/// What an endpoint function may return: a stream, or a `Result` of one.
+/// What an endpoint function may return: a stream, or a `Result` of one, `axum::response::Result`
+/// included. The marker `M` only keeps them apart; it is always inferred.
 ///
-/// The marker `M` only keeps the two apart; it is always inferred.
+/// An `Err` answers in the stream's place. One with the status of a success other than `204`, as a
+/// `String` or `()` makes it, is a mistake: it is logged and answered `500`.
 #[diagnostic::on_unimplemented(
     message = "an endpoint cannot return `{Self}`",
     label = "not a stream",
@@ -257,6 +259,11 @@ pub struct Direct;
 #[derive(Debug)]
 pub struct Fallible;
 
+/// Marks a function that returns an `axum::response::Result` of a stream, whose error is no
+/// `IntoResponse` itself.
+#[derive(Debug)]
+pub struct FallibleInAxum;
+
 #[diagnostic::do_not_recommend]
 impl<T: Stream> IntoEventStream<Direct> for T {
     type Stream = T;
@@ -272,6 +279,16 @@ impl<T: Stream, R: IntoResponse> IntoEventStream<Fallible> for Result<T, R> {
 
     fn into_event_stream(self) -> Result<T, Response> {
         self.map_err(IntoResponse::into_response)
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: Stream> IntoEventStream<FallibleInAxum> for Result<T, ErrorResponse> {
+    type Stream = T;
+
+    fn into_event_stream(self) -> Result<T, Response> {
+        // Only a `Result` tells the response in it.
+        self.map_err(|error| Err::<(), _>(error).into_response())
     }
 }
 

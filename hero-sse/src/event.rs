@@ -1,6 +1,7 @@
 //! What an application sends: the [`SseEvent`] trait and the dynamic [`Event`].
 
 use std::fmt::Display;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -63,6 +64,33 @@ pub trait SseEvent {
         None
     }
 }
+
+/// An event behind a pointer is the event: one that is shared (`Arc`, from a broadcast), boxed, or
+/// lent.
+macro_rules! pointer {
+    ($($pointer:ty),*) => {
+        $(
+            #[diagnostic::do_not_recommend]
+            impl<E: SseEvent + ?Sized> SseEvent for $pointer {
+                const NAME: Option<&'static str> = E::NAME;
+
+                fn encode(&self, frame: &mut FrameWriter<'_>) -> Result<(), InvalidEvent> {
+                    E::encode(self, frame)
+                }
+
+                fn is_last(&self) -> bool {
+                    E::is_last(self)
+                }
+
+                fn key(&self) -> Option<String> {
+                    E::key(self)
+                }
+            }
+        )*
+    };
+}
+
+pointer!(Arc<E>, Box<E>, &E);
 
 /// An event made at run time, for names and shapes that no type describes.
 ///

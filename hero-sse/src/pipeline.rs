@@ -137,7 +137,7 @@ impl Visit {
             Ok(events) => Ok(self.stream(route, slot, events)),
             Err(answer) => {
                 slot.withdraw();
-                Err(answer)
+                Err(no_success(&route.path, answer))
             }
         }
     }
@@ -220,6 +220,17 @@ fn end(policy: &Policy, principal: Option<&Principal>) -> Option<End> {
     });
     let (after, reason) = [age, token].into_iter().flatten().min_by_key(|(after, _)| *after)?;
     Some(End { at: Instant::now().checked_add(after)?, reason })
+}
+
+/// What a function refuses with. Most successes would be its mistake: without the head of a stream
+/// an `EventSource` gives up on them without a word.
+fn no_success(path: &str, answer: Response) -> Response {
+    let status = answer.status();
+    if !status.is_success() || status == StatusCode::NO_CONTENT {
+        return answer;
+    }
+    telemetry::refused_with_success(path, status.as_u16());
+    Refusal::internal().into_response()
 }
 
 fn refuse(path: &str, refusal: Refusal) -> Response {

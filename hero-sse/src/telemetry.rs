@@ -44,6 +44,16 @@ pub(crate) fn refused(path: &str, status: u16, detail: &str) {
     tracing::debug!(target: TARGET, path, status, detail, "request refused");
 }
 
+pub(crate) fn refused_with_success(path: &str, status: u16) {
+    tracing::error!(
+        target: TARGET,
+        path,
+        status,
+        "the endpoint's `Err` has the status of a success, as a `String` and `()` do; answered 500: \
+         give it a status of its own, such as by a `Refusal`"
+    );
+}
+
 pub(crate) fn stream_error(path: &str, connection: u64, error: &dyn Display) {
     tracing::error!(target: TARGET, path, connection, %error, "the application's stream failed");
 }

@@ -1,5 +1,7 @@
 //! Annotated functions and derived events, as a user writes them.
 
+use std::sync::Arc;
+
 use axum::Router;
 use futures_util::stream;
 use hero_sse::prelude::*;
@@ -7,6 +9,7 @@ use hero_sse::testing;
 use hero_sse::{Descriptor, EndpointMeta, SseOptions};
 use http::StatusCode;
 use serde_json::{Value, json};
+use tokio::sync::broadcast::error::RecvError;
 
 use crate::support::kit;
 
@@ -96,6 +99,28 @@ async fn named_feed() -> impl Stream<Item = Build> {
     stream::iter([Build::Queued { job: 1 }, Build::LogLine("x".into())])
 }
 
+type Feed = tokio::sync::broadcast::Sender<Arc<Usage>>;
+
+/// One reading for all who listen, encoded where it lies.
+#[sse_endpoint("/shared", public, state = Feed)]
+async fn shared(State(feed): State<Feed>) -> impl Stream<Item = Result<Arc<Usage>, RecvError>> {
+    stream::unfold(feed.subscribe(), |mut feed| async { Some((feed.recv().await, feed)) })
+}
+
+/// The name is the shared event's own.
+#[sse_endpoint("/shared/named", event = "own", public)]
+async fn shared_named() -> impl Stream<Item = Arc<Named>> {
+    stream::iter([Arc::new(Named { text: "x".into() })])
+}
+
+#[sse_endpoint("/axum/{ok}", public)]
+async fn in_axum(Path(ok): Path<bool>) -> axum::response::Result<impl Stream<Item = Event>> {
+    if !ok {
+        Err((StatusCode::CONFLICT, [("x-why", "because")]))?;
+    }
+    Ok(stream::iter([Event::text("ok")]))
+}
+
 fn app() -> Router {
     let sse = kit(SseOptions::default());
     let endpoints = hero_sse::endpoints![usage, fallible, inner::feed, named_feed];
@@ -170,6 +195,53 @@ async fn an_explicit_name_wins_over_the_endpoints_which_wins_over_the_types() {
     let events = read("/api/builds/named").await;
     let names: Vec<_> = events.iter().map(|event| event.0.as_str()).collect();
     assert_eq!(names, ["build", "line", "hero.close"]);
+}
+
+#[tokio::test]
+async fn one_event_is_shared_by_all_its_streams() {
+    let feed = Feed::new(1);
+    let sse = kit(SseOptions::default());
+    let app: Router = sse.routes(endpoints![shared]).expect("a route").with_state(feed.clone());
+    let mut streams = Vec::new();
+    for _ in 0..2 {
+        streams.push(testing::open(&app, "/shared").await.expect("a stream"));
+    }
+    assert_eq!(feed.send(Arc::new(Usage { seq: 4, used: 9 })).expect("listeners"), 2);
+    for mut stream in streams {
+        let event = stream.next().await.expect("in time").expect("an event");
+        assert_eq!((event.event.as_str(), event.id.as_deref()), ("usage", Some("4")));
+        assert_eq!(event.data, r#"{"seq":4,"used":9}"#);
+    }
+    let app: Router = sse.routes(endpoints![shared_named]).expect("a route");
+    let mut stream = testing::open(&app, "/shared/named").await.expect("a stream");
+    assert_eq!(stream.next().await.expect("in time").expect("an event").event, "own");
+}
+
+#[test]
+fn an_event_behind_a_pointer_is_the_event() {
+    fn told<E: SseEvent>(event: E) -> (Option<&'static str>, String, bool, Option<String>) {
+        (E::NAME, testing::frame(&event).expect("a frame"), event.is_last(), event.key())
+    }
+    let last = || Event::text("x").with_id(3).expect("an id").with_key("k").last();
+    let expected = (None, "id: 3;hero.end\ndata: x\n\n".to_owned(), true, Some("k".to_owned()));
+    let (lent, lent_twice) = (&last(), &&last());
+    let all = [told(Arc::new(last())), told(Box::new(last())), told(lent), told(lent_twice)];
+    assert!(all.iter().all(|told| *told == expected), "{all:?}");
+    let named = || Named { text: "x".into() };
+    let lent = &named();
+    for told in [told(Arc::new(named())), told(Box::new(named())), told(lent)] {
+        assert_eq!(told.0, Some("own"));
+    }
+}
+
+#[tokio::test]
+async fn the_error_of_axums_result_is_the_answer() {
+    let app: Router = kit(SseOptions::default()).routes(endpoints![in_axum]).expect("a route");
+    let mut stream = testing::open(&app, "/axum/true").await.expect("a stream");
+    assert_eq!(stream.next().await.expect("in time").expect("an event").data, "ok");
+    let error = testing::open(&app, "/axum/false").await.expect_err("refused");
+    assert_eq!(error.status, Some(StatusCode::CONFLICT));
+    assert_eq!(error.headers["x-why"], "because");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use hero_sse::{CloseReason, Connections, Event, Principal, SseOptions};
 use http::StatusCode;
 use serde_json::Value;
 
-use crate::support::{Alive, Server, burst, eventually, kit, options, public, token, watched};
+use crate::support::{Alive, Log, Server, burst, eventually, kit, options, public, token, watched};
 
 fn counts(connections: &Connections) -> Vec<(CloseReason, u64)> {
     let all = CloseReason::ALL.iter().map(|reason| (*reason, connections.closed(*reason)));
@@ -71,6 +71,35 @@ async fn a_refusal_by_the_function_is_no_end_of_a_stream() {
         let error = testing::open(&app, path).await.expect_err(path);
         assert_eq!(error.status.map(|s| s.as_u16()), Some(status), "{path}");
     }
+    assert_eq!((sse.connections().len(), counts(sse.connections())), (0, vec![]));
+}
+
+#[tokio::test]
+async fn a_refusal_with_the_status_of_a_success_is_a_mistake_of_the_function() {
+    use axum::response::IntoResponse;
+    let (log, _guard) = Log::everything();
+    let sse = kit(SseOptions::default());
+    let app: Router = sse
+        .endpoint("/s/{n}")
+        .public()
+        .handler(async |axum::extract::Path(n): axum::extract::Path<u16>| match n {
+            0 => Err("no such thing".into_response()),
+            1 => Err(().into_response()),
+            2 => Ok(burst(1)),
+            _ => Err(StatusCode::from_u16(n).expect("a status").into_response()),
+        })
+        .expect("a route");
+    for (path, answered) in
+        [("0", 500), ("1", 500), ("201", 500), ("299", 500), ("204", 204), ("307", 307)]
+    {
+        let before = log.text().len();
+        let error = testing::open(&app, &format!("/s/{path}")).await.expect_err(path);
+        assert_eq!(error.status.map(|s| s.as_u16()), Some(answered), "{path}");
+        assert!(!error.to_string().contains("no such thing"), "{error}");
+        let said = log.text()[before..].matches("ERROR").count();
+        assert_eq!(said, usize::from(answered == 500), "{path}: {}", log.text());
+    }
+    assert!(log.text().contains("path=\"/s/{n}\" status=201"), "{}", log.text());
     assert_eq!((sse.connections().len(), counts(sse.connections())), (0, vec![]));
 }
 

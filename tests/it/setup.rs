@@ -5,8 +5,9 @@ use std::time::Duration;
 use axum::routing::get;
 use axum::{Extension, Router};
 use futures_util::stream;
+use hero_sse::prelude::*;
 use hero_sse::testing;
-use hero_sse::{Event, HeroSse, JwtAuthenticator, Principal, SseContext, SseOptions};
+use hero_sse::{JwtAuthenticator, SseOptions};
 use http::StatusCode;
 
 use crate::support::{Log, Server, burst, kit, options, public, token};
@@ -129,6 +130,9 @@ fn prefixes_and_paths_that_could_never_match_are_mistakes() {
         ("", "/a b"),
         ("", "/{id}/{id}"),
         ("/{id}", "/{*id}"),
+        ("/ä", "/s"),
+        ("/..", "/s"),
+        ("/{tenant:int}", "/s"),
     ] {
         let endpoint = sse.at(prefix).endpoint(path).public();
         let mapped = endpoint.handler::<_, _, ()>(async || burst(0));
@@ -152,6 +156,9 @@ fn mapping_tells_where_the_mistake_is_declared() {
         ("/a/{id}", "the path is taken by /a/{id}"),
         ("/a/{other}", "the path is taken by /a/{id}"),
         ("a", "must begin with `/`"),
+        ("/b/ä", "write `%C3%A4`"),
+        ("/b/../c", "`..`"),
+        ("/b/{id:int}", "`id:int`"),
         ("/b/:id", "`{name}`"),
         ("/b/*rest", "`{*rest}`"),
         ("/b/{id", "malformed"),
@@ -175,6 +182,86 @@ fn mapping_tells_where_the_mistake_is_declared() {
         .expect_err("four mistakes");
     assert_eq!(error.iter().count(), 4, "{error}");
     assert!(error.to_string().contains("no authenticator"), "{error}");
+}
+
+#[sse_endpoint("/u", public)]
+async fn asked() -> impl Stream<Item = Event> {
+    burst(1)
+}
+
+#[sse_endpoint("/u", method = "post", public, max_connections = 2)]
+async fn told() -> impl Stream<Item = Event> {
+    burst(2)
+}
+
+#[tokio::test]
+async fn get_and_post_may_share_a_path_and_then_share_its_limits() {
+    let in_one = |sse: &HeroSse| sse.routes(endpoints![asked, told]).expect("one path");
+    let in_two = |sse: &HeroSse| {
+        let asked: Router = sse.routes(endpoints![asked]).expect("its path");
+        asked.merge(sse.routes(endpoints![told]).expect("the same path"))
+    };
+    let built = |sse: &HeroSse| {
+        let told = sse.endpoint("/u").public().max_connections(2);
+        let told: Router = told.post_handler(async || burst(2)).expect("a path");
+        let asked = sse.endpoint("/u").public().handler(async || burst(1));
+        told.merge(asked.expect("the same path"))
+    };
+    for map in [&in_one as &dyn Fn(&HeroSse) -> Router, &in_two, &built] {
+        let sse = kit(SseOptions::default());
+        let app = map(&sse);
+        let _one = testing::open(&app, "/u").await.expect("a stream");
+        let _two = testing::open(&app, "/u").body("").await.expect("a stream");
+        let mut three = testing::open(&app, "/u").body("").await.expect("a farewell");
+        assert!(three.rest().await.expect("an end")[0].data.contains("over_limit"));
+        assert_eq!(sse.connections().len(), 2);
+        let put = testing::open(&app, "/u").method(http::Method::PUT);
+        let put = put.await.expect_err("neither");
+        assert_eq!(put.status, Some(StatusCode::METHOD_NOT_ALLOWED));
+
+        for again in [sse.routes::<()>(endpoints![asked]), sse.routes(endpoints![told])] {
+            let error = again.expect_err("the same path and method").to_string();
+            assert!(error.contains(&format!("the path is taken by /u ({}:", file!())), "{error}");
+        }
+        let other = sse.endpoint("/{u}").public().post_handler::<_, _, (), _>(async || burst(1));
+        assert!(other.is_ok(), "{other:?}");
+    }
+}
+
+#[test]
+fn one_path_with_captures_of_two_names_is_two_paths_to_the_router() {
+    let sse = bare();
+    let first = sse.endpoint("/u/{id}").public().handler::<_, _, ()>(async || burst(1));
+    let _: Router = first.expect("a route");
+    let second = sse.endpoint("/u/{name}").public().post_handler::<_, _, (), _>(async || burst(1));
+    let error = second.expect_err("the names differ").to_string();
+    assert!(error.contains("the path is taken by /u/{id} ("), "{error}");
+}
+
+#[sse_endpoint("/u/{id}", public)]
+async fn by_place(_: Path<u64>) -> impl Stream<Item = Event> {
+    burst(1)
+}
+
+#[test]
+fn captures_by_place_must_be_all_of_the_whole_path() {
+    let sse = bare();
+    for (prefix, captures) in
+        [("", 1), ("/api", 1), ("/{{x}}", 1), ("/{tenant}", 2), ("/{tenant}/v{n}", 3)]
+    {
+        let mapped = sse.at(prefix).routes::<()>(endpoints![by_place]);
+        if captures == 1 {
+            assert!(mapped.is_ok(), "{prefix}: {mapped:?}");
+            continue;
+        }
+        let error = mapped.expect_err(prefix);
+        assert_eq!(error.iter().count(), 1, "{error}");
+        let words = format!(
+            "endpoint {prefix}/u/{{id}}: its `Path` takes captures by place (1), and with the prefix \
+             there are {captures}: take them by name, with a struct"
+        );
+        assert!(error.to_string().contains(&words), "{error}");
+    }
 }
 
 #[test]

@@ -34,6 +34,7 @@ pub(super) fn endpoint(declaration: &Declaration, errors: &mut Errors) -> syn::R
         visibility: function.visibility.clone(),
         ident: signature.ident.clone(),
         path,
+        places: signature::path_places(signature),
         docs: docs(&function.attributes),
         carried: carried(&function.attributes),
         permissions,

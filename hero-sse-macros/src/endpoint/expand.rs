@@ -180,13 +180,14 @@ fn marker(visibility: &Visibility, ident: &Ident, path: &str, carried: &Carried)
 }
 
 fn descriptor(endpoint: &Endpoint) -> TokenStream {
-    let Endpoint { ident, path, docs, permissions, settings, .. } = endpoint;
+    let Endpoint { ident, path, places, docs, permissions, settings, .. } = endpoint;
     let id = ident.unraw().to_string();
     let docs = match docs.as_slice() {
         [] => None,
         [text] => Some(quote!(.docs(#text))),
         pieces => Some(quote!(.docs(__sse::concat!(#(#pieces),*)))),
     };
+    let places = places.iter().map(|places| Literal::usize_unsuffixed(*places));
     let permissions = permissions.as_ref().map(|rule| {
         let rule = permission(rule);
         quote!(.permission(|| #rule))
@@ -199,6 +200,7 @@ fn descriptor(endpoint: &Endpoint) -> TokenStream {
     quote! {
         __sse::Descriptor::new(#id, #path)
             .at(__sse::file!(), __sse::line!())
+            #(.path_places(#places))*
             #docs
             #permissions
             #(#settings)*

@@ -9,6 +9,8 @@ pub(super) struct Endpoint {
     pub(super) visibility: Visibility,
     pub(super) ident: Ident,
     pub(super) path: String,
+    /// How many captures the function takes by place, if it does.
+    pub(super) places: Option<usize>,
     /// The doc comment: texts, and macros that make one.
     pub(super) docs: Vec<TokenStream>,
     /// `#[doc]` and `#[cfg]`, which also hold for what stands beside the function.

@@ -286,13 +286,8 @@ fn plain_value_argument(signature: &Signature, errors: &mut Errors) {
 /// shift the places, so they must fit the path that stands here.
 fn path_extractor_that_does_not_fit(signature: &Signature, path: &str, errors: &mut Errors) {
     let captures = route::captures(path);
-    for ty in argument_types(signature) {
-        let Some((name, types)) = named_within(ty) else { continue };
-        let [of] = types.as_slice() else { continue };
-        if name == "Path"
-            && let Some(places) = places(of)
-            && places != captures.len()
-        {
+    for (ty, places) in paths(signature) {
+        if places != captures.len() {
             let wanted = match places {
                 1 => "one capture".to_owned(),
                 several => format!("{several} captures"),
@@ -312,6 +307,22 @@ fn path_extractor_that_does_not_fit(signature: &Signature, path: &str, errors: &
             );
         }
     }
+}
+
+/// How many captures the function takes by place, if it does.
+pub(super) fn path_places(signature: &Signature) -> Option<usize> {
+    paths(signature).map(|(_, places)| places).next()
+}
+
+/// The extractors that take captures by place.
+fn paths(signature: &Signature) -> impl Iterator<Item = (&Type, usize)> {
+    argument_types(signature).filter_map(|ty| match named_within(ty)? {
+        (name, types) if name == "Path" => match types.as_slice() {
+            [of] => Some((ty, places(of)?)),
+            _ => None,
+        },
+        _ => None,
+    })
 }
 
 /// How many captures a type takes by place, where that shows.

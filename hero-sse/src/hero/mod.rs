@@ -258,7 +258,7 @@ where
         let Kit { options, connections, .. } = &**sse.kit();
         {
             let mapped = sse.mapped();
-            let unmapped = |path: &&str| !mapped.paths.iter().any(|mapped| mapped == path);
+            let unmapped = |path: &&str| !mapped.has(path);
             options.endpoint_paths().filter(unmapped).for_each(telemetry::unmapped_options);
         }
         let transport = Transport {

@@ -28,10 +28,13 @@ pub struct Mount<'a> {
 impl<'a> Mount<'a> {
     /// Maps the endpoints: a router to merge into the application's own.
     ///
+    /// A `GET` and a `POST` endpoint may share a path; then they share its place in the registry, its
+    /// count under the limits and the operator's table, too.
+    ///
     /// # Errors
     ///
     /// Every mistake of every endpoint named, each with the file and line of its declaration: two on
-    /// one path (across all calls), one that asks for a token when the kit has no authenticator, a
+    /// one path with one method (across all calls), one that asks for a token when the kit has no authenticator, a
     /// heartbeat not below the maximum age, or any at all when the options say `Enabled = false`.
     pub fn routes<S: AppState>(&self, endpoints: Endpoints<S>) -> Result<Router<S>, SetupErrors> {
         let mut mapped = self.sse.mapped();
@@ -89,10 +92,7 @@ impl HeroSse {
         declaration.overrides.faults().iter().for_each(|fault| wrong(fault));
         let policy = options.policy(&declaration.path, &declaration.overrides);
         policy.fault().iter().for_each(|fault| wrong(fault));
-        let entered = match declaration.check_path() {
-            Ok(()) => mapped.enter(&declaration),
-            Err(why) => Err(why.to_owned()),
-        };
+        let entered = declaration.check_path().and_then(|()| mapped.enter(&declaration));
         entered.err().iter().for_each(|why| wrong(why));
         mistakes.is_empty().then(|| Arc::new(Route::new(declaration, options)))
     }
@@ -102,25 +102,47 @@ impl HeroSse {
 #[derive(Clone, Default)]
 pub(super) struct Mapped {
     routes: matchit::Router<Location>,
-    pub(super) paths: Vec<String>,
+    entries: Vec<Entry>,
+}
+
+#[derive(Clone)]
+struct Entry {
+    path: String,
+    method: Method,
+    location: Location,
 }
 
 impl Mapped {
+    pub(super) fn has(&self, path: &str) -> bool {
+        self.entries.iter().any(|entry| entry.path == path)
+    }
+
     /// Asks the router that axum uses, since axum itself would panic.
     fn enter(&mut self, declaration: &Declaration) -> Result<(), String> {
-        let path = &declaration.path;
-        self.routes.insert(path, declaration.location).map_err(|error| match error {
-            matchit::InsertError::Conflict { with } => {
-                let first = self.routes.at(&with).ok().map(|found| found.value);
-                let place = first.map(|l| format!(" ({}:{})", l.file, l.line)).unwrap_or_default();
-                format!("the path is taken by {with}{place}")
-            }
-            _ => "the path's captures are malformed: write `{name}`, and `{*rest}` at the end"
-                .to_owned(),
-        })?;
-        self.paths.push(path.clone());
+        let Declaration { path, method, location, .. } = declaration;
+        let (method, location) = (*method, *location);
+        let same = |entry: &&Entry| entry.path == *path && entry.method == method;
+        if let Some(first) = self.entries.iter().find(same) {
+            return Err(taken(path, Some(&first.location)));
+        }
+        // Another method on the very same path is none of the router's business.
+        if !self.has(path) {
+            self.routes.insert(path, location).map_err(|error| match error {
+                matchit::InsertError::Conflict { with } => {
+                    taken(&with, self.routes.at(&with).ok().map(|found| found.value))
+                }
+                _ => "the path's captures are malformed: write `{name}`, and `{*rest}` at the end"
+                    .to_owned(),
+            })?;
+        }
+        self.entries.push(Entry { path: path.clone(), method, location });
         Ok(())
     }
+}
+
+fn taken(path: &str, first: Option<&Location>) -> String {
+    let place = first.map(|l| format!(" ({}:{})", l.file, l.line)).unwrap_or_default();
+    format!("the path is taken by {path}{place}")
 }
 
 /// An endpoint in the making; [`handler`](Self::handler) maps it.
