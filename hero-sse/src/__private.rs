@@ -1,8 +1,16 @@
-//! What generated code calls. Not public API: it changes without notice.
+//! What generated code calls: plain functions, and traits where the compiler shall report a type of the
+//! user's in the kit's words. Not public API: it changes without notice.
 
 use core::fmt::Display;
 use core::marker::PhantomData;
 use core::time::Duration;
+
+use axum::body::Body;
+use axum::response::Response;
+use http::request::Parts;
+
+use crate::endpoint::EventStream;
+use crate::permission::PermissionRule;
 
 pub use core::option::Option;
 pub use core::primitive::{bool, str};
@@ -10,21 +18,16 @@ pub use core::result::Result;
 pub use core::{concat, file, line};
 pub use std::string::String;
 
-use axum::body::Body;
 pub use axum::extract::Request;
-use axum::response::Response;
-use http::request::Parts;
 pub use serde::{self, Serialize, Serializer};
 
 pub use crate::descriptor::{Descriptor, Method, Rule};
 pub use crate::endpoint::{
-    AppState, Endpoint, EndpointMeta, EventStream, Events, Extractor, FromParts, IntoEventStream,
-    LastArgument, Opening,
+    AppState, Endpoint, EndpointMeta, Events, Extractor, IntoEventStream, LastArgument, Opening,
 };
 pub use crate::event::SseEvent;
 pub use crate::frame::{EventName, FrameWriter, InvalidEvent};
 pub use crate::permission::IntoPermission;
-use crate::permission::PermissionRule;
 pub use crate::policy::{OverLimit, Overflow};
 
 /// A name that the macro has checked; the compiler checks it again.
