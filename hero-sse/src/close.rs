@@ -3,11 +3,19 @@
 use std::fmt;
 
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal, reconnect: $reconnect:literal;)*) => {
+    ($(
+        $(#[$doc:meta])* $variant:ident = $name:literal, reconnect: $reconnect:literal,
+        sees: $sees:literal, next: $next:literal, operator: $operator:literal;
+    )*) => {
         /// Why an open stream ended.
         ///
         /// Before the head is sent a failure is a refusal, an ordinary HTTP answer; after it, one of
         /// these. Where the server ends the stream the client reads the reason in `hero.close`.
+        ///
+        #[doc = concat!(
+            "| reason | what the client sees | what it does next | what the operator does |\n|---|---|---|---|\n",
+            $("| `", $name, "` | ", $sees, " | ", $next, " | ", $operator, " |\n",)*
+        )]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum CloseReason { $($(#[$doc])* $variant,)* }
@@ -31,30 +39,67 @@ macro_rules! reasons {
 
 reasons! {
     /// The client closed the connection, or it broke.
-    ClientGone = "client_gone", reconnect: true;
+    ClientGone = "client_gone", reconnect: true,
+    sees: "it left by itself, or a broken connection",
+    next: "a browser whose connection broke reconnects after its `retry`",
+    operator: "nothing; a rise of these is the network, or a proxy that cuts idle connections: compare its timeout \
+               with `HeartbeatInterval`";
     /// The client did not take a write within the write timeout.
-    WriteTimeout = "write_timeout", reconnect: true;
+    WriteTimeout = "write_timeout", reconnect: true,
+    sees: "a reset connection",
+    next: "when it runs again it reconnects, and resumes from its cursor",
+    operator: "nothing for a few; for many, a longer `WriteTimeout`, or smaller and fewer events";
     /// The client's machine acknowledged nothing for the peer timeout.
-    PeerTimeout = "peer_timeout", reconnect: true;
+    PeerTimeout = "peer_timeout", reconnect: true,
+    sees: "nothing: it was not reachable, and learns of it by its own watchdog",
+    next: "with a watchdog (`HeartbeatEvent`) it reconnects, without one it waits for ever",
+    operator: "nothing; shorter cuts clients in tunnels";
     /// The stream reached its maximum age.
-    MaxAge = "max_age", reconnect: true;
+    MaxAge = "max_age", reconnect: true,
+    sees: "`hero.close`, a clean end",
+    next: "it reconnects and resumes, perhaps on another node",
+    operator: "nothing; `MaxAge` sets the pace";
     /// The token expired; come back with a new one.
-    TokenExpired = "token_expired", reconnect: false;
+    TokenExpired = "token_expired", reconnect: false,
+    sees: "`hero.close`, a clean end",
+    next: "a page renews its token and opens a new `EventSource`; one that only reconnects gets a final `401`",
+    operator: "nothing; for many a minute, longer tokens";
     /// The client read too slowly, and the buffer of its stream overflowed
     /// ([`Overflow::Disconnect`](crate::Overflow::Disconnect)).
-    Overflow = "overflow", reconnect: true;
+    Overflow = "overflow", reconnect: true,
+    sees: "what waited, then `hero.close` and a clean end",
+    next: "it reconnects and resumes from its last id, without a hole where the application keeps one",
+    operator: "a larger `Buffer`, or another `Overflow`";
     /// The server is shutting down.
-    Draining = "draining", reconnect: true;
+    Draining = "draining", reconnect: true,
+    sees: "`hero.close` with a spread `retry`, a clean end",
+    next: "it reconnects, to another node or the next process",
+    operator: "nothing: a deploy";
     /// A connection limit was reached, so the stream never began.
-    OverLimit = "over_limit", reconnect: true;
+    OverLimit = "over_limit", reconnect: true,
+    sees: "`200`, `retry`, `hero.close`, a clean end; under `OverLimit = \"refuse\"` a `503` or `429`",
+    next: "it tries again after its `retry`; after a refusal a browser never does",
+    operator: "a higher limit, more nodes, or a look at who holds the streams";
     /// The application's stream came to its end.
-    Ended = "ended", reconnect: true;
+    Ended = "ended", reconnect: true,
+    sees: "`hero.close`, a clean end",
+    next: "it reconnects, so that the application's function runs again",
+    operator: "if that was not meant: a last event, which says that there is no more";
     /// The stream's last event was sent: there is nothing more to come, ever.
-    LastEvent = "last_event", reconnect: false;
+    LastEvent = "last_event", reconnect: false,
+    sees: "the event with the end mark in its id, `hero.close`, a clean end",
+    next: "it reconnects once, is answered `204` and stays away",
+    operator: "nothing";
     /// The application's stream yielded an error, or an event that could not be written.
-    StreamError = "stream_error", reconnect: true;
+    StreamError = "stream_error", reconnect: true,
+    sees: "`hero.close`, a clean end; never the error",
+    next: "it reconnects",
+    operator: "reads the ERROR line, which has the error";
     /// The application's stream panicked.
-    StreamPanic = "stream_panic", reconnect: true;
+    StreamPanic = "stream_panic", reconnect: true,
+    sees: "`hero.close`, a clean end",
+    next: "it reconnects",
+    operator: "reads the ERROR line and the panic's own, and mends the application";
 }
 
 impl CloseReason {
