@@ -160,7 +160,7 @@ impl<T: FromRequest<S> + Send, S: Sync> LastArgument<S, FromBody> for T {
 }
 
 /// An async function that opens a stream of events: up to 16 extractors in, a stream out, or a
-/// `Result` of one. `K` is [`FromParts`] where the arguments need no body.
+/// `Result` of one. `K` says whether its last argument reads the body, and is always inferred.
 #[diagnostic::on_unimplemented(
     message = "this function cannot serve an event stream",
     label = "not an async function from extractors to a stream of events",
