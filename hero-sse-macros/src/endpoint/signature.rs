@@ -18,6 +18,7 @@ use crate::route;
 const MOST_ARGUMENTS: usize = 16;
 /// What axum has to read a body with.
 const BODIES: [&str; 6] = ["Json", "Form", "Bytes", "String", "Multipart", "RawForm"];
+
 pub(super) fn check(declaration: &Declaration, path: &str, errors: &mut Errors) {
     let signature = &declaration.function.signature;
     not_async(signature, errors);
