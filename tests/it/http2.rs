@@ -88,7 +88,7 @@ async fn stalled(mut body: RecvStream) -> (Duration, Option<Reason>) {
 
 #[tokio::test]
 async fn an_endpoint_works() {
-    let sse = kit(options("Heartbeat = \"300ms\""));
+    let sse = kit(options("HeartbeatInterval = \"300ms\""));
     let server = Server::start(&sse, public(&sse, || burst(2))).await;
     let mut client = Client::connect(server.address).await;
     let answer = client.get("/s").await;
@@ -180,7 +180,7 @@ async fn each_stream_is_held_to_its_own_write_timeout() {
 
 #[tokio::test]
 async fn an_idle_stream_and_other_answers_are_left_alone() {
-    let sse = kit(options("WriteTimeout = \"300ms\"\nHeartbeat = \"off\""));
+    let sse = kit(options("WriteTimeout = \"300ms\"\nHeartbeatInterval = \"off\""));
     let app = public(&sse, || burst(1)).route("/download", get(async || vec![b'x'; 1 << 20]));
     let server = Server::start(&sse, app).await;
     let mut client = Client::connect(server.address).await;
@@ -217,6 +217,66 @@ async fn a_long_event_may_take_longer_than_the_timeout() {
     assert!(start.elapsed() > Duration::from_secs(1), "{:?}: too quick to tell", start.elapsed());
     assert_eq!(sse.connections().len(), 1);
     drop((client, body));
+    server.stop().await;
+}
+
+/// Not one stream's window is shut but the socket: that is the connection's end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_stops_reading_its_socket_is_dropped_with_all_its_streams() {
+    let sse = kit(options("WriteTimeout = \"1s\""));
+    let (app, alive) = watched(&sse, flood);
+    let server = Server::start(&sse, app).await;
+    let mut socket = TcpStream::connect(server.address).await.expect("a socket");
+    // Preface; settings with the largest stream window; as much for the connection; two requests of
+    // `GET http /s`, all of HPACK's static table but the path and the authority.
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(b"\0\0\x06\x04\0\0\0\0\0\0\x04\x7f\xff\xff\xff");
+    bytes.extend(b"\0\0\x04\x08\0\0\0\0\0\x7f\xfe\0\0");
+    for stream in [1, 3] {
+        bytes.extend([0, 0, 9, 1, 5, 0, 0, 0, stream]);
+        bytes.extend(b"\x82\x86\x04\x02/s\x01\x01x");
+    }
+    socket.write_all(&bytes).await.expect("sent");
+    eventually("two streams", || alive.count() == 2).await;
+    let start = Instant::now();
+    while alive.count() > 0 {
+        assert!(start.elapsed() < Duration::from_secs(8), "never dropped");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(sse.connections().closed(CloseReason::WriteTimeout), 2);
+    let mut answer = Vec::new();
+    let end = within(socket.read_to_end(&mut answer)).await.expect_err("a reset");
+    assert_eq!(end.kind(), std::io::ErrorKind::ConnectionReset);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn upgrades_of_other_routes_still_work() {
+    let sse = kit(SseOptions::default());
+    let upgrade = async |mut request: axum::extract::Request| {
+        let upgraded = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            let io = hyper_util::rt::TokioIo::new(upgraded.await.expect("an upgrade"));
+            let (mut reading, mut writing) = tokio::io::split(io);
+            tokio::io::copy(&mut reading, &mut writing).await.expect("an echo");
+        });
+        (http::StatusCode::SWITCHING_PROTOCOLS, [("connection", "upgrade"), ("upgrade", "echo")])
+    };
+    let app = public(&sse, || burst(1)).route("/echo", get(upgrade));
+    let server = Server::start(&sse, app).await;
+    let mut socket = TcpStream::connect(server.address).await.expect("a socket");
+    let request = b"GET /echo HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+    socket.write_all(request).await.expect("sent");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(within(socket.read_u8()).await.expect("a head"));
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
+    socket.write_all(b"hello").await.expect("sent");
+    let mut echo = [0; 5];
+    within(socket.read_exact(&mut echo)).await.expect("an echo");
+    assert_eq!(&echo, b"hello");
+    drop(socket);
     server.stop().await;
 }
 
