@@ -4,8 +4,10 @@
 use std::any::Any;
 use std::convert::Infallible;
 use std::io;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Once};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -20,7 +22,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 use tower::{Service, ServiceExt as _};
 
@@ -209,9 +211,30 @@ where
         let token = self.cut.child_token();
         let reset = StreamReset::new(&self.sweeper, token.clone());
         let stream = STREAM.scope(reset, stream);
-        self.tasks.spawn(async move {
-            token.run_until_cancelled(stream).await;
-        });
+        self.tasks.spawn(Resettable { stream, reset: token.cancelled_owned() });
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// A stream's future until it ends or is reset. An `async` block would hold it several times over.
+    struct Resettable<F> {
+        #[pin]
+        stream: F,
+        #[pin]
+        reset: WaitForCancellationFutureOwned,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Resettable<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        match this.reset.poll(cx) {
+            // The task drops the stream with this future.
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => this.stream.poll(cx),
+        }
     }
 }
 

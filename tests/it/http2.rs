@@ -199,7 +199,7 @@ async fn an_idle_stream_and_other_answers_are_left_alone() {
     server.stop().await;
 }
 
-/// A megabyte at less than two windows a timeout takes many timeouts, and shows progress in each.
+/// At two hundred bytes a millisecond the event takes four timeouts, and shows progress in each.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_event_may_take_longer_than_the_timeout() {
     let sse = kit(options("WriteTimeout = \"500ms\""));
@@ -212,7 +212,7 @@ async fn a_long_event_may_take_longer_than_the_timeout() {
     while !end.ends_with(b"data: done\n\n") {
         let bytes = piece(&mut body).await.expect("no end").expect("no reset");
         end.extend_from_slice(&bytes);
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_micros(5 * bytes.len() as u64)).await;
     }
     assert!(start.elapsed() > Duration::from_secs(1), "{:?}: too quick to tell", start.elapsed());
     assert_eq!(sse.connections().len(), 1);
