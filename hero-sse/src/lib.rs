@@ -54,6 +54,7 @@ mod redact;
 mod refusal;
 mod secret;
 mod signal;
+mod sweeper;
 mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -26,6 +26,7 @@ use crate::options::SseOptions;
 use crate::permission::PermissionRule;
 use crate::policy::{OverLimit, Policy};
 use crate::refusal::Refusal;
+use crate::sweeper::StreamReset;
 use crate::telemetry;
 use crate::writer::{End, Writer, write_farewell};
 
@@ -90,6 +91,8 @@ pub(crate) struct Visit {
     principal: Option<Principal>,
     cursor: Result<LastEventId, Refusal>,
     socket: Option<Arc<SocketWatch>>,
+    /// Over HTTP/2 alone.
+    reset: Option<StreamReset>,
     head_only: bool,
 }
 
@@ -111,6 +114,7 @@ impl Visit {
             principal,
             cursor: cursor.map_err(|error| Refusal::bad_request(error.to_string())),
             socket,
+            reset: parts.extensions.get::<StreamReset>().cloned(),
             head_only: parts.method == http::Method::HEAD,
         })
     }
@@ -199,13 +203,14 @@ impl Visit {
     /// The stream's answer: its head, and the writer as its body.
     fn stream(self, route: &Route, slot: Slot, events: EventStream) -> Response {
         let socket = self.socket.map(|socket| socket.arm(route.policy.write_timeout));
+        let handover = self.reset.and_then(|reset| reset.arm(route.policy.write_timeout));
         let end = end(&route.policy, self.principal.as_ref());
         let (name, policy) = (route.event.clone(), route.policy.clone());
         slot.opened();
         if let Some(once) = &route.deprecated {
             once.call_once(|| telemetry::deprecated(&route.path));
         }
-        head(Body::from_stream(Writer::new(events, name, policy, slot, socket, end)))
+        head(Body::from_stream(Writer::new(events, name, policy, slot, socket, handover, end)))
     }
 }
 

@@ -4,7 +4,10 @@
 use std::any::Any;
 use std::convert::Infallible;
 use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Once};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -12,18 +15,21 @@ use axum::extract::{ConnectInfo, Request};
 use axum::response::Response;
 use axum::serve::Listener;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::task::TaskTracker;
 use tower::{Service, ServiceExt as _};
 
 use crate::connections::Connections;
 use crate::deadline::{DeadlineIo, SocketWatch};
 use crate::redact::redact;
+use crate::sweeper::{StreamReset, Sweeper};
 use crate::telemetry;
 
 /// Bytes that the kernel takes beyond what it has sent. Its own default is megabytes: at 200 bytes
@@ -38,8 +44,22 @@ const SEND_BUFFER: usize = 64 * 1024;
 /// hyper's buffer for a connection; a request's head must fit as well.
 const HYPER_BUFFER: usize = 64 * 1024;
 
-/// For a request's head to arrive, from the connection's start or the end of the last answer.
+/// For a request's head to arrive, from the connection's start or, over HTTP/1.1, the end of the last
+/// answer.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Over HTTP/2 a ping finds the peers that are gone while nothing is said.
+const PING_INTERVAL: Duration = Duration::from_secs(15);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What one HTTP/2 stream may hold in hyper beyond what its client takes.
+const STREAM_BUFFER: usize = 32 * 1024;
+
+/// Streams open at once on an HTTP/2 connection.
+const STREAMS: u32 = 256;
+
+/// An HTTP/2 request's header list: as much as the head of one over HTTP/1.1.
+const HEADER_LIST: u32 = 64 * 1024;
 
 /// The longest time that the kernel takes for a probe.
 const PROBE_LIMIT: Duration = Duration::from_secs(32_767);
@@ -69,6 +89,12 @@ impl Transport {
     {
         let (stop, stopped) = watch::channel(());
         let mut sockets = JoinSet::new();
+        let streams = Streams::default();
+        // Whoever drops the server ends them; so does its own end.
+        let cut = streams.cut.clone().drop_guard();
+        let mut ticker = JoinSet::new();
+        ticker.spawn(streams.sweeper.clone().run());
+        let builder = builder(streams.clone());
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
             let accepted = {
@@ -87,25 +113,30 @@ impl Transport {
             set_up(&io, self.peer_timeout);
             let watch = Arc::new(SocketWatch::default());
             let (app, prepare) = (app.clone(), prepare.clone());
+            let begun = Arc::new(AtomicBool::new(false));
             let service = {
-                let watch = watch.clone();
+                let (watch, begun) = (watch.clone(), begun.clone());
                 tower::service_fn(move |request: Request<Incoming>| {
+                    begun.store(true, Ordering::Release);
                     let mut request = request.map(Body::new);
                     redact(&mut request);
                     request.extensions_mut().insert(ConnectInfo(peer.clone()));
                     request.extensions_mut().insert(watch.clone());
                     prepare(&mut request);
-                    app.clone().oneshot(request)
+                    let app = app.clone();
+                    async move {
+                        // Here, since only the answer's future runs inside its stream's scope.
+                        if let Ok(reset) = STREAM.try_with(StreamReset::clone) {
+                            request.extensions_mut().insert(reset);
+                        }
+                        app.oneshot(request).await
+                    }
                 })
             };
             let io = TokioIo::new(DeadlineIo::new(io, watch, self.peer_timeout));
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIMEOUT)
-                .max_buf_size(HYPER_BUFFER)
-                .serve_connection(io, TowerToHyperService::new(service))
-                .with_upgrades();
-            sockets.spawn(drive(connection, stopped.clone()));
+            let service = TowerToHyperService::new(service);
+            let connection = builder.serve_connection_with_upgrades(io, service).into_owned();
+            sockets.spawn(drive(connection, begun, stopped.clone()));
         }
         // A refused connection is a network error, after which a browser tries again; so the
         // listener goes first.
@@ -124,23 +155,113 @@ impl Transport {
             telemetry::drain_cut(sockets.len());
             sockets.shutdown().await;
         }
+        // Their connections are gone; what they held is given back before the server is.
+        drop(cut);
+        streams.tasks.close();
+        streams.tasks.wait().await;
         Ok(())
+    }
+}
+
+fn builder(streams: Streams) -> auto::Builder<Streams> {
+    let mut builder = auto::Builder::new(streams);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HYPER_BUFFER);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .max_send_buf_size(STREAM_BUFFER)
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(HEADER_LIST);
+    builder
+}
+
+tokio::task_local! {
+    /// The reset of the HTTP/2 stream whose future is running.
+    static STREAM: StreamReset;
+}
+
+/// Runs the HTTP/2 streams, each in a task of its own that a reset ends. hyper has no other way to
+/// give up a stream whose client takes nothing: dropping its future sends `RST_STREAM`.
+#[derive(Clone)]
+struct Streams {
+    sweeper: Sweeper,
+    tasks: TaskTracker,
+    /// Ends them all.
+    cut: CancellationToken,
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        let (tasks, cut) = (TaskTracker::new(), CancellationToken::new());
+        Self { sweeper: Sweeper::new(), tasks, cut }
+    }
+}
+
+impl<F> hyper::rt::Executor<F> for Streams
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        let token = self.cut.child_token();
+        let reset = StreamReset::new(&self.sweeper, token.clone());
+        let stream = STREAM.scope(reset, stream);
+        self.tasks.spawn(Resettable { stream, reset: token.cancelled_owned() });
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// A stream's future until it ends or is reset. An `async` block would hold it several times over.
+    struct Resettable<F> {
+        #[pin]
+        stream: F,
+        #[pin]
+        reset: WaitForCancellationFutureOwned,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Resettable<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        match this.reset.poll(cx) {
+            // The task drops the stream with this future.
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => this.stream.poll(cx),
+        }
     }
 }
 
 /// Drives one connection to its end; when `stopped` says so, to the end of its last answer.
 async fn drive<I, S>(
-    connection: http1::UpgradeableConnection<I, S>,
+    connection: auto::UpgradeableConnection<'static, I, S, Streams>,
+    begun: Arc<AtomicBool>,
     mut stopped: watch::Receiver<()>,
 ) where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
-    S: hyper::service::HttpService<Incoming, ResBody = Body>,
+    S: hyper::service::Service<hyper::Request<Incoming>, Response = Response>,
+    S::Future: 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    Streams: auto::HttpServerConnExec<S::Future, Body>,
 {
     let mut connection = std::pin::pin!(connection);
+    // hyper's own timeout begins once it knows the version, which it waits for without end.
+    let silent = async {
+        tokio::time::sleep(HEAD_TIMEOUT).await;
+        if begun.load(Ordering::Acquire) {
+            std::future::pending::<()>().await;
+        }
+    };
     // A connection's error is its client's departure; the streams on it have told the reason.
     tokio::select! {
         _ = connection.as_mut() => return,
+        () = silent => return,
         _ = stopped.changed() => connection.as_mut().graceful_shutdown(),
     }
     let _ = connection.await;

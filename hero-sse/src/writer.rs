@@ -21,10 +21,16 @@ use crate::deadline::Armed;
 use crate::endpoint::EventStream;
 use crate::frame::{EventName, HEARTBEAT, write_control, write_retry};
 use crate::policy::Policy;
+use crate::sweeper::Handover;
 
 /// A buffer that held more than this is given up with its batch: an idle stream must not hold on to
 /// the largest one it ever sent.
 const KEPT: usize = 1024;
+
+/// Over HTTP/2 a batch leaves in pieces of this size, each of which must be taken within the write
+/// timeout: a long event may take longer. It is the pace that `DeadlineIo` asks of a slow reader,
+/// four of them in four timeouts.
+const PIECE: usize = 4 * 1024;
 
 /// A stream without heartbeat and end still needs some time to wait for, and no timer needs more.
 const FAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -35,9 +41,13 @@ pub(crate) struct Writer {
     policy: Arc<Policy>,
     slot: Slot,
     socket: Option<Armed>,
+    /// Over HTTP/2 alone, and with a write timeout.
+    handover: Option<Handover>,
     end: Option<End>,
     stage: Stage,
     out: BytesMut,
+    /// What is left of a batch that leaves in pieces.
+    rest: Bytes,
     last_write: Instant,
     timer: Pin<Box<Sleep>>,
 }
@@ -63,6 +73,7 @@ impl Writer {
         policy: Arc<Policy>,
         slot: Slot,
         socket: Option<Armed>,
+        handover: Option<Handover>,
         end: Option<End>,
     ) -> Self {
         let last_write = Instant::now();
@@ -71,9 +82,11 @@ impl Writer {
             policy,
             slot,
             socket,
+            handover,
             end,
             stage: Stage::Prelude,
             out: BytesMut::new(),
+            rest: Bytes::new(),
             last_write,
             timer: Box::pin(sleep_until(last_write + FAR)),
         }
@@ -140,6 +153,22 @@ impl Writer {
         }
     }
 
+    /// Why the client was given up, if it was.
+    fn failure(&self) -> Option<CloseReason> {
+        let stream = self.handover.as_ref().and_then(Handover::failure);
+        stream.or_else(|| self.socket.as_ref().and_then(Armed::failure))
+    }
+
+    /// The next piece of the batch; without a handover to note, all of it.
+    fn hand_over(&mut self) -> Bytes {
+        self.last_write = Instant::now();
+        let Some(handover) = &self.handover else {
+            return std::mem::take(&mut self.rest);
+        };
+        handover.handed(self.last_write);
+        self.rest.split_to(PIECE.min(self.rest.len()))
+    }
+
     fn close(&mut self, reason: CloseReason) {
         // The application's stream goes at once, whatever else still waits to be sent.
         self.events = None;
@@ -166,6 +195,12 @@ impl Stream for Writer {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let writer = self.get_mut();
+        if let Some(handover) = &writer.handover {
+            handover.taken();
+        }
+        if !writer.rest.is_empty() {
+            return Poll::Ready(Some(Ok(writer.hand_over())));
+        }
         if writer.stage == Stage::Closed {
             return Poll::Ready(None);
         }
@@ -173,12 +208,12 @@ impl Stream for Writer {
         if writer.out.is_empty() {
             return Poll::Pending;
         }
-        writer.last_write = Instant::now();
         let batch = writer.out.split();
         if batch.len() > KEPT {
             writer.out = BytesMut::new();
         }
-        Poll::Ready(Some(Ok(batch.freeze())))
+        writer.rest = batch.freeze();
+        Poll::Ready(Some(Ok(writer.hand_over())))
     }
 }
 
@@ -187,7 +222,7 @@ impl Drop for Writer {
         // Before the place is free.
         self.events = None;
         if self.stage != Stage::Closed
-            && let Some(reason) = self.socket.as_ref().and_then(Armed::failure)
+            && let Some(reason) = self.failure()
         {
             self.slot.close(reason);
         }
@@ -212,7 +247,7 @@ mod tests {
         let policy = Arc::new(SseOptions::default().policy("/s", &PolicyOverrides::NONE));
         let events = stream::iter([Event::text("x".repeat(1 << 20))]);
         let events = EventStream::new(futures_util::StreamExt::chain(events, stream::pending()));
-        let mut writer = Writer::new(events, None, policy, slot, None, None);
+        let mut writer = Writer::new(events, None, policy, slot, None, None, None);
         let cx = &mut Context::from_waker(std::task::Waker::noop());
         let Poll::Ready(Some(Ok(batch))) = Pin::new(&mut writer).poll_next(cx) else {
             panic!("a batch")

@@ -7,6 +7,7 @@ mod buffer;
 mod endpoint;
 mod event;
 mod house;
+mod http2;
 mod keys;
 mod lints;
 mod live;

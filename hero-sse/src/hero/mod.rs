@@ -117,8 +117,8 @@ impl HeroSse {
     ///
     /// Takes any axum [`Listener`] and any service from request to response, such as a `Router`; not
     /// `into_make_service()`, which it has no need of: requests carry
-    /// [`ConnectInfo`](axum::extract::ConnectInfo) of the peer's address already. HTTP/1.1, with
-    /// upgrades. Sockets other than [`TcpStream`](tokio::net::TcpStream) are under the write timeout too, but
+    /// [`ConnectInfo`](axum::extract::ConnectInfo) of the peer's address already. HTTP/1.1 with
+    /// upgrades, and HTTP/2 to clients that begin with it (in clear text: no `Upgrade: h2c`). Sockets other than [`TcpStream`](tokio::net::TcpStream) are under the write timeout too, but
     /// the kernel's buffers and timeouts are then the listener's affair; the log says so once.
     ///
     /// One kit, one server: a shutdown drains the kit, all of its streams end and no new ones open.
