@@ -62,11 +62,23 @@ pub(crate) fn panicked(path: &str, what: &str) {
     tracing::error!(target: TARGET, path, what, "the application's code panicked");
 }
 
+pub(crate) fn blocking(path: &str, connection: u64, took: Duration) {
+    let took_ms = took.as_millis();
+    tracing::warn!(
+        target: TARGET,
+        path,
+        connection,
+        took_ms,
+        "the application's code blocked a worker thread: await, or use `spawn_blocking`"
+    );
+}
+
 pub(crate) fn no_transport() {
     tracing::warn!(
         target: TARGET,
-        "this router does not run under `sse.serve`: there is no write timeout, no drain at \
-         shutdown, and tokens stay in the URI for your own layers to see"
+        "this router does not run under `sse.serve`: a stalled client costs its stream and place, but \
+         keeps its connection; there is no drain at shutdown; tokens stay in the URI for your own \
+         layers to see"
     );
 }
 

@@ -25,6 +25,7 @@ use crate::options::{SetupErrors, SseOptions};
 use crate::pipeline::Kit;
 use crate::policy::PolicyOverrides;
 use crate::refusal::Refusal;
+use crate::sweeper::Sweeper;
 use crate::telemetry;
 use crate::transport::Transport;
 
@@ -207,6 +208,7 @@ impl Builder {
             options,
             gate: Gate { authenticator: self.authenticator, query_token },
             connections: Connections::default(),
+            sweeper: Sweeper::default(),
             no_transport: Once::new(),
         });
         Ok(HeroSse(Arc::new(Shared { kit, mapped: Mutex::default() })))
