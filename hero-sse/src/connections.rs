@@ -135,6 +135,7 @@ impl Connections {
         }
         let key = open.streams.insert(connection.clone());
         drop(open);
+        telemetry::places(path, 1.0);
         let reason = Some(CloseReason::ClientGone);
         Ok(Slot { registry: self.0.clone(), connection, key, reason })
     }
@@ -310,6 +311,7 @@ impl Drop for Slot {
                 release(&mut open.by_subject, subject);
             }
         }
+        telemetry::places(path, -1.0);
         if let Some(reason) = self.reason {
             self.registry.count(reason);
             telemetry::closed(path, *id, reason, since.elapsed());

@@ -271,6 +271,7 @@ fn refuse(path: &str, refusal: Refusal) -> Response {
 /// No place: for browsers a stream that asks them to come back, for others a status.
 fn turned_away(route: &Route, no_place: NoPlace) -> Response {
     let policy = &route.policy;
+    telemetry::turned_away(&route.path, no_place.reason(), no_place.as_str());
     match no_place {
         NoPlace::Draining => telemetry::late(&route.path),
         _ => telemetry::over_limit(&route.path, no_place.as_str()),

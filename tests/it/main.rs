@@ -13,6 +13,7 @@ mod isolation;
 mod keys;
 mod lints;
 mod live;
+mod metrics;
 mod registry;
 mod rules;
 mod setup;

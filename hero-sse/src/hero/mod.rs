@@ -203,6 +203,7 @@ impl Builder {
             mistakes.extend(authenticator.mistakes());
         }
         SetupErrors::none_or(mistakes)?;
+        telemetry::describe_metrics();
         let query_token = options.policy("", &PolicyOverrides::NONE).query_token;
         let kit = Arc::new(Kit {
             options,
