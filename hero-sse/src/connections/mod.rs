@@ -1,6 +1,7 @@
 //! Who is connected: admission under limits, one slot a stream, and the way to ask streams to end.
 
-use std::collections::HashMap;
+mod limits;
+
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Context;
@@ -10,6 +11,8 @@ use futures_util::task::AtomicWaker;
 use slab::Slab;
 use tokio::time::Instant;
 
+use self::limits::Places;
+pub(crate) use self::limits::{Limits, NoPlace};
 use crate::auth::Principal;
 use crate::close::CloseReason;
 use crate::telemetry;
@@ -32,8 +35,7 @@ struct Registry {
 #[derive(Default)]
 struct Open {
     streams: Slab<Arc<Connection>>,
-    by_path: HashMap<Arc<str>, usize>,
-    by_subject: HashMap<Arc<str>, usize>,
+    places: Places,
     draining: bool,
 }
 
@@ -104,9 +106,11 @@ impl Connections {
     ) -> Result<Slot, NoPlace> {
         let mut open = self.0.lock();
         let subject = principal.map(|principal| Arc::<str>::from(principal.subject()));
-        open.check(path, subject.as_ref(), limits).inspect_err(|no_place| {
-            self.0.count(no_place.reason());
-        })?;
+        let checked = match open.draining {
+            true => Err(NoPlace::Draining),
+            false => open.places.check(open.streams.len(), path, subject.as_ref(), limits),
+        };
+        checked.inspect_err(|no_place| self.0.count(no_place.reason()))?;
         let connection = Arc::new(Connection {
             id: self.0.next_id.fetch_add(1, Ordering::Relaxed),
             path: path.clone(),
@@ -116,10 +120,7 @@ impl Connections {
             asked: AtomicU8::new(0),
             waker: AtomicWaker::new(),
         });
-        *open.by_path.entry(path.clone()).or_default() += 1;
-        if let Some(subject) = subject {
-            *open.by_subject.entry(subject).or_default() += 1;
-        }
+        open.places.enter(path, subject.as_ref());
         let key = open.streams.insert(connection.clone());
         drop(open);
         let reason = Some(CloseReason::ClientGone);
@@ -141,63 +142,6 @@ impl Connections {
 impl std::fmt::Debug for Connections {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connections").field("len", &self.len()).finish_non_exhaustive()
-    }
-}
-
-/// How many streams there may be.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    pub(crate) total: usize,
-    pub(crate) on_path: Option<usize>,
-    pub(crate) of_subject: usize,
-}
-
-/// Why a stream was not admitted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NoPlace {
-    Draining,
-    Total,
-    Path,
-    Subject,
-}
-
-impl NoPlace {
-    pub(crate) const fn reason(self) -> CloseReason {
-        match self {
-            Self::Draining => CloseReason::Draining,
-            Self::Total | Self::Path | Self::Subject => CloseReason::OverLimit,
-        }
-    }
-
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Draining => "draining",
-            Self::Total => "all connections",
-            Self::Path => "this endpoint's connections",
-            Self::Subject => "this principal's connections",
-        }
-    }
-}
-
-impl Open {
-    fn check(
-        &self,
-        path: &Arc<str>,
-        subject: Option<&Arc<str>>,
-        limits: Limits,
-    ) -> Result<(), NoPlace> {
-        let count = |counts: &HashMap<_, usize>, key| counts.get(key).copied().unwrap_or(0);
-        if self.draining {
-            Err(NoPlace::Draining)
-        } else if self.streams.len() >= limits.total {
-            Err(NoPlace::Total)
-        } else if limits.on_path.is_some_and(|limit| count(&self.by_path, path) >= limit) {
-            Err(NoPlace::Path)
-        } else if subject.is_some_and(|s| count(&self.by_subject, s) >= limits.of_subject) {
-            Err(NoPlace::Subject)
-        } else {
-            Ok(())
-        }
     }
 }
 
@@ -270,23 +214,11 @@ impl Drop for Slot {
         {
             let mut open = self.registry.lock();
             open.streams.try_remove(self.key);
-            release(&mut open.by_path, path);
-            if let Some(subject) = subject {
-                release(&mut open.by_subject, subject);
-            }
+            open.places.leave(path, subject.as_ref());
         }
         if let Some(reason) = self.reason {
             self.registry.count(reason);
             telemetry::closed(path, *id, reason, since.elapsed());
-        }
-    }
-}
-
-fn release(counts: &mut HashMap<Arc<str>, usize>, key: &Arc<str>) {
-    if let Some(count) = counts.get_mut(key) {
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(key);
         }
     }
 }
@@ -314,8 +246,7 @@ mod tests {
         drop((first, second, third, fourth));
         assert!(connections.is_empty());
         assert_eq!(connections.closed(CloseReason::ClientGone), 4);
-        assert!(connections.0.lock().by_path.is_empty());
-        assert!(connections.0.lock().by_subject.is_empty());
+        assert!(connections.0.lock().places.is_empty());
         assert!(admit(&a, Some(&ann)).is_ok());
     }
 
