@@ -5,6 +5,7 @@ mod admission;
 mod auth;
 mod browser;
 mod buffer;
+mod drain;
 mod endpoint;
 mod event;
 mod house;
