@@ -161,7 +161,8 @@ fn is_port(text: &str) -> bool {
     let hidden = |name: &str| {
         !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
     };
-    text.parse::<u16>().is_ok() || text.strip_prefix('_').is_some_and(hidden)
+    let number = || text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok();
+    number() || text.strip_prefix('_').is_some_and(hidden)
 }
 
 /// The address of an element of `Forwarded` (RFC 7239, section 4), such as
@@ -241,6 +242,7 @@ mod tests {
             (&[""], PROXY),
             (&["6.6.6.6, 192.0.2.1:http"], PROXY),
             (&["6.6.6.6, 192.0.2.1:"], PROXY),
+            (&["6.6.6.6, 192.0.2.1:+80"], PROXY),
             (&["6.6.6.6, 192.0.2.1:99999"], PROXY),
             (&["6.6.6.6, [192.0.2.1]"], PROXY),
             (&["6.6.6.6, [2001:db8::1"], PROXY),

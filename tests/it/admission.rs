@@ -144,6 +144,30 @@ async fn clients_of_one_proxy_are_told_apart_by_what_it_says() {
     server.stop().await;
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn a_socket_without_an_address_is_not_counted_and_its_headers_are_not_read() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let sse = kit(options("MaxPerAddress = 1\nTrustedProxies = [\"127.0.0.1\"]"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("socket");
+    let listener = tokio::net::UnixListener::bind(&path).expect("a socket");
+    let serving = tokio::spawn(sse.serve(listener, public(&sse, || burst(1))).into_future());
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let mut socket = tokio::net::UnixStream::connect(&path).await.expect("a socket");
+        let request = b"GET /s HTTP/1.1\r\nhost: x\r\nx-forwarded-for: 192.0.2.1\r\n\r\n";
+        socket.write_all(request).await.expect("sent");
+        let mut head = [0; 15];
+        socket.read_exact(&mut head).await.expect("an answer");
+        assert_eq!(&head, b"HTTP/1.1 200 OK");
+        held.push(socket);
+    }
+    let snapshot = sse.connections().snapshot();
+    assert_eq!((snapshot.len(), snapshot.iter().filter_map(|one| one.address).count()), (3, 0));
+    serving.abort();
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_comes_too_often_is_told_to_stay_away_until_there_is_room() {
     let sse = kit(options("ConnectsPerMinute = 4\nRetry = \"2s\""));
