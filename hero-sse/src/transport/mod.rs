@@ -1,13 +1,13 @@
 //! The sockets: accepts connections, sets them up so that a stalled reader is noticed, hands them to
 //! hyper, and lets them go at shutdown.
 
-use std::any::Any;
+mod socket;
+mod streams;
+
 use std::convert::Infallible;
 use std::io;
-use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Once};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -15,54 +15,22 @@ use axum::extract::{ConnectInfo, Request};
 use axum::response::Response;
 use axum::serve::Listener;
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tokio_util::task::TaskTracker;
 use tower::{Service, ServiceExt as _};
 
+use self::streams::Streams;
 use crate::connections::Connections;
 use crate::deadline::{DeadlineIo, SocketWatch};
 use crate::redact::redact;
-use crate::sweeper::{StreamReset, Sweeper};
 use crate::telemetry;
-
-/// Bytes that the kernel takes beyond what it has sent. Its own default is megabytes: at 200 bytes
-/// a second a stall would show after hours.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-const UNSENT: u32 = 16 * 1024;
-
-/// Where the kernel has no such bound, the whole send buffer is kept small.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-const SEND_BUFFER: usize = 64 * 1024;
-
-/// hyper's buffer for a connection; a request's head must fit as well.
-const HYPER_BUFFER: usize = 64 * 1024;
 
 /// For a request's head to arrive, from the connection's start or, over HTTP/1.1, the end of the last
 /// answer.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Over HTTP/2 a ping finds the peers that are gone while nothing is said.
-const PING_INTERVAL: Duration = Duration::from_secs(15);
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// What one HTTP/2 stream may hold in hyper beyond what its client takes.
-const STREAM_BUFFER: usize = 32 * 1024;
-
-/// Streams open at once on an HTTP/2 connection.
-const STREAMS: u32 = 256;
-
-/// An HTTP/2 request's header list: as much as the head of one over HTTP/1.1.
-const HEADER_LIST: u32 = 64 * 1024;
-
-/// The longest time that the kernel takes for a probe.
-const PROBE_LIMIT: Duration = Duration::from_secs(32_767);
 
 /// What the loop needs to know of a kit.
 #[derive(Clone)]
@@ -94,7 +62,7 @@ impl Transport {
         let cut = streams.cut.clone().drop_guard();
         let mut ticker = JoinSet::new();
         ticker.spawn(streams.sweeper.clone().run());
-        let builder = builder(streams.clone());
+        let builder = streams::builder(HEAD_TIMEOUT, streams.clone());
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
             let accepted = {
@@ -110,7 +78,7 @@ impl Transport {
                 }
             };
             let Some((io, peer)) = accepted else { break };
-            set_up(&io, self.peer_timeout);
+            socket::set_up(&io, self.peer_timeout);
             let watch = Arc::new(SocketWatch::default());
             let (app, prepare) = (app.clone(), prepare.clone());
             let begun = Arc::new(AtomicBool::new(false));
@@ -126,7 +94,7 @@ impl Transport {
                     let app = app.clone();
                     async move {
                         // Here, since only the answer's future runs inside its stream's scope.
-                        if let Ok(reset) = STREAM.try_with(StreamReset::clone) {
+                        if let Some(reset) = streams::current() {
                             request.extensions_mut().insert(reset);
                         }
                         app.oneshot(request).await
@@ -163,81 +131,6 @@ impl Transport {
     }
 }
 
-fn builder(streams: Streams) -> auto::Builder<Streams> {
-    let mut builder = auto::Builder::new(streams);
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(HYPER_BUFFER);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_TIMEOUT)
-        .max_send_buf_size(STREAM_BUFFER)
-        .max_concurrent_streams(STREAMS)
-        .max_header_list_size(HEADER_LIST);
-    builder
-}
-
-tokio::task_local! {
-    /// The reset of the HTTP/2 stream whose future is running.
-    static STREAM: StreamReset;
-}
-
-/// Runs the HTTP/2 streams, each in a task of its own that a reset ends. hyper has no other way to
-/// give up a stream whose client takes nothing: dropping its future sends `RST_STREAM`.
-#[derive(Clone)]
-struct Streams {
-    sweeper: Sweeper,
-    tasks: TaskTracker,
-    /// Ends them all.
-    cut: CancellationToken,
-}
-
-impl Default for Streams {
-    fn default() -> Self {
-        let (tasks, cut) = (TaskTracker::new(), CancellationToken::new());
-        Self { sweeper: Sweeper::new(), tasks, cut }
-    }
-}
-
-impl<F> hyper::rt::Executor<F> for Streams
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    fn execute(&self, stream: F) {
-        let token = self.cut.child_token();
-        let reset = StreamReset::new(&self.sweeper, token.clone());
-        let stream = STREAM.scope(reset, stream);
-        self.tasks.spawn(Resettable { stream, reset: token.cancelled_owned() });
-    }
-}
-
-pin_project_lite::pin_project! {
-    /// A stream's future until it ends or is reset. An `async` block would hold it several times over.
-    struct Resettable<F> {
-        #[pin]
-        stream: F,
-        #[pin]
-        reset: WaitForCancellationFutureOwned,
-    }
-}
-
-impl<F: Future<Output = ()>> Future for Resettable<F> {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = self.project();
-        match this.reset.poll(cx) {
-            // The task drops the stream with this future.
-            Poll::Ready(()) => Poll::Ready(()),
-            Poll::Pending => this.stream.poll(cx),
-        }
-    }
-}
-
 /// Drives one connection to its end; when `stopped` says so, to the end of its last answer.
 async fn drive<I, S>(
     connection: auto::UpgradeableConnection<'static, I, S, Streams>,
@@ -265,54 +158,4 @@ async fn drive<I, S>(
         _ = stopped.changed() => connection.as_mut().graceful_shutdown(),
     }
     let _ = connection.await;
-}
-
-static NOT_TCP: Once = Once::new();
-
-/// Asks the kernel to tell us early about readers that stop and peers that vanish. `DeadlineIo` adds
-/// the peer timeout while a stream is live.
-fn set_up<T: Any>(io: &T, peer_timeout: Option<Duration>) {
-    let Some(socket) = (io as &dyn Any).downcast_ref::<TcpStream>() else {
-        return NOT_TCP.call_once(telemetry::not_tcp);
-    };
-    if let Err(error) = try_set_up(&SockRef::from(socket), peer_timeout) {
-        telemetry::no_kernel_options(&error);
-    }
-}
-
-fn try_set_up(socket: &SockRef<'_>, peer_timeout: Option<Duration>) -> io::Result<()> {
-    socket.set_tcp_nodelay(true)?;
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    socket.set_tcp_notsent_lowat(UNSENT)?;
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    socket.set_send_buffer_size(SEND_BUFFER)?;
-    if let Some(timeout) = peer_timeout {
-        // Probes are for connections at rest. The kernel counts them in whole seconds.
-        let seconds = |time: Duration| time.clamp(Duration::from_secs(1), PROBE_LIMIT);
-        let keepalive =
-            TcpKeepalive::new().with_time(seconds(timeout)).with_interval(seconds(timeout / 3));
-        socket.set_tcp_keepalive(&keepalive)?;
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[cfg(target_os = "linux")]
-    #[tokio::test]
-    async fn the_kernel_takes_the_options_for_any_peer_timeout() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("an address");
-        for (millis, probe) in [(500, 1), (2_000, 2), (60_000, 60), (366 * 86_400_000, 32_767)] {
-            let stream = TcpStream::connect(address).await.expect("a socket");
-            let socket = SockRef::from(&stream);
-            try_set_up(&socket, Some(Duration::from_millis(millis))).expect("legal options");
-            assert!(socket.tcp_nodelay().expect("an option"));
-            assert_eq!(socket.tcp_notsent_lowat().expect("an option"), UNSENT);
-            assert_eq!(socket.tcp_keepalive_time().expect("an option").as_secs(), probe);
-            assert!(socket.keepalive().expect("an option"));
-        }
-    }
 }
