@@ -26,6 +26,7 @@
 //!
 //! * `macros` (default): `#[sse_endpoint]` and `#[derive(SseEvent)]`.
 //! * `jwt-aws-lc-rs` (default) or `jwt-rust-crypto`: `JwtAuthenticator` with that crypto backend.
+//! * `tls`: `Tls`, for HTTPS under `serve`, through rustls with aws-lc-rs.
 //! * `testing`: the module of that name and `Principal::test`.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -99,6 +100,8 @@ pub use crate::policy::{OverLimit, Overflow, parse_duration};
 pub use crate::refusal::Refusal;
 pub use crate::secret::Secret;
 pub use crate::signal::shutdown_signal;
+#[cfg(feature = "tls")]
+pub use crate::transport::Tls;
 
 /// What a module with endpoints uses: `use hero_sse::prelude::*;`.
 pub mod prelude {

@@ -1,6 +1,8 @@
 //! Every word the kit logs, in one place. Nothing here ever sees a token or a query string.
 
 use std::fmt::Display;
+#[cfg(feature = "tls")]
+use std::path::Path;
 use std::time::Duration;
 
 use crate::close::CloseReason;
@@ -104,4 +106,23 @@ pub(crate) fn draining(connections: usize) {
 
 pub(crate) fn drain_cut(sockets: usize) {
     tracing::warn!(target: TARGET, sockets, "drain timeout reached: sockets closed by force");
+}
+
+pub(crate) fn handshake_failed(error: &dyn Display) {
+    tracing::debug!(target: TARGET, %error, "a TLS handshake failed");
+}
+
+#[cfg(feature = "tls")]
+pub(crate) fn certificate_reloaded(file: &Path) {
+    let file = file.display();
+    tracing::info!(target: TARGET, %file, "the certificate has changed; new connections get the new one");
+}
+
+#[cfg(feature = "tls")]
+pub(crate) fn certificate_kept(error: &dyn Display) {
+    tracing::error!(
+        target: TARGET,
+        %error,
+        "the certificate has changed and cannot be used; the old one stays in use"
+    );
 }

@@ -15,5 +15,6 @@ mod registry;
 mod rules;
 mod setup;
 mod support;
+mod tls;
 mod transport;
 mod wire;

@@ -26,7 +26,7 @@ use crate::pipeline::Kit;
 use crate::policy::PolicyOverrides;
 use crate::refusal::Refusal;
 use crate::telemetry;
-use crate::transport::Transport;
+use crate::transport::{Tls, Transport};
 
 /// The kit: registry, heartbeats, writers, authentication. Building one exposes nothing: an endpoint
 /// that is not named in [`routes`](Mount::routes) is not reachable.
@@ -118,12 +118,14 @@ impl HeroSse {
     /// Takes any axum [`Listener`] and any service from request to response, such as a `Router`; not
     /// `into_make_service()`, which it has no need of: requests carry
     /// [`ConnectInfo`](axum::extract::ConnectInfo) of the peer's address already. HTTP/1.1 with
-    /// upgrades, and HTTP/2 to clients that begin with it (in clear text: no `Upgrade: h2c`). Sockets other than [`TcpStream`](tokio::net::TcpStream) are under the write timeout too, but
-    /// the kernel's buffers and timeouts are then the listener's affair; the log says so once.
+    /// upgrades, and HTTP/2 to clients that begin with it (in clear text: no `Upgrade: h2c`);
+    /// HTTPS with `.tls(..)`, feature `tls`. Sockets other than [`TcpStream`](tokio::net::TcpStream)
+    /// are under the write timeout too, but the kernel's buffers and timeouts are then the listener's
+    /// affair; the log says so once.
     ///
     /// One kit, one server: a shutdown drains the kit, all of its streams end and no new ones open.
     pub fn serve<L, A>(&self, listener: L, app: A) -> Serve<L, A> {
-        Serve { sse: self.clone(), listener, app, shutdown: None }
+        Serve { sse: self.clone(), listener, app, tls: None, shutdown: None }
     }
 
     /// No code that can panic runs under the lock, so a poisoned one is still sound.
@@ -226,6 +228,7 @@ pub struct Serve<L, A> {
     sse: HeroSse,
     listener: L,
     app: A,
+    tls: Option<Tls>,
     shutdown: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
@@ -241,6 +244,13 @@ impl<L, A> Serve<L, A> {
         self.shutdown = Some(Box::pin(signal));
         self
     }
+
+    /// Speaks HTTPS, with this certificate.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
 }
 
 impl<L, A> IntoFuture for Serve<L, A>
@@ -254,7 +264,7 @@ where
     type IntoFuture = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let Self { sse, listener, app, shutdown } = self;
+        let Self { sse, listener, app, tls, shutdown } = self;
         let Kit { options, connections, .. } = &**sse.kit();
         {
             let mapped = sse.mapped();
@@ -265,6 +275,7 @@ where
             connections: connections.clone(),
             peer_timeout: options.peer_timeout,
             drain_timeout: options.drain_timeout,
+            tls,
         };
         let shutdown = shutdown.unwrap_or_else(|| Box::pin(std::future::pending()));
         // For `SseContext`, and for `Principal` on other routes.

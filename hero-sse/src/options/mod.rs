@@ -387,6 +387,11 @@ impl SetupErrors {
         if mistakes.is_empty() { Ok(()) } else { Err(Self(mistakes)) }
     }
 
+    #[cfg(feature = "tls")]
+    pub(crate) fn of(mistakes: Vec<String>) -> Self {
+        Self(mistakes)
+    }
+
     /// The mistakes, one sentence each.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(String::as_str)

@@ -3,6 +3,24 @@
 
 mod socket;
 mod streams;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(not(feature = "tls"))]
+mod tls {
+    /// There is none.
+    #[derive(Clone)]
+    pub(crate) enum Tls {}
+
+    impl Tls {
+        pub(super) async fn accept<I>(&self, _io: I) -> std::io::Result<I> {
+            match *self {}
+        }
+
+        pub(super) async fn watch_files(self) {
+            match self {}
+        }
+    }
+}
 
 use std::convert::Infallible;
 use std::io;
@@ -20,9 +38,14 @@ use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 use tower::{Service, ServiceExt as _};
 
 use self::streams::Streams;
+#[cfg(feature = "tls")]
+pub use self::tls::Tls;
+#[cfg(not(feature = "tls"))]
+pub(crate) use self::tls::Tls;
 use crate::connections::Connections;
 use crate::deadline::{DeadlineIo, SocketWatch};
 use crate::redact::redact;
@@ -38,6 +61,7 @@ pub(crate) struct Transport {
     pub(crate) connections: Connections,
     pub(crate) peer_timeout: Option<Duration>,
     pub(crate) drain_timeout: Option<Duration>,
+    pub(crate) tls: Option<Tls>,
 }
 
 impl Transport {
@@ -62,7 +86,10 @@ impl Transport {
         let cut = streams.cut.clone().drop_guard();
         let mut ticker = JoinSet::new();
         ticker.spawn(streams.sweeper.clone().run());
-        let builder = streams::builder(HEAD_TIMEOUT, streams.clone());
+        if let Some(tls) = &self.tls {
+            ticker.spawn(tls.clone().watch_files());
+        }
+        let builder = Arc::new(streams::builder(HEAD_TIMEOUT, streams.clone()));
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
             let accepted = {
@@ -101,10 +128,36 @@ impl Transport {
                     }
                 })
             };
-            let io = TokioIo::new(DeadlineIo::new(io, watch, self.peer_timeout));
+            let io = DeadlineIo::new(io, watch, self.peer_timeout);
             let service = TowerToHyperService::new(service);
-            let connection = builder.serve_connection_with_upgrades(io, service).into_owned();
-            sockets.spawn(drive(connection, begun, stopped.clone()));
+            let builder = builder.clone();
+            let start = Start { head_due: Instant::now() + HEAD_TIMEOUT, begun };
+            // Two tasks, since what a handshake needs would weigh on every connection without one.
+            match &self.tls {
+                None => {
+                    let io = TokioIo::new(io);
+                    let connection =
+                        builder.serve_connection_with_upgrades(io, service).into_owned();
+                    sockets.spawn(drive(connection, start, stopped.clone()));
+                }
+                Some(tls) => {
+                    let (tls, mut stopped) = (tls.clone(), stopped.clone());
+                    sockets.spawn(async move {
+                        let io = tokio::select! {
+                            io = tls.accept(io) => io,
+                            () = sleep_until(start.head_due) => return,
+                            _ = stopped.changed() => return,
+                        };
+                        let io = match io {
+                            Ok(io) => TokioIo::new(io),
+                            Err(error) => return telemetry::handshake_failed(&error),
+                        };
+                        let connection =
+                            builder.serve_connection_with_upgrades(io, service).into_owned();
+                        drive(connection, start, stopped).await;
+                    });
+                }
+            }
         }
         // A refused connection is a network error, after which a browser tries again; so the
         // listener goes first.
@@ -131,10 +184,16 @@ impl Transport {
     }
 }
 
+/// A connection's beginning: when the head of its first request is due, and whether it came.
+struct Start {
+    head_due: Instant,
+    begun: Arc<AtomicBool>,
+}
+
 /// Drives one connection to its end; when `stopped` says so, to the end of its last answer.
 async fn drive<I, S>(
     connection: auto::UpgradeableConnection<'static, I, S, Streams>,
-    begun: Arc<AtomicBool>,
+    start: Start,
     mut stopped: watch::Receiver<()>,
 ) where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
@@ -146,8 +205,8 @@ async fn drive<I, S>(
     let mut connection = std::pin::pin!(connection);
     // hyper's own timeout begins once it knows the version, which it waits for without end.
     let silent = async {
-        tokio::time::sleep(HEAD_TIMEOUT).await;
-        if begun.load(Ordering::Acquire) {
+        sleep_until(start.head_due).await;
+        if start.begun.load(Ordering::Acquire) {
             std::future::pending::<()>().await;
         }
     };
