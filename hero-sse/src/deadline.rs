@@ -89,11 +89,13 @@ impl Drop for Armed {
     }
 }
 
-/// The wrapper. A write that makes no progress for the timeout fails with
-/// [`io::ErrorKind::TimedOut`]; a socket dropped while it is blocked is reset, since a plain close
+/// A guarded socket, which [`HeroSse::guard`](crate::HeroSse::guard) makes of one.
+///
+/// While a stream is live on it, a write that makes no progress for the stream's write timeout fails
+/// with [`io::ErrorKind::TimedOut`]. A socket dropped while it is blocked is reset, since a plain close
 /// would leave the kernel holding its buffers for minutes.
 #[derive(Debug)]
-pub(crate) struct DeadlineIo<T: Any> {
+pub struct DeadlineIo<T: Any> {
     io: T,
     watch: Arc<SocketWatch>,
     /// How long the kernel may wait for the peer's acknowledgement while a stream is live: then a
@@ -115,6 +117,10 @@ struct Blocked {
 impl<T: AsyncRead + AsyncWrite + Unpin + 'static> DeadlineIo<T> {
     pub(crate) fn new(io: T, watch: Arc<SocketWatch>, peer_timeout: Option<Duration>) -> Self {
         Self { io, watch, peer_timeout, peer_timeout_set: false, blocked: None, timer: None }
+    }
+
+    pub(crate) fn watch(&self) -> &Arc<SocketWatch> {
+        &self.watch
     }
 
     /// Keeps the kernel's timeout in step with the streams; a call to it only where that changes.

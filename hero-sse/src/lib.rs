@@ -86,6 +86,7 @@ pub use crate::auth::{Authenticator, InvalidToken, Principal};
 pub use crate::close::CloseReason;
 pub use crate::connections::{ConnectionInfo, Connections};
 pub use crate::context::SseContext;
+pub use crate::deadline::DeadlineIo;
 pub use crate::descriptor::Descriptor;
 pub use crate::endpoint::{
     AppState, Endpoint, EndpointMeta, Endpoints, EventHandler, EventItem, EventStream, Events,
@@ -93,7 +94,9 @@ pub use crate::endpoint::{
 };
 pub use crate::event::{Event, SseEvent};
 pub use crate::frame::{EventId, EventName, FrameWriter, InvalidEvent, InvalidField, LastEventId};
-pub use crate::hero::{Builder, EndpointBuilder, HeroSse, Mount, Serve};
+pub use crate::hero::{
+    Builder, EndpointBuilder, GuardedApp, GuardedListener, GuardedService, HeroSse, Mount, Serve,
+};
 pub use crate::options::{SetupErrors, SseOptions};
 pub use crate::permission::{IntoPermission, InvalidPermission, Permission, PermissionRule};
 pub use crate::policy::{OverLimit, Overflow, parse_duration};

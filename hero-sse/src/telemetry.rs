@@ -67,8 +67,18 @@ pub(crate) fn panicked(path: &str, what: &str) {
 pub(crate) fn no_transport() {
     tracing::warn!(
         target: TARGET,
-        "this router does not run under `sse.serve`: there is no write timeout, no drain at \
-         shutdown, and tokens stay in the URI for your own layers to see"
+        "this router runs neither under `sse.serve` nor behind `sse.guard`: there is no write timeout \
+         and no peer timeout, tokens stay in the URI for your own layers to see, streams do not end at \
+         shutdown, and a stalled HTTP/2 stream is not reset. Serve it by `sse.serve(listener, app)`; \
+         under another server `sse.guard` and `sse.guard_connection` bring the first three"
+    );
+}
+
+pub(crate) fn guarded() {
+    tracing::info!(
+        target: TARGET,
+        "guarding the connections of another server than `sse.serve`: streams do not end at its \
+         shutdown, and a stalled HTTP/2 stream is not reset alone"
     );
 }
 

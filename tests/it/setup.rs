@@ -418,6 +418,15 @@ async fn outside_of_serve_the_log_says_once_what_is_missing() {
         testing::open(&app, "/s").await.expect("a stream");
     }
     assert_eq!(log.text().matches("there is no write timeout").count(), 1, "{}", log.text());
+    for words in [
+        "tokens stay in the URI",
+        "shutdown",
+        "HTTP/2",
+        "`sse.serve(listener, app)`",
+        "`sse.guard`",
+    ] {
+        assert!(log.text().contains(words), "{words}: {}", log.text());
+    }
 }
 
 #[tokio::test]

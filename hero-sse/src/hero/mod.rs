@@ -1,5 +1,6 @@
 //! [`HeroSse`]: the kit as an application holds it, its builder and its server. The only wiring.
 
+mod guard;
 mod mount;
 
 use std::convert::Infallible;
@@ -13,9 +14,11 @@ use axum::Router;
 use axum::extract::Request;
 use axum::response::Response;
 use axum::serve::Listener;
+use http::Extensions;
 use http::request::Parts;
 use tower::Service;
 
+pub use self::guard::{GuardedApp, GuardedListener, GuardedService};
 use self::mount::Mapped;
 pub use self::mount::{EndpointBuilder, Mount};
 use crate::auth::{Authenticator, Gate, Principal};
@@ -131,6 +134,12 @@ impl HeroSse {
     /// No code that can panic runs under the lock, so a poisoned one is still sound.
     fn mapped(&self) -> MutexGuard<'_, Mapped> {
         self.0.mapped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For `SseContext`, and for `Principal` on other routes.
+    fn prepare(&self, request: &mut Extensions) {
+        request.insert(self.clone());
+        request.insert(self.kit().gate.clone());
     }
 
     pub(crate) fn kit(&self) -> &Arc<Kit> {
@@ -278,12 +287,7 @@ where
             tls,
         };
         let shutdown = shutdown.unwrap_or_else(|| Box::pin(std::future::pending()));
-        // For `SseContext`, and for `Principal` on other routes.
-        let gate = sse.kit().gate.clone();
-        let prepare = move |request: &mut Request| {
-            request.extensions_mut().insert(sse.clone());
-            request.extensions_mut().insert(gate.clone());
-        };
+        let prepare = move |request: &mut Request| sse.prepare(request.extensions_mut());
         Box::pin(transport.serve(listener, app, prepare, shutdown))
     }
 }

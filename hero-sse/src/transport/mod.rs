@@ -41,6 +41,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tower::{Service, ServiceExt as _};
 
+pub(crate) use self::socket::set_up;
 use self::streams::Streams;
 #[cfg(feature = "tls")]
 pub use self::tls::Tls;
@@ -105,7 +106,7 @@ impl Transport {
                 }
             };
             let Some((io, peer)) = accepted else { break };
-            socket::set_up(&io, self.peer_timeout);
+            set_up(&io, self.peer_timeout);
             let watch = Arc::new(SocketWatch::default());
             let (app, prepare) = (app.clone(), prepare.clone());
             let begun = Arc::new(AtomicBool::new(false));
