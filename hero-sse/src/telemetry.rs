@@ -136,3 +136,19 @@ pub(crate) fn certificate_kept(error: &dyn Display) {
         "the certificate has changed and cannot be used; the old one stays in use"
     );
 }
+
+pub(crate) fn open_files_raised(from: u64, to: u64) {
+    tracing::info!(target: TARGET, from, to, "raised the limit of open files to what `MaxConnections` needs");
+}
+
+pub(crate) fn open_files_short(limit: u64, needed: u64, max_connections: u64) {
+    tracing::warn!(
+        target: TARGET,
+        limit,
+        needed,
+        max_connections,
+        "the limit of open files is below what `MaxConnections` needs: clients will wait for a place \
+         without an answer. Raise it (`ulimit -n`, `LimitNOFILE=` in a systemd unit), or lower \
+         `MaxConnections`"
+    );
+}

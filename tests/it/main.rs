@@ -6,6 +6,7 @@ mod browser;
 mod buffer;
 mod endpoint;
 mod event;
+mod files;
 mod guard;
 mod house;
 mod http2;

@@ -126,6 +126,11 @@ impl HeroSse {
     /// are under the write timeout too, but the kernel's buffers and timeouts are then the listener's
     /// affair; the log says so once.
     ///
+    /// At its start it compares `MaxConnections`, and a tenth more for other sockets and files, with the
+    /// limit of open files: it raises the soft limit that far where the hard one allows, and else says
+    /// so in the log. A server that runs out all the same accepts nobody until a file is free, and goes
+    /// on with those it has.
+    ///
     /// One kit, one server: a shutdown drains the kit, all of its streams end and no new ones open.
     pub fn serve<L, A>(&self, listener: L, app: A) -> Serve<L, A> {
         Serve { sse: self.clone(), listener, app, tls: None, shutdown: None }
@@ -282,6 +287,7 @@ where
         }
         let transport = Transport {
             connections: connections.clone(),
+            max_connections: options.max_connections,
             peer_timeout: options.peer_timeout,
             drain_timeout: options.drain_timeout,
             tls,

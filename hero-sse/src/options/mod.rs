@@ -50,7 +50,7 @@ const VARIABLE_PREFIX: &str = "HERO_SSE_";
 /// | `PeerTimeout` | 60 s | | bytes unacknowledged, or a window kept shut, while a stream is live; shorter would cut clients in a tunnel, which never learn of it |
 /// | `Retry` | 3 s | yes | reconnection time, spread to 1.5 times; the browsers' own. At least 500 ms |
 /// | `MaxAge` | off | yes | a stream's life, cut up to a fifth earlier; a cut re-runs the work of a private stream |
-/// | `MaxConnections` | 10000 | yes, no limit by default | open streams |
+/// | `MaxConnections` | 10000 | yes, no limit by default | open streams; `serve` raises the soft limit of open files to fit, or warns |
 /// | `MaxPerPrincipal` | 8 | yes | open streams of one subject over all endpoints; an endpoint's own value is compared with that total. Callers without a token are not counted |
 /// | `OverLimit` | `"retry"` | yes | `"retry"` or `"refuse"`; a browser never returns from a refusal |
 /// | `QueryToken` | `true` | yes | whether `?access_token=` is accepted; an `EventSource` cannot send headers |

@@ -1,6 +1,7 @@
 //! The sockets: accepts connections, sets them up so that a stalled reader is noticed, hands them to
 //! hyper, and lets them go at shutdown.
 
+mod files;
 mod socket;
 mod streams;
 #[cfg(feature = "tls")]
@@ -60,6 +61,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub(crate) struct Transport {
     pub(crate) connections: Connections,
+    pub(crate) max_connections: usize,
     pub(crate) peer_timeout: Option<Duration>,
     pub(crate) drain_timeout: Option<Duration>,
     pub(crate) tls: Option<Tls>,
@@ -80,6 +82,7 @@ impl Transport {
         A: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
         A::Future: Send,
     {
+        files::make_room(self.max_connections);
         let (stop, stopped) = watch::channel(());
         let mut sockets = JoinSet::new();
         let streams = Streams::default();
