@@ -115,7 +115,7 @@ pub(crate) fn draining(connections: usize) {
 }
 
 pub(crate) fn drain_cut(sockets: usize) {
-    tracing::warn!(target: TARGET, sockets, "drain timeout reached: sockets closed by force");
+    tracing::warn!(target: TARGET, sockets, "drain timeout reached: sockets reset");
 }
 
 pub(crate) fn handshake_failed(error: &dyn Display) {

@@ -6,8 +6,11 @@ mod browser;
 mod buffer;
 mod endpoint;
 mod event;
+#[cfg(target_os = "linux")]
 mod files;
 mod guard;
+#[cfg(target_os = "linux")]
+mod hard_end;
 mod house;
 mod http2;
 mod keys;

@@ -20,21 +20,21 @@ use crate::http2::{Client, in_order, numbers, piece, stalled, until, within};
 use crate::support::{Log, Server, burst, eventually, flood, kit, options, public, watched};
 
 /// A certificate for `localhost`, which is its own root.
-struct Certificate {
+pub(crate) struct Certificate {
     der: CertificateDer<'static>,
     chain: String,
     key: String,
 }
 
 impl Certificate {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let CertifiedKey { cert, signing_key } =
             rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
         let (chain, key) = (cert.pem(), signing_key.serialize_pem());
         Self { der: cert.der().clone(), chain, key }
     }
 
-    fn tls(&self) -> Tls {
+    pub(crate) fn tls(&self) -> Tls {
         Tls::from_pem(&self.chain, &self.key).expect("a certificate and its key")
     }
 
@@ -81,23 +81,24 @@ impl Certificate {
         Client::over(self.connect(address, &["h2"]).await).await
     }
 
-    /// An HTTP/1.1 client of `/s` that reads nothing, through a receive buffer as small as may be.
-    async fn stall(&self, address: SocketAddr) -> TlsStream<TcpStream> {
+    /// An HTTP/1.1 client of `path` that reads nothing, through a receive buffer as small as may be.
+    pub(crate) async fn stall(&self, address: SocketAddr, path: &str) -> TlsStream<TcpStream> {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(4096).expect("an option");
         let socket = socket.connect(address).await.expect("a connection");
         let mut stream = self.greet(socket, &["http/1.1"]).await;
-        stream.write_all(b"GET /s HTTP/1.1\r\nhost: localhost\r\n\r\n").await.expect("sent");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("sent");
         stream
     }
 }
 
-async fn start(sse: &HeroSse, app: Router, tls: Tls) -> Server {
+pub(crate) async fn start(sse: &HeroSse, app: Router, tls: Tls) -> Server {
     Server::start_as(sse, app, |serve| serve.tls(tls)).await
 }
 
 /// How long it takes until the socket is reset; nothing is read.
-async fn reset(stream: &TlsStream<TcpStream>) -> Duration {
+pub(crate) async fn reset(stream: &TlsStream<TcpStream>) -> Duration {
     let start = Instant::now();
     while stream.get_ref().0.take_error().expect("an option").is_none() {
         assert!(start.elapsed() < Duration::from_secs(8), "never reset");
@@ -148,7 +149,7 @@ async fn a_reader_that_stops_is_dropped_in_time_and_the_others_never_notice() {
     let mut client = certificate.client(server.address).await;
     let mut sibling = client.get("/n").await.into_body();
     let reading = tokio::spawn(async move { in_order(&mut sibling, Duration::from_secs(4)).await });
-    let stream = certificate.stall(server.address).await;
+    let stream = certificate.stall(server.address, "/s").await;
     let took = reset(&stream).await;
     println!("HTTP/1.1 over TLS: reset after {took:?}");
     // The kernel's few kilobytes and rustls' sixteen are full at once.

@@ -249,8 +249,10 @@ pub struct Serve<L, A> {
 impl<L, A> Serve<L, A> {
     /// Shuts down when `signal` resolves: stops accepting, says farewell on every stream, waits for
     /// the farewells to be sent and other requests to finish, `DrainTimeout` at most (5 s unless set),
-    /// then closes what is left. Unless that timeout is off, the server's future returns by then,
-    /// whatever clients do.
+    /// then resets what is left. Unless that timeout is off, the server's future returns by then,
+    /// whatever clients do. It does not wait for TLS handshakes, connections at rest and, beyond half a
+    /// second, heads of requests; nor for upgraded connections, which are the application's own.
+    /// Dropping the server instead resets its connections at once.
     pub fn with_graceful_shutdown(
         mut self,
         signal: impl Future<Output = ()> + Send + 'static,

@@ -57,6 +57,9 @@ use crate::telemetry;
 /// answer.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// At shutdown, for the first head of a connection that has had none: it may be under way.
+const LAST_HEAD: Duration = Duration::from_millis(500);
+
 /// What the loop needs to know of a kit.
 #[derive(Clone)]
 pub(crate) struct Transport {
@@ -132,10 +135,10 @@ impl Transport {
                     }
                 })
             };
-            let io = DeadlineIo::new(io, watch, self.peer_timeout);
+            let io = DeadlineIo::new(io, watch.clone(), self.peer_timeout);
             let service = TowerToHyperService::new(service);
             let builder = builder.clone();
-            let start = Start { head_due: Instant::now() + HEAD_TIMEOUT, begun };
+            let start = Start { head_due: Instant::now() + HEAD_TIMEOUT, begun, watch };
             // Two tasks, since what a handshake needs would weigh on every connection without one.
             match &self.tls {
                 None => {
@@ -178,6 +181,7 @@ impl Transport {
         };
         if !in_time {
             telemetry::drain_cut(sockets.len());
+            // Each of them is `Unfinished`.
             sockets.shutdown().await;
         }
         // Their connections are gone; what they held is given back before the server is.
@@ -192,6 +196,36 @@ impl Transport {
 struct Start {
     head_due: Instant,
     begun: Arc<AtomicBool>,
+    watch: Arc<SocketWatch>,
+}
+
+impl Start {
+    /// Until a connection without a request is late. hyper's own timeout begins once it knows the
+    /// version, which it waits for without end.
+    async fn silent_until(&self, due: Instant) {
+        sleep_until(due).await;
+        if self.begun.load(Ordering::Acquire) {
+            std::future::pending().await
+        }
+    }
+}
+
+/// Resets the socket of a connection that is dropped before its end: a plain close would leave what it
+/// still has to send to the kernel.
+struct Unfinished(Option<Arc<SocketWatch>>);
+
+impl Unfinished {
+    fn finish(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(watch) = &self.0 {
+            watch.abandon();
+        }
+    }
 }
 
 /// Drives one connection to its end; when `stopped` says so, to the end of its last answer.
@@ -207,18 +241,24 @@ async fn drive<I, S>(
     Streams: auto::HttpServerConnExec<S::Future, Body>,
 {
     let mut connection = std::pin::pin!(connection);
-    // hyper's own timeout begins once it knows the version, which it waits for without end.
-    let silent = async {
-        sleep_until(start.head_due).await;
-        if start.begun.load(Ordering::Acquire) {
-            std::future::pending::<()>().await;
-        }
+    // After the connection, so that it is dropped before it.
+    let unfinished = Unfinished(Some(start.watch.clone()));
+    // A connection's error is its client's departure; the streams on it have told the reason. What has
+    // come by now counts as come.
+    let stopping = tokio::select! {
+        biased;
+        _ = connection.as_mut() => false,
+        () = start.silent_until(start.head_due) => false,
+        _ = stopped.changed() => true,
     };
-    // A connection's error is its client's departure; the streams on it have told the reason.
-    tokio::select! {
-        _ = connection.as_mut() => return,
-        () = silent => return,
-        _ = stopped.changed() => connection.as_mut().graceful_shutdown(),
+    if stopping {
+        connection.as_mut().graceful_shutdown();
+        let due = start.head_due.min(Instant::now() + LAST_HEAD);
+        tokio::select! {
+            biased;
+            _ = connection.as_mut() => {}
+            () = start.silent_until(due) => {}
+        }
     }
-    let _ = connection.await;
+    unfinished.finish();
 }
