@@ -37,7 +37,7 @@ fn sockets(server: SocketAddr) -> Vec<(String, u64)> {
 /// hyper has written all of it, and the kernel is left with the rest.
 fn app(sse: &HeroSse) -> Router {
     let odd = async || {
-        let first = stream::iter([Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; 20_000]))]);
+        let first = stream::iter([Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; 12_000]))]);
         Body::from_stream(first.chain(stream::pending()))
     };
     public(sse, flood).route("/odd", get(odd))
