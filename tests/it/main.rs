@@ -8,7 +8,12 @@ mod buffer;
 mod drain;
 mod endpoint;
 mod event;
+#[cfg(target_os = "linux")]
+mod files;
 mod foreign;
+mod guard;
+#[cfg(target_os = "linux")]
+mod hard_end;
 mod house;
 mod http2;
 mod isolation;
@@ -20,5 +25,6 @@ mod registry;
 mod rules;
 mod setup;
 mod support;
+mod tls;
 mod transport;
 mod wire;
