@@ -22,6 +22,9 @@ use crate::close::CloseReason;
 use crate::peer;
 use crate::telemetry;
 
+/// Code that keeps a thread busy for so long holds up what else was to run there.
+const BLOCKING: Duration = Duration::from_millis(100);
+
 /// The registry of a kit: [`HeroSse::connections`](crate::HeroSse::connections).
 ///
 /// A stream is in it from its admission, before the application's function runs, until its last
@@ -35,6 +38,7 @@ struct Registry {
     open: Mutex<Open>,
     next_id: AtomicU64,
     closed: [AtomicU64; CloseReason::ALL.len()],
+    blocking: AtomicU64,
 }
 
 #[derive(Default)]
@@ -101,6 +105,15 @@ impl Connections {
     /// The same for every reason at once, for those who print or export counts.
     pub fn counts(&self) -> impl Iterator<Item = (CloseReason, u64)> {
         CloseReason::ALL.iter().map(|reason| (*reason, self.closed(*reason)))
+    }
+
+    /// How often since the start the application's code, a function's or a stream's, kept a worker
+    /// thread busy for 100 ms or more by the clock without awaiting; each is a WARN line as well. The
+    /// other workers go on, but what was about to run on that one waits: such work belongs in
+    /// `tokio::task::spawn_blocking`. A rise of these without a cause in the code is a machine short
+    /// of processors.
+    pub fn blocking_polls(&self) -> u64 {
+        self.0.blocking.load(Ordering::Relaxed)
     }
 
     /// The open streams at this moment, in no particular order.
@@ -212,6 +225,7 @@ impl Connections {
             let said = open.said.say(path, no_place.as_str(), now);
             drop(open);
             self.0.count(no_place.reason());
+            telemetry::turned_away(path, no_place.reason(), no_place.as_str());
             match no_place {
                 NoPlace::Draining | NoPlace::Closed => telemetry::late(path, no_place.as_str()),
                 _ => said.into_iter().for_each(|kept_back| {
@@ -223,6 +237,7 @@ impl Connections {
         open.places.enter(&connection.keys());
         let key = open.streams.insert(connection.clone());
         drop(open);
+        telemetry::places(path, 1.0);
         let reason = Some(CloseReason::ClientGone);
         Ok(Slot { registry: self.0.clone(), connection, key, reason })
     }
@@ -302,12 +317,8 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    pub(crate) fn id(&self) -> u64 {
-        self.connection.id
-    }
-
-    pub(crate) fn path(&self) -> &Arc<str> {
-        &self.connection.path
+    pub(crate) fn origin(&self) -> Origin {
+        Origin { registry: self.registry.clone(), connection: self.connection.clone() }
     }
 
     /// The end that somebody asked for; the task is woken when one is.
@@ -334,6 +345,32 @@ impl Slot {
     }
 }
 
+/// Whose code it is that runs: for the log and the counts.
+pub(crate) struct Origin {
+    registry: Arc<Registry>,
+    connection: Arc<Connection>,
+}
+
+impl Origin {
+    pub(crate) fn path(&self) -> &str {
+        &self.connection.path
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.connection.id
+    }
+
+    /// A piece of the application's code, which began then, has come to its end or its next `await`.
+    /// The machine's clock: that of tests stands still while a thread is blocked.
+    pub(crate) fn ran(&self, since: std::time::Instant) {
+        let took = since.elapsed();
+        if took >= BLOCKING {
+            self.registry.blocking.fetch_add(1, Ordering::Relaxed);
+            telemetry::blocking(self.path(), self.id(), took);
+        }
+    }
+}
+
 impl Drop for Slot {
     fn drop(&mut self) {
         let Connection { id, path, since, .. } = &*self.connection;
@@ -342,6 +379,7 @@ impl Drop for Slot {
             open.streams.try_remove(self.key);
             open.places.leave(&self.connection.keys());
         }
+        telemetry::places(path, -1.0);
         if let Some(reason) = self.reason {
             self.registry.count(reason);
             telemetry::closed(path, *id, reason, since.elapsed());
