@@ -20,12 +20,14 @@
 //! ```
 //!
 //! [`HeroSse`] maps endpoints and serves them; [`sse_endpoint`] and [`SseEvent`] declare them;
-//! [`SseOptions`] is what an operator writes; [`testing`] reads streams in tests.
+//! [`SseOptions`] is what an operator writes, [`operating`] what one knows; [`testing`] reads streams in
+//! tests.
 //!
 //! # Features
 //!
 //! * `macros` (default): `#[sse_endpoint]` and `#[derive(SseEvent)]`.
 //! * `jwt-aws-lc-rs` (default) or `jwt-rust-crypto`: `JwtAuthenticator` with that crypto backend.
+//! * `metrics`: counters of streams and their ends through the facade `metrics`; see [`operating`].
 //! * `tls`: `Tls`, for HTTPS under `serve`, through rustls with aws-lc-rs.
 //! * `testing`: the module of that name and `Principal::test`.
 #![forbid(unsafe_code)]
@@ -48,6 +50,7 @@ mod event;
 mod frame;
 mod hero;
 mod options;
+mod peer;
 mod permission;
 mod pipeline;
 mod policy;
@@ -73,6 +76,10 @@ pub use futures_core;
 #[doc = include_str!("../docs/errors.md")]
 pub mod errors {}
 
+#[cfg(doc)]
+#[doc = include_str!("../docs/operating.md")]
+pub mod operating {}
+
 #[cfg(feature = "macros")]
 #[doc = include_str!("../docs/event.md")]
 pub use hero_sse_macros::SseEvent;
@@ -84,7 +91,7 @@ pub use hero_sse_macros::sse_endpoint;
 pub use crate::auth::jwt::JwtAuthenticator;
 pub use crate::auth::{Authenticator, InvalidToken, Principal};
 pub use crate::close::CloseReason;
-pub use crate::connections::{ConnectionInfo, Connections};
+pub use crate::connections::{ConnectionFilter, ConnectionInfo, Connections};
 pub use crate::context::SseContext;
 pub use crate::deadline::DeadlineIo;
 pub use crate::descriptor::Descriptor;
@@ -98,11 +105,12 @@ pub use crate::hero::{
     Builder, EndpointBuilder, GuardedApp, GuardedListener, GuardedService, HeroSse, Mount, Serve,
 };
 pub use crate::options::{SetupErrors, SseOptions};
+pub use crate::peer::ForwardedHeader;
 pub use crate::permission::{IntoPermission, InvalidPermission, Permission, PermissionRule};
 pub use crate::policy::{OverLimit, Overflow, parse_duration};
 pub use crate::refusal::Refusal;
 pub use crate::secret::Secret;
-pub use crate::signal::shutdown_signal;
+pub use crate::signal::{Readiness, shutdown_signal};
 #[cfg(feature = "tls")]
 pub use crate::transport::Tls;
 

@@ -1,7 +1,10 @@
 //! One request, from top to bottom: token, principal, permission, admission, function, stream.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::{Arc, Once};
 use std::time::{Duration, SystemTime};
 
@@ -17,8 +20,8 @@ use tokio::time::Instant;
 
 use crate::auth::{Gate, Principal};
 use crate::close::CloseReason;
-use crate::connections::{Connections, Limits, NoPlace, Slot};
-use crate::deadline::SocketWatch;
+use crate::connections::{Caller, Connections, Limits, NoPlace, Slot};
+use crate::deadline::{SocketWatch, StreamReset};
 use crate::descriptor::{Declaration, Method};
 use crate::endpoint::{EventStream, Opening};
 use crate::frame::{EventName, LastEventId};
@@ -26,15 +29,16 @@ use crate::options::SseOptions;
 use crate::permission::PermissionRule;
 use crate::policy::{OverLimit, Policy};
 use crate::refusal::Refusal;
-use crate::sweeper::StreamReset;
+use crate::sweeper::Sweeper;
 use crate::telemetry;
-use crate::writer::{End, Writer, write_farewell};
+use crate::writer::{End, Lent, Writer, write_farewell};
 
 /// What all requests share.
 pub(crate) struct Kit {
     pub(crate) options: SseOptions,
     pub(crate) gate: Gate,
     pub(crate) connections: Connections,
+    pub(crate) sweeper: Sweeper,
     pub(crate) no_transport: Once,
 }
 
@@ -89,10 +93,12 @@ pub(crate) async fn answer(
 pub(crate) struct Visit {
     kit: Arc<Kit>,
     principal: Option<Principal>,
+    address: Option<IpAddr>,
     cursor: Result<LastEventId, Refusal>,
     socket: Option<Arc<SocketWatch>>,
-    /// Over HTTP/2 alone.
+    /// Over HTTP/2, under our own transport.
     reset: Option<StreamReset>,
+    version: http::Version,
     head_only: bool,
 }
 
@@ -112,9 +118,11 @@ impl Visit {
         Ok(Self {
             kit: kit.clone(),
             principal,
+            address: kit.options.proxies.client_of(parts),
             cursor: cursor.map_err(|error| Refusal::bad_request(error.to_string())),
             socket,
             reset: parts.extensions.get::<StreamReset>().cloned(),
+            version: parts.version,
             head_only: parts.method == http::Method::HEAD,
         })
     }
@@ -129,7 +137,14 @@ impl Visit {
         self.permit(route)?;
         let slot = self.admit(route)?;
         self.introduce(&mut parts);
-        let opening = async { open(Request::from_parts(parts, body)).await };
+        let origin = slot.origin();
+        let mut opening = pin!(async { open(Request::from_parts(parts, body)).await });
+        let opening = poll_fn(|cx| {
+            let start = std::time::Instant::now();
+            let opened = opening.as_mut().poll(cx);
+            origin.ran(start);
+            opened
+        });
         let opened = match AssertUnwindSafe(opening).catch_unwind().await {
             Ok(opened) => opened,
             Err(_) => {
@@ -189,28 +204,43 @@ impl Visit {
 
     /// Admission, before any of the application's work starts.
     fn admit(&self, route: &Route) -> Result<Slot, Response> {
+        let Route { path, policy, .. } = route;
         let limits = Limits {
             total: self.kit.options.max_connections,
-            on_path: route.policy.max_connections,
-            of_subject: route.policy.max_per_principal,
+            on_path: policy.max_connections,
+            of_subject: policy.max_per_principal,
+            of_address: policy.max_per_address,
+            connects_per_minute: self.kit.options.connects_per_minute,
         };
-        self.kit
-            .connections
-            .admit(&route.path, self.principal.as_ref(), limits)
-            .map_err(|no_place| turned_away(route, no_place))
+        let caller = Caller { principal: self.principal.as_ref(), address: self.address };
+        let admitted = self.kit.connections.admit(path, caller, &limits);
+        admitted.map_err(|no_place| turned_away(route, no_place))
     }
 
     /// The stream's answer: its head, and the writer as its body.
     fn stream(self, route: &Route, slot: Slot, events: EventStream) -> Response {
-        let socket = self.socket.map(|socket| socket.arm(route.policy.write_timeout));
-        let handover = self.reset.and_then(|reset| reset.arm(route.policy.write_timeout));
+        let (timeout, sweeper) = (route.policy.write_timeout, &self.kit.sweeper);
+        let socket = self.socket.map(|socket| socket.arm(timeout));
+        // Over HTTP/1.1 a client that takes nothing blocks its socket, which then tells.
+        let socket_tells = socket.is_some() && self.version != http::Version::HTTP_2;
         let end = end(&route.policy, self.principal.as_ref());
         let (name, policy) = (route.event.clone(), route.policy.clone());
         slot.opened();
         if let Some(once) = &route.deprecated {
             once.call_once(|| telemetry::deprecated(&route.path));
         }
-        head(Body::from_stream(Writer::new(events, name, policy, slot, socket, handover, end)))
+        let writer = |note| Writer::new(events, name, policy, slot, socket, note, end);
+        head(match self.reset {
+            Some(reset) => {
+                let give_up = move || {
+                    reset.0.cancel();
+                    true
+                };
+                Body::from_stream(writer(sweeper.watch(timeout, give_up)))
+            }
+            None if socket_tells => Body::from_stream(writer(None)),
+            None => Body::from_stream(Lent::new(sweeper, timeout, writer)),
+        })
     }
 }
 
@@ -245,26 +275,33 @@ fn refuse(path: &str, refusal: Refusal) -> Response {
 
 /// No place: for browsers a stream that asks them to come back, for others a status.
 fn turned_away(route: &Route, no_place: NoPlace) -> Response {
-    let policy = &route.policy;
-    match no_place {
-        NoPlace::Draining => telemetry::late(&route.path),
-        _ => telemetry::over_limit(&route.path, no_place.as_str()),
-    }
-    match policy.over_limit {
+    let wait = match no_place {
+        NoPlace::Churn(wait) => wait,
+        _ => Duration::ZERO,
+    };
+    let retry = route.policy.farewell_retry(no_place.reason(), wait);
+    match route.policy.over_limit {
         OverLimit::Retry => {
             let mut farewell = BytesMut::new();
-            write_farewell(&mut farewell, policy, no_place.reason());
+            write_farewell(&mut farewell, no_place.reason(), retry);
             head(unsized_body(farewell.freeze()))
         }
         OverLimit::Refuse => {
+            use StatusCode as S;
             let (status, detail) = match no_place {
-                NoPlace::Draining => (StatusCode::SERVICE_UNAVAILABLE, "the server is stopping"),
-                NoPlace::Subject => {
-                    (StatusCode::TOO_MANY_REQUESTS, "too many open streams of yours")
+                NoPlace::Draining => (S::SERVICE_UNAVAILABLE, "the server is stopping"),
+                NoPlace::Closed => (S::SERVICE_UNAVAILABLE, "this endpoint is closed for now"),
+                NoPlace::Total => (S::SERVICE_UNAVAILABLE, "too many open streams on this server"),
+                NoPlace::Path => (S::SERVICE_UNAVAILABLE, "too many open streams of this endpoint"),
+                NoPlace::Subject => (S::TOO_MANY_REQUESTS, "too many open streams of yours"),
+                NoPlace::Address => {
+                    (S::TOO_MANY_REQUESTS, "too many open streams from your address")
                 }
-                _ => (StatusCode::SERVICE_UNAVAILABLE, "too many open streams"),
+                NoPlace::Churn(_) => {
+                    (S::TOO_MANY_REQUESTS, "you opened too many streams within a minute")
+                }
             };
-            let seconds = policy.jittered_retry().as_secs_f64().ceil() as u64;
+            let seconds = retry.as_secs_f64().ceil() as u64;
             refuse(&route.path, Refusal::busy(status, detail, seconds))
         }
     }

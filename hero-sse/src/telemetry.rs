@@ -1,4 +1,5 @@
-//! Every word the kit logs, in one place. Nothing here ever sees a token or a query string.
+//! Every word the kit logs and every metric it counts, in one place. Nothing here ever sees a token
+//! or a query string.
 
 use std::fmt::Display;
 #[cfg(feature = "tls")]
@@ -9,21 +10,92 @@ use crate::close::CloseReason;
 
 const TARGET: &str = "hero_sse";
 
+/// The kit's metrics, with the feature `metrics`: name, labels, what it counts. `path` is the path as
+/// it was declared, so there are as many as there are endpoints.
+macro_rules! metrics {
+    ($($metric:ident = $name:literal, $describe:ident, $labels:literal, $text:literal;)*) => {
+        $(const $metric: &str = $name;)*
+
+        #[cfg(test)]
+        const METRICS: &[(&str, &str, &str)] = &[$(($name, $labels, $text)),*];
+
+        /// Tells the recorder, where there is one, what the metrics mean.
+        pub(crate) fn describe_metrics() {
+            #[cfg(feature = "metrics")]
+            {
+                $(metrics::$describe!($name, $text);)*
+            }
+        }
+    };
+}
+
+metrics! {
+    STREAMS = "hero_sse_streams", describe_gauge, "path", "Places that streams hold now.";
+    OPENED = "hero_sse_streams_opened_total", describe_counter, "path", "Streams whose head was sent.";
+    CLOSED = "hero_sse_streams_closed_total", describe_counter, "path, reason",
+        "Streams that ended, by `CloseReason`.";
+    SECONDS = "hero_sse_stream_seconds", describe_histogram, "path, reason",
+        "How long streams lived, from their admission on.";
+    TURNED_AWAY = "hero_sse_turned_away_total", describe_counter, "path, limit",
+        "Requests for which there was no place.";
+    REFUSED = "hero_sse_refused_total", describe_counter, "path, status",
+        "Requests that were refused, by the status of the answer.";
+    BLOCKING = "hero_sse_blocking_total", describe_counter, "path",
+        "Times that the application's code blocked a worker thread.";
+}
+
+type Labels<'a> = &'a [(&'static str, &'a str)];
+
+/// Adds one to a counter.
+fn count(name: &'static str, labels: Labels<'_>) {
+    #[cfg(feature = "metrics")]
+    metrics::counter!(name, owned(labels)).increment(1);
+    #[cfg(not(feature = "metrics"))]
+    let _ = (name, labels);
+}
+
+#[cfg(feature = "metrics")]
+fn owned(labels: Labels<'_>) -> Vec<metrics::Label> {
+    labels.iter().map(|(key, value)| metrics::Label::new(*key, (*value).to_owned())).collect()
+}
+
+/// A place was taken, or (`-1.0`) given back.
+pub(crate) fn places(path: &str, change: f64) {
+    #[cfg(feature = "metrics")]
+    metrics::gauge!(STREAMS, owned(&[("path", path)])).increment(change);
+    #[cfg(not(feature = "metrics"))]
+    let _ = (STREAMS, path, change);
+}
+
 pub(crate) fn opened(path: &str, connection: u64, subject: Option<&str>) {
+    count(OPENED, &[("path", path)]);
     tracing::debug!(target: TARGET, path, connection, subject, "stream opened");
 }
 
 pub(crate) fn closed(path: &str, connection: u64, reason: CloseReason, age: Duration) {
     let (reason, age_ms) = (reason.as_str(), age.as_millis());
+    let labels = [("path", path), ("reason", reason)];
+    count(CLOSED, &labels);
+    #[cfg(feature = "metrics")]
+    metrics::histogram!(SECONDS, owned(&labels)).record(age);
+    #[cfg(not(feature = "metrics"))]
+    let _ = SECONDS;
     tracing::debug!(target: TARGET, path, connection, reason, age_ms, "stream closed");
 }
 
-pub(crate) fn over_limit(path: &str, limit: &str) {
-    tracing::warn!(target: TARGET, path, limit, "connection limit reached");
+/// There was no place for a request; its end counts as that of a stream which never began.
+pub(crate) fn turned_away(path: &str, reason: CloseReason, limit: &str) {
+    count(TURNED_AWAY, &[("path", path), ("limit", limit)]);
+    count(CLOSED, &[("path", path), ("reason", reason.as_str())]);
 }
 
-pub(crate) fn late(path: &str) {
-    tracing::debug!(target: TARGET, path, "turned away: the server is shutting down");
+/// `kept_back` lines like it were not said since the last one.
+pub(crate) fn over_limit(path: &str, limit: &str, kept_back: u64) {
+    tracing::warn!(target: TARGET, path, limit, kept_back, "connection limit reached");
+}
+
+pub(crate) fn late(path: &str, why: &str) {
+    tracing::debug!(target: TARGET, path, why, "turned away");
 }
 
 pub(crate) fn unknown_variable(variable: &str) {
@@ -43,6 +115,7 @@ pub(crate) fn deprecated(path: &str) {
 }
 
 pub(crate) fn refused(path: &str, status: u16, detail: &str) {
+    count(REFUSED, &[("path", path), ("status", &status.to_string())]);
     tracing::debug!(target: TARGET, path, status, detail, "request refused");
 }
 
@@ -64,13 +137,26 @@ pub(crate) fn panicked(path: &str, what: &str) {
     tracing::error!(target: TARGET, path, what, "the application's code panicked");
 }
 
+pub(crate) fn blocking(path: &str, connection: u64, took: Duration) {
+    count(BLOCKING, &[("path", path)]);
+    let took_ms = took.as_millis();
+    tracing::warn!(
+        target: TARGET,
+        path,
+        connection,
+        took_ms,
+        "the application's code blocked a worker thread: await, or use `spawn_blocking`"
+    );
+}
+
 pub(crate) fn no_transport() {
     tracing::warn!(
         target: TARGET,
-        "this router runs neither under `sse.serve` nor behind `sse.guard`: there is no write timeout \
-         and no peer timeout, tokens stay in the URI for your own layers to see, streams do not end at \
-         shutdown, and a stalled HTTP/2 stream is not reset. Serve it by `sse.serve(listener, app)`; \
-         under another server `sse.guard` and `sse.guard_connection` bring the first three"
+        "this router runs neither under `sse.serve` nor behind `sse.guard`: a stalled client costs neither \
+         its stream nor its place, but keeps its connection; there is no peer timeout, tokens stay in the \
+         URI for your own layers to see, and streams do not end at shutdown. Serve it by \
+         `sse.serve(listener, app)`; under another server `sse.guard` and `sse.guard_connection` bring all \
+         but the last"
     );
 }
 
@@ -78,7 +164,7 @@ pub(crate) fn guarded() {
     tracing::info!(
         target: TARGET,
         "guarding the connections of another server than `sse.serve`: streams do not end at its \
-         shutdown, and a stalled HTTP/2 stream is not reset alone"
+         shutdown, and a stalled HTTP/2 stream is ended, not reset"
     );
 }
 
@@ -108,6 +194,10 @@ pub(crate) fn no_kernel_options(error: &dyn Display) {
         %error,
         "a socket refused its options: stalled clients may be noticed late"
     );
+}
+
+pub(crate) fn not_ready(delay: Duration) {
+    tracing::info!(target: TARGET, ?delay, "shutting down: no longer ready");
 }
 
 pub(crate) fn draining(connections: usize) {
@@ -151,4 +241,18 @@ pub(crate) fn open_files_short(limit: u64, needed: u64, max_connections: u64) {
          without an answer. Raise it (`ulimit -n`, `LimitNOFILE=` in a systemd unit), or lower \
          `MaxConnections`"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_operators_page_tells_every_metric() {
+        let page = include_str!("../docs/operating.md");
+        for (name, labels, text) in METRICS {
+            let row = format!("| `{name}` | {labels} | {text} |");
+            assert!(page.contains(&row), "the page lacks this row:\n{row}");
+        }
+    }
 }

@@ -10,7 +10,7 @@ use futures_util::{Stream, StreamExt, stream};
 use h2::client::SendRequest;
 use h2::{Reason, RecvStream};
 use hero_sse::testing;
-use hero_sse::{CloseReason, Event, SseOptions};
+use hero_sse::{CloseReason, ConnectionFilter, Event, SseOptions};
 use http::{Request, Response};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -355,6 +355,27 @@ async fn shutdown_says_farewell_on_every_stream() {
     assert_eq!(sse.connections().closed(CloseReason::Draining), 5);
     // A `GOAWAY` without error, not a broken connection.
     within(client.driver).await.expect("no panic").expect("a clean end");
+}
+
+#[tokio::test]
+async fn one_endpoint_drains_and_the_other_streams_of_the_connection_go_on() {
+    let sse = kit(options("Retry = \"2s\""));
+    let stays = sse.endpoint("/n").public().handler(async || numbers()).expect("a route");
+    let server = Server::start(&sse, public(&sse, || burst(1)).merge(stays)).await;
+    let mut client = Client::connect(server.address).await;
+    let mut leaving = client.get("/s").await.into_body();
+    let mut staying = client.get("/n").await.into_body();
+    until(&mut leaving, "data: 1\n\n").await;
+    assert_eq!(sse.connections().drain(&ConnectionFilter::all().endpoint("/s")), 1);
+    assert!(until(&mut leaving, "\n\n").await.contains("\"reason\":\"draining\""));
+    while let Some(rest) = piece(&mut leaving).await {
+        assert!(rest.expect("a clean end").is_empty());
+    }
+    let numbers = until(&mut staying, "data: 50 ").await;
+    assert!(!numbers.contains("hero.close"), "{numbers}");
+    assert_eq!(sse.connections().len(), 1);
+    drop((client, staying));
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

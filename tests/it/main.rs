@@ -1,21 +1,26 @@
 //! Everything that is tested through the public face, in one binary: it links once.
 #![allow(missing_docs)]
 
+mod admission;
 mod auth;
 mod browser;
 mod buffer;
+mod drain;
 mod endpoint;
 mod event;
 #[cfg(target_os = "linux")]
 mod files;
+mod foreign;
 mod guard;
 #[cfg(target_os = "linux")]
 mod hard_end;
 mod house;
 mod http2;
+mod isolation;
 mod keys;
 mod lints;
 mod live;
+mod metrics;
 mod registry;
 mod rules;
 mod setup;

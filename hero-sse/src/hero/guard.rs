@@ -29,10 +29,11 @@ impl HeroSse {
     /// the URI before any layer of `app` runs; requests carry
     /// [`ConnectInfo`] of the peer's address, so there is no need of
     /// `into_make_service_with_connect_info`. What only [`serve`](Self::serve) has: a shutdown that
-    /// ends streams (the graceful shutdown of `axum::serve` waits for them, and they do not end by
-    /// themselves), the reset of one stalled stream over HTTP/2 (here it stays until its connection
-    /// goes, or until the whole socket is blocked for the write timeout), bounds on hyper's own
-    /// buffers, and a time-out for clients that send no request.
+    /// ends streams (the graceful shutdown of `axum::serve` waits for them; ask them to end by
+    /// [`Connections::drain`](crate::Connections::drain)), the reset of one stalled stream over HTTP/2
+    /// (here the application's stream is dropped and its place is free, but the client learns of it only
+    /// when it reads again), bounds on hyper's own buffers, and a time-out for clients that send no
+    /// request.
     ///
     /// ```no_run
     /// # async fn run(sse: hero_sse::HeroSse, app: hero_sse::axum::Router) -> std::io::Result<()> {

@@ -28,6 +28,8 @@ use crate::options::{SetupErrors, SseOptions};
 use crate::pipeline::Kit;
 use crate::policy::PolicyOverrides;
 use crate::refusal::Refusal;
+use crate::signal::Readiness;
+use crate::sweeper::Sweeper;
 use crate::telemetry;
 use crate::transport::{Tls, Transport};
 
@@ -63,6 +65,7 @@ pub struct HeroSse(Arc<Shared>);
 struct Shared {
     kit: Arc<Kit>,
     mapped: Mutex<Mapped>,
+    readiness: Readiness,
 }
 
 impl HeroSse {
@@ -99,6 +102,12 @@ impl HeroSse {
     /// The registry: who is connected, and how streams ended.
     pub fn connections(&self) -> &Connections {
         &self.0.kit.connections
+    }
+
+    /// What to answer a balancer that asks whether to send requests here:
+    /// `.route("/readyz", get(sse.readiness()))`.
+    pub fn readiness(&self) -> Readiness {
+        self.0.readiness.clone()
     }
 
     /// Who sent this request, for routes of your own: the same tokens, from the same places, under
@@ -218,14 +227,17 @@ impl Builder {
             mistakes.extend(authenticator.mistakes());
         }
         SetupErrors::none_or(mistakes)?;
+        telemetry::describe_metrics();
         let query_token = options.policy("", &PolicyOverrides::NONE).query_token;
         let kit = Arc::new(Kit {
             options,
             gate: Gate { authenticator: self.authenticator, query_token },
             connections: Connections::default(),
+            sweeper: Sweeper::default(),
             no_transport: Once::new(),
         });
-        Ok(HeroSse(Arc::new(Shared { kit, mapped: Mutex::default() })))
+        let (mapped, readiness) = (Mutex::default(), Readiness::default());
+        Ok(HeroSse(Arc::new(Shared { kit, mapped, readiness })))
     }
 }
 
@@ -247,11 +259,12 @@ pub struct Serve<L, A> {
 }
 
 impl<L, A> Serve<L, A> {
-    /// Shuts down when `signal` resolves: stops accepting, says farewell on every stream, waits for
+    /// Shuts down when `signal` resolves: is no longer [ready](HeroSse::readiness), goes on as before
+    /// for `DrainDelay` (not at all unless set), stops accepting, says farewell on every stream, waits for
     /// the farewells to be sent and other requests to finish, `DrainTimeout` at most (5 s unless set),
-    /// then resets what is left. Unless that timeout is off, the server's future returns by then,
-    /// whatever clients do. It does not wait for TLS handshakes, connections at rest and, beyond half a
-    /// second, heads of requests; nor for upgraded connections, which are the application's own.
+    /// then resets what is left. Unless that timeout is off, the server's future returns by the end of
+    /// both, whatever clients do. It does not wait for TLS handshakes, connections at rest and, beyond
+    /// half a second, heads of requests; nor for upgraded connections, which are the application's own.
     /// Dropping the server instead resets its connections at once.
     pub fn with_graceful_shutdown(
         mut self,
@@ -294,9 +307,22 @@ where
             drain_timeout: options.drain_timeout,
             tls,
         };
-        let shutdown = shutdown.unwrap_or_else(|| Box::pin(std::future::pending()));
+        let signal = shutdown.unwrap_or_else(|| Box::pin(std::future::pending()));
+        let (delay, readiness) = (options.drain_delay, sse.readiness());
         let prepare = move |request: &mut Request| sse.prepare(request.extensions_mut());
-        Box::pin(transport.serve(listener, app, prepare, shutdown))
+        Box::pin(async move {
+            let serving = readiness.begin();
+            // Balancers are told first; until they have noticed everything goes on.
+            let shutdown = async {
+                signal.await;
+                serving.ends();
+                if let Some(delay) = delay {
+                    telemetry::not_ready(delay);
+                    tokio::time::sleep(delay).await;
+                }
+            };
+            transport.serve(listener, app, prepare, shutdown).await
+        })
     }
 }
 

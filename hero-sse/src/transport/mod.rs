@@ -92,12 +92,12 @@ impl Transport {
         let streams = Streams::default();
         // Whoever drops the server ends them; so does its own end.
         let cut = streams.cut.clone().drop_guard();
-        let mut ticker = JoinSet::new();
-        ticker.spawn(streams.sweeper.clone().run());
+        let mut watching = JoinSet::new();
         if let Some(tls) = &self.tls {
-            ticker.spawn(tls.clone().watch_files());
+            watching.spawn(tls.clone().watch_files());
         }
-        let builder = Arc::new(streams::builder(HEAD_TIMEOUT, streams.clone()));
+        let builder = streams::builder(HEAD_TIMEOUT, self.peer_timeout, streams.clone());
+        let builder = Arc::new(builder);
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
             let accepted = {
@@ -171,7 +171,7 @@ impl Transport {
         // A refused connection is a network error, after which a browser tries again; so the
         // listener goes first.
         drop(listener);
-        telemetry::draining(self.connections.drain());
+        telemetry::draining(self.connections.shut_down());
         drop(stop);
         let drained = async { while sockets.join_next().await.is_some() {} };
         let in_time = match self.drain_timeout {

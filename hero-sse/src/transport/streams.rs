@@ -9,14 +9,15 @@ use hyper_util::server::conn::auto;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 
-use crate::sweeper::{StreamReset, Sweeper};
+use crate::deadline::StreamReset;
 
 /// hyper's buffer for a connection; a request's head must fit as well.
 const HYPER_BUFFER: usize = 64 * 1024;
 
-/// Over HTTP/2 a ping finds the peers that are gone while nothing is said.
+/// Over HTTP/2 a ping finds the peers that are gone while nothing is said. They have the peer timeout
+/// to answer, and a little more: the kernel's own, which tells the reason, comes first.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
+const PING_GRACE: Duration = Duration::from_secs(5);
 
 /// What one HTTP/2 stream may hold in hyper beyond what its client takes.
 const STREAM_BUFFER: usize = 32 * 1024;
@@ -27,7 +28,11 @@ const STREAMS: u32 = 256;
 /// An HTTP/2 request's header list: as much as the head of one over HTTP/1.1.
 const HEADER_LIST: u32 = 64 * 1024;
 
-pub(super) fn builder(head_timeout: Duration, streams: Streams) -> auto::Builder<Streams> {
+pub(super) fn builder(
+    head_timeout: Duration,
+    peer_timeout: Option<Duration>,
+    streams: Streams,
+) -> auto::Builder<Streams> {
     let mut builder = auto::Builder::new(streams);
     builder
         .http1()
@@ -37,8 +42,8 @@ pub(super) fn builder(head_timeout: Duration, streams: Streams) -> auto::Builder
     builder
         .http2()
         .timer(TokioTimer::new())
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_TIMEOUT)
+        .keep_alive_interval(peer_timeout.map(|_| PING_INTERVAL))
+        .keep_alive_timeout(peer_timeout.unwrap_or_default().saturating_add(PING_GRACE))
         .max_send_buf_size(STREAM_BUFFER)
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(HEADER_LIST);
@@ -57,19 +62,11 @@ pub(super) fn current() -> Option<StreamReset> {
 
 /// Runs the HTTP/2 streams, each in a task of its own that a reset ends. hyper has no other way to
 /// give up a stream whose client takes nothing: dropping its future sends `RST_STREAM`.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(super) struct Streams {
-    pub(super) sweeper: Sweeper,
     pub(super) tasks: TaskTracker,
     /// Ends them all.
     pub(super) cut: CancellationToken,
-}
-
-impl Default for Streams {
-    fn default() -> Self {
-        let (tasks, cut) = (TaskTracker::new(), CancellationToken::new());
-        Self { sweeper: Sweeper::new(), tasks, cut }
-    }
 }
 
 impl<F> hyper::rt::Executor<F> for Streams
@@ -78,8 +75,7 @@ where
 {
     fn execute(&self, stream: F) {
         let token = self.cut.child_token();
-        let reset = StreamReset::new(&self.sweeper, token.clone());
-        let stream = STREAM.scope(reset, stream);
+        let stream = STREAM.scope(StreamReset(token.clone()), stream);
         self.tasks.spawn(Resettable { stream, reset: token.cancelled_owned() });
     }
 }
