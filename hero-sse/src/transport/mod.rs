@@ -25,6 +25,7 @@ mod tls {
 
 use std::convert::Infallible;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -143,14 +144,14 @@ impl Transport {
                 None => {
                     let io = TokioIo::new(io);
                     let connection =
-                        builder.serve_connection_with_upgrades(io, service).into_owned();
+                        Box::pin(builder.serve_connection_with_upgrades(io, service).into_owned());
                     sockets.spawn(drive(connection, start, stopped.clone()));
                 }
                 Some(tls) => {
                     let (tls, mut stopped) = (tls.clone(), stopped.clone());
                     sockets.spawn(async move {
                         let io = tokio::select! {
-                            io = tls.accept(io) => io,
+                            io = Box::pin(tls.accept(io)) => io,
                             () = sleep_until(start.head_due) => return,
                             _ = stopped.changed() => return,
                         };
@@ -158,8 +159,9 @@ impl Transport {
                             Ok(io) => TokioIo::new(io),
                             Err(error) => return telemetry::handshake_failed(&error),
                         };
-                        let connection =
-                            builder.serve_connection_with_upgrades(io, service).into_owned();
+                        let connection = Box::pin(
+                            builder.serve_connection_with_upgrades(io, service).into_owned(),
+                        );
                         drive(connection, start, stopped).await;
                     });
                 }
@@ -229,9 +231,9 @@ impl Drop for Unfinished {
 }
 
 /// Drives one connection to its end; when `stopped` says so, or when it has long been at rest, to the
-/// end of its last answer.
+/// end of its last answer. It comes in a box, since as an argument the task would hold it twice.
 async fn drive<I, S>(
-    connection: auto::UpgradeableConnection<'static, I, S, Streams>,
+    mut connection: Pin<Box<auto::UpgradeableConnection<'static, I, S, Streams>>>,
     start: Start,
     mut stopped: watch::Receiver<()>,
 ) where
@@ -241,7 +243,6 @@ async fn drive<I, S>(
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     Streams: auto::HttpServerConnExec<S::Future, Body>,
 {
-    let mut connection = std::pin::pin!(connection);
     // After the connection, so that it is dropped before it.
     let unfinished = Unfinished(Some(start.watch.clone()));
     // A connection's error is its client's departure; the streams on it have told the reason. What has
