@@ -6,6 +6,7 @@ mod browser;
 mod buffer;
 mod endpoint;
 mod event;
+mod hostility;
 mod house;
 mod http2;
 mod keys;
