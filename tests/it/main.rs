@@ -4,6 +4,7 @@
 mod auth;
 mod browser;
 mod buffer;
+mod cable;
 mod endpoint;
 mod event;
 mod hostility;
