@@ -2,7 +2,9 @@
 //! kind, and what is let loose on it.
 
 mod client;
+mod node;
 mod serve;
+mod soak;
 
 use std::process::ExitCode;
 
@@ -12,6 +14,7 @@ Trials of hero-sse under load.
 Usage: trial COMMAND [OPTIONS]; each command has its own --help.
 
   serve     a feed server: every process with the same arguments serves the same sequence
+  soak      two servers, thousands of clients of mixed temper, restarts; ends with a verdict
   follow    a client that follows the feed, and comes back with its cursor after silence
 ";
 
@@ -36,6 +39,7 @@ async fn run() -> Outcome {
     };
     match command.as_str() {
         "serve" => serve::run(arguments).await,
+        "soak" => soak::run(arguments).await,
         "follow" => client::follow(arguments).await,
         _ => {
             print!("{HELP}");

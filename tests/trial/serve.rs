@@ -1,7 +1,6 @@
 //! The feed server.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,6 +9,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
 use axum::response::Html;
 use axum::routing::get;
 use futures_util::{Stream, StreamExt, stream};
@@ -113,20 +114,26 @@ fn options(settings: &[String]) -> Outcome<SseOptions> {
 }
 
 fn app(sse: &HeroSse, feed: Feed, census: Census) -> Outcome<Router> {
-    let (idle, stats) = (census.clone(), census.clone());
+    let (idle, stats, watch) = (census.clone(), census.clone(), census.clone());
     let kit = sse.clone();
     let feed = sse.endpoint("/feed").public().handler(async move |cursor: LastEventId| {
         let from = feed.after(cursor.as_str()).map_err(Refusal::bad_request)?;
-        Ok::<_, Refusal>(census.watch(feed.from(from)))
+        Ok::<_, Refusal>(watch.watch(feed.from(from)))
     })?;
     let idle = sse
         .endpoint("/idle")
         .public()
         .heartbeat(Duration::from_secs(60))
         .handler(async move || idle.watch(stream::pending::<Event>()))?;
+    let asked = census.clone();
+    let count = move |request: Request, next: Next| {
+        asked.0.asked.fetch_add(1, Ordering::SeqCst);
+        next.run(request)
+    };
     Ok(Router::new()
         .merge(feed)
         .merge(idle)
+        .layer(from_fn(count))
         .route("/stats", get(async move || axum::Json(stats.stats(Some(&kit)))))
         .route("/", get(async || Html("<!doctype html><title>trial</title>"))))
 }
@@ -222,6 +229,8 @@ struct Census(Arc<Counts>);
 
 #[derive(Default)]
 struct Counts {
+    /// Requests for a stream: each is counted once at its end, under one reason or another.
+    asked: AtomicU64,
     opened: AtomicU64,
     alive: AtomicU64,
 }
@@ -246,6 +255,7 @@ impl Census {
         json!({
             "open": sse.map_or(0, |sse| sse.connections().len()),
             "alive": self.0.alive.load(Ordering::SeqCst),
+            "asked": self.0.asked.load(Ordering::SeqCst),
             "opened": self.0.opened.load(Ordering::SeqCst),
             "closed": closed,
             "tasks": Handle::current().metrics().num_alive_tasks(),
@@ -274,20 +284,4 @@ fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or_default()
-}
-
-/// What a server says of itself.
-pub(crate) async fn stats_of(address: SocketAddr) -> std::io::Result<Value> {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let asked = async {
-        let mut socket = tokio::net::TcpStream::connect(address).await?;
-        let request = "GET /stats HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
-        socket.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).await?;
-        let (_, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
-        serde_json::from_str(body).map_err(std::io::Error::other)
-    };
-    let late = |_| std::io::Error::new(std::io::ErrorKind::TimedOut, "no stats within 10 s");
-    tokio::time::timeout(Duration::from_secs(10), asked).await.map_err(late)?
 }
