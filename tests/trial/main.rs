@@ -2,6 +2,7 @@
 //! kind, and what is let loose on it.
 
 mod client;
+mod memory;
 mod node;
 mod serve;
 mod soak;
@@ -15,6 +16,7 @@ Usage: trial COMMAND [OPTIONS]; each command has its own --help.
 
   serve     a feed server: every process with the same arguments serves the same sequence
   soak      two servers, thousands of clients of mixed temper, restarts; ends with a verdict
+  memory    what a stalled client costs, as a table
   follow    a client that follows the feed, and comes back with its cursor after silence
 ";
 
@@ -40,6 +42,7 @@ async fn run() -> Outcome {
     match command.as_str() {
         "serve" => serve::run(arguments).await,
         "soak" => soak::run(arguments).await,
+        "memory" => memory::run(arguments).await,
         "follow" => client::follow(arguments).await,
         _ => {
             print!("{HELP}");

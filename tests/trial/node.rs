@@ -53,6 +53,10 @@ impl Node {
         Ok((said["stopped"].take(), took))
     }
 
+    pub(crate) async fn kill(&mut self) -> Outcome<()> {
+        Ok(self.child.kill().await?)
+    }
+
     /// Starts it again at its address, after it was stopped.
     pub(crate) async fn restart(&mut self) -> Outcome<()> {
         *self = Self::listen(self.arguments.clone(), &self.address.to_string()).await?;

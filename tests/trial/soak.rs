@@ -70,10 +70,10 @@ pub(crate) async fn run(mut parser: lexopt::Parser) -> Outcome {
 
 /// What was promised, and whether it was kept.
 #[derive(Default)]
-pub(crate) struct Verdict(Vec<(bool, String)>);
+struct Verdict(Vec<(bool, String)>);
 
 impl Verdict {
-    pub(crate) fn check(&mut self, kept: bool, what: impl Into<String>) {
+    fn check(&mut self, kept: bool, what: impl Into<String>) {
         let what = what.into();
         if !kept {
             println!("FAILED: {what}");
@@ -116,7 +116,7 @@ enum Phase {
 
 /// What all clients share.
 #[derive(Clone)]
-struct Load {
+pub(crate) struct Load {
     nodes: Vec<SocketAddr>,
     phase: watch::Receiver<Phase>,
     /// The event after which a healthy client has done its work.
@@ -285,10 +285,8 @@ impl Soak {
     }
 
     async fn under_load(&mut self, long: Duration, restarts: bool) -> Outcome<String> {
-        let (set_phase, phase) = watch::channel(Phase::Run);
-        let (set_target, target) = watch::channel(u64::MAX);
-        let nodes: Vec<_> = self.nodes.iter().map(|node| node.address).collect();
-        let load = Load { nodes, phase, target, tally: Arc::default() };
+        let nodes = self.nodes.iter().map(|node| node.address).collect();
+        let (load, control) = Load::new(nodes);
         let from = self.newest();
         let mut healthy: JoinSet<Vec<Cursor>> = JoinSet::new();
         let mut others = JoinSet::new();
@@ -338,15 +336,15 @@ impl Soak {
             restarted += 1;
             sleep(Duration::from_secs(15)).await;
             self.progress(&load).await?;
-            set_phase.send_replace(Phase::Calm);
+            control.phase(Phase::Calm);
             self.checkpoint(&load, expected).await?;
             checkpoints += 1;
-            set_phase.send_replace(Phase::Run);
+            control.phase(Phase::Run);
             next = start.elapsed().as_secs() + 15;
         }
         // Everybody is to see what there is by now, then all is over.
         let target = self.newest();
-        set_target.send_replace(target);
+        control.finish(target);
         let mut cursors = Vec::new();
         let finish = async {
             while let Some(done) = healthy.join_next().await {
@@ -354,7 +352,7 @@ impl Soak {
             }
         };
         let in_time = timeout(Duration::from_secs(60), finish).await.is_ok();
-        set_phase.send_replace(Phase::Over);
+        control.phase(Phase::Over);
         let _ =
             timeout(Duration::from_secs(10), async { while others.join_next().await.is_some() {} })
                 .await;
@@ -450,7 +448,31 @@ impl Soak {
     }
 }
 
+/// Says when the clients of a load have done their work.
+pub(crate) struct Control {
+    phase: watch::Sender<Phase>,
+    target: watch::Sender<u64>,
+}
+
+impl Control {
+    /// Healthy clients are done once they have seen this event.
+    pub(crate) fn finish(&self, target: u64) {
+        self.target.send_replace(target);
+    }
+
+    fn phase(&self, phase: Phase) {
+        self.phase.send_replace(phase);
+    }
+}
+
 impl Load {
+    pub(crate) fn new(nodes: Vec<SocketAddr>) -> (Self, Control) {
+        let (set_phase, phase) = watch::channel(Phase::Run);
+        let (set_target, target) = watch::channel(u64::MAX);
+        let load = Self { nodes, phase, target, tally: Arc::default() };
+        (load, Control { phase: set_phase, target: set_target })
+    }
+
     fn done(&self, cursor: &Cursor) -> bool {
         cursor.last >= Some(*self.target.borrow())
     }
@@ -466,7 +488,7 @@ impl Load {
     }
 
     /// A healthy client, as fast as a browser or, with a tight buffer, just fast enough.
-    async fn http1(mut self, node: usize, from: u64, buffer: Option<u32>) -> Cursor {
+    pub(crate) async fn http1(mut self, node: usize, from: u64, buffer: Option<u32>) -> Cursor {
         let mut cursor = Cursor::after(from);
         let tally = self.tally.clone();
         while !self.done(&cursor) {
@@ -693,7 +715,8 @@ async fn stall_http2(address: SocketAddr) -> io::Result<Option<Duration>> {
     stalled.ok().transpose()
 }
 
-struct Driver(tokio::task::JoinHandle<Result<(), h2::Error>>);
+/// Drives a connection of HTTP/2.
+pub(crate) struct Driver(tokio::task::JoinHandle<Result<(), h2::Error>>);
 
 impl Driver {
     fn abort(&self) {
@@ -708,7 +731,7 @@ impl Drop for Driver {
     }
 }
 
-async fn connect_http2(
+pub(crate) async fn connect_http2(
     address: SocketAddr,
     window: u32,
 ) -> io::Result<(SendRequest<Bytes>, Driver)> {
@@ -725,7 +748,7 @@ async fn connect_http2(
     Ok((requests, Driver(tokio::spawn(connection))))
 }
 
-async fn open_http2(
+pub(crate) async fn open_http2(
     requests: &SendRequest<Bytes>,
     cursor: Option<u64>,
 ) -> io::Result<h2::RecvStream> {
