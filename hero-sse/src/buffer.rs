@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use serde_json::json;
@@ -14,7 +16,7 @@ use tokio::task::{AbortHandle, coop, yield_now};
 use tracing::Instrument;
 
 use crate::close::CloseReason;
-use crate::connections::Slot;
+use crate::connections::{Origin, Slot};
 use crate::endpoint::{EventStream, Step};
 use crate::frame::{EventName, name_of, write_control};
 use crate::policy::{Overflow, Policy};
@@ -22,6 +24,10 @@ use crate::telemetry;
 
 /// Ready events are gathered up to this many bytes and leave as one write.
 const BATCH: usize = 16 * 1024;
+
+/// A stream that takes its time over each event gathers no batch: what it has by then leaves, and
+/// others have their turn.
+const STINT: Duration = Duration::from_millis(1);
 
 /// Where a writer has its events from. Dropping it drops the application's stream.
 pub(crate) enum Events {
@@ -38,8 +44,7 @@ impl Events {
         policy: &Policy,
         slot: &Slot,
     ) -> Self {
-        let (path, id) = (slot.path().clone(), slot.id());
-        let running = Running { stream: Some(stream), name, path, id };
+        let running = Running { stream: Some(stream), name, origin: slot.origin(), pause: false };
         match policy.buffering() {
             None => Self::Direct(running),
             Some((most, overflow)) => Self::Buffered(Buffer::new(running, most, overflow)),
@@ -54,16 +59,7 @@ impl Events {
     ) -> Option<CloseReason> {
         match self {
             Self::Buffered(buffer) => buffer.gather(cx, out),
-            Self::Direct(running) => {
-                while out.len() < BATCH {
-                    match running.poll(cx, out, None) {
-                        Poll::Pending => return None,
-                        Poll::Ready(ControlFlow::Continue(())) => {}
-                        Poll::Ready(ControlFlow::Break(reason)) => return Some(reason),
-                    }
-                }
-                None
-            }
+            Self::Direct(running) => running.gather(cx, out),
         }
     }
 }
@@ -73,11 +69,35 @@ impl Events {
 pub(crate) struct Running {
     stream: Option<EventStream>,
     name: Option<EventName>,
-    path: Arc<str>,
-    id: u64,
+    origin: Origin,
+    /// The last stint was a long one: what came of it must leave before the next.
+    pause: bool,
 }
 
 impl Running {
+    fn gather(&mut self, cx: &mut Context<'_>, out: &mut BytesMut) -> Option<CloseReason> {
+        if std::mem::take(&mut self.pause) {
+            // A server asks for more until a body is pending, and only then sends what it has. Its
+            // sockets and timers come before the next stint, which a mere wake would not grant them.
+            let _ = pin!(yield_now()).poll(cx);
+            return None;
+        }
+        let start = Instant::now();
+        let end = loop {
+            match self.poll(cx, out, None) {
+                Poll::Pending => break None,
+                Poll::Ready(ControlFlow::Break(reason)) => break Some(reason),
+                Poll::Ready(ControlFlow::Continue(())) => {}
+            }
+            self.pause = start.elapsed() >= STINT;
+            if self.pause || out.len() >= BATCH {
+                break None;
+            }
+        };
+        self.origin.ran(start);
+        end
+    }
+
     /// Appends the next event, whole. A break may have appended one, the stream's last.
     fn poll(
         &mut self,
@@ -96,13 +116,13 @@ impl Running {
             Ok(Poll::Ready(Step::WroteLast)) => CloseReason::LastEvent,
             Ok(Poll::Ready(Step::Ended)) => CloseReason::Ended,
             Ok(Poll::Ready(Step::Failed(error))) => {
-                telemetry::stream_error(&self.path, self.id, &error);
+                telemetry::stream_error(self.origin.path(), self.origin.id(), &error);
                 CloseReason::StreamError
             }
             Err(_) => {
                 // An event may have panicked half-written.
                 out.truncate(start);
-                telemetry::panicked(&self.path, "stream");
+                telemetry::panicked(self.origin.path(), "stream");
                 CloseReason::StreamPanic
             }
         };
@@ -113,10 +133,12 @@ impl Running {
 /// A stream's `Drop` is the application's code as well.
 impl Drop for Running {
     fn drop(&mut self) {
-        let stream = self.stream.take();
+        let Some(stream) = self.stream.take() else { return };
+        let start = Instant::now();
         if catch_unwind(AssertUnwindSafe(|| drop(stream))).is_err() {
-            telemetry::panicked(&self.path, "stream's drop");
+            telemetry::panicked(self.origin.path(), "stream's drop");
         }
+        self.origin.ran(start);
     }
 }
 
@@ -245,7 +267,9 @@ impl Shared {
         let Some(mut stream) = self.lock().stream.take() else {
             return Poll::Ready(false);
         };
+        let start = Instant::now();
         let turn = self.turn(&mut stream, cx);
+        stream.origin.ran(start);
         if let Turn::Over(reason) = turn {
             // Before its end is known, so that a closed stream is a dropped one.
             drop(stream);
@@ -267,7 +291,8 @@ impl Shared {
 
     fn turn(&self, stream: &mut Running, cx: &mut Context<'_>) -> Turn {
         let (mut out, mut filled) = (BytesMut::new(), 0);
-        while filled < BATCH {
+        let start = Instant::now();
+        while filled < BATCH && start.elapsed() < STINT {
             let mut key = None;
             let ask = (self.overflow == Overflow::Latest).then_some(&mut key);
             let Poll::Ready(budget) = coop::poll_proceed(cx) else {

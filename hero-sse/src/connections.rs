@@ -14,6 +14,9 @@ use crate::auth::Principal;
 use crate::close::CloseReason;
 use crate::telemetry;
 
+/// Code that keeps a thread busy for so long holds up what else was to run there.
+const BLOCKING: Duration = Duration::from_millis(100);
+
 /// The registry of a kit: [`HeroSse::connections`](crate::HeroSse::connections).
 ///
 /// A stream is in it from its admission, before the application's function runs, until its last
@@ -27,6 +30,7 @@ struct Registry {
     open: Mutex<Open>,
     next_id: AtomicU64,
     closed: [AtomicU64; CloseReason::ALL.len()],
+    blocking: AtomicU64,
 }
 
 #[derive(Default)]
@@ -82,6 +86,15 @@ impl Connections {
         self.0.closed.get(reason.index()).map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
+    /// How often since the start the application's code, a function's or a stream's, kept a worker
+    /// thread busy for 100 ms or more by the clock without awaiting; each is a WARN line as well. The
+    /// other workers go on, but what was about to run on that one waits: such work belongs in
+    /// `tokio::task::spawn_blocking`. A rise of these without a cause in the code is a machine short
+    /// of processors.
+    pub fn blocking_polls(&self) -> u64 {
+        self.0.blocking.load(Ordering::Relaxed)
+    }
+
     /// The open streams at this moment, in no particular order.
     pub fn snapshot(&self) -> Vec<ConnectionInfo> {
         let open = self.0.lock();
@@ -122,6 +135,7 @@ impl Connections {
         }
         let key = open.streams.insert(connection.clone());
         drop(open);
+        telemetry::places(path, 1.0);
         let reason = Some(CloseReason::ClientGone);
         Ok(Slot { registry: self.0.clone(), connection, key, reason })
     }
@@ -232,12 +246,8 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    pub(crate) fn id(&self) -> u64 {
-        self.connection.id
-    }
-
-    pub(crate) fn path(&self) -> &Arc<str> {
-        &self.connection.path
+    pub(crate) fn origin(&self) -> Origin {
+        Origin { registry: self.registry.clone(), connection: self.connection.clone() }
     }
 
     /// The end that somebody asked for; the task is woken when one is.
@@ -264,6 +274,32 @@ impl Slot {
     }
 }
 
+/// Whose code it is that runs: for the log and the counts.
+pub(crate) struct Origin {
+    registry: Arc<Registry>,
+    connection: Arc<Connection>,
+}
+
+impl Origin {
+    pub(crate) fn path(&self) -> &str {
+        &self.connection.path
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.connection.id
+    }
+
+    /// A piece of the application's code, which began then, has come to its end or its next `await`.
+    /// The machine's clock: that of tests stands still while a thread is blocked.
+    pub(crate) fn ran(&self, since: std::time::Instant) {
+        let took = since.elapsed();
+        if took >= BLOCKING {
+            self.registry.blocking.fetch_add(1, Ordering::Relaxed);
+            telemetry::blocking(self.path(), self.id(), took);
+        }
+    }
+}
+
 impl Drop for Slot {
     fn drop(&mut self) {
         let Connection { id, path, subject, since, .. } = &*self.connection;
@@ -275,6 +311,7 @@ impl Drop for Slot {
                 release(&mut open.by_subject, subject);
             }
         }
+        telemetry::places(path, -1.0);
         if let Some(reason) = self.reason {
             self.registry.count(reason);
             telemetry::closed(path, *id, reason, since.elapsed());

@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use crate::close::CloseReason;
 
@@ -72,6 +73,11 @@ impl SocketWatch {
         }
     }
 }
+
+/// The way to reset one HTTP/2 stream: its request carries it. Whoever serves the stream drops it when
+/// the token says so.
+#[derive(Clone, Debug)]
+pub(crate) struct StreamReset(pub(crate) CancellationToken);
 
 /// A live stream's hold on its socket.
 #[derive(Debug)]

@@ -20,12 +20,14 @@
 //! ```
 //!
 //! [`HeroSse`] maps endpoints and serves them; [`sse_endpoint`] and [`SseEvent`] declare them;
-//! [`SseOptions`] is what an operator writes; [`testing`] reads streams in tests.
+//! [`SseOptions`] is what an operator writes, [`operating`] what one knows; [`testing`] reads streams in
+//! tests.
 //!
 //! # Features
 //!
 //! * `macros` (default): `#[sse_endpoint]` and `#[derive(SseEvent)]`.
 //! * `jwt-aws-lc-rs` (default) or `jwt-rust-crypto`: `JwtAuthenticator` with that crypto backend.
+//! * `metrics`: counters of streams and their ends through the facade `metrics`; see [`operating`].
 //! * `testing`: the module of that name and `Principal::test`.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -71,6 +73,10 @@ pub use futures_core;
 #[cfg(doc)]
 #[doc = include_str!("../docs/errors.md")]
 pub mod errors {}
+
+#[cfg(doc)]
+#[doc = include_str!("../docs/operating.md")]
+pub mod operating {}
 
 #[cfg(feature = "macros")]
 #[doc = include_str!("../docs/event.md")]

@@ -1,7 +1,9 @@
 //! One request, from top to bottom: token, principal, permission, admission, function, stream.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::{Arc, Once};
 use std::time::{Duration, SystemTime};
 
@@ -18,7 +20,7 @@ use tokio::time::Instant;
 use crate::auth::{Gate, Principal};
 use crate::close::CloseReason;
 use crate::connections::{Connections, Limits, NoPlace, Slot};
-use crate::deadline::SocketWatch;
+use crate::deadline::{SocketWatch, StreamReset};
 use crate::descriptor::{Declaration, Method};
 use crate::endpoint::{EventStream, Opening};
 use crate::frame::{EventName, LastEventId};
@@ -26,15 +28,16 @@ use crate::options::SseOptions;
 use crate::permission::PermissionRule;
 use crate::policy::{OverLimit, Policy};
 use crate::refusal::Refusal;
-use crate::sweeper::StreamReset;
+use crate::sweeper::Sweeper;
 use crate::telemetry;
-use crate::writer::{End, Writer, write_farewell};
+use crate::writer::{End, Lent, Writer, write_farewell};
 
 /// What all requests share.
 pub(crate) struct Kit {
     pub(crate) options: SseOptions,
     pub(crate) gate: Gate,
     pub(crate) connections: Connections,
+    pub(crate) sweeper: Sweeper,
     pub(crate) no_transport: Once,
 }
 
@@ -91,8 +94,9 @@ pub(crate) struct Visit {
     principal: Option<Principal>,
     cursor: Result<LastEventId, Refusal>,
     socket: Option<Arc<SocketWatch>>,
-    /// Over HTTP/2 alone.
+    /// Over HTTP/2, under our own transport.
     reset: Option<StreamReset>,
+    version: http::Version,
     head_only: bool,
 }
 
@@ -115,6 +119,7 @@ impl Visit {
             cursor: cursor.map_err(|error| Refusal::bad_request(error.to_string())),
             socket,
             reset: parts.extensions.get::<StreamReset>().cloned(),
+            version: parts.version,
             head_only: parts.method == http::Method::HEAD,
         })
     }
@@ -129,7 +134,14 @@ impl Visit {
         self.permit(route)?;
         let slot = self.admit(route)?;
         self.introduce(&mut parts);
-        let opening = async { open(Request::from_parts(parts, body)).await };
+        let origin = slot.origin();
+        let mut opening = pin!(async { open(Request::from_parts(parts, body)).await });
+        let opening = poll_fn(|cx| {
+            let start = std::time::Instant::now();
+            let opened = opening.as_mut().poll(cx);
+            origin.ran(start);
+            opened
+        });
         let opened = match AssertUnwindSafe(opening).catch_unwind().await {
             Ok(opened) => opened,
             Err(_) => {
@@ -202,15 +214,28 @@ impl Visit {
 
     /// The stream's answer: its head, and the writer as its body.
     fn stream(self, route: &Route, slot: Slot, events: EventStream) -> Response {
-        let socket = self.socket.map(|socket| socket.arm(route.policy.write_timeout));
-        let handover = self.reset.and_then(|reset| reset.arm(route.policy.write_timeout));
+        let (timeout, sweeper) = (route.policy.write_timeout, &self.kit.sweeper);
+        let socket = self.socket.map(|socket| socket.arm(timeout));
+        // Over HTTP/1.1 a client that takes nothing blocks its socket, which then tells.
+        let socket_tells = socket.is_some() && self.version != http::Version::HTTP_2;
         let end = end(&route.policy, self.principal.as_ref());
         let (name, policy) = (route.event.clone(), route.policy.clone());
         slot.opened();
         if let Some(once) = &route.deprecated {
             once.call_once(|| telemetry::deprecated(&route.path));
         }
-        head(Body::from_stream(Writer::new(events, name, policy, slot, socket, handover, end)))
+        let writer = |note| Writer::new(events, name, policy, slot, socket, note, end);
+        head(match self.reset {
+            Some(reset) => {
+                let give_up = move || {
+                    reset.0.cancel();
+                    true
+                };
+                Body::from_stream(writer(sweeper.watch(timeout, give_up)))
+            }
+            None if socket_tells => Body::from_stream(writer(None)),
+            None => Body::from_stream(Lent::new(sweeper, timeout, writer)),
+        })
     }
 }
 
@@ -246,6 +271,7 @@ fn refuse(path: &str, refusal: Refusal) -> Response {
 /// No place: for browsers a stream that asks them to come back, for others a status.
 fn turned_away(route: &Route, no_place: NoPlace) -> Response {
     let policy = &route.policy;
+    telemetry::turned_away(&route.path, no_place.reason(), no_place.as_str());
     match no_place {
         NoPlace::Draining => telemetry::late(&route.path),
         _ => telemetry::over_limit(&route.path, no_place.as_str()),

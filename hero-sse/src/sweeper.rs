@@ -1,17 +1,16 @@
-//! Finds HTTP/2 streams whose client takes nothing, and resets them alone.
+//! Finds streams whose client takes nothing where no socket can tell, and gives them up.
 //!
-//! While a stream's window is shut hyper does not poll its body, and the socket, which carries other
-//! streams, does not block: neither the writer nor `DeadlineIo` can notice. So the writer notes when
-//! it handed a piece over, and one ticker for all streams looks at the notes.
+//! While an HTTP/2 stream's window is shut hyper does not poll its body, and the socket, which carries
+//! other streams, does not block: neither the writer nor `DeadlineIo` can notice. The same holds for
+//! a server whose sockets are not ours. So the writer notes when it handed a piece over, and one
+//! ticker for all such streams looks at the notes.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use slab::Slab;
-use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
-use tokio_util::sync::CancellationToken;
 
 use crate::close::CloseReason;
 
@@ -19,19 +18,24 @@ use crate::close::CloseReason;
 const TICK: Duration = Duration::from_millis(250);
 const SHORTEST_TICK: Duration = Duration::from_millis(10);
 
-/// The HTTP/2 streams of a server. Cheap to clone; all clones are one.
+/// The watched streams of a kit. Cheap to clone; all clones are one.
 #[derive(Clone)]
 pub(crate) struct Sweeper(Arc<Shared>);
 
 struct Shared {
-    streams: Mutex<Slab<Arc<Watched>>>,
-    /// Told of the first stream after there was none: with none there is nothing to tick for.
-    woken: Notify,
+    streams: Mutex<Streams>,
     epoch: Instant,
 }
 
+#[derive(Default)]
+struct Streams {
+    watched: Slab<Arc<Watched>>,
+    /// Whether a ticker runs: from the first stream until there is none left.
+    ticking: bool,
+}
+
 struct Watched {
-    reset: CancellationToken,
+    give_up: Box<dyn Fn() -> bool + Send + Sync>,
     timeout: Duration,
     /// When the last piece was handed over, in milliseconds after the epoch and plus one; zero when
     /// it has been taken.
@@ -39,48 +43,67 @@ struct Watched {
     stalled: AtomicBool,
 }
 
+impl Default for Sweeper {
+    fn default() -> Self {
+        Self(Arc::new(Shared { streams: Mutex::default(), epoch: Instant::now() }))
+    }
+}
+
 impl Sweeper {
-    pub(crate) fn new() -> Self {
-        let (streams, woken) = (Mutex::default(), Notify::new());
-        Self(Arc::new(Shared { streams, woken, epoch: Instant::now() }))
-    }
-
-    /// Looks at the streams, for ever.
-    pub(crate) async fn run(self) {
-        loop {
-            match self.sweep(Instant::now()) {
-                None => self.0.woken.notified().await,
-                Some(shortest) => sleep(TICK.min(shortest / 4).max(SHORTEST_TICK)).await,
-            }
+    /// Holds a stream to `timeout` until the note is gone. When it is exceeded `give_up` is called,
+    /// perhaps more than once, and says whether it did. Must be called on the runtime: the ticker is a
+    /// task.
+    pub(crate) fn watch(
+        &self,
+        timeout: Option<Duration>,
+        give_up: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> Option<Handover> {
+        let stream = Arc::new(Watched {
+            give_up: Box::new(give_up),
+            timeout: timeout?,
+            handed: AtomicU64::new(0),
+            stalled: AtomicBool::new(false),
+        });
+        let mut streams = self.0.lock();
+        let key = streams.watched.insert(stream.clone());
+        let ticking = std::mem::replace(&mut streams.ticking, true);
+        drop(streams);
+        if !ticking {
+            tokio::spawn(Ticker(Some(self.clone())).run());
         }
+        Some(Handover { sweeper: self.clone(), stream, key })
     }
 
-    /// Resets the streams that are stalled; the shortest write timeout of the others.
+    /// Gives up the streams that are stalled; the shortest write timeout of all, `None` without any.
     fn sweep(&self, now: Instant) -> Option<Duration> {
         let now = self.0.mark(now);
         let (mut stalled, mut shortest) = (Vec::new(), None::<Duration>);
-        for (_, stream) in self.0.lock().iter() {
+        let mut streams = self.0.lock();
+        for (_, stream) in &streams.watched {
             let handed = stream.handed.load(Ordering::Acquire);
             let waits = Duration::from_millis(now.saturating_sub(handed));
             if handed != 0 && waits >= stream.timeout {
                 stalled.push(stream.clone());
-            } else {
-                shortest = Some(shortest.map_or(stream.timeout, |time| time.min(stream.timeout)));
+            }
+            shortest = Some(shortest.map_or(stream.timeout, |time| time.min(stream.timeout)));
+        }
+        streams.ticking = shortest.is_some();
+        // Not under the lock: it wakes tasks, and may drop streams.
+        drop(streams);
+        for stream in &stalled {
+            // Before, for whoever is dropped by it.
+            let again = stream.stalled.swap(true, Ordering::AcqRel);
+            if !(stream.give_up)() && !again {
+                stream.stalled.store(false, Ordering::Release);
             }
         }
-        // Not under the lock: it wakes tasks.
-        for stream in &stalled {
-            stream.stalled.store(true, Ordering::Release);
-            stream.reset.cancel();
-        }
-        // One that was reset stays in the list until its task has seen to that.
-        shortest.or(stalled.first().map(|stream| stream.timeout))
+        shortest
     }
 }
 
 impl Shared {
     /// No code that can panic runs under the lock, so a poisoned one is still sound.
-    fn lock(&self) -> MutexGuard<'_, Slab<Arc<Watched>>> {
+    fn lock(&self) -> MutexGuard<'_, Streams> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -90,34 +113,25 @@ impl Shared {
     }
 }
 
-/// The way to reset one HTTP/2 stream: its request carries it. Who serves the stream drops it when
-/// the token says so.
-#[derive(Clone)]
-pub(crate) struct StreamReset {
-    sweeper: Sweeper,
-    token: CancellationToken,
+/// The task that looks. It may be dropped with its runtime, and the kit live on in another.
+struct Ticker(Option<Sweeper>);
+
+impl Ticker {
+    async fn run(mut self) {
+        while let Some(sweeper) = &self.0 {
+            match sweeper.sweep(Instant::now()) {
+                Some(shortest) => sleep(TICK.min(shortest / 4).max(SHORTEST_TICK)).await,
+                None => self.0 = None,
+            }
+        }
+    }
 }
 
-impl StreamReset {
-    pub(crate) fn new(sweeper: &Sweeper, token: CancellationToken) -> Self {
-        Self { sweeper: sweeper.clone(), token }
-    }
-
-    /// Holds the stream to `timeout` until the guard is gone.
-    pub(crate) fn arm(self, timeout: Option<Duration>) -> Option<Handover> {
-        let stream = Arc::new(Watched {
-            reset: self.token,
-            timeout: timeout?,
-            handed: AtomicU64::new(0),
-            stalled: AtomicBool::new(false),
-        });
-        let mut streams = self.sweeper.0.lock();
-        if streams.is_empty() {
-            self.sweeper.0.woken.notify_one();
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        if let Some(sweeper) = &self.0 {
+            sweeper.0.lock().ticking = false;
         }
-        let key = streams.insert(stream.clone());
-        drop(streams);
-        Some(Handover { sweeper: self.sweeper, stream, key })
     }
 }
 
@@ -139,7 +153,7 @@ impl Handover {
         self.stream.handed.store(0, Ordering::Release);
     }
 
-    /// Why the stream was reset from here.
+    /// Why the stream was given up from here.
     pub(crate) fn failure(&self) -> Option<CloseReason> {
         self.stream.stalled.load(Ordering::Acquire).then_some(CloseReason::WriteTimeout)
     }
@@ -147,7 +161,7 @@ impl Handover {
 
 impl Drop for Handover {
     fn drop(&mut self) {
-        self.sweeper.0.lock().try_remove(self.key);
+        self.sweeper.0.lock().watched.try_remove(self.key);
     }
 }
 
@@ -157,46 +171,73 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn stream(sweeper: &Sweeper, timeout: Duration) -> (Handover, CancellationToken) {
-        let token = CancellationToken::new();
-        let handover = StreamReset::new(sweeper, token.clone()).arm(Some(timeout));
-        (handover.expect("a guard"), token)
+    fn stream(sweeper: &Sweeper, timeout: Duration) -> (Handover, Arc<AtomicBool>) {
+        let given_up = Arc::new(AtomicBool::new(false));
+        let told = given_up.clone();
+        let give_up = move || {
+            told.store(true, Ordering::SeqCst);
+            true
+        };
+        let handover = sweeper.watch(Some(timeout), give_up);
+        (handover.expect("a note"), given_up)
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_piece_that_nobody_takes_resets_its_stream_alone() {
-        let sweeper = Sweeper::new();
-        let ticker = tokio::spawn(sweeper.clone().run());
-        // The ticker waits before the first stream comes, and between streams.
+    async fn only_a_piece_that_nobody_takes_gives_its_stream_up() {
+        let sweeper = Sweeper::default();
+        // The ticker comes with the first stream, goes after the last, and comes again.
         for _ in 0..2 {
-            sleep(100 * SECOND).await;
-            let (stalled, reset) = stream(&sweeper, 2 * SECOND);
+            assert!(!sweeper.0.lock().ticking);
+            let (stalled, given_up) = stream(&sweeper, 2 * SECOND);
             let (taking, other) = stream(&sweeper, 2 * SECOND);
             let (idle, third) = stream(&sweeper, SECOND / 10);
             idle.handed(Instant::now());
             idle.taken();
             let start = Instant::now();
             stalled.handed(start);
-            while !reset.is_cancelled() {
+            while !given_up.load(Ordering::SeqCst) {
                 taking.taken();
                 taking.handed(Instant::now());
                 sleep(SECOND / 100).await;
-                assert!(start.elapsed() < 3 * SECOND, "never reset");
+                assert!(start.elapsed() < 3 * SECOND, "never given up");
             }
             assert!(start.elapsed() >= 2 * SECOND, "{:?}", start.elapsed());
             assert!(start.elapsed() <= 2 * SECOND + TICK, "{:?}", start.elapsed());
             assert_eq!(stalled.failure(), Some(CloseReason::WriteTimeout));
-            assert_eq!((taking.failure(), other.is_cancelled()), (None, false));
-            assert_eq!((idle.failure(), third.is_cancelled()), (None, false));
+            assert_eq!((taking.failure(), other.load(Ordering::SeqCst)), (None, false));
+            assert_eq!((idle.failure(), third.load(Ordering::SeqCst)), (None, false));
+            drop((stalled, taking, idle));
+            sleep(SECOND).await;
         }
-        assert!(sweeper.0.lock().is_empty());
-        ticker.abort();
+        assert!(sweeper.0.lock().watched.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
     async fn without_a_timeout_there_is_nothing_to_watch() {
-        let sweeper = Sweeper::new();
-        assert!(StreamReset::new(&sweeper, CancellationToken::new()).arm(None).is_none());
-        assert!(sweeper.0.lock().is_empty());
+        let sweeper = Sweeper::default();
+        assert!(sweeper.watch(None, || true).is_none());
+        assert!(sweeper.0.lock().watched.is_empty() && !sweeper.0.lock().ticking);
+    }
+
+    #[test]
+    fn a_ticker_that_goes_with_its_runtime_is_followed_by_another() {
+        let sweeper = Sweeper::default();
+        let runtime = || {
+            let mut builder = tokio::runtime::Builder::new_current_thread();
+            builder.enable_time().build().expect("a runtime")
+        };
+        let first = runtime();
+        let (_kept, _) = first.block_on(async { stream(&sweeper, SECOND) });
+        drop(first);
+        runtime().block_on(async {
+            let (stalled, given_up) = stream(&sweeper, SECOND / 20);
+            stalled.handed(Instant::now());
+            let wait = async {
+                while !given_up.load(Ordering::SeqCst) {
+                    sleep(SECOND / 100).await;
+                }
+            };
+            tokio::time::timeout(10 * SECOND, wait).await.expect("a ticker");
+        });
     }
 }

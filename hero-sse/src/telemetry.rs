@@ -1,4 +1,5 @@
-//! Every word the kit logs, in one place. Nothing here ever sees a token or a query string.
+//! Every word the kit logs and every metric it counts, in one place. Nothing here ever sees a token
+//! or a query string.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -7,13 +8,83 @@ use crate::close::CloseReason;
 
 const TARGET: &str = "hero_sse";
 
+/// The kit's metrics, with the feature `metrics`: name, labels, what it counts. `path` is the path as
+/// it was declared, so there are as many as there are endpoints.
+macro_rules! metrics {
+    ($($metric:ident = $name:literal, $describe:ident, $labels:literal, $text:literal;)*) => {
+        $(const $metric: &str = $name;)*
+
+        #[cfg(test)]
+        const METRICS: &[(&str, &str, &str)] = &[$(($name, $labels, $text)),*];
+
+        /// Tells the recorder, where there is one, what the metrics mean.
+        pub(crate) fn describe_metrics() {
+            #[cfg(feature = "metrics")]
+            {
+                $(metrics::$describe!($name, $text);)*
+            }
+        }
+    };
+}
+
+metrics! {
+    STREAMS = "hero_sse_streams", describe_gauge, "path", "Places that streams hold now.";
+    OPENED = "hero_sse_streams_opened_total", describe_counter, "path", "Streams whose head was sent.";
+    CLOSED = "hero_sse_streams_closed_total", describe_counter, "path, reason",
+        "Streams that ended, by `CloseReason`.";
+    SECONDS = "hero_sse_stream_seconds", describe_histogram, "path, reason",
+        "How long streams lived, from their admission on.";
+    TURNED_AWAY = "hero_sse_turned_away_total", describe_counter, "path, limit",
+        "Requests for which there was no place.";
+    REFUSED = "hero_sse_refused_total", describe_counter, "path, status",
+        "Requests that were refused, by the status of the answer.";
+    BLOCKING = "hero_sse_blocking_total", describe_counter, "path",
+        "Times that the application's code blocked a worker thread.";
+}
+
+type Labels<'a> = &'a [(&'static str, &'a str)];
+
+/// Adds one to a counter.
+fn count(name: &'static str, labels: Labels<'_>) {
+    #[cfg(feature = "metrics")]
+    metrics::counter!(name, owned(labels)).increment(1);
+    #[cfg(not(feature = "metrics"))]
+    let _ = (name, labels);
+}
+
+#[cfg(feature = "metrics")]
+fn owned(labels: Labels<'_>) -> Vec<metrics::Label> {
+    labels.iter().map(|(key, value)| metrics::Label::new(*key, (*value).to_owned())).collect()
+}
+
+/// A place was taken, or (`-1.0`) given back.
+pub(crate) fn places(path: &str, change: f64) {
+    #[cfg(feature = "metrics")]
+    metrics::gauge!(STREAMS, owned(&[("path", path)])).increment(change);
+    #[cfg(not(feature = "metrics"))]
+    let _ = (STREAMS, path, change);
+}
+
 pub(crate) fn opened(path: &str, connection: u64, subject: Option<&str>) {
+    count(OPENED, &[("path", path)]);
     tracing::debug!(target: TARGET, path, connection, subject, "stream opened");
 }
 
 pub(crate) fn closed(path: &str, connection: u64, reason: CloseReason, age: Duration) {
     let (reason, age_ms) = (reason.as_str(), age.as_millis());
+    let labels = [("path", path), ("reason", reason)];
+    count(CLOSED, &labels);
+    #[cfg(feature = "metrics")]
+    metrics::histogram!(SECONDS, owned(&labels)).record(age);
+    #[cfg(not(feature = "metrics"))]
+    let _ = SECONDS;
     tracing::debug!(target: TARGET, path, connection, reason, age_ms, "stream closed");
+}
+
+/// There was no place for a request; its end counts as that of a stream which never began.
+pub(crate) fn turned_away(path: &str, reason: CloseReason, limit: &str) {
+    count(TURNED_AWAY, &[("path", path), ("limit", limit)]);
+    count(CLOSED, &[("path", path), ("reason", reason.as_str())]);
 }
 
 pub(crate) fn over_limit(path: &str, limit: &str) {
@@ -41,6 +112,7 @@ pub(crate) fn deprecated(path: &str) {
 }
 
 pub(crate) fn refused(path: &str, status: u16, detail: &str) {
+    count(REFUSED, &[("path", path), ("status", &status.to_string())]);
     tracing::debug!(target: TARGET, path, status, detail, "request refused");
 }
 
@@ -62,11 +134,24 @@ pub(crate) fn panicked(path: &str, what: &str) {
     tracing::error!(target: TARGET, path, what, "the application's code panicked");
 }
 
+pub(crate) fn blocking(path: &str, connection: u64, took: Duration) {
+    count(BLOCKING, &[("path", path)]);
+    let took_ms = took.as_millis();
+    tracing::warn!(
+        target: TARGET,
+        path,
+        connection,
+        took_ms,
+        "the application's code blocked a worker thread: await, or use `spawn_blocking`"
+    );
+}
+
 pub(crate) fn no_transport() {
     tracing::warn!(
         target: TARGET,
-        "this router does not run under `sse.serve`: there is no write timeout, no drain at \
-         shutdown, and tokens stay in the URI for your own layers to see"
+        "this router does not run under `sse.serve`: a stalled client costs its stream and place, but \
+         keeps its connection; there is no drain at shutdown; tokens stay in the URI for your own \
+         layers to see"
     );
 }
 
@@ -104,4 +189,18 @@ pub(crate) fn draining(connections: usize) {
 
 pub(crate) fn drain_cut(sockets: usize) {
     tracing::warn!(target: TARGET, sockets, "drain timeout reached: sockets closed by force");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_operators_page_tells_every_metric() {
+        let page = include_str!("../docs/operating.md");
+        for (name, labels, text) in METRICS {
+            let row = format!("| `{name}` | {labels} | {text} |");
+            assert!(page.contains(&row), "the page lacks this row:\n{row}");
+        }
+    }
 }

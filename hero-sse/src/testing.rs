@@ -54,6 +54,7 @@ use tokio::time::{Instant, timeout};
 use tower::{Service, ServiceExt as _};
 
 use crate::auth::{Principal, TestPrincipal};
+use crate::deadline::SocketWatch;
 use crate::event::SseEvent;
 use crate::frame::{InvalidEvent, write_event};
 
@@ -210,6 +211,8 @@ where
             }
             match target {
                 Target::App(app) => {
+                    // The test itself reads the body, when it likes: nobody else could stall.
+                    request.extensions_mut().insert(Arc::new(SocketWatch::default()));
                     let response = match app.oneshot(request).await {
                         Ok(response) => response,
                         Err(never) => match never {},

@@ -27,9 +27,8 @@ use tokio_util::task::TaskTracker;
 use tower::{Service, ServiceExt as _};
 
 use crate::connections::Connections;
-use crate::deadline::{DeadlineIo, SocketWatch};
+use crate::deadline::{DeadlineIo, SocketWatch, StreamReset};
 use crate::redact::redact;
-use crate::sweeper::{StreamReset, Sweeper};
 use crate::telemetry;
 
 /// Bytes that the kernel takes beyond what it has sent. Its own default is megabytes: at 200 bytes
@@ -92,8 +91,6 @@ impl Transport {
         let streams = Streams::default();
         // Whoever drops the server ends them; so does its own end.
         let cut = streams.cut.clone().drop_guard();
-        let mut ticker = JoinSet::new();
-        ticker.spawn(streams.sweeper.clone().run());
         let builder = builder(streams.clone());
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
@@ -188,19 +185,11 @@ tokio::task_local! {
 
 /// Runs the HTTP/2 streams, each in a task of its own that a reset ends. hyper has no other way to
 /// give up a stream whose client takes nothing: dropping its future sends `RST_STREAM`.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Streams {
-    sweeper: Sweeper,
     tasks: TaskTracker,
     /// Ends them all.
     cut: CancellationToken,
-}
-
-impl Default for Streams {
-    fn default() -> Self {
-        let (tasks, cut) = (TaskTracker::new(), CancellationToken::new());
-        Self { sweeper: Sweeper::new(), tasks, cut }
-    }
 }
 
 impl<F> hyper::rt::Executor<F> for Streams
@@ -209,8 +198,7 @@ where
 {
     fn execute(&self, stream: F) {
         let token = self.cut.child_token();
-        let reset = StreamReset::new(&self.sweeper, token.clone());
-        let stream = STREAM.scope(reset, stream);
+        let stream = STREAM.scope(StreamReset(token.clone()), stream);
         self.tasks.spawn(Resettable { stream, reset: token.cancelled_owned() });
     }
 }

@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,14 +21,14 @@ use crate::deadline::Armed;
 use crate::endpoint::EventStream;
 use crate::frame::{EventName, HEARTBEAT, write_control, write_retry};
 use crate::policy::Policy;
-use crate::sweeper::Handover;
+use crate::sweeper::{Handover, Sweeper};
 
 /// A buffer that held more than this is given up with its batch: an idle stream must not hold on to
 /// the largest one it ever sent.
 const KEPT: usize = 1024;
 
-/// Over HTTP/2 a batch leaves in pieces of this size, each of which must be taken within the write
-/// timeout: a long event may take longer. It is the pace that `DeadlineIo` asks of a slow reader,
+/// Where handovers are noted a batch leaves in pieces of this size, each of which must be taken within
+/// the write timeout: a long event may take longer. It is the pace that `DeadlineIo` asks of a slow reader,
 /// four of them in four timeouts.
 const PIECE: usize = 4 * 1024;
 
@@ -41,7 +41,7 @@ pub(crate) struct Writer {
     policy: Arc<Policy>,
     slot: Slot,
     socket: Option<Armed>,
-    /// Over HTTP/2 alone, and with a write timeout.
+    /// Where the socket cannot tell that the client stalls.
     handover: Option<Handover>,
     end: Option<End>,
     stage: Stage,
@@ -226,6 +226,42 @@ impl Drop for Writer {
         {
             self.slot.close(reason);
         }
+    }
+}
+
+/// A writer in the hands of a server that keeps one without polling it, for ever if need be: it can
+/// be taken back, and everything it holds with it. The server is left with a body that has ended.
+pub(crate) struct Lent(Arc<Mutex<Option<Writer>>>);
+
+impl Lent {
+    /// Lends the writer that `make` makes of its note with `sweeper`.
+    pub(crate) fn new(
+        sweeper: &Sweeper,
+        timeout: Option<Duration>,
+        make: impl FnOnce(Option<Handover>) -> Writer,
+    ) -> Self {
+        let writer = Arc::new(Mutex::new(None));
+        let lent = Arc::downgrade(&writer);
+        let take_back = move || {
+            // One that is just being polled is not stalled.
+            let lent: Option<Arc<Mutex<Option<Writer>>>> = lent.upgrade();
+            let writer = lent.and_then(|lent| lent.try_lock().ok()?.take());
+            // The drop of the application's stream is its own code, and may take its time.
+            let dropping = writer.map(|writer| tokio::spawn(async move { drop(writer) }));
+            dropping.is_some()
+        };
+        let made = make(sweeper.watch(timeout, take_back));
+        *writer.lock().unwrap_or_else(PoisonError::into_inner) = Some(made);
+        Self(writer)
+    }
+}
+
+impl Stream for Lent {
+    type Item = Result<Bytes, Infallible>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let mut writer = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        writer.as_mut().map_or(Poll::Ready(None), |writer| Pin::new(writer).poll_next(cx))
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
+use axum::extract::Request;
 use axum::routing::get;
 use axum::{Extension, Router};
 use futures_util::stream;
@@ -9,6 +11,7 @@ use hero_sse::prelude::*;
 use hero_sse::testing;
 use hero_sse::{JwtAuthenticator, SseOptions};
 use http::StatusCode;
+use tower::ServiceExt;
 
 use crate::support::{Log, Server, burst, kit, options, public, token};
 
@@ -414,10 +417,14 @@ async fn a_context_without_a_kit_is_a_500_and_says_so_in_the_log() {
 async fn outside_of_serve_the_log_says_once_what_is_missing() {
     let (log, _guard) = Log::everything();
     let app = public(&kit(SseOptions::default()), || burst(1));
+    testing::open(&app, "/s").await.expect("a stream");
+    let told = || log.text().matches("does not run under `sse.serve`").count();
+    assert_eq!(told(), 0, "a test is no server: {}", log.text());
     for _ in 0..3 {
-        testing::open(&app, "/s").await.expect("a stream");
+        let request = Request::get("/s").body(Body::empty()).expect("a request");
+        app.clone().oneshot(request).await.expect("an answer");
     }
-    assert_eq!(log.text().matches("there is no write timeout").count(), 1, "{}", log.text());
+    assert_eq!(told(), 1, "{}", log.text());
 }
 
 #[tokio::test]

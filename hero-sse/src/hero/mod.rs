@@ -25,6 +25,7 @@ use crate::options::{SetupErrors, SseOptions};
 use crate::pipeline::Kit;
 use crate::policy::PolicyOverrides;
 use crate::refusal::Refusal;
+use crate::sweeper::Sweeper;
 use crate::telemetry;
 use crate::transport::Transport;
 
@@ -202,11 +203,13 @@ impl Builder {
             mistakes.extend(authenticator.mistakes());
         }
         SetupErrors::none_or(mistakes)?;
+        telemetry::describe_metrics();
         let query_token = options.policy("", &PolicyOverrides::NONE).query_token;
         let kit = Arc::new(Kit {
             options,
             gate: Gate { authenticator: self.authenticator, query_token },
             connections: Connections::default(),
+            sweeper: Sweeper::default(),
             no_transport: Once::new(),
         });
         Ok(HeroSse(Arc::new(Shared { kit, mapped: Mutex::default() })))

@@ -1,0 +1,74 @@
+//! The router under a server that is not `sse.serve`: what the kit can still do there.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use futures_util::stream;
+use hero_sse::testing::{self, SlowReader};
+use hero_sse::{CloseReason, Event};
+use http_body_util::BodyExt;
+use tokio::net::TcpListener;
+use tokio::time::{Instant, sleep};
+use tower::ServiceExt;
+
+use crate::support::{kit, options, watched};
+
+fn flood() -> impl stream::Stream<Item = Event> + Send + 'static {
+    stream::repeat_with(|| Event::text("x".repeat(8 * 1024)))
+}
+
+/// A server that keeps a body without polling it, as one does whose client takes nothing.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_the_server_does_not_poll_is_taken_back_from_it() {
+    let sse = kit(options("WriteTimeout = \"2s\""));
+    let (app, alive) = watched(&sse, flood);
+    let request = || Request::get("/s").body(Body::empty()).expect("a request");
+    let mut kept = app.clone().oneshot(request()).await.expect("an answer").into_body();
+    let mut read = app.oneshot(request()).await.expect("an answer").into_body();
+    // Not before the first piece: a body that was never polled has not been given to a client.
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!((alive.count(), sse.connections().len()), (2, 2));
+    assert!(kept.frame().await.is_some());
+    let start = Instant::now();
+    while alive.count() == 2 {
+        assert!(read.frame().await.expect("a frame").is_ok());
+        sleep(Duration::from_millis(100)).await;
+        assert!(start.elapsed() < Duration::from_secs(3), "never taken back");
+    }
+    assert!(start.elapsed() >= Duration::from_secs(2), "{:?}", start.elapsed());
+    assert_eq!(
+        (sse.connections().len(), sse.connections().closed(CloseReason::WriteTimeout)),
+        (1, 1)
+    );
+    assert!(kept.frame().await.is_none(), "to the server it has ended");
+    assert!(read.frame().await.expect("a frame").is_ok());
+}
+
+#[tokio::test]
+async fn under_axums_own_server_a_stalled_reader_costs_no_place_and_no_stream() {
+    let sse = kit(options("WriteTimeout = \"500ms\""));
+    let (app, alive) = watched(&sse, flood);
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let server = tokio::spawn(async move { axum::serve(listener, app).await });
+    let start = Instant::now();
+    let mut stalled = SlowReader::connect(address, "/s", &[]).await.expect("a connection");
+    let mut healthy = testing::connect(address, "/s").await.expect("a stream");
+    while sse.connections().closed(CloseReason::WriteTimeout) == 0 {
+        healthy.next().await.expect("in time").expect("an event");
+        assert!(start.elapsed() < Duration::from_secs(10), "never dropped");
+    }
+    println!("dropped after {:?}", start.elapsed());
+    assert!(start.elapsed() >= Duration::from_millis(500), "{:?}", start.elapsed());
+    assert_eq!((alive.count(), sse.connections().len()), (1, 1));
+    healthy.next().await.expect("in time").expect("an event");
+    // Whoever reads again finds the end; to a browser that is the time to reconnect.
+    let mut rest = Vec::new();
+    while !rest.ends_with(b"\r\n0\r\n\r\n") {
+        let more = stalled.read(64 * 1024).await.expect("no reset");
+        assert!(!more.is_empty(), "cut off after {} bytes", rest.len());
+        rest.extend_from_slice(&more);
+    }
+    server.abort();
+}
