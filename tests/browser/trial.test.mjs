@@ -5,81 +5,15 @@
 //     TRIAL_BIN=../../target/debug/trial node --test trial.test.mjs
 
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { accessSync, constants } from "node:fs";
-import { resolve } from "node:path";
 import { after, before, describe, test } from "node:test";
 
-const SOON = 15_000;
+import { Server, figure, launch, sleep, until } from "./trial.mjs";
+
 const GONE = 1_000; // until the server has noticed that a client left
-
-const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
-const figure = (what) => console.log(`figure ${JSON.stringify(what)}`);
-
-function program(path, name, cure) {
-  try {
-    accessSync(path ?? "", constants.X_OK);
-  } catch {
-    throw new Error(`${name} is missing (${path ? `nothing to run at ${path}` : "no path given"}). ${cure}`);
-  }
-  return resolve(path);
-}
-
-/** Waits until `holds` is true of what `look` returns; how long that took. */
-async function until(what, look, holds, limit = SOON, pause = 50) {
-  const start = performance.now();
-  for (;;) {
-    const seen = await look();
-    const took = performance.now() - start;
-    if (holds(seen)) return took;
-    if (took > limit) assert.fail(`${what}: not within ${limit} ms. Last seen: ${JSON.stringify(seen)}`);
-    await sleep(pause);
-  }
-}
-
-class Server {
-  constructor(args, scheme = "http") {
-    Object.assign(this, { args, scheme, listen: "127.0.0.1:0" });
-  }
-
-  async start() {
-    const trial = program(process.env.TRIAL_BIN, "The server for trials", "Build it with `cargo build -p hero-sse-tests --bin trial` and set TRIAL_BIN to target/debug/trial.");
-    this.child = spawn(trial, ["serve", "--listen", this.listen, ...this.args], { stdio: ["ignore", "pipe", "inherit"] });
-    this.gone = new Promise((done) => this.child.once("exit", done));
-    const line = await new Promise((done, fail) => {
-      this.child.stdout.once("data", (text) => done(String(text)));
-      this.gone.then((code) => fail(new Error(`The server ended with ${code} before it listened.`)));
-    });
-    // From now on this address, also after a restart.
-    this.listen = JSON.parse(line.split("\n")[0]).listening;
-    this.url = `${this.scheme}://${this.listen}`;
-    return this;
-  }
-
-  async stop(signal = "SIGTERM") {
-    this.child.kill(signal);
-    await this.gone;
-  }
-
-  stats = async () => (await fetch(`${this.url}/stats`)).json();
-
-  /** How long until this many streams are open. */
-  open = (count, limit = SOON) => until(`${count} open streams`, this.stats, ({ open, alive }) => open === count && alive === count, limit, 10);
-}
 
 let browser;
 
-before(async () => {
-  const chromium = program(process.env.CHROMIUM ?? "/usr/bin/chromium", "Chromium", "Install it (on Debian: apt-get install chromium) or set CHROMIUM to its path.");
-  const playwright = await import("playwright-core").catch((cause) => {
-    throw new Error("playwright-core is missing. Run `npm ci` in tests/browser.", { cause });
-  });
-  browser = await playwright.chromium.launch({
-    executablePath: chromium,
-    args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
-  });
-});
-
+before(async () => (browser = await launch()));
 after(() => browser?.close());
 
 /** The page opens so many streams, and keeps what they tell. */
@@ -112,7 +46,7 @@ const bases = [{ protocol: "HTTP/1.1", args: [], scheme: "http", streams: 6 }];
 for (const { protocol, args, scheme, streams } of bases) {
   describe(`over ${protocol} a client that leaves is noticed at once`, () => {
     let server;
-    before(async () => (server = await new Server(args, scheme).start()));
+    before(async () => (server = await new Server(args, { scheme }).start()));
     after(() => server?.stop());
 
     const departures = [

@@ -301,3 +301,15 @@ async fn plugged_in_again_after_the_peer_timeout() {
     assert_eq!(scene.closed(), [(CloseReason::PeerTimeout, 1)]);
     assert_eq!((scene.alive.count(), scene.sse.connections().len()), (1, 1));
 }
+
+#[test]
+#[ignore = "needs root, `ip`, Chromium and Node.js: ./tests/run installs them and runs this"]
+fn a_page_behind_a_pulled_cable_loses_nothing() {
+    let Cable { client, switch, address, .. } = &Cable::new();
+    let variables = [
+        ("CABLE_CLIENT", client.as_str()),
+        ("CABLE_SWITCH", switch.as_str()),
+        ("CABLE_ADDRESS", address.as_str()),
+    ];
+    crate::browser::node("cable.test.mjs", &variables);
+}
