@@ -70,16 +70,19 @@ reasons! {
     sees: "what waited, then `hero.close` and a clean end",
     next: "it reconnects and resumes from its last id, without a hole where the application keeps one",
     operator: "a larger `Buffer`, or another `Overflow`";
-    /// The server is shutting down.
+    /// The server is shutting down, the endpoint is closed, or an operator asked the stream to go
+    /// ([`Connections::drain`](crate::Connections::drain)).
     Draining = "draining", reconnect: true,
-    sees: "`hero.close` with a spread `retry`, a clean end",
-    next: "it reconnects, to another node or the next process",
+    sees: "`hero.close` with a `retry` spread over `DrainSpread`, a clean end; who comes meanwhile gets that alone, \
+           under `OverLimit = \"refuse\"` a `503`",
+    next: "it reconnects, to another node or the next process; after a refusal a browser never does",
     operator: "nothing: a deploy";
-    /// A connection limit was reached, so the stream never began.
+    /// A connection limit was reached, or the caller comes too often, so the stream never began.
     OverLimit = "over_limit", reconnect: true,
     sees: "`200`, `retry`, `hero.close`, a clean end; under `OverLimit = \"refuse\"` a `503` or `429`",
     next: "it tries again after its `retry`; after a refusal a browser never does",
-    operator: "a higher limit, more nodes, or a look at who holds the streams";
+    operator: "reads the WARN line, which names the limit; then a higher one, more nodes, or a look at who holds the \
+               streams";
     /// The application's stream came to its end.
     Ended = "ended", reconnect: true,
     sees: "`hero.close`, a clean end",

@@ -49,6 +49,7 @@ mod event;
 mod frame;
 mod hero;
 mod options;
+mod peer;
 mod permission;
 mod pipeline;
 mod policy;
@@ -89,7 +90,7 @@ pub use hero_sse_macros::sse_endpoint;
 pub use crate::auth::jwt::JwtAuthenticator;
 pub use crate::auth::{Authenticator, InvalidToken, Principal};
 pub use crate::close::CloseReason;
-pub use crate::connections::{ConnectionInfo, Connections};
+pub use crate::connections::{ConnectionFilter, ConnectionInfo, Connections};
 pub use crate::context::SseContext;
 pub use crate::descriptor::Descriptor;
 pub use crate::endpoint::{
@@ -100,11 +101,12 @@ pub use crate::event::{Event, SseEvent};
 pub use crate::frame::{EventId, EventName, FrameWriter, InvalidEvent, InvalidField, LastEventId};
 pub use crate::hero::{Builder, EndpointBuilder, HeroSse, Mount, Serve};
 pub use crate::options::{SetupErrors, SseOptions};
+pub use crate::peer::ForwardedHeader;
 pub use crate::permission::{IntoPermission, InvalidPermission, Permission, PermissionRule};
 pub use crate::policy::{OverLimit, Overflow, parse_duration};
 pub use crate::refusal::Refusal;
 pub use crate::secret::Secret;
-pub use crate::signal::shutdown_signal;
+pub use crate::signal::{Readiness, shutdown_signal};
 
 /// What a module with endpoints uses: `use hero_sse::prelude::*;`.
 pub mod prelude {

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::{Arc, Once};
@@ -19,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::auth::{Gate, Principal};
 use crate::close::CloseReason;
-use crate::connections::{Connections, Limits, NoPlace, Slot};
+use crate::connections::{Caller, Connections, Limits, NoPlace, Slot};
 use crate::deadline::{SocketWatch, StreamReset};
 use crate::descriptor::{Declaration, Method};
 use crate::endpoint::{EventStream, Opening};
@@ -92,6 +93,7 @@ pub(crate) async fn answer(
 pub(crate) struct Visit {
     kit: Arc<Kit>,
     principal: Option<Principal>,
+    address: Option<IpAddr>,
     cursor: Result<LastEventId, Refusal>,
     socket: Option<Arc<SocketWatch>>,
     /// Over HTTP/2, under our own transport.
@@ -116,6 +118,7 @@ impl Visit {
         Ok(Self {
             kit: kit.clone(),
             principal,
+            address: kit.options.proxies.client_of(parts),
             cursor: cursor.map_err(|error| Refusal::bad_request(error.to_string())),
             socket,
             reset: parts.extensions.get::<StreamReset>().cloned(),
@@ -201,15 +204,17 @@ impl Visit {
 
     /// Admission, before any of the application's work starts.
     fn admit(&self, route: &Route) -> Result<Slot, Response> {
+        let Route { path, policy, .. } = route;
         let limits = Limits {
             total: self.kit.options.max_connections,
-            on_path: route.policy.max_connections,
-            of_subject: route.policy.max_per_principal,
+            on_path: policy.max_connections,
+            of_subject: policy.max_per_principal,
+            of_address: policy.max_per_address,
+            connects_per_minute: self.kit.options.connects_per_minute,
         };
-        self.kit
-            .connections
-            .admit(&route.path, self.principal.as_ref(), limits)
-            .map_err(|no_place| turned_away(route, no_place))
+        let caller = Caller { principal: self.principal.as_ref(), address: self.address };
+        let admitted = self.kit.connections.admit(path, caller, &limits);
+        admitted.map_err(|no_place| turned_away(route, no_place))
     }
 
     /// The stream's answer: its head, and the writer as its body.
@@ -270,27 +275,33 @@ fn refuse(path: &str, refusal: Refusal) -> Response {
 
 /// No place: for browsers a stream that asks them to come back, for others a status.
 fn turned_away(route: &Route, no_place: NoPlace) -> Response {
-    let policy = &route.policy;
-    telemetry::turned_away(&route.path, no_place.reason(), no_place.as_str());
-    match no_place {
-        NoPlace::Draining => telemetry::late(&route.path),
-        _ => telemetry::over_limit(&route.path, no_place.as_str()),
-    }
-    match policy.over_limit {
+    let wait = match no_place {
+        NoPlace::Churn(wait) => wait,
+        _ => Duration::ZERO,
+    };
+    let retry = route.policy.farewell_retry(no_place.reason(), wait);
+    match route.policy.over_limit {
         OverLimit::Retry => {
             let mut farewell = BytesMut::new();
-            write_farewell(&mut farewell, policy, no_place.reason());
+            write_farewell(&mut farewell, no_place.reason(), retry);
             head(unsized_body(farewell.freeze()))
         }
         OverLimit::Refuse => {
+            use StatusCode as S;
             let (status, detail) = match no_place {
-                NoPlace::Draining => (StatusCode::SERVICE_UNAVAILABLE, "the server is stopping"),
-                NoPlace::Subject => {
-                    (StatusCode::TOO_MANY_REQUESTS, "too many open streams of yours")
+                NoPlace::Draining => (S::SERVICE_UNAVAILABLE, "the server is stopping"),
+                NoPlace::Closed => (S::SERVICE_UNAVAILABLE, "this endpoint is closed for now"),
+                NoPlace::Total => (S::SERVICE_UNAVAILABLE, "too many open streams on this server"),
+                NoPlace::Path => (S::SERVICE_UNAVAILABLE, "too many open streams of this endpoint"),
+                NoPlace::Subject => (S::TOO_MANY_REQUESTS, "too many open streams of yours"),
+                NoPlace::Address => {
+                    (S::TOO_MANY_REQUESTS, "too many open streams from your address")
                 }
-                _ => (StatusCode::SERVICE_UNAVAILABLE, "too many open streams"),
+                NoPlace::Churn(_) => {
+                    (S::TOO_MANY_REQUESTS, "you opened too many streams within a minute")
+                }
             };
-            let seconds = policy.jittered_retry().as_secs_f64().ceil() as u64;
+            let seconds = retry.as_secs_f64().ceil() as u64;
             refuse(&route.path, Refusal::busy(status, detail, seconds))
         }
     }

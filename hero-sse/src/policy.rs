@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::close::CloseReason;
 use crate::frame::RETRY;
 
 /// What to say to a client that comes when all places are taken.
@@ -50,10 +51,12 @@ pub(crate) struct Policy {
     pub(crate) max_age: Option<Duration>,
     pub(crate) max_connections: Option<usize>,
     pub(crate) max_per_principal: usize,
+    pub(crate) max_per_address: Option<usize>,
     pub(crate) over_limit: OverLimit,
     pub(crate) query_token: bool,
     pub(crate) buffer: Option<usize>,
     pub(crate) overflow: Option<Overflow>,
+    pub(crate) drain_spread: Option<Duration>,
 }
 
 impl Policy {
@@ -67,7 +70,17 @@ impl Policy {
     /// The reconnection time of one connection, in [retry, 1.5 retry]: browsers neither jitter nor
     /// back off, so the server spreads them.
     pub(crate) fn jittered_retry(&self) -> Duration {
-        self.retry.mul_f64(1.0 + fastrand::f64() / 2.0).min(*RETRY.end())
+        jittered(self.retry)
+    }
+
+    /// The reconnection time of a client that is told to go. Those of a drain, who all leave at once,
+    /// are spread over a time of its own; `least` is a time before which coming back is in vain.
+    pub(crate) fn farewell_retry(&self, reason: CloseReason, least: Duration) -> Duration {
+        let from = self.retry.max(least);
+        match self.drain_spread.filter(|_| reason == CloseReason::Draining) {
+            Some(spread) => (from + spread.mul_f64(fastrand::f64())).min(*RETRY.end()),
+            None => jittered(from),
+        }
     }
 
     /// What is wrong with it as a whole.
@@ -91,11 +104,17 @@ impl Policy {
         set(&mut self.max_age, &over.max_age);
         set(&mut self.max_connections, &over.max_connections.map(Some));
         set(&mut self.max_per_principal, &over.max_per_principal);
+        set(&mut self.max_per_address, &over.max_per_address);
         set(&mut self.over_limit, &over.over_limit);
         set(&mut self.query_token, &over.query_token);
         set(&mut self.buffer, &over.buffer.map(Some));
         set(&mut self.overflow, &over.overflow.map(Some));
+        set(&mut self.drain_spread, &over.drain_spread);
     }
+}
+
+fn jittered(time: Duration) -> Duration {
+    time.mul_f64(1.0 + fastrand::f64() / 2.0).min(*RETRY.end())
 }
 
 /// The settings that an endpoint's declaration, or an operator's table for it, changes. The outer
@@ -109,10 +128,12 @@ pub(crate) struct PolicyOverrides {
     pub(crate) max_age: Option<Option<Duration>>,
     pub(crate) max_connections: Option<usize>,
     pub(crate) max_per_principal: Option<usize>,
+    pub(crate) max_per_address: Option<Option<usize>>,
     pub(crate) over_limit: Option<OverLimit>,
     pub(crate) query_token: Option<bool>,
     pub(crate) buffer: Option<usize>,
     pub(crate) overflow: Option<Overflow>,
+    pub(crate) drain_spread: Option<Option<Duration>>,
 }
 
 impl PolicyOverrides {
@@ -124,10 +145,12 @@ impl PolicyOverrides {
         max_age: None,
         max_connections: None,
         max_per_principal: None,
+        max_per_address: None,
         over_limit: None,
         query_token: None,
         buffer: None,
         overflow: None,
+        drain_spread: None,
     };
 
     /// What no text could have said, but code can: times and limits out of their bounds.
@@ -136,10 +159,12 @@ impl PolicyOverrides {
             ("heartbeat", self.heartbeat.flatten()),
             ("write timeout", self.write_timeout.flatten()),
             ("maximum age", self.max_age.flatten()),
+            ("drain spread", self.drain_spread.flatten()),
         ];
         let counts = [
             ("connections", self.max_connections),
             ("connections of one principal", self.max_per_principal),
+            ("connections of one address", self.max_per_address.flatten()),
         ];
         let times = times.into_iter().filter_map(|(what, time)| fault_of_time(what, time));
         let counts = counts.into_iter().filter_map(|(what, count)| fault_of_count(what, count));

@@ -87,12 +87,13 @@ pub(crate) fn turned_away(path: &str, reason: CloseReason, limit: &str) {
     count(CLOSED, &[("path", path), ("reason", reason.as_str())]);
 }
 
-pub(crate) fn over_limit(path: &str, limit: &str) {
-    tracing::warn!(target: TARGET, path, limit, "connection limit reached");
+/// `kept_back` lines like it were not said since the last one.
+pub(crate) fn over_limit(path: &str, limit: &str, kept_back: u64) {
+    tracing::warn!(target: TARGET, path, limit, kept_back, "connection limit reached");
 }
 
-pub(crate) fn late(path: &str) {
-    tracing::debug!(target: TARGET, path, "turned away: the server is shutting down");
+pub(crate) fn late(path: &str, why: &str) {
+    tracing::debug!(target: TARGET, path, why, "turned away");
 }
 
 pub(crate) fn unknown_variable(variable: &str) {
@@ -181,6 +182,10 @@ pub(crate) fn no_kernel_options(error: &dyn Display) {
         %error,
         "a socket refused its options: stalled clients may be noticed late"
     );
+}
+
+pub(crate) fn not_ready(delay: Duration) {
+    tracing::info!(target: TARGET, ?delay, "shutting down: no longer ready");
 }
 
 pub(crate) fn draining(connections: usize) {

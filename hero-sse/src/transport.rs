@@ -138,7 +138,7 @@ impl Transport {
         // A refused connection is a network error, after which a browser tries again; so the
         // listener goes first.
         drop(listener);
-        telemetry::draining(self.connections.drain());
+        telemetry::draining(self.connections.shut_down());
         drop(stop);
         let drained = async { while sockets.join_next().await.is_some() {} };
         let in_time = match self.drain_timeout {

@@ -174,13 +174,13 @@ impl Writer {
         self.events = None;
         self.slot.close(reason);
         self.stage = Stage::Closed;
-        write_farewell(&mut self.out, &self.policy, reason);
+        let retry = self.policy.farewell_retry(reason, Duration::ZERO);
+        write_farewell(&mut self.out, reason, retry);
     }
 }
 
 /// The last words of a stream: when to come back, why it ended, and whether to come back at all.
-pub(crate) fn write_farewell(out: &mut BytesMut, policy: &Policy, reason: CloseReason) {
-    let retry = policy.jittered_retry();
+pub(crate) fn write_farewell(out: &mut BytesMut, reason: CloseReason, retry: Duration) {
     write_retry(out, retry);
     let data = json!({
         "reason": reason.as_str(),
@@ -270,15 +270,15 @@ mod tests {
     use futures_util::stream;
 
     use super::*;
-    use crate::connections::{Connections, Limits};
+    use crate::connections::{Caller, Connections, Limits};
     use crate::event::Event;
     use crate::options::SseOptions;
     use crate::policy::PolicyOverrides;
 
     #[tokio::test]
     async fn an_idle_stream_does_not_hold_on_to_its_largest_batch() {
-        let limits = Limits { total: 1, on_path: None, of_subject: 1 };
-        let slot = Connections::default().admit(&Arc::from("/s"), None, limits);
+        let (path, caller) = (Arc::from("/s"), Caller::default());
+        let slot = Connections::default().admit(&path, caller, &Limits::NONE);
         let slot = slot.unwrap_or_else(|_| panic!("a place"));
         let policy = Arc::new(SseOptions::default().policy("/s", &PolicyOverrides::NONE));
         let events = stream::iter([Event::text("x".repeat(1 << 20))]);

@@ -1,10 +1,12 @@
 //! Everything that is tested through the public face, in one binary: it links once.
 #![allow(missing_docs)]
 
+mod admission;
 mod auth;
 mod browser;
 mod buffer;
 mod cable;
+mod drain;
 mod endpoint;
 mod event;
 mod foreign;

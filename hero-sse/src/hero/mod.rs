@@ -25,6 +25,7 @@ use crate::options::{SetupErrors, SseOptions};
 use crate::pipeline::Kit;
 use crate::policy::PolicyOverrides;
 use crate::refusal::Refusal;
+use crate::signal::Readiness;
 use crate::sweeper::Sweeper;
 use crate::telemetry;
 use crate::transport::Transport;
@@ -61,6 +62,7 @@ pub struct HeroSse(Arc<Shared>);
 struct Shared {
     kit: Arc<Kit>,
     mapped: Mutex<Mapped>,
+    readiness: Readiness,
 }
 
 impl HeroSse {
@@ -97,6 +99,12 @@ impl HeroSse {
     /// The registry: who is connected, and how streams ended.
     pub fn connections(&self) -> &Connections {
         &self.0.kit.connections
+    }
+
+    /// What to answer a balancer that asks whether to send requests here:
+    /// `.route("/readyz", get(sse.readiness()))`.
+    pub fn readiness(&self) -> Readiness {
+        self.0.readiness.clone()
     }
 
     /// Who sent this request, for routes of your own: the same tokens, from the same places, under
@@ -212,7 +220,8 @@ impl Builder {
             sweeper: Sweeper::default(),
             no_transport: Once::new(),
         });
-        Ok(HeroSse(Arc::new(Shared { kit, mapped: Mutex::default() })))
+        let (mapped, readiness) = (Mutex::default(), Readiness::default());
+        Ok(HeroSse(Arc::new(Shared { kit, mapped, readiness })))
     }
 }
 
@@ -233,10 +242,11 @@ pub struct Serve<L, A> {
 }
 
 impl<L, A> Serve<L, A> {
-    /// Shuts down when `signal` resolves: stops accepting, says farewell on every stream, waits for
+    /// Shuts down when `signal` resolves: is no longer [ready](HeroSse::readiness), goes on as before
+    /// for `DrainDelay` (not at all unless set), stops accepting, says farewell on every stream, waits for
     /// the farewells to be sent and other requests to finish, `DrainTimeout` at most (5 s unless set),
-    /// then closes what is left. Unless that timeout is off, the server's future returns by then,
-    /// whatever clients do.
+    /// then closes what is left. Unless that timeout is off, the server's future returns by the end of
+    /// both, whatever clients do.
     pub fn with_graceful_shutdown(
         mut self,
         signal: impl Future<Output = ()> + Send + 'static,
@@ -269,14 +279,27 @@ where
             peer_timeout: options.peer_timeout,
             drain_timeout: options.drain_timeout,
         };
-        let shutdown = shutdown.unwrap_or_else(|| Box::pin(std::future::pending()));
+        let signal = shutdown.unwrap_or_else(|| Box::pin(std::future::pending()));
+        let (delay, readiness) = (options.drain_delay, sse.readiness());
         // For `SseContext`, and for `Principal` on other routes.
         let gate = sse.kit().gate.clone();
         let prepare = move |request: &mut Request| {
             request.extensions_mut().insert(sse.clone());
             request.extensions_mut().insert(gate.clone());
         };
-        Box::pin(transport.serve(listener, app, prepare, shutdown))
+        Box::pin(async move {
+            let serving = readiness.begin();
+            // Balancers are told first; until they have noticed everything goes on.
+            let shutdown = async {
+                signal.await;
+                serving.ends();
+                if let Some(delay) = delay {
+                    telemetry::not_ready(delay);
+                    tokio::time::sleep(delay).await;
+                }
+            };
+            transport.serve(listener, app, prepare, shutdown).await
+        })
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::SseOptions;
+use crate::peer::ForwardedHeader;
 use crate::policy::{OverLimit, Overflow, PolicyOverrides, fault_of_retry, parse_duration};
 
 /// One key of the section: its name, and what its value does.
@@ -105,6 +106,32 @@ pub(super) const KEYS: &[Key] = {
             over.max_per_principal = Some(count(value)?);
             Ok(())
         }),
+        policy("MaxPerAddress", Both, |over, value| {
+            over.max_per_address = Some(count_or_off(value)?);
+            Ok(())
+        }),
+        server("ConnectsPerMinute", |options, value| {
+            options.connects_per_minute = count_or_off(value)?;
+            Ok(())
+        }),
+        server("TrustedProxies", |options, value| {
+            let networks = texts(value)?;
+            options.proxies.trust(networks).map_err(|faults| faults.join("; "))
+        }),
+        server("ForwardedHeader", |options, value| {
+            let is =
+                |name: &str| value.as_str().is_some_and(|text| text.eq_ignore_ascii_case(name));
+            options.proxies.header = match () {
+                () if is("x-forwarded-for") => ForwardedHeader::XForwardedFor,
+                () if is("forwarded") => ForwardedHeader::Forwarded,
+                () => {
+                    return Err(format!(
+                        "{value} is neither \"x-forwarded-for\" nor \"forwarded\""
+                    ));
+                }
+            };
+            Ok(())
+        }),
         policy("OverLimit", Both, |over, value| {
             over.over_limit = Some(match value.as_str() {
                 Some("retry") => OverLimit::Retry,
@@ -132,6 +159,14 @@ pub(super) const KEYS: &[Key] = {
                     ));
                 }
             });
+            Ok(())
+        }),
+        policy("DrainSpread", Both, |over, value| {
+            over.drain_spread = Some(duration(value)?);
+            Ok(())
+        }),
+        server("DrainDelay", |options, value| {
+            options.drain_delay = duration(value)?;
             Ok(())
         }),
         server("DrainTimeout", |options, value| {
@@ -171,4 +206,21 @@ fn count(value: &Value) -> Result<usize, String> {
     count
         .filter(|count| *count > 0)
         .ok_or_else(|| format!("{value} is no limit: write a whole number from 1 on"))
+}
+
+fn count_or_off(value: &Value) -> Result<Option<usize>, String> {
+    match value.as_str() {
+        Some("off") => Ok(None),
+        _ => count(value).map(Some).map_err(|error| format!("{error}, or \"off\"")),
+    }
+}
+
+/// A list of texts, or a text with commas in it: a variable has no lists.
+fn texts(value: &Value) -> Result<Vec<&str>, String> {
+    let texts = match value {
+        Value::String(text) => Some(text.split(',').map(str::trim).collect()),
+        Value::Array(values) => values.iter().map(Value::as_str).collect(),
+        _ => None,
+    };
+    texts.ok_or_else(|| format!("{value} is no list of texts: write [\"10.0.0.0/8\"]"))
 }

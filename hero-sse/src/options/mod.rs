@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use self::keys::{Key, Scope, Set};
+use crate::peer::{ForwardedHeader, TrustedProxies};
 use crate::policy::{OverLimit, Overflow, Policy, PolicyOverrides, fault_of_count, fault_of_time};
 use crate::telemetry;
 
@@ -52,10 +53,16 @@ const VARIABLE_PREFIX: &str = "HERO_SSE_";
 /// | `MaxAge` | off | yes | a stream's life, cut up to a fifth earlier; a cut re-runs the work of a private stream |
 /// | `MaxConnections` | 10000 | yes, no limit by default | open streams |
 /// | `MaxPerPrincipal` | 8 | yes | open streams of one subject over all endpoints; an endpoint's own value is compared with that total. Callers without a token are not counted |
+/// | `MaxPerAddress` | off | yes | open streams of one address over all endpoints, those of an IPv6 network of 64 bits as one; off since behind a proxy or a company's router many share one: set `TrustedProxies` first. An endpoint's own value is compared with the same total. Sockets without an address are not counted |
+/// | `ConnectsPerMinute` | 300 | | attempts of one subject to open a stream, over all endpoints, that many at once and a minute: eight tabs that come back every 3 s make 160. Callers without a token are not counted: `MaxPerAddress` is for them |
+/// | `TrustedProxies` | none | | networks (`["10.0.0.0/8", "127.0.0.1"]`; in a variable with commas) of your own proxies. From them, and from nobody else, a header is read that says whose request it is |
+/// | `ForwardedHeader` | `"x-forwarded-for"` | | that header; or `"forwarded"` (RFC 7239). Every trusted proxy must set it: what it leaves there is believed |
 /// | `OverLimit` | `"retry"` | yes | `"retry"` or `"refuse"`; a browser never returns from a refusal |
 /// | `QueryToken` | `true` | yes | whether `?access_token=` is accepted; an `EventSource` cannot send headers |
 /// | `Buffer` | none; 256 where `Overflow` is set | yes | frames that wait for a slow client; without either key a stream is held back to its client's pace. Bounds memory in frames, which weigh what they weigh; the burst a stream may have at once |
 /// | `Overflow` | none; `"disconnect"` where `Buffer` is set | yes | `"disconnect"`, `"drop_oldest"` or `"latest"`; the first since it alone leaves no hole |
+/// | `DrainSpread` | 5 s | yes | clients of a drain are told to come back at different times in [`Retry`, `Retry` + this]: ten thousand make 2,000 a second, and nobody is away for long. `"off"`: spread as other farewells are |
+/// | `DrainDelay` | off | | time between [not being ready](crate::Readiness) and the end of accepting, for balancers to notice; a bit more than they take to ask twice |
 /// | `DrainTimeout` | 5 s | | how long shutdown waits for farewells to be sent |
 ///
 /// Durations are `"15s"`, `"500ms"`, `"2m"`, `"1h"`, `"00:00:05"` (hh:mm:ss) or `"off"`.
@@ -64,7 +71,12 @@ pub struct SseOptions {
     pub(crate) enabled: bool,
     pub(crate) peer_timeout: Option<Duration>,
     pub(crate) drain_timeout: Option<Duration>,
+    pub(crate) drain_delay: Option<Duration>,
     pub(crate) max_connections: usize,
+    pub(crate) connects_per_minute: Option<usize>,
+    pub(crate) proxies: TrustedProxies,
+    /// What code gave that is no network.
+    no_networks: Vec<String>,
     general: PolicyOverrides,
     endpoints: BTreeMap<String, PolicyOverrides>,
 }
@@ -75,7 +87,11 @@ impl Default for SseOptions {
             enabled: true,
             peer_timeout: Some(Duration::from_secs(60)),
             drain_timeout: Some(Duration::from_secs(5)),
+            drain_delay: None,
             max_connections: 10_000,
+            connects_per_minute: Some(300),
+            proxies: TrustedProxies::NONE,
+            no_networks: Vec::new(),
             general: PolicyOverrides::NONE,
             endpoints: BTreeMap::new(),
         }
@@ -91,10 +107,12 @@ fn default_policy() -> Policy {
         max_age: None,
         max_connections: None,
         max_per_principal: 8,
+        max_per_address: None,
         over_limit: OverLimit::Retry,
         query_token: true,
         buffer: None,
         overflow: None,
+        drain_spread: Some(Duration::from_secs(5)),
     }
 }
 
@@ -265,7 +283,10 @@ impl SseOptions {
         let mut faults = self.general.faults();
         faults.extend(fault_of_time("peer timeout", self.peer_timeout));
         faults.extend(fault_of_time("drain timeout", self.drain_timeout));
+        faults.extend(fault_of_time("drain delay", self.drain_delay));
         faults.extend(fault_of_count("connections", Some(self.max_connections)));
+        faults.extend(fault_of_count("connects a minute", self.connects_per_minute));
+        faults.extend(self.no_networks.iter().map(|fault| format!("trusted proxies: {fault}")));
         faults
     }
 }
@@ -329,6 +350,39 @@ impl SseOptions {
         self
     }
 
+    /// How many streams one address may have open, or one IPv6 network of 64 bits; `None`, the
+    /// default, any number. Behind a proxy of yours set [`trusted_proxies`](Self::trusted_proxies)
+    /// too, or all clients share its address.
+    #[must_use]
+    pub fn max_per_address(mut self, limit: impl Into<Option<usize>>) -> Self {
+        self.general.max_per_address = Some(limit.into());
+        self
+    }
+
+    /// How often one subject may try to open a stream: this often at once, and a minute. `None` is
+    /// any number. Default 300.
+    #[must_use]
+    pub fn connects_per_minute(mut self, attempts: impl Into<Option<usize>>) -> Self {
+        self.connects_per_minute = attempts.into();
+        self
+    }
+
+    /// The networks of your own proxies (`"10.0.0.0/8"`, or an address), which say whose requests
+    /// they pass on. Default none: no header is read. What is no network comes out of
+    /// [`build`](crate::Builder::build).
+    #[must_use]
+    pub fn trusted_proxies<'a>(mut self, networks: impl IntoIterator<Item = &'a str>) -> Self {
+        self.no_networks = self.proxies.trust(networks).err().unwrap_or_default();
+        self
+    }
+
+    /// The header in which they say so. Default [`ForwardedHeader::XForwardedFor`].
+    #[must_use]
+    pub fn forwarded_header(mut self, header: ForwardedHeader) -> Self {
+        self.proxies.header = header;
+        self
+    }
+
     /// What to say when a limit is reached. Default [`OverLimit::Retry`].
     #[must_use]
     pub fn over_limit(mut self, answer: OverLimit) -> Self {
@@ -356,6 +410,22 @@ impl SseOptions {
     #[must_use]
     pub fn overflow(mut self, overflow: Overflow) -> Self {
         self.general.overflow = Some(overflow);
+        self
+    }
+
+    /// Over how long the clients of a drain come back, beyond their reconnection time; `None` spreads
+    /// them as other farewells do. Default 5 s.
+    #[must_use]
+    pub fn drain_spread(mut self, spread: impl Into<Option<Duration>>) -> Self {
+        self.general.drain_spread = Some(spread.into());
+        self
+    }
+
+    /// How long a server that is shutting down goes on as before, only no longer
+    /// [ready](crate::HeroSse::readiness). Default `None`: not at all.
+    #[must_use]
+    pub fn drain_delay(mut self, delay: impl Into<Option<Duration>>) -> Self {
+        self.drain_delay = delay.into();
         self
     }
 
@@ -441,6 +511,7 @@ fn pascal_case(variable: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::close::CloseReason;
 
     fn declared(write_timeout: u64) -> PolicyOverrides {
         let timeout = Some(Some(Duration::from_secs(write_timeout)));
@@ -566,6 +637,112 @@ mod tests {
         assert_eq!((heartbeat_event, query_token, options.enabled), (false, true, true));
         assert_eq!(over_limit, OverLimit::Retry);
         assert_eq!(default_policy().buffering(), None);
+        assert_eq!(
+            (default_policy().max_per_address, options.connects_per_minute),
+            (None, Some(300))
+        );
+        assert_eq!(default_policy().drain_spread, Some(Duration::from_secs(5)));
+        assert_eq!(options.drain_delay, None);
+    }
+
+    #[test]
+    fn admission_and_drain_are_read_from_files_variables_and_code() {
+        let options = SseOptions::from_toml(
+            r#"
+            [SseOptions]
+            MaxPerAddress = 40
+            ConnectsPerMinute = "off"
+            TrustedProxies = ["10.0.0.0/8", "::1"]
+            ForwardedHeader = "Forwarded"
+            DrainSpread = "20s"
+            DrainDelay = "7s"
+            [SseOptions.Endpoints."/a"]
+            MaxPerAddress = "off"
+            DrainSpread = "off"
+            "#,
+        );
+        let mut options = options.expect("options");
+        let policy = |options: &SseOptions, path| {
+            let policy = options.policy(path, &PolicyOverrides::NONE);
+            (policy.max_per_address, policy.drain_spread.map(|spread| spread.as_secs()))
+        };
+        assert_eq!(policy(&options, "/a"), (None, None));
+        assert_eq!(policy(&options, "/b"), (Some(40), Some(20)));
+        assert_eq!(options.connects_per_minute, None);
+        assert_eq!(options.drain_delay, Some(Duration::from_secs(7)));
+        assert_eq!(options.proxies.header, ForwardedHeader::Forwarded);
+        assert!(format!("{:?}", options.proxies).contains("10.0.0.0/8"));
+
+        let variables = [
+            ("HERO_SSE_MAX_PER_ADDRESS", "5"),
+            ("HERO_SSE_CONNECTS_PER_MINUTE", "60"),
+            ("HERO_SSE_TRUSTED_PROXIES", "192.0.2.1, 2001:db8::/32"),
+            ("HERO_SSE_FORWARDED_HEADER", "x-forwarded-for"),
+            ("HERO_SSE_DRAIN_SPREAD", "off"),
+            ("HERO_SSE_DRAIN_DELAY", "1s"),
+        ];
+        let text = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+        let mut mistakes = Vec::new();
+        options.read_environment(variables.map(text), &mut mistakes);
+        assert_eq!(mistakes, Vec::<String>::new());
+        assert_eq!(policy(&options, "/b"), (Some(5), None));
+        assert_eq!(options.connects_per_minute, Some(60));
+        assert_eq!(options.drain_delay, Some(Duration::from_secs(1)));
+        let proxies = format!("{:?}", options.proxies);
+        assert!(proxies.contains("192.0.2.1") && proxies.contains("2001:db8::"), "{proxies}");
+        assert!(!proxies.contains("10.0.0.0"), "{proxies}");
+
+        for (wrong, words) in [
+            ("MaxPerAddress = 0", "or \"off\""),
+            ("ConnectsPerMinute = \"many\"", "or \"off\""),
+            ("TrustedProxies = [\"proxy\"]", "\"proxy\" is no network"),
+            ("TrustedProxies = [\"0.0.0.0/0\"]", "trusts everybody"),
+            ("TrustedProxies = [10]", "no list of texts"),
+            ("ForwardedHeader = \"x-real-ip\"", "neither \"x-forwarded-for\" nor"),
+            ("DrainDelay = 5", "no unit"),
+            ("DrainSpread = \"0s\"", "is zero"),
+        ] {
+            let error = SseOptions::from_toml(&format!("[SseOptions]\n{wrong}")).expect_err(wrong);
+            assert!(error.to_string().contains(words), "{error}");
+        }
+        let code = SseOptions::default()
+            .max_per_address(0)
+            .connects_per_minute(0)
+            .trusted_proxies(["10.0.0.0/8", "nobody"])
+            .drain_spread(Duration::ZERO)
+            .drain_delay(Duration::from_secs(u64::MAX));
+        let faults = code.faults().join("\n");
+        for words in
+            ["of one address", "connects a minute", "\"nobody\"", "drain spread", "drain delay"]
+        {
+            assert!(faults.contains(words), "{words} in {faults}");
+        }
+        let code = code.trusted_proxies(["10.0.0.0/8"]).drain_spread(None).max_per_address(None);
+        assert_eq!(code.faults().len(), 2, "{:?}", code.faults());
+    }
+
+    #[test]
+    fn farewells_of_a_drain_are_spread_over_a_time_of_their_own() {
+        let policy = Policy { retry: Duration::from_secs(2), ..default_policy() };
+        let all = |policy: &Policy, reason, least| {
+            let retry = || policy.farewell_retry(reason, Duration::from_secs(least)).as_millis();
+            let mut all: Vec<_> = (0..1000).map(|_| retry()).collect();
+            all.sort_unstable();
+            (all[0], all[999])
+        };
+        let within = |(least, most): (u128, u128), from: u128, to: u128| {
+            let slack = (to - from) / 50;
+            let spread = least < from + slack && most > to - slack;
+            assert!(least >= from && most <= to && spread, "{least} to {most} in {from} to {to}");
+        };
+        within(all(&policy, CloseReason::Draining, 0), 2_000, 7_000);
+        within(all(&policy, CloseReason::MaxAge, 0), 2_000, 3_000);
+        within(all(&policy, CloseReason::OverLimit, 0), 2_000, 3_000);
+        within(all(&policy, CloseReason::OverLimit, 20), 20_000, 30_000);
+        let off = Policy { drain_spread: None, ..policy.clone() };
+        within(all(&off, CloseReason::Draining, 0), 2_000, 3_000);
+        let far = Policy { drain_spread: Some(Duration::from_secs(366 * 86_400)), ..policy };
+        assert!(all(&far, CloseReason::Draining, 0).1 <= 86_400_000);
     }
 
     #[test]

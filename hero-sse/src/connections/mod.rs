@@ -1,0 +1,662 @@
+//! Who is connected: admission under limits, one slot a stream, and the way to ask streams to end.
+
+mod filter;
+mod limits;
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Context;
+use std::time::Duration;
+
+use futures_util::task::AtomicWaker;
+use slab::Slab;
+use tokio::time::{Instant, sleep_until};
+
+pub use self::filter::ConnectionFilter;
+use self::limits::{Churn, Keys, Places, Said};
+pub(crate) use self::limits::{Limits, NoPlace};
+use crate::auth::Principal;
+use crate::close::CloseReason;
+use crate::peer;
+use crate::telemetry;
+
+/// Code that keeps a thread busy for so long holds up what else was to run there.
+const BLOCKING: Duration = Duration::from_millis(100);
+
+/// The registry of a kit: [`HeroSse::connections`](crate::HeroSse::connections).
+///
+/// A stream is in it from its admission, before the application's function runs, until its last
+/// trace is gone, whichever way that comes about; then it is counted once, under its
+/// [`CloseReason`]. Cheap to clone; all clones are one registry.
+#[derive(Clone, Default)]
+pub struct Connections(Arc<Registry>);
+
+#[derive(Default)]
+struct Registry {
+    open: Mutex<Open>,
+    next_id: AtomicU64,
+    closed: [AtomicU64; CloseReason::ALL.len()],
+    blocking: AtomicU64,
+}
+
+#[derive(Default)]
+struct Open {
+    streams: Slab<Arc<Connection>>,
+    places: Places,
+    churn: Churn,
+    said: Said,
+    /// The endpoints that are closed.
+    closed: HashSet<Arc<str>>,
+    draining: bool,
+}
+
+struct Connection {
+    id: u64,
+    path: Arc<str>,
+    subject: Option<Arc<str>>,
+    tenant: Option<String>,
+    address: Option<IpAddr>,
+    since: Instant,
+    /// The place in [`CloseReason::ALL`] of the end that was asked for, plus one; zero is none.
+    asked: AtomicU8,
+    waker: AtomicWaker,
+}
+
+/// One open stream, as [`Connections::snapshot`] shows it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ConnectionInfo {
+    /// Its number, unique within the process.
+    pub id: u64,
+    /// The endpoint's path.
+    pub path: String,
+    /// Who holds it; `None` on a public endpoint without token.
+    pub subject: Option<String>,
+    /// For which tenant.
+    pub tenant: Option<String>,
+    /// From where: the socket's other end, or the client that a
+    /// [trusted proxy](crate::SseOptions::trusted_proxies) names; `None` where sockets have no
+    /// address.
+    pub address: Option<IpAddr>,
+    /// For how long.
+    pub age: Duration,
+}
+
+impl Connections {
+    /// How many streams are open.
+    pub fn len(&self) -> usize {
+        self.0.lock().streams.len()
+    }
+
+    /// Whether no stream is open.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many streams have ended for this reason since the start. Those turned away by a limit count
+    /// under [`CloseReason::OverLimit`], those turned away by a shutdown or a closed endpoint under
+    /// [`CloseReason::Draining`].
+    pub fn closed(&self, reason: CloseReason) -> u64 {
+        self.0.closed.get(reason.index()).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// The same for every reason at once, for those who print or export counts.
+    pub fn counts(&self) -> impl Iterator<Item = (CloseReason, u64)> {
+        CloseReason::ALL.iter().map(|reason| (*reason, self.closed(*reason)))
+    }
+
+    /// How often since the start the application's code, a function's or a stream's, kept a worker
+    /// thread busy for 100 ms or more by the clock without awaiting; each is a WARN line as well. The
+    /// other workers go on, but what was about to run on that one waits: such work belongs in
+    /// `tokio::task::spawn_blocking`. A rise of these without a cause in the code is a machine short
+    /// of processors.
+    pub fn blocking_polls(&self) -> u64 {
+        self.0.blocking.load(Ordering::Relaxed)
+    }
+
+    /// The open streams at this moment, in no particular order.
+    pub fn snapshot(&self) -> Vec<ConnectionInfo> {
+        let open = self.0.lock();
+        let info = |connection: &Arc<Connection>| ConnectionInfo {
+            id: connection.id,
+            path: connection.path.to_string(),
+            subject: connection.subject.as_deref().map(str::to_owned),
+            tenant: connection.tenant.clone(),
+            address: connection.address,
+            age: connection.since.elapsed(),
+        };
+        open.streams.iter().map(|(_, connection)| info(connection)).collect()
+    }
+
+    /// Asks the streams that `filter` means to say farewell, as in a shutdown
+    /// ([`CloseReason::Draining`]), and returns how many there are. Their clients come back, each at a
+    /// time of its own (`DrainSpread`): to wherever a balancer sends them then, or to this server, which
+    /// goes on admitting; but see [`close_endpoint`](Self::close_endpoint).
+    ///
+    /// Asking is all it does: a stream whose client stalls ends by its write timeout.
+    pub fn drain(&self, filter: &ConnectionFilter) -> usize {
+        let streams = self.meant(filter);
+        streams.iter().for_each(|connection| connection.ask(CloseReason::Draining));
+        streams.len()
+    }
+
+    /// As [`drain`](Self::drain), but one stream after another, the oldest first and the last when
+    /// `window` is over, so that whoever takes them over is not met by all at once. The streams are
+    /// those of the moment when it is first polled.
+    ///
+    /// It asks while it is awaited; once it is dropped the remaining streams go on. Needs a Tokio
+    /// runtime with its timer.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use hero_sse::{ConnectionFilter, HeroSse};
+    ///
+    /// # async fn run(sse: HeroSse) {
+    /// let connections = sse.connections();
+    /// connections.close_endpoint("/api/usage");
+    /// let usage = ConnectionFilter::all().endpoint("/api/usage");
+    /// let count = connections.drain_over(&usage, Duration::from_secs(30)).await;
+    /// println!("{count} streams were asked to go elsewhere");
+    /// # }
+    /// ```
+    pub fn drain_over(
+        &self,
+        filter: &ConnectionFilter,
+        window: Duration,
+    ) -> impl Future<Output = usize> + Send + use<> {
+        let (connections, filter) = (self.clone(), filter.clone());
+        async move {
+            let (start, window) = (Instant::now(), window.min(LONGEST));
+            let mut streams = connections.meant(&filter);
+            streams.sort_by_key(|connection| connection.id);
+            let last = streams.len().saturating_sub(1).max(1) as f64;
+            for (place, connection) in streams.iter().enumerate() {
+                sleep_until(start + window.mul_f64(place as f64 / last)).await;
+                connection.ask(CloseReason::Draining);
+            }
+            streams.len()
+        }
+    }
+
+    /// Admits no more streams at the endpoint at `path`, prefix included: who comes is asked to come
+    /// back, or refused (`OverLimit`), as by a server that is draining. The streams that are open go
+    /// on; [`drain`](Self::drain) ends them. Returns whether it was open.
+    ///
+    /// A path that no endpoint is at is remembered all the same.
+    pub fn close_endpoint(&self, path: &str) -> bool {
+        self.0.lock().closed.insert(Arc::from(path))
+    }
+
+    /// Admits streams again at an endpoint that was [closed](Self::close_endpoint). Returns whether it
+    /// was.
+    pub fn open_endpoint(&self, path: &str) -> bool {
+        self.0.lock().closed.remove(path)
+    }
+
+    fn meant(&self, filter: &ConnectionFilter) -> Vec<Arc<Connection>> {
+        let now = Instant::now();
+        let open = self.0.lock();
+        let streams = open.streams.iter().map(|(_, connection)| connection);
+        streams.filter(|connection| filter.matches(connection, now)).cloned().collect()
+    }
+
+    /// Takes a place for a stream, or says why there is none.
+    pub(crate) fn admit(
+        &self,
+        path: &Arc<str>,
+        caller: Caller<'_>,
+        limits: &Limits,
+    ) -> Result<Slot, NoPlace> {
+        let now = Instant::now();
+        let connection = Arc::new(Connection {
+            id: self.0.next_id.fetch_add(1, Ordering::Relaxed),
+            path: path.clone(),
+            subject: caller.principal.map(|who| Arc::from(who.subject())),
+            tenant: caller.principal.and_then(Principal::tenant_id).map(str::to_owned),
+            address: caller.address,
+            since: now,
+            asked: AtomicU8::new(0),
+            waker: AtomicWaker::new(),
+        });
+        let mut open = self.0.lock();
+        if let Err(no_place) = open.check(&connection.keys(), limits, now) {
+            let said = open.said.say(path, no_place.as_str(), now);
+            drop(open);
+            self.0.count(no_place.reason());
+            telemetry::turned_away(path, no_place.reason(), no_place.as_str());
+            match no_place {
+                NoPlace::Draining | NoPlace::Closed => telemetry::late(path, no_place.as_str()),
+                _ => said.into_iter().for_each(|kept_back| {
+                    telemetry::over_limit(path, no_place.as_str(), kept_back);
+                }),
+            }
+            return Err(no_place);
+        }
+        open.places.enter(&connection.keys());
+        let key = open.streams.insert(connection.clone());
+        drop(open);
+        telemetry::places(path, 1.0);
+        let reason = Some(CloseReason::ClientGone);
+        Ok(Slot { registry: self.0.clone(), connection, key, reason })
+    }
+
+    /// Admits nobody any more and asks every stream to say farewell; how many there are.
+    pub(crate) fn shut_down(&self) -> usize {
+        self.0.lock().draining = true;
+        self.drain(&ConnectionFilter::all())
+    }
+}
+
+impl std::fmt::Debug for Connections {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connections").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+/// A drain over more than a year is a mistake, and would overflow the clock.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
+/// Who wants a stream, as far as it is known.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Caller<'a> {
+    pub(crate) principal: Option<&'a Principal>,
+    pub(crate) address: Option<IpAddr>,
+}
+
+impl Open {
+    fn check(&mut self, keys: &Keys<'_>, limits: &Limits, now: Instant) -> Result<(), NoPlace> {
+        if self.draining {
+            return Err(NoPlace::Draining);
+        }
+        if self.closed.contains(keys.path) {
+            return Err(NoPlace::Closed);
+        }
+        // First: an attempt counts whatever comes of it.
+        if let Some((subject, per_minute)) = keys.subject.zip(limits.connects_per_minute) {
+            self.churn.attempt(subject, per_minute, now).map_err(NoPlace::Churn)?;
+        }
+        self.places.check(self.streams.len(), keys, limits)
+    }
+}
+
+impl Registry {
+    /// No code that can panic runs under the lock, so a poisoned one is still sound.
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self, reason: CloseReason) {
+        if let Some(count) = self.closed.get(reason.index()) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Connection {
+    fn keys(&self) -> Keys<'_> {
+        let place = self.address.map(peer::place);
+        Keys { path: &self.path, subject: self.subject.as_ref(), place }
+    }
+
+    fn ask(&self, reason: CloseReason) {
+        let place = u8::try_from(reason.index() + 1).unwrap_or(u8::MAX);
+        self.asked.store(place, Ordering::Release);
+        self.waker.wake();
+    }
+}
+
+/// A stream's place in the registry. Dropping it gives the place back and counts the end.
+pub(crate) struct Slot {
+    registry: Arc<Registry>,
+    connection: Arc<Connection>,
+    key: usize,
+    /// `None` when no stream came of it.
+    reason: Option<CloseReason>,
+}
+
+impl Slot {
+    pub(crate) fn origin(&self) -> Origin {
+        Origin { registry: self.registry.clone(), connection: self.connection.clone() }
+    }
+
+    /// The end that somebody asked for; the task is woken when one is.
+    pub(crate) fn poll_asked(&self, cx: &Context<'_>) -> Option<CloseReason> {
+        self.connection.waker.register(cx.waker());
+        let place = usize::from(self.connection.asked.load(Ordering::Acquire));
+        CloseReason::ALL.get(place.checked_sub(1)?).copied()
+    }
+
+    /// The stream begins.
+    pub(crate) fn opened(&self) {
+        let Connection { id, path, subject, .. } = &*self.connection;
+        telemetry::opened(path, *id, subject.as_deref());
+    }
+
+    /// Why the stream is over; without a word from here the client has gone.
+    pub(crate) fn close(&mut self, reason: CloseReason) {
+        self.reason = Some(reason);
+    }
+
+    /// Gives the place back for a stream that never was: the answer is a refusal, not an end.
+    pub(crate) fn withdraw(mut self) {
+        self.reason = None;
+    }
+}
+
+/// Whose code it is that runs: for the log and the counts.
+pub(crate) struct Origin {
+    registry: Arc<Registry>,
+    connection: Arc<Connection>,
+}
+
+impl Origin {
+    pub(crate) fn path(&self) -> &str {
+        &self.connection.path
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.connection.id
+    }
+
+    /// A piece of the application's code, which began then, has come to its end or its next `await`.
+    /// The machine's clock: that of tests stands still while a thread is blocked.
+    pub(crate) fn ran(&self, since: std::time::Instant) {
+        let took = since.elapsed();
+        if took >= BLOCKING {
+            self.registry.blocking.fetch_add(1, Ordering::Relaxed);
+            telemetry::blocking(self.path(), self.id(), took);
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let Connection { id, path, since, .. } = &*self.connection;
+        {
+            let mut open = self.registry.lock();
+            open.streams.try_remove(self.key);
+            open.places.leave(&self.connection.keys());
+        }
+        telemetry::places(path, -1.0);
+        if let Some(reason) = self.reason {
+            self.registry.count(reason);
+            telemetry::closed(path, *id, reason, since.elapsed());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        total: 4,
+        on_path: Some(3),
+        of_subject: 2,
+        of_address: Some(1),
+        connects_per_minute: None,
+    };
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    #[test]
+    fn every_limit_is_kept_and_every_place_comes_back() {
+        let connections = Connections::default();
+        let (a, b) = (Arc::from("/a"), Arc::from("/b"));
+        let ann = Principal::new("ann");
+        let admit = |path, who: Option<&Principal>, from: Option<&str>| {
+            let caller = Caller { principal: who, address: from.map(address) };
+            connections.admit(path, caller, &LIMITS)
+        };
+        let first = admit(&a, Some(&ann), Some("2001:db8::1")).ok();
+        assert_eq!(admit(&b, None, Some("2001:db8::2")).err(), Some(NoPlace::Address));
+        let second = admit(&a, Some(&ann), Some("2001:db8:0:1::1")).ok();
+        assert_eq!(admit(&b, Some(&ann), None).err(), Some(NoPlace::Subject));
+        let third = admit(&a, None, Some("192.0.2.1")).ok();
+        assert_eq!(admit(&a, None, None).err(), Some(NoPlace::Path));
+        assert_eq!(admit(&b, None, Some("::ffff:192.0.2.1")).err(), Some(NoPlace::Address));
+        let fourth = admit(&b, None, None).ok();
+        assert_eq!(admit(&b, None, None).err(), Some(NoPlace::Total));
+        assert_eq!((connections.len(), connections.closed(CloseReason::OverLimit)), (4, 5));
+        drop((first, second, third, fourth));
+        assert!(connections.is_empty());
+        assert_eq!(connections.closed(CloseReason::ClientGone), 4);
+        assert!(connections.0.lock().places.is_empty());
+        assert!(admit(&a, Some(&ann), Some("192.0.2.1")).is_ok());
+    }
+
+    #[test]
+    fn attempts_count_whatever_comes_of_them_and_only_those_of_somebody() {
+        let connections = Connections::default();
+        let (path, ann) = (Arc::from("/a"), Principal::new("ann"));
+        let limits = Limits { total: 1, connects_per_minute: Some(3), ..Limits::NONE };
+        let admit = |principal| {
+            let address = Some(address("192.0.2.1"));
+            connections.admit(&path, Caller { principal, address }, &limits)
+        };
+        let held = admit(Some(&ann)).expect("a place");
+        assert_eq!(admit(Some(&ann)).err(), Some(NoPlace::Total));
+        held.withdraw();
+        admit(Some(&ann)).expect("a place").withdraw();
+        let Err(NoPlace::Churn(wait)) = admit(Some(&ann)) else { panic!("too many") };
+        assert!(wait > Duration::from_secs(19) && wait <= Duration::from_secs(20), "{wait:?}");
+        for _ in 0..100 {
+            admit(None).expect("a place").withdraw();
+        }
+        assert_eq!(connections.closed(CloseReason::OverLimit), 2);
+    }
+
+    /// Many threads come, go, are turned away and panic, and look whether it is right all the while.
+    #[test]
+    fn whatever_happens_no_limit_is_passed_and_every_place_comes_back_once() {
+        let connections = Connections::default();
+        let limits = Limits {
+            total: 40,
+            on_path: Some(15),
+            of_subject: 7,
+            of_address: Some(6),
+            connects_per_minute: None,
+        };
+        let paths: Vec<Arc<str>> = ["/a", "/b", "/c", "/d"].map(Arc::from).to_vec();
+        let people: Vec<_> = (0..8).map(|n| Principal::new(format!("p{n}"))).collect();
+        let (mut closed, mut turned_away) = (0u64, 0u64);
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..8u64)
+                .map(|seed| {
+                    let (connections, paths, people) = (&connections, &paths, &people);
+                    scope.spawn(move || work(connections, paths, people, &limits, seed))
+                })
+                .collect();
+            for worker in workers {
+                let (ended, refused) = worker.join().expect("no panic");
+                closed += ended;
+                turned_away += refused;
+            }
+        });
+        let count = |reason| connections.closed(reason);
+        assert_eq!(count(CloseReason::OverLimit), turned_away);
+        assert_eq!(connections.counts().map(|(_, count)| count).sum::<u64>(), closed + turned_away);
+        assert!(closed > 1000 && turned_away > 1000, "{closed} {turned_away}");
+        let open = connections.0.lock();
+        assert!(open.places.is_empty() && open.streams.is_empty());
+    }
+
+    fn look(connections: &Connections) {
+        let all = connections.snapshot();
+        let most = |key: &dyn Fn(&ConnectionInfo) -> Option<String>| {
+            let mut counts = HashMap::<_, usize>::new();
+            for key in all.iter().filter_map(key) {
+                *counts.entry(key).or_default() += 1;
+            }
+            counts.into_values().max().unwrap_or(0)
+        };
+        assert!(all.len() <= 40, "{}", all.len());
+        assert!(most(&|info| Some(info.path.clone())) <= 15);
+        assert!(most(&|info| info.subject.clone()) <= 7);
+        assert!(most(&|info| Some(peer::place(info.address?).to_string())) <= 6);
+    }
+
+    fn work(
+        connections: &Connections,
+        paths: &[Arc<str>],
+        people: &[Principal],
+        limits: &Limits,
+        seed: u64,
+    ) -> (u64, u64) {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (mut held, mut closed, mut turned_away) = (Vec::new(), 0, 0);
+        for step in 0..5_000 {
+            if step % 50 == 0 {
+                look(connections);
+            }
+            if random.u8(..) < 140 {
+                let person = random.usize(..people.len() + 2);
+                let place = random.u16(..8);
+                let address = match random.u8(..4) {
+                    0 => None,
+                    1 => Some(IpAddr::from([192, 0, 2, place as u8])),
+                    _ => Some(IpAddr::from([0x2001, 0xdb8, 0, place, 0, 0, 0, random.u16(..)])),
+                };
+                let caller = Caller { principal: people.get(person), address };
+                match connections.admit(&paths[random.usize(..paths.len())], caller, limits) {
+                    Ok(slot) => held.push(slot),
+                    Err(_) => turned_away += 1,
+                }
+            } else if !held.is_empty() {
+                let mut slot = held.swap_remove(random.usize(..held.len()));
+                match random.u8(..4) {
+                    0 => slot.withdraw(),
+                    1 => {
+                        slot.close(CloseReason::Ended);
+                        drop(slot);
+                        closed += 1;
+                    }
+                    2 => {
+                        let panicking = std::panic::AssertUnwindSafe(move || {
+                            let _slot = slot;
+                            std::panic::resume_unwind(Box::new("on purpose"));
+                        });
+                        assert!(std::panic::catch_unwind(panicking).is_err());
+                        closed += 1;
+                    }
+                    _ => {
+                        drop(slot);
+                        closed += 1;
+                    }
+                }
+            }
+        }
+        closed += held.len() as u64;
+        (closed, turned_away)
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_shutdown_asks_everybody_and_admits_nobody() {
+        let connections = Connections::default();
+        let path = Arc::from("/a");
+        let admit = || connections.admit(&path, Caller::default(), &LIMITS);
+        let slot = admit().unwrap_or_else(|_| panic!("a place"));
+        let cx = Context::from_waker(std::task::Waker::noop());
+        assert_eq!(slot.poll_asked(&cx), None);
+        let woken = Arc::new(Woken::default());
+        let waker = std::task::Waker::from(woken.clone());
+        assert_eq!(slot.poll_asked(&Context::from_waker(&waker)), None);
+        assert_eq!(connections.shut_down(), 1);
+        assert!(woken.0.load(Ordering::SeqCst), "an idle stream must be woken");
+        assert_eq!(slot.poll_asked(&cx), Some(CloseReason::Draining));
+        assert_eq!(admit().err(), Some(NoPlace::Draining));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_filter_means_what_meets_all_of_it() {
+        let connections = Connections::default();
+        let person = |name: &str, tenant: &str| Principal::new(name).tenant(tenant);
+        let admit = |path: &str, principal: Option<Principal>| {
+            let caller = Caller { principal: principal.as_ref(), address: None };
+            connections.admit(&Arc::from(path), caller, &Limits::NONE).expect("a place")
+        };
+        let old = [admit("/a", Some(person("ann", "t1"))), admit("/a", None)];
+        tokio::time::advance(Duration::from_secs(60)).await;
+        let young = [
+            admit("/a", Some(person("ann", "t2"))),
+            admit("/b", Some(person("ann", "t1"))),
+            admit("/b", Some(person("bob", "t1"))),
+        ];
+        let all = ConnectionFilter::all;
+        let meant = |filter: ConnectionFilter| {
+            let mut ids: Vec<_> = connections.meant(&filter).iter().map(|one| one.id).collect();
+            ids.sort_unstable();
+            ids
+        };
+        assert_eq!(meant(all()), [0, 1, 2, 3, 4]);
+        assert_eq!(meant(all().endpoint("/a")), [0, 1, 2]);
+        assert_eq!(meant(all().subject("ann")), [0, 2, 3]);
+        assert_eq!(meant(all().tenant("t1")), [0, 3, 4]);
+        assert_eq!(meant(all().older_than(Duration::from_secs(60))), [0, 1]);
+        assert!(meant(all().older_than(Duration::from_secs(61))).is_empty());
+        assert_eq!(meant(all().endpoint("/b").subject("ann")), [3]);
+        assert!(meant(all().endpoint("/c")).is_empty());
+        let cx = Context::from_waker(std::task::Waker::noop());
+        assert_eq!(connections.drain(&all().tenant("t1")), 3);
+        let asked = old.iter().chain(&young).map(|slot| slot.poll_asked(&cx).is_some());
+        assert_eq!(asked.collect::<Vec<_>>(), [true, false, false, true, true]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_over_a_window_asks_the_oldest_first_and_stops_when_dropped() {
+        let connections = Connections::default();
+        let admit = |_| {
+            let admitted = connections.admit(&Arc::from("/a"), Caller::default(), &Limits::NONE);
+            admitted.expect("a place")
+        };
+        let mut slots: Vec<_> = (0..11).map(admit).collect();
+        // Places of the table are used again: the order is not the table's.
+        slots.remove(3);
+        slots.push(admit(11));
+        let cx = Context::from_waker(std::task::Waker::noop());
+        let asked = || slots.iter().map(|slot| slot.poll_asked(&cx).is_some()).collect::<Vec<_>>();
+        let window = Duration::from_secs(10);
+        let all = ConnectionFilter::all();
+        let some =
+            tokio::time::timeout(window * 9 / 20, connections.drain_over(&all, window)).await;
+        assert!(some.is_err());
+        tokio::time::sleep(2 * window).await;
+        let expected: Vec<_> = (0..11).map(|n| n < 5).collect();
+        assert_eq!(asked(), expected);
+        let start = Instant::now();
+        assert_eq!(connections.drain_over(&all, window).await, 11);
+        assert_eq!((start.elapsed(), asked().iter().all(|asked| *asked)), (window, true));
+        drop(slots);
+        assert_eq!(connections.drain_over(&all, window).await, 0);
+    }
+
+    #[test]
+    fn a_closed_endpoint_admits_nobody_until_it_is_opened() {
+        let connections = Connections::default();
+        let admit = |path: &str| {
+            connections.admit(&Arc::from(path), Caller::default(), &Limits::NONE).err()
+        };
+        assert!(connections.close_endpoint("/a"));
+        assert!(!connections.close_endpoint("/a"));
+        assert_eq!((admit("/a"), admit("/b")), (Some(NoPlace::Closed), None));
+        assert!(connections.open_endpoint("/a"));
+        assert!(!connections.open_endpoint("/a"));
+        assert_eq!(admit("/a"), None);
+    }
+}

@@ -1,0 +1,414 @@
+//! Where a request comes from: the socket's other end or, where that is a proxy of the operator's,
+//! the client that the proxy names.
+//!
+//! A header is believed as far as trusted proxies wrote it. Each writes on the right of what it got,
+//! so entries are read from the right, and the first address that is no trusted proxy's is the
+//! client. What stands on the left of it the client may have sent; it is not even looked at.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use axum::extract::ConnectInfo;
+use http::request::Parts;
+use http::{HeaderMap, HeaderName};
+use ipnet::{IpNet, Ipv4Net};
+
+/// No real chain of proxies is longer.
+const MAX_HOPS: usize = 16;
+
+/// No real entry is longer: an element of `Forwarded` may also name host, protocol and proxy.
+const MAX_ENTRY: usize = 1024;
+
+/// The header in which the [trusted proxies](crate::SseOptions::trusted_proxies) say whom they serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ForwardedHeader {
+    /// `X-Forwarded-For`: addresses, each perhaps with a port.
+    XForwardedFor,
+    /// `Forwarded`, RFC 7239.
+    Forwarded,
+}
+
+impl ForwardedHeader {
+    const fn name(self) -> HeaderName {
+        match self {
+            Self::XForwardedFor => HeaderName::from_static("x-forwarded-for"),
+            Self::Forwarded => http::header::FORWARDED,
+        }
+    }
+
+    /// The address that an entry names, if it is one.
+    fn read(self, entry: &[u8]) -> Option<IpAddr> {
+        let entry = Some(entry).filter(|entry| entry.len() <= MAX_ENTRY)?;
+        match self {
+            Self::XForwardedFor => address(entry),
+            Self::Forwarded => forwarded_for(entry),
+        }
+    }
+}
+
+/// The operator's proxies, and the header that they set.
+#[derive(Clone, Debug)]
+pub(crate) struct TrustedProxies {
+    networks: Vec<IpNet>,
+    pub(crate) header: ForwardedHeader,
+}
+
+impl TrustedProxies {
+    /// No proxy, so no header is read.
+    pub(crate) const NONE: Self =
+        Self { networks: Vec::new(), header: ForwardedHeader::XForwardedFor };
+
+    /// Trusts these instead: networks (`"10.0.0.0/8"`) and addresses.
+    ///
+    /// # Errors
+    ///
+    /// A sentence for each text that is neither; the others are trusted.
+    pub(crate) fn trust<'a>(
+        &mut self,
+        texts: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(), Vec<String>> {
+        let (mut networks, mut faults) = (Vec::new(), Vec::new());
+        for text in texts {
+            match network(text) {
+                Some(network) if network.prefix_len() == 0 => faults.push(format!(
+                    "{text:?} trusts everybody, so that anybody could name any address: write the \
+                     networks of your proxies"
+                )),
+                Some(network) => networks.push(network),
+                None => faults.push(format!(
+                    "{text:?} is no network: write \"10.0.0.0/8\", \"2001:db8::/32\" or an address"
+                )),
+            }
+        }
+        self.networks = networks;
+        if faults.is_empty() { Ok(()) } else { Err(faults) }
+    }
+
+    /// Whose request this is; `None` where the socket has no address, as a Unix socket.
+    pub(crate) fn client_of(&self, parts: &Parts) -> Option<IpAddr> {
+        let ConnectInfo(peer) = parts.extensions.get::<ConnectInfo<SocketAddr>>()?;
+        Some(self.client(peer.ip(), &parts.headers))
+    }
+
+    fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let mut last = peer.to_canonical();
+        if !self.trusts(last) {
+            return last;
+        }
+        let lines = headers.get_all(self.header.name()).iter().rev();
+        // At every comma, in quotes as well: no address has one, and pairing quotes from the left
+        // would let the client's part swallow the proxy's.
+        let entries = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
+        for entry in entries.take(MAX_HOPS) {
+            match self.header.read(entry) {
+                Some(next) => last = next.to_canonical(),
+                None => return last,
+            }
+            if !self.trusts(last) {
+                return last;
+            }
+        }
+        last
+    }
+
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.networks.iter().any(|network| network.contains(&address))
+    }
+}
+
+/// What addresses are counted by: an IPv6 network of 64 bits is one customer's, who may take any
+/// address in it.
+pub(crate) fn place(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)))
+        }
+        address => address,
+    }
+}
+
+fn network(text: &str) -> Option<IpNet> {
+    let network = text.parse().ok().or_else(|| text.parse().map(IpAddr::into).ok())?;
+    // Addresses are compared in their canonical form.
+    match network {
+        IpNet::V6(mapped) if mapped.prefix_len() >= 96 => match mapped.addr().to_ipv4_mapped() {
+            Some(address) => Some(Ipv4Net::new(address, mapped.prefix_len() - 96).ok()?.into()),
+            None => Some(network),
+        },
+        _ => Some(network),
+    }
+}
+
+/// An address, perhaps with a port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80`.
+fn address(text: &[u8]) -> Option<IpAddr> {
+    let text = str::from_utf8(text.trim_ascii()).ok()?;
+    if let Some(bracketed) = text.strip_prefix('[') {
+        let (address, rest) = bracketed.split_once(']')?;
+        let legal = rest.strip_prefix(':').map_or(rest.is_empty(), is_port);
+        return address.parse().ok().filter(|_| legal).map(IpAddr::V6);
+    }
+    let bare = || text.parse().ok();
+    match text.split_once(':') {
+        Some((address, port)) if is_port(port) => {
+            address.parse().ok().map(IpAddr::V4).or_else(bare)
+        }
+        _ => bare(),
+    }
+}
+
+/// A port, or one that its proxy keeps to itself: `_a1`.
+fn is_port(text: &str) -> bool {
+    let hidden = |name: &str| {
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+    };
+    let number = || text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok();
+    number() || text.strip_prefix('_').is_some_and(hidden)
+}
+
+/// The address of an element of `Forwarded` (RFC 7239, section 4), such as
+/// `for="[2001:db8::1]:80";proto=https`. `unknown`, names that hide an address, two `for`s and
+/// anything malformed are none.
+fn forwarded_for(element: &[u8]) -> Option<IpAddr> {
+    let mut found = None;
+    for pair in str::from_utf8(element).ok()?.split(';').map(str::trim_ascii) {
+        if pair.is_empty() {
+            continue;
+        }
+        let (name, value) = pair.split_once('=')?;
+        let quoted = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
+        let value = quoted.unwrap_or(value);
+        // An escape in quotes is legal, and nobody's address. A stray quote is half of one.
+        if value.contains(['"', '\\']) {
+            return None;
+        }
+        if name.eq_ignore_ascii_case("for") {
+            let first = found.replace(address(value.as_bytes())?);
+            if first.is_some() {
+                return None;
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PROXY: &str = "10.0.0.1";
+
+    fn proxies(header: ForwardedHeader) -> TrustedProxies {
+        let mut proxies = TrustedProxies { header, ..TrustedProxies::NONE };
+        proxies.trust(["10.0.0.0/8", "2001:db8:f::/48", "127.0.0.1"]).expect("networks");
+        proxies
+    }
+
+    fn client(header: ForwardedHeader, peer: &str, lines: &[&[u8]]) -> IpAddr {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            let line = http::HeaderValue::from_bytes(line).expect("a header's bytes");
+            headers.append(header.name(), line);
+        }
+        proxies(header).client(peer.parse().expect("an address"), &headers)
+    }
+
+    fn seen(header: ForwardedHeader, peer: &str, lines: &[&str]) -> String {
+        let lines: Vec<_> = lines.iter().map(|line| line.as_bytes()).collect();
+        client(header, peer, &lines).to_string()
+    }
+
+    #[test]
+    fn the_first_address_from_the_right_that_is_no_proxys_is_the_client() {
+        use ForwardedHeader::XForwardedFor as X;
+        for (lines, client) in [
+            (&[][..], PROXY),
+            (&["192.0.2.1"], "192.0.2.1"),
+            (&["6.6.6.6, 192.0.2.1"], "192.0.2.1"),
+            (&["6.6.6.6", "192.0.2.1"], "192.0.2.1"),
+            (&["6.6.6.6,192.0.2.1 ,\t10.2.0.1"], "192.0.2.1"),
+            (&["6.6.6.6, 192.0.2.1", "10.2.0.1, 10.3.0.1"], "192.0.2.1"),
+            (&["10.9.0.1, 10.2.0.1"], "10.9.0.1"),
+            (&["192.0.2.1:4711"], "192.0.2.1"),
+            (&["2001:db8::1"], "2001:db8::1"),
+            (&["[2001:db8::1]"], "2001:db8::1"),
+            (&["[2001:db8::1]:443, 2001:db8:f::9"], "2001:db8::1"),
+            (&["6.6.6.6, ::ffff:192.0.2.1, ::ffff:10.0.0.7"], "192.0.2.1"),
+            // Anything else ends the walk where it is: at the last proxy.
+            (&["6.6.6.6, nonsense, 10.2.0.1"], "10.2.0.1"),
+            (&["6.6.6.6, unknown"], PROXY),
+            (&["6.6.6.6,"], PROXY),
+            (&[""], PROXY),
+            (&["6.6.6.6, 192.0.2.1:http"], PROXY),
+            (&["6.6.6.6, 192.0.2.1:"], PROXY),
+            (&["6.6.6.6, 192.0.2.1:+80"], PROXY),
+            (&["6.6.6.6, 192.0.2.1:99999"], PROXY),
+            (&["6.6.6.6, [192.0.2.1]"], PROXY),
+            (&["6.6.6.6, [2001:db8::1"], PROXY),
+            (&["6.6.6.6, [2001:db8::1]x"], PROXY),
+            (&["6.6.6.6, fe80::1%eth0"], PROXY),
+            (&["6.6.6.6, \"192.0.2.1\""], PROXY),
+            (&["6.6.6.6, 192.0.2.1 192.0.2.2"], PROXY),
+            (&["6.6.6.6, 010.0.0.1"], PROXY),
+        ] {
+            assert_eq!(seen(X, PROXY, lines), client, "{lines:?}");
+        }
+        // A socket that is nobody's proxy says what it likes.
+        assert_eq!(seen(X, "203.0.113.9", &["192.0.2.1"]), "203.0.113.9");
+        assert_eq!(seen(X, "::ffff:203.0.113.9", &["192.0.2.1"]), "203.0.113.9");
+        assert_eq!(seen(X, "::ffff:127.0.0.1", &["192.0.2.1"]), "192.0.2.1");
+    }
+
+    #[test]
+    fn elements_of_forwarded_are_read_as_the_standard_writes_them() {
+        use ForwardedHeader::Forwarded as F;
+        for (lines, client) in [
+            (&["for=192.0.2.1"][..], "192.0.2.1"),
+            (&["For=\"192.0.2.1:4711\""], "192.0.2.1"),
+            (&["For=\"[2001:db8:cafe::17]:4711\""], "2001:db8:cafe::17"),
+            (&["for=192.0.2.60;proto=http;by=203.0.113.43"], "192.0.2.60"),
+            (&["proto=http; host=\"a.example:80\" ;for=\"192.0.2.60:_x1\";"], "192.0.2.60"),
+            (&["for=6.6.6.6, for=192.0.2.43, for=10.1.1.1"], "192.0.2.43"),
+            (&["for=6.6.6.6", "for=192.0.2.43,for=\"[2001:db8:f::1]\""], "192.0.2.43"),
+            (&["for=6.6.6.6, for=unknown"], PROXY),
+            (&["for=6.6.6.6, for=\"unknown:80\""], PROXY),
+            (&["for=6.6.6.6, for=_hidden, for=10.1.1.1"], "10.1.1.1"),
+            (&["for=6.6.6.6, proto=https"], PROXY),
+            (&["for=6.6.6.6, for=1.1.1.1;for=2.2.2.2"], PROXY),
+            (&["for=6.6.6.6, for"], PROXY),
+            (&["for=6.6.6.6, for="], PROXY),
+            // What the client sent cannot swallow what the proxy wrote.
+            (&["for=6.6.6.6;host=\"a, for=192.0.2.43"], "192.0.2.43"),
+            (&["for=6.6.6.6;host=\"a", "for=192.0.2.43"], "192.0.2.43"),
+            (&["for=6.6.6.6;host=\", for=192.0.2.43;host=\"b\""], "192.0.2.43"),
+            // Nor can a host that the proxy took over stand for an element.
+            (&["for=192.0.2.43;host=\"x\\\", for=6.6.6.6;host=\\\"y\""], PROXY),
+            (&["for=6.6.6.6, for=192.0.2.43;host=\"a,b\""], PROXY),
+        ] {
+            assert_eq!(seen(F, PROXY, lines), client, "{lines:?}");
+        }
+        assert_eq!(seen(F, "203.0.113.9", &["for=192.0.2.1"]), "203.0.113.9");
+    }
+
+    #[test]
+    fn chains_and_entries_are_bounded() {
+        use ForwardedHeader::{Forwarded, XForwardedFor};
+        let chain = format!("6.6.6.6{}", ", 10.7.0.1".repeat(MAX_HOPS));
+        assert_eq!(seen(XForwardedFor, PROXY, &[&chain]), "10.7.0.1");
+        let long = format!("for=6.6.6.6;host={}", "a".repeat(MAX_ENTRY));
+        assert_eq!(seen(Forwarded, PROXY, &[&long]), PROXY);
+        let huge = vec![b','; 64 * 1024];
+        assert_eq!(client(Forwarded, PROXY, &[&huge]).to_string(), PROXY);
+    }
+
+    #[test]
+    fn networks_are_networks_or_addresses() {
+        let mut proxies = TrustedProxies::NONE;
+        let good = ["10.1.2.3/8", "::1", "::ffff:192.0.2.0/120", "0.0.0.0/32"];
+        proxies.trust(good).expect("networks");
+        let trusts = |text: &str| proxies.trusts(text.parse().expect("an address"));
+        assert!(trusts("10.255.0.1") && trusts("::1") && trusts("192.0.2.77"));
+        assert!(!trusts("11.0.0.1") && !trusts("::2") && !trusts("192.0.3.1"));
+        let faults = proxies.trust(["10.0.0.0/33", "", "proxy.example", "::/0", "10.0.0.0/8"]);
+        let faults = faults.expect_err("faults");
+        assert_eq!(faults.len(), 4, "{faults:?}");
+        assert!(faults.concat().contains("\"proxy.example\" is no network"), "{faults:?}");
+        assert!(proxies.trusts("10.0.0.1".parse().expect("an address")));
+    }
+
+    #[test]
+    fn ipv6_counts_by_network_and_mapped_ipv4_as_ipv4() {
+        let of = |text: &str| place(text.parse().expect("an address")).to_string();
+        assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+        assert_eq!(of("::ffff:192.0.2.1"), "192.0.2.1");
+        assert_eq!(of("192.0.2.1"), "192.0.2.1");
+    }
+
+    /// Pieces that make up headers, good and bad, and any bytes that a header may hold.
+    fn header() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            prop::sample::select(vec![
+                "for=",
+                "For=\"",
+                "\"",
+                "\\",
+                ",",
+                ", ",
+                ";",
+                "proto=https",
+                "unknown",
+                "_x",
+                "10.0.0.2",
+                "10.1.1.1",
+                "192.0.2.1",
+                "6.6.6.6:80",
+                "[2001:db8::1]",
+                ":443",
+                "::1",
+                "2001:db8:f::2",
+                "[",
+                "]",
+                "host=\"a",
+                " ",
+                "\t",
+                "for=10.0.0.9",
+                "for=192.0.2.7",
+            ])
+            .prop_map(|text| text.as_bytes().to_vec()),
+            prop::collection::vec(any::<u8>(), 0..6),
+        ];
+        prop::collection::vec(piece, 0..12).prop_map(|pieces| {
+            let mut bytes = pieces.concat();
+            bytes.retain(|byte| *byte == b'\t' || (*byte >= 32 && *byte != 127));
+            bytes
+        })
+    }
+
+    fn kind() -> impl Strategy<Value = ForwardedHeader> {
+        prop::sample::select(vec![ForwardedHeader::XForwardedFor, ForwardedHeader::Forwarded])
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_of_an_untrusted_peer_counts(
+            kind in kind(),
+            lines in prop::collection::vec(header(), 0..4),
+        ) {
+            let lines: Vec<_> = lines.iter().map(Vec::as_slice).collect();
+            prop_assert_eq!(client(kind, "203.0.113.9", &lines).to_string(), "203.0.113.9");
+        }
+
+        /// The proxies' part ends in a client's address, or in what is none; whatever the client had
+        /// sent before, in lines of its own or in front in the same line, makes no difference.
+        #[test]
+        fn what_the_client_sent_on_the_left_never_counts(
+            kind in kind(),
+            forged in prop::collection::vec(header(), 1..4),
+            written in header(),
+            hops in 0..4usize,
+            same_line in any::<bool>(),
+        ) {
+            let prefix = if kind == ForwardedHeader::Forwarded { "for=" } else { "" };
+            let mut written = written;
+            for hop in 0..hops {
+                written.extend_from_slice(format!(", {prefix}10.5.5.{hop}").as_bytes());
+            }
+            let alone = client(kind, PROXY, &[&written]);
+            // Where the walk passes every entry, the one on the left is the proxies' own still.
+            let entries: Vec<_> = written.split(|byte| *byte == b',').collect();
+            let proxies = proxies(kind);
+            let passes = |entry: &&[u8]| kind.read(entry).is_some_and(|a| proxies.trusts(a.to_canonical()));
+            prop_assume!(!entries.iter().all(passes));
+            let mut lines = forged;
+            if same_line {
+                let last = lines.pop().unwrap_or_default();
+                lines.push([last.as_slice(), b", ", written.as_slice()].concat());
+            } else {
+                lines.push(written);
+            }
+            let lines: Vec<_> = lines.iter().map(Vec::as_slice).collect();
+            prop_assert_eq!(client(kind, PROXY, &lines), alone);
+        }
+    }
+}
