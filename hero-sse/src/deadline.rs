@@ -35,9 +35,15 @@ pub(crate) struct SocketWatch {
     engaged: AtomicBool,
     write_timed_out: AtomicBool,
     peer_timed_out: AtomicBool,
+    abandoned: AtomicBool,
 }
 
 impl SocketWatch {
+    /// Nobody will see to what is still to be sent: dropping the socket resets it.
+    pub(crate) fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Release);
+    }
+
     /// Holds the socket to `timeout` until the guard is gone and what was written by then is out.
     pub(crate) fn arm(self: &Arc<Self>, timeout: Option<Duration>) -> Armed {
         self.streams.fetch_add(1, Ordering::AcqRel);
@@ -95,17 +101,22 @@ impl Drop for Armed {
     }
 }
 
-/// The wrapper. A write that makes no progress for the timeout fails with
-/// [`io::ErrorKind::TimedOut`]; a socket dropped while it is blocked is reset, since a plain close
-/// would leave the kernel holding its buffers for minutes.
+/// A guarded socket, which [`HeroSse::guard`](crate::HeroSse::guard) makes of one.
+///
+/// While a stream is live on it, a write that makes no progress for the stream's write timeout fails
+/// with [`io::ErrorKind::TimedOut`]. A socket dropped while it is blocked is reset, since a plain close
+/// would leave the kernel holding its buffers for minutes; after an orderly end the kernel has the peer
+/// timeout to deliver the rest.
 #[derive(Debug)]
-pub(crate) struct DeadlineIo<T: Any> {
+pub struct DeadlineIo<T: Any> {
     io: T,
     watch: Arc<SocketWatch>,
     /// How long the kernel may wait for the peer's acknowledgement while a stream is live: then a
     /// vanished peer, or one that keeps its window shut, ends the connection whatever the rate.
     peer_timeout: Option<Duration>,
     peer_timeout_set: bool,
+    /// Whether a stream has been live on it.
+    streamed: bool,
     blocked: Option<Blocked>,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -120,7 +131,12 @@ struct Blocked {
 
 impl<T: AsyncRead + AsyncWrite + Unpin + 'static> DeadlineIo<T> {
     pub(crate) fn new(io: T, watch: Arc<SocketWatch>, peer_timeout: Option<Duration>) -> Self {
-        Self { io, watch, peer_timeout, peer_timeout_set: false, blocked: None, timer: None }
+        let (peer_timeout_set, streamed) = (false, false);
+        Self { io, watch, peer_timeout, peer_timeout_set, streamed, blocked: None, timer: None }
+    }
+
+    pub(crate) fn watch(&self) -> &Arc<SocketWatch> {
+        &self.watch
     }
 
     /// Keeps the kernel's timeout in step with the streams; a call to it only where that changes.
@@ -128,6 +144,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> DeadlineIo<T> {
         let engaged = self.watch.engaged.load(Ordering::Acquire) && self.peer_timeout.is_some();
         if engaged != self.peer_timeout_set {
             self.peer_timeout_set = engaged;
+            self.streamed |= engaged;
             set_user_timeout(&self.io, self.peer_timeout.filter(|_| engaged));
         }
     }
@@ -240,7 +257,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> AsyncWrite for DeadlineIo<T> {
         Poll::Ready(Ok(()))
     }
 
+    /// What the kernel still has of a stream it must be rid of as well, in time.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.streamed && !self.peer_timeout_set {
+            self.peer_timeout_set = true;
+            set_user_timeout(&self.io, self.peer_timeout);
+        }
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
@@ -259,7 +281,7 @@ fn set_user_timeout(io: &dyn Any, timeout: Option<Duration>) {
 
 impl<T: Any> Drop for DeadlineIo<T> {
     fn drop(&mut self) {
-        if self.blocked.is_some()
+        if (self.blocked.is_some() || self.watch.abandoned.load(Ordering::Acquire))
             && let Some(socket) = (&mut self.io as &mut dyn Any).downcast_mut::<TcpStream>()
         {
             // A socket that refuses is closed the ordinary way.

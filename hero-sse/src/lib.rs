@@ -28,6 +28,7 @@
 //! * `macros` (default): `#[sse_endpoint]` and `#[derive(SseEvent)]`.
 //! * `jwt-aws-lc-rs` (default) or `jwt-rust-crypto`: `JwtAuthenticator` with that crypto backend.
 //! * `metrics`: counters of streams and their ends through the facade `metrics`; see [`operating`].
+//! * `tls`: `Tls`, for HTTPS under `serve`, through rustls with aws-lc-rs.
 //! * `testing`: the module of that name and `Principal::test`.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -92,6 +93,7 @@ pub use crate::auth::{Authenticator, InvalidToken, Principal};
 pub use crate::close::CloseReason;
 pub use crate::connections::{ConnectionFilter, ConnectionInfo, Connections};
 pub use crate::context::SseContext;
+pub use crate::deadline::DeadlineIo;
 pub use crate::descriptor::Descriptor;
 pub use crate::endpoint::{
     AppState, Endpoint, EndpointMeta, Endpoints, EventHandler, EventItem, EventStream, Events,
@@ -99,7 +101,9 @@ pub use crate::endpoint::{
 };
 pub use crate::event::{Event, SseEvent};
 pub use crate::frame::{EventId, EventName, FrameWriter, InvalidEvent, InvalidField, LastEventId};
-pub use crate::hero::{Builder, EndpointBuilder, HeroSse, Mount, Serve};
+pub use crate::hero::{
+    Builder, EndpointBuilder, GuardedApp, GuardedListener, GuardedService, HeroSse, Mount, Serve,
+};
 pub use crate::options::{SetupErrors, SseOptions};
 pub use crate::peer::ForwardedHeader;
 pub use crate::permission::{IntoPermission, InvalidPermission, Permission, PermissionRule};
@@ -107,6 +111,8 @@ pub use crate::policy::{OverLimit, Overflow, parse_duration};
 pub use crate::refusal::Refusal;
 pub use crate::secret::Secret;
 pub use crate::signal::{Readiness, shutdown_signal};
+#[cfg(feature = "tls")]
+pub use crate::transport::Tls;
 
 /// What a module with endpoints uses: `use hero_sse::prelude::*;`.
 pub mod prelude {

@@ -51,6 +51,8 @@ pub(crate) struct Policy {
     pub(crate) max_age: Option<Duration>,
     pub(crate) max_connections: Option<usize>,
     pub(crate) max_per_principal: usize,
+    /// The operator's alone, without a key in the attribute: it depends on what stands before the
+    /// server.
     pub(crate) max_per_address: Option<usize>,
     pub(crate) over_limit: OverLimit,
     pub(crate) query_token: bool,

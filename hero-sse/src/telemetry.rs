@@ -2,6 +2,8 @@
 //! or a query string.
 
 use std::fmt::Display;
+#[cfg(feature = "tls")]
+use std::path::Path;
 use std::time::Duration;
 
 use crate::close::CloseReason;
@@ -150,9 +152,19 @@ pub(crate) fn blocking(path: &str, connection: u64, took: Duration) {
 pub(crate) fn no_transport() {
     tracing::warn!(
         target: TARGET,
-        "this router does not run under `sse.serve`: a stalled client costs its stream and place, but \
-         keeps its connection; there is no drain at shutdown; tokens stay in the URI for your own \
-         layers to see"
+        "this router runs neither under `sse.serve` nor behind `sse.guard`: a stalled client costs neither \
+         its stream nor its place, but keeps its connection; there is no peer timeout, tokens stay in the \
+         URI for your own layers to see, and streams do not end at shutdown. Serve it by \
+         `sse.serve(listener, app)`; under another server `sse.guard` and `sse.guard_connection` bring all \
+         but the last"
+    );
+}
+
+pub(crate) fn guarded() {
+    tracing::info!(
+        target: TARGET,
+        "guarding the connections of another server than `sse.serve`: streams do not end at its \
+         shutdown, and a stalled HTTP/2 stream is ended, not reset"
     );
 }
 
@@ -193,7 +205,42 @@ pub(crate) fn draining(connections: usize) {
 }
 
 pub(crate) fn drain_cut(sockets: usize) {
-    tracing::warn!(target: TARGET, sockets, "drain timeout reached: sockets closed by force");
+    tracing::warn!(target: TARGET, sockets, "drain timeout reached: sockets reset");
+}
+
+pub(crate) fn handshake_failed(error: &dyn Display) {
+    tracing::debug!(target: TARGET, %error, "a TLS handshake failed");
+}
+
+#[cfg(feature = "tls")]
+pub(crate) fn certificate_reloaded(file: &Path) {
+    let file = file.display();
+    tracing::info!(target: TARGET, %file, "the certificate has changed; new connections get the new one");
+}
+
+#[cfg(feature = "tls")]
+pub(crate) fn certificate_kept(error: &dyn Display) {
+    tracing::error!(
+        target: TARGET,
+        %error,
+        "the certificate has changed and cannot be used; the old one stays in use"
+    );
+}
+
+pub(crate) fn open_files_raised(from: u64, to: u64) {
+    tracing::info!(target: TARGET, from, to, "raised the limit of open files to what `MaxConnections` needs");
+}
+
+pub(crate) fn open_files_short(limit: u64, needed: u64, max_connections: u64) {
+    tracing::warn!(
+        target: TARGET,
+        limit,
+        needed,
+        max_connections,
+        "the limit of open files is below what `MaxConnections` needs: clients will wait for a place \
+         without an answer. Raise it (`ulimit -n`, `LimitNOFILE=` in a systemd unit), or lower \
+         `MaxConnections`"
+    );
 }
 
 #[cfg(test)]

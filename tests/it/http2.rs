@@ -10,10 +10,10 @@ use futures_util::{Stream, StreamExt, stream};
 use h2::client::SendRequest;
 use h2::{Reason, RecvStream};
 use hero_sse::testing;
-use hero_sse::{CloseReason, Event, SseOptions};
+use hero_sse::{CloseReason, ConnectionFilter, Event, SseOptions};
 use http::{Request, Response};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
@@ -23,14 +23,20 @@ use crate::support::{Log, Server, burst, eventually, flood, kit, options, public
 const WINDOW: u32 = 16 * 1024;
 
 /// A connection of prior knowledge.
-struct Client {
+pub(crate) struct Client {
     requests: SendRequest<Bytes>,
     driver: JoinHandle<Result<(), h2::Error>>,
 }
 
 impl Client {
     async fn connect(address: SocketAddr) -> Self {
-        let socket = TcpStream::connect(address).await.expect("a socket");
+        Self::over(TcpStream::connect(address).await.expect("a socket")).await
+    }
+
+    pub(crate) async fn over<I>(socket: I) -> Self
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let (requests, connection) = h2::client::Builder::new()
             .initial_window_size(WINDOW)
             .initial_connection_window_size(1 << 24)
@@ -46,18 +52,18 @@ impl Client {
         within(answer).await.expect("an answer")
     }
 
-    async fn get(&mut self, path: &str) -> Response<RecvStream> {
+    pub(crate) async fn get(&mut self, path: &str) -> Response<RecvStream> {
         let uri = format!("http://localhost{path}");
         self.send(Request::get(uri).body(()).expect("a request")).await
     }
 }
 
-async fn within<F: Future>(future: F) -> F::Output {
+pub(crate) async fn within<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(10), future).await.expect("within ten seconds")
 }
 
 /// The next bytes, which it takes at once.
-async fn piece(body: &mut RecvStream) -> Option<Result<Bytes, h2::Error>> {
+pub(crate) async fn piece(body: &mut RecvStream) -> Option<Result<Bytes, h2::Error>> {
     let piece = within(body.data()).await?;
     Some(piece.inspect(|bytes| {
         let _ = body.flow_control().release_capacity(bytes.len());
@@ -65,7 +71,7 @@ async fn piece(body: &mut RecvStream) -> Option<Result<Bytes, h2::Error>> {
 }
 
 /// Reads until `end` has come.
-async fn until(body: &mut RecvStream, end: &str) -> String {
+pub(crate) async fn until(body: &mut RecvStream, end: &str) -> String {
     let mut text = String::new();
     while !text.contains(end) {
         let bytes = piece(body).await.expect("no end").expect("no reset");
@@ -75,7 +81,7 @@ async fn until(body: &mut RecvStream, end: &str) -> String {
 }
 
 /// Takes the window's worth without a word, and waits: for how long, and how the server ended it.
-async fn stalled(mut body: RecvStream) -> (Duration, Option<Reason>) {
+pub(crate) async fn stalled(mut body: RecvStream) -> (Duration, Option<Reason>) {
     let start = Instant::now();
     loop {
         match within(body.data()).await {
@@ -113,11 +119,28 @@ async fn an_endpoint_works() {
 }
 
 /// Numbered lines of a hundred bytes, one every few milliseconds.
-fn numbers() -> impl Stream<Item = Event> + Send + 'static {
+pub(crate) fn numbers() -> impl Stream<Item = Event> + Send + 'static {
     stream::unfold(0u64, |n| async move {
         tokio::time::sleep(Duration::from_millis(3)).await;
         Some((Event::text(format!("{n} {}", "x".repeat(100))), n + 1))
     })
+}
+
+/// Reads numbers for that long, and sees that none is lost or doubled; how many.
+pub(crate) async fn in_order(body: &mut RecvStream, time: Duration) -> u64 {
+    let (start, mut text, mut next) = (Instant::now(), String::new(), 0u64);
+    while start.elapsed() < time {
+        text.push_str(&until(body, "\n\n").await);
+        while let Some((frame, rest)) = text.split_once("\n\n") {
+            if let Some(data) = frame.strip_prefix("data: ") {
+                let number = data.split(' ').next().and_then(|n| n.parse::<u64>().ok());
+                assert_eq!(number, Some(next), "lost or doubled");
+                next += 1;
+            }
+            text = rest.to_owned();
+        }
+    }
+    next
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -131,18 +154,7 @@ async fn a_stalled_stream_is_reset_alone_and_in_time() {
     let body = client.get("/s").await.into_body();
     let stall = tokio::spawn(stalled(body));
 
-    let (start, mut text, mut next) = (Instant::now(), String::new(), 0u64);
-    while start.elapsed() < Duration::from_secs(3) {
-        text.push_str(&until(&mut sibling, "\n\n").await);
-        while let Some((frame, rest)) = text.split_once("\n\n") {
-            if let Some(data) = frame.strip_prefix("data: ") {
-                let number = data.split(' ').next().and_then(|n| n.parse::<u64>().ok());
-                assert_eq!(number, Some(next), "lost or doubled");
-                next += 1;
-            }
-            text = rest.to_owned();
-        }
-    }
+    let next = in_order(&mut sibling, Duration::from_secs(3)).await;
     assert!(next > 200, "{next}");
     let (reset, reason) = stall.await.expect("no panic");
     println!("reset after {reset:?}");
@@ -343,6 +355,27 @@ async fn shutdown_says_farewell_on_every_stream() {
     assert_eq!(sse.connections().closed(CloseReason::Draining), 5);
     // A `GOAWAY` without error, not a broken connection.
     within(client.driver).await.expect("no panic").expect("a clean end");
+}
+
+#[tokio::test]
+async fn one_endpoint_drains_and_the_other_streams_of_the_connection_go_on() {
+    let sse = kit(options("Retry = \"2s\""));
+    let stays = sse.endpoint("/n").public().handler(async || numbers()).expect("a route");
+    let server = Server::start(&sse, public(&sse, || burst(1)).merge(stays)).await;
+    let mut client = Client::connect(server.address).await;
+    let mut leaving = client.get("/s").await.into_body();
+    let mut staying = client.get("/n").await.into_body();
+    until(&mut leaving, "data: 1\n\n").await;
+    assert_eq!(sse.connections().drain(&ConnectionFilter::all().endpoint("/s")), 1);
+    assert!(until(&mut leaving, "\n\n").await.contains("\"reason\":\"draining\""));
+    while let Some(rest) = piece(&mut leaving).await {
+        assert!(rest.expect("a clean end").is_empty());
+    }
+    let numbers = until(&mut staying, "data: 50 ").await;
+    assert!(!numbers.contains("hero.close"), "{numbers}");
+    assert_eq!(sse.connections().len(), 1);
+    drop((client, staying));
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,7 +9,12 @@ mod cable;
 mod drain;
 mod endpoint;
 mod event;
+#[cfg(target_os = "linux")]
+mod files;
 mod foreign;
+mod guard;
+#[cfg(target_os = "linux")]
+mod hard_end;
 mod hostility;
 mod house;
 mod http2;
@@ -22,5 +27,6 @@ mod registry;
 mod rules;
 mod setup;
 mod support;
+mod tls;
 mod transport;
 mod wire;

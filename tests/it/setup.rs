@@ -418,13 +418,18 @@ async fn outside_of_serve_the_log_says_once_what_is_missing() {
     let (log, _guard) = Log::everything();
     let app = public(&kit(SseOptions::default()), || burst(1));
     testing::open(&app, "/s").await.expect("a stream");
-    let told = || log.text().matches("does not run under `sse.serve`").count();
+    let told = || log.text().matches("runs neither under `sse.serve`").count();
     assert_eq!(told(), 0, "a test is no server: {}", log.text());
     for _ in 0..3 {
         let request = Request::get("/s").body(Body::empty()).expect("a request");
         app.clone().oneshot(request).await.expect("an answer");
     }
     assert_eq!(told(), 1, "{}", log.text());
+    for words in
+        ["keeps its connection", "stay in the URI", "`sse.serve(listener, app)`", "`sse.guard`"]
+    {
+        assert!(log.text().contains(words), "{words}: {}", log.text());
+    }
 }
 
 #[tokio::test]

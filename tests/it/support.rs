@@ -9,9 +9,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use futures_util::{Stream, StreamExt, stream};
-use hero_sse::{Event, HeroSse, JwtAuthenticator, SseOptions};
+use hero_sse::{Event, HeroSse, JwtAuthenticator, Serve, SseOptions};
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tracing_subscriber::fmt::MakeWriter;
@@ -136,10 +137,19 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start(sse: &HeroSse, app: Router) -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        Self::start_as(sse, app, |serve| serve).await
+    }
+
+    /// With settings of its own.
+    pub(crate) async fn start_as(
+        sse: &HeroSse,
+        app: Router,
+        set: impl FnOnce(Serve<TcpListener, Router>) -> Serve<TcpListener, Router>,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (stop, stopped) = oneshot::channel();
-        let serve = sse.serve(listener, app).with_graceful_shutdown(async {
+        let serve = set(sse.serve(listener, app)).with_graceful_shutdown(async {
             let _ = stopped.await;
         });
         Self { address, stop: Some(stop), task: tokio::spawn(serve.into_future()) }

@@ -1,5 +1,6 @@
 //! [`HeroSse`]: the kit as an application holds it, its builder and its server. The only wiring.
 
+mod guard;
 mod mount;
 
 use std::convert::Infallible;
@@ -13,9 +14,11 @@ use axum::Router;
 use axum::extract::Request;
 use axum::response::Response;
 use axum::serve::Listener;
+use http::Extensions;
 use http::request::Parts;
 use tower::Service;
 
+pub use self::guard::{GuardedApp, GuardedListener, GuardedService};
 use self::mount::Mapped;
 pub use self::mount::{EndpointBuilder, Mount};
 use crate::auth::{Authenticator, Gate, Principal};
@@ -28,7 +31,7 @@ use crate::refusal::Refusal;
 use crate::signal::Readiness;
 use crate::sweeper::Sweeper;
 use crate::telemetry;
-use crate::transport::Transport;
+use crate::transport::{Tls, Transport};
 
 /// The kit: registry, heartbeats, writers, authentication. Building one exposes nothing: an endpoint
 /// that is not named in [`routes`](Mount::routes) is not reachable.
@@ -127,17 +130,30 @@ impl HeroSse {
     /// Takes any axum [`Listener`] and any service from request to response, such as a `Router`; not
     /// `into_make_service()`, which it has no need of: requests carry
     /// [`ConnectInfo`](axum::extract::ConnectInfo) of the peer's address already. HTTP/1.1 with
-    /// upgrades, and HTTP/2 to clients that begin with it (in clear text: no `Upgrade: h2c`). Sockets other than [`TcpStream`](tokio::net::TcpStream) are under the write timeout too, but
-    /// the kernel's buffers and timeouts are then the listener's affair; the log says so once.
+    /// upgrades, and HTTP/2 to clients that begin with it (in clear text: no `Upgrade: h2c`);
+    /// HTTPS with `.tls(..)`, feature `tls`. Sockets other than [`TcpStream`](tokio::net::TcpStream)
+    /// are under the write timeout too, but the kernel's buffers and timeouts are then the listener's
+    /// affair; the log says so once.
+    ///
+    /// At its start it compares `MaxConnections`, and a tenth more for other sockets and files, with the
+    /// limit of open files: it raises the soft limit that far where the hard one allows, and else says
+    /// so in the log. A server that runs out all the same accepts nobody until a file is free, and goes
+    /// on with those it has.
     ///
     /// One kit, one server: a shutdown drains the kit, all of its streams end and no new ones open.
     pub fn serve<L, A>(&self, listener: L, app: A) -> Serve<L, A> {
-        Serve { sse: self.clone(), listener, app, shutdown: None }
+        Serve { sse: self.clone(), listener, app, tls: None, shutdown: None }
     }
 
     /// No code that can panic runs under the lock, so a poisoned one is still sound.
     fn mapped(&self) -> MutexGuard<'_, Mapped> {
         self.0.mapped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For `SseContext`, and for `Principal` on other routes.
+    fn prepare(&self, request: &mut Extensions) {
+        request.insert(self.clone());
+        request.insert(self.kit().gate.clone());
     }
 
     pub(crate) fn kit(&self) -> &Arc<Kit> {
@@ -238,6 +254,7 @@ pub struct Serve<L, A> {
     sse: HeroSse,
     listener: L,
     app: A,
+    tls: Option<Tls>,
     shutdown: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
@@ -245,13 +262,22 @@ impl<L, A> Serve<L, A> {
     /// Shuts down when `signal` resolves: is no longer [ready](HeroSse::readiness), goes on as before
     /// for `DrainDelay` (not at all unless set), stops accepting, says farewell on every stream, waits for
     /// the farewells to be sent and other requests to finish, `DrainTimeout` at most (5 s unless set),
-    /// then closes what is left. Unless that timeout is off, the server's future returns by the end of
-    /// both, whatever clients do.
+    /// then resets what is left. Unless that timeout is off, the server's future returns by the end of
+    /// both, whatever clients do. It does not wait for TLS handshakes, connections at rest and, beyond
+    /// half a second, heads of requests; nor for upgraded connections, which are the application's own.
+    /// Dropping the server instead resets its connections at once.
     pub fn with_graceful_shutdown(
         mut self,
         signal: impl Future<Output = ()> + Send + 'static,
     ) -> Self {
         self.shutdown = Some(Box::pin(signal));
+        self
+    }
+
+    /// Speaks HTTPS, with this certificate.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
         self
     }
 }
@@ -267,7 +293,7 @@ where
     type IntoFuture = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let Self { sse, listener, app, shutdown } = self;
+        let Self { sse, listener, app, tls, shutdown } = self;
         let Kit { options, connections, .. } = &**sse.kit();
         {
             let mapped = sse.mapped();
@@ -276,17 +302,14 @@ where
         }
         let transport = Transport {
             connections: connections.clone(),
+            max_connections: options.max_connections,
             peer_timeout: options.peer_timeout,
             drain_timeout: options.drain_timeout,
+            tls,
         };
         let signal = shutdown.unwrap_or_else(|| Box::pin(std::future::pending()));
         let (delay, readiness) = (options.drain_delay, sse.readiness());
-        // For `SseContext`, and for `Principal` on other routes.
-        let gate = sse.kit().gate.clone();
-        let prepare = move |request: &mut Request| {
-            request.extensions_mut().insert(sse.clone());
-            request.extensions_mut().insert(gate.clone());
-        };
+        let prepare = move |request: &mut Request| sse.prepare(request.extensions_mut());
         Box::pin(async move {
             let serving = readiness.begin();
             // Balancers are told first; until they have noticed everything goes on.

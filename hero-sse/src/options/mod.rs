@@ -51,7 +51,7 @@ const VARIABLE_PREFIX: &str = "HERO_SSE_";
 /// | `PeerTimeout` | 60 s | | bytes unacknowledged, or a window kept shut, while a stream is live; shorter would cut clients in a tunnel, which never learn of it |
 /// | `Retry` | 3 s | yes | reconnection time, spread to 1.5 times; the browsers' own. At least 500 ms |
 /// | `MaxAge` | off | yes | a stream's life, cut up to a fifth earlier; a cut re-runs the work of a private stream |
-/// | `MaxConnections` | 10000 | yes, no limit by default | open streams |
+/// | `MaxConnections` | 10000 | yes, no limit by default | open streams; `serve` raises the soft limit of open files to fit, or warns |
 /// | `MaxPerPrincipal` | 8 | yes | open streams of one subject over all endpoints; an endpoint's own value is compared with that total. Callers without a token are not counted |
 /// | `MaxPerAddress` | off | yes | open streams of one address over all endpoints, those of an IPv6 network of 64 bits as one; off since behind a proxy or a company's router many share one: set `TrustedProxies` first. An endpoint's own value is compared with the same total. Sockets without an address are not counted |
 /// | `ConnectsPerMinute` | 300 | | attempts of one subject to open a stream, over all endpoints, that many at once and a minute: eight tabs that come back every 3 s make 160. Callers without a token are not counted: `MaxPerAddress` is for them |
@@ -455,6 +455,11 @@ pub struct SetupErrors(Vec<String>);
 impl SetupErrors {
     pub(crate) fn none_or(mistakes: Vec<String>) -> Result<(), Self> {
         if mistakes.is_empty() { Ok(()) } else { Err(Self(mistakes)) }
+    }
+
+    #[cfg(feature = "tls")]
+    pub(crate) fn of(mistakes: Vec<String>) -> Self {
+        Self(mistakes)
     }
 
     /// The mistakes, one sentence each.

@@ -1,0 +1,216 @@
+//! What the kit can do for its streams under another server than its own.
+
+use std::any::Any;
+use std::convert::Infallible;
+use std::fmt;
+use std::future::{Ready, ready};
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::extract::ConnectInfo;
+use axum::serve::{IncomingStream, Listener};
+use http::{Extensions, Request};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tower::Service;
+
+use super::HeroSse;
+use crate::deadline::{DeadlineIo, SocketWatch};
+use crate::redact::redact;
+use crate::telemetry;
+use crate::transport::set_up;
+
+impl HeroSse {
+    /// For `axum::serve`: a listener whose connections are guarded, and the application to serve on
+    /// it. Prefer [`serve`](Self::serve), which does all of this and more.
+    ///
+    /// Guarded streams have the write timeout, the peer timeout and small kernel buffers; tokens leave
+    /// the URI before any layer of `app` runs; requests carry
+    /// [`ConnectInfo`] of the peer's address, so there is no need of
+    /// `into_make_service_with_connect_info`. What only [`serve`](Self::serve) has: a shutdown that
+    /// ends streams (the graceful shutdown of `axum::serve` waits for them; ask them to end by
+    /// [`Connections::drain`](crate::Connections::drain)), the reset of one stalled stream over HTTP/2
+    /// (here the application's stream is dropped and its place is free, but the client learns of it only
+    /// when it reads again), bounds on hyper's own buffers, and a time-out for clients that send no
+    /// request.
+    ///
+    /// ```no_run
+    /// # async fn run(sse: hero_sse::HeroSse, app: hero_sse::axum::Router) -> std::io::Result<()> {
+    /// let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+    /// let (listener, app) = sse.guard(listener, app);
+    /// hero_sse::axum::serve(listener, app).await
+    /// # }
+    /// ```
+    pub fn guard<L: Listener, A>(
+        &self,
+        listener: L,
+        app: A,
+    ) -> (GuardedListener<L>, GuardedApp<A>) {
+        telemetry::guarded();
+        (GuardedListener { sse: self.clone(), listener }, GuardedApp { sse: self.clone(), app })
+    }
+
+    /// For any other server: guards one connection, of which it takes the socket before anything
+    /// (TLS, too) is read or written through it, and the service for its requests. What then holds and
+    /// what does not: as [`guard`](Self::guard) says. [`ConnectInfo`] is that of a
+    /// [`TcpStream`]'s peer; for other sockets it is the server's affair.
+    ///
+    /// For `axum-server` 0.8 that is an acceptor, with or without TLS on top of it:
+    ///
+    /// ```
+    /// # mod axum_server { pub mod accept {
+    /// #     pub trait Accept<I, S> {
+    /// #         type Stream; type Service; type Future;
+    /// #         fn accept(&self, stream: I, service: S) -> Self::Future;
+    /// #     }
+    /// # } }
+    /// use std::future::{Ready, ready};
+    /// use std::io;
+    ///
+    /// use axum_server::accept::Accept;
+    /// use hero_sse::{DeadlineIo, GuardedService, HeroSse};
+    /// use tokio::net::TcpStream;
+    ///
+    /// #[derive(Clone)]
+    /// struct Guard(HeroSse);
+    ///
+    /// impl<S> Accept<TcpStream, S> for Guard {
+    ///     type Stream = DeadlineIo<TcpStream>;
+    ///     type Service = GuardedService<S>;
+    ///     type Future = Ready<io::Result<(Self::Stream, Self::Service)>>;
+    ///
+    ///     fn accept(&self, socket: TcpStream, service: S) -> Self::Future {
+    ///         ready(Ok(self.0.guard_connection(socket, service)))
+    ///     }
+    /// }
+    ///
+    /// // axum_server::from_tcp(listener)?.acceptor(Guard(sse)).serve(app.into_make_service())
+    /// // over TLS: .acceptor(RustlsAcceptor::new(config).acceptor(Guard(sse)))
+    /// ```
+    pub fn guard_connection<I, S>(
+        &self,
+        socket: I,
+        service: S,
+    ) -> (DeadlineIo<I>, GuardedService<S>)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Any,
+    {
+        let peer = (&socket as &dyn Any).downcast_ref::<TcpStream>();
+        let peer = peer.and_then(|socket| socket.peer_addr().ok());
+        let socket = self.guarded(socket);
+        let service = self.service(service, socket.watch(), peer);
+        (socket, service)
+    }
+
+    fn guarded<I: AsyncRead + AsyncWrite + Unpin + Any>(&self, socket: I) -> DeadlineIo<I> {
+        let peer_timeout = self.kit().options.peer_timeout;
+        set_up(&socket, peer_timeout);
+        DeadlineIo::new(socket, Arc::new(SocketWatch::default()), peer_timeout)
+    }
+
+    fn service<S, P>(
+        &self,
+        service: S,
+        watch: &Arc<SocketWatch>,
+        peer: Option<P>,
+    ) -> GuardedService<S>
+    where
+        P: Clone + Send + Sync + 'static,
+    {
+        let mut extensions = Extensions::new();
+        self.prepare(&mut extensions);
+        extensions.insert(watch.clone());
+        if let Some(peer) = peer {
+            extensions.insert(ConnectInfo(peer));
+        }
+        GuardedService { service, extensions }
+    }
+}
+
+/// A listener whose connections are guarded: [`HeroSse::guard`].
+#[derive(Debug)]
+pub struct GuardedListener<L> {
+    sse: HeroSse,
+    listener: L,
+}
+
+impl<L: Listener> Listener for GuardedListener<L> {
+    type Io = DeadlineIo<L::Io>;
+    type Addr = L::Addr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        let (socket, peer) = self.listener.accept().await;
+        (self.sse.guarded(socket), peer)
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        self.listener.local_addr()
+    }
+}
+
+/// The application for a [`GuardedListener`], as `axum::serve` takes it.
+#[derive(Clone)]
+pub struct GuardedApp<A> {
+    sse: HeroSse,
+    app: A,
+}
+
+impl<L, A> Service<IncomingStream<'_, GuardedListener<L>>> for GuardedApp<A>
+where
+    L: Listener,
+    L::Addr: Clone + Sync + 'static,
+    A: Clone,
+{
+    type Response = GuardedService<A>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, connection: IncomingStream<'_, GuardedListener<L>>) -> Self::Future {
+        let (watch, peer) = (connection.io().watch(), connection.remote_addr().clone());
+        ready(Ok(self.sse.service(self.app.clone(), watch, Some(peer))))
+    }
+}
+
+impl<A> fmt::Debug for GuardedApp<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GuardedApp").finish_non_exhaustive()
+    }
+}
+
+/// The service for the requests of one guarded connection.
+#[derive(Clone)]
+pub struct GuardedService<S> {
+    service: S,
+    /// What each request is given.
+    extensions: Extensions,
+}
+
+impl<S, B> Service<Request<B>> for GuardedService<S>
+where
+    S: Service<Request<B>>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.service.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> S::Future {
+        redact(&mut request);
+        request.extensions_mut().extend(self.extensions.clone());
+        self.service.call(request)
+    }
+}
+
+impl<S> fmt::Debug for GuardedService<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GuardedService").finish_non_exhaustive()
+    }
+}

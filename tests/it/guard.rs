@@ -1,0 +1,127 @@
+//! What holds under other servers than `sse.serve`, over real sockets.
+
+use std::future::{Ready, ready};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::ConnectInfo;
+use axum::routing::get;
+use axum_server::accept::Accept;
+use hero_sse::testing::{self, SlowReader};
+use hero_sse::{CloseReason, DeadlineIo, GuardedService, HeroSse};
+use http::Uri;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+use crate::support::{Log, eventually, flood, kit, options, token, watched};
+
+/// The recipe of `HeroSse::guard_connection`.
+#[derive(Clone)]
+struct Guard(HeroSse);
+
+impl<S> Accept<TcpStream, S> for Guard {
+    type Stream = DeadlineIo<TcpStream>;
+    type Service = GuardedService<S>;
+    type Future = Ready<std::io::Result<(Self::Stream, Self::Service)>>;
+
+    fn accept(&self, socket: TcpStream, service: S) -> Self::Future {
+        ready(Ok(self.0.guard_connection(socket, service)))
+    }
+}
+
+async fn axum_serve(sse: &HeroSse, app: Router) -> (SocketAddr, JoinHandle<std::io::Result<()>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let (listener, app) = sse.guard(listener, app);
+    (address, tokio::spawn(axum::serve(listener, app).into_future()))
+}
+
+async fn axum_server(sse: &HeroSse, app: Router) -> (SocketAddr, JoinHandle<std::io::Result<()>>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.set_nonblocking(true).expect("an option");
+    let address = listener.local_addr().expect("an address");
+    let server = axum_server::from_tcp(listener).expect("a server").acceptor(Guard(sse.clone()));
+    (address, tokio::spawn(server.serve(app.into_make_service())))
+}
+
+/// A stalled reader goes within the write timeout of a second, and a healthy one never notices.
+async fn a_stalled_reader_goes(
+    name: &str,
+    server: impl AsyncFn(&HeroSse, Router) -> (SocketAddr, JoinHandle<std::io::Result<()>>),
+) {
+    let (log, _guard) = Log::everything();
+    let sse = kit(options("WriteTimeout = \"1s\""));
+    let (app, alive) = watched(&sse, flood);
+    let (address, serving) = server(&sse, app).await;
+    let mut healthy = testing::connect(address, "/s").await.expect("a stream");
+    let stalled = SlowReader::connect(address, "/s", &[]).await.expect("a socket");
+    let reading = tokio::spawn(async move {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(3) {
+            healthy.next().await.expect("in time").expect("an event");
+        }
+    });
+    let reset = stalled.reset_within(Duration::from_secs(6)).await.expect("a reset");
+    println!("{name}: reset after {reset:?}");
+    assert!((0.9..=2.5).contains(&reset.as_secs_f64()), "{reset:?}");
+    eventually("the stalled stream is dropped", || alive.count() == 1).await;
+    assert_eq!(sse.connections().closed(CloseReason::WriteTimeout), 1);
+    reading.await.expect("an undisturbed reader");
+    eventually("the healthy one has left", || sse.connections().is_empty()).await;
+    serving.abort();
+    assert!(!log.text().contains("there is no write timeout"), "{}", log.text());
+}
+
+#[tokio::test]
+async fn under_axum_serve_a_stalled_reader_is_dropped_in_time() {
+    a_stalled_reader_goes("axum::serve", axum_serve).await;
+}
+
+#[tokio::test]
+async fn under_axum_server_a_stalled_reader_is_dropped_in_time() {
+    a_stalled_reader_goes("axum-server", axum_server).await;
+}
+
+/// The peer's address, the caller of a route of one's own, and no token for anybody to see.
+#[tokio::test]
+async fn guarded_requests_carry_what_they_carry_under_serve() {
+    let show = async |ConnectInfo(peer): ConnectInfo<SocketAddr>,
+                      who: hero_sse::Principal,
+                      uri: Uri| { format!("{} {} {uri}", peer.ip(), who.subject()) };
+    let (log, _guard) = Log::everything();
+    let sse = kit(options(""));
+    let app = Router::new().route("/who", get(show));
+    let servers = [axum_serve(&sse, app.clone()).await, axum_server(&sse, app).await];
+    for (address, serving) in servers {
+        let mut socket = TcpStream::connect(address).await.expect("a socket");
+        let request = format!(
+            "GET /who?a=1&access_token={} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+            token()
+        );
+        socket.write_all(request.as_bytes()).await.expect("sent");
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.expect("an answer");
+        assert!(answer.ends_with("127.0.0.1 ann /who?a=1"), "{answer}");
+        serving.abort();
+    }
+    assert!(log.text().contains("streams do not end at its shutdown"), "{}", log.text());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_axum_serve_a_peer_that_acknowledges_nothing_is_dropped_by_the_kernel() {
+    let sse = kit(options("WriteTimeout = \"60s\"\nPeerTimeout = \"1s\""));
+    let (app, alive) = watched(&sse, flood);
+    let (address, serving) = axum_serve(&sse, app).await;
+    let stalled = SlowReader::connect(address, "/s", &[]).await.expect("a socket");
+    eventually("connected", || alive.count() == 1).await;
+    let start = Instant::now();
+    while alive.count() > 0 {
+        assert!(start.elapsed() < Duration::from_secs(10), "never dropped");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(sse.connections().closed(CloseReason::PeerTimeout), 1);
+    drop(stalled);
+    serving.abort();
+}

@@ -1,0 +1,208 @@
+//! The hard end of a drain: `serve` returns in bounded time whatever clients do, and leaves nothing
+//! behind in the kernel.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::routing::get;
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use hero_sse::testing::SlowReader;
+use hero_sse::{Event, HeroSse};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::http2::within;
+use crate::support::{Server, burst, eventually, flood, kit, options, public};
+use crate::tls::{self, Certificate};
+
+/// The server's sockets, as the kernel lists them: their state, and the bytes that it could not send.
+fn sockets(server: SocketAddr) -> Vec<(String, u64)> {
+    let port = format!(":{:04X}", server.port());
+    let table = fs::read_to_string("/proc/net/tcp").expect("the kernel's list");
+    let socket = |line: &str| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let [_, local, _, state, queues, ..] = fields.as_slice() else { return None };
+        let unsent = u64::from_str_radix(queues.split(':').next()?, 16).ok()?;
+        local.ends_with(&port).then(|| ((*state).to_owned(), unsent))
+    };
+    // 0A is the listener.
+    table.lines().filter_map(socket).filter(|(state, _)| state != "0A").collect()
+}
+
+/// `/s` floods. `/odd`, no stream of the kit's, yields what a small window does not take, then nothing:
+/// hyper has written all of it, and the kernel is left with the rest.
+fn app(sse: &HeroSse) -> Router {
+    let odd = async || {
+        let first = stream::iter([Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; 12_000]))]);
+        Body::from_stream(first.chain(stream::pending()))
+    };
+    public(sse, flood).route("/odd", get(odd))
+}
+
+async fn full(server: SocketAddr, count: usize) {
+    let stuck = || sockets(server).into_iter().filter(|(_, unsent)| *unsent > 0).count() == count;
+    eventually("the kernel holds what nobody reads", stuck).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(stuck(), "{:?}", sockets(server));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_left_after_the_drain_timeout_is_reset_and_nothing_lingers() {
+    let sse = kit(options("WriteTimeout = \"60s\"\nDrainTimeout = \"500ms\""));
+    let server = Server::start(&sse, app(&sse)).await;
+    let address = server.address;
+    let stalled = SlowReader::connect(address, "/s", &[]).await.expect("a socket");
+    let odd = SlowReader::connect(address, "/odd", &[]).await.expect("a socket");
+    full(address, 2).await;
+    let took = server.stop().await;
+    assert_eq!(sockets(address), [], "left behind");
+    assert!((0.5..1.5).contains(&took.as_secs_f64()), "{took:?}");
+    for reader in [stalled, odd] {
+        assert!(reader.reset_within(Duration::from_secs(1)).await.is_some(), "closed, not reset");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_tls_as_well() {
+    let (sse, certificate) =
+        (kit(options("WriteTimeout = \"60s\"\nDrainTimeout = \"500ms\"")), Certificate::new());
+    let server = tls::start(&sse, app(&sse), certificate.tls()).await;
+    let address = server.address;
+    let stalled = certificate.stall(address, "/s").await;
+    let odd = certificate.stall(address, "/odd").await;
+    full(address, 2).await;
+    let took = server.stop().await;
+    assert_eq!(sockets(address), [], "left behind");
+    assert!((0.5..1.5).contains(&took.as_secs_f64()), "{took:?}");
+    for reader in [stalled, odd] {
+        tls::reset(&reader).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_dropped_leaves_nothing_either() {
+    let sse = kit(options("WriteTimeout = \"60s\""));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let serving = tokio::spawn(sse.serve(listener, app(&sse)).into_future());
+    let _stalled = SlowReader::connect(address, "/s", &[]).await.expect("a socket");
+    let _odd = SlowReader::connect(address, "/odd", &[]).await.expect("a socket");
+    full(address, 2).await;
+    serving.abort();
+    eventually("nothing is left", || sockets(address).is_empty()).await;
+}
+
+/// All of it is in the kernel, farewell included, so the connection has ended in order: the kernel may
+/// go on trying, as for a client in a tunnel, but not for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_kernel_has_after_a_farewell_it_has_for_the_peer_timeout() {
+    let sse = kit(options("PeerTimeout = \"2s\""));
+    let long = || stream::iter([Event::text("x".repeat(20_000))]).chain(stream::pending());
+    let server = Server::start(&sse, public(&sse, long)).await;
+    let address = server.address;
+    let reader = SlowReader::connect(address, "/s", &[]).await.expect("a socket");
+    eventually("the kernel holds it", || sockets(address).iter().any(|(_, unsent)| *unsent > 0))
+        .await;
+    let took = server.stop().await;
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    let start = Instant::now();
+    while !sockets(address).is_empty() {
+        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", sockets(address));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    println!("gone after {:?}", start.elapsed());
+    drop(reader);
+}
+
+async fn connect(address: SocketAddr, bytes: &[u8]) -> TcpStream {
+    let mut socket = TcpStream::connect(address).await.expect("a socket");
+    socket.write_all(bytes).await.expect("sent");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    socket
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_a_head_holds_nobody_up_and_a_whole_one_is_answered() {
+    let sse = kit(options("DrainTimeout = \"30s\"\nRetry = \"1s\""));
+    let server = Server::start(&sse, public(&sse, || burst(1))).await;
+    let request = b"GET /s HTTP/1.1\r\nhost: x\r\n\r\n";
+    let _first = connect(server.address, &request[..20]).await;
+    let mut under_way = connect(server.address, &request[..20]).await;
+    // The second head of a connection, after a request that was answered.
+    let mut second = connect(server.address, b"GET /no HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let read = second.read(&mut [0; 4096]).await.expect("an answer");
+    assert!(read > 0);
+    second.write_all(&request[..20]).await.expect("sent");
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let _no_request = connect(server.address, preface).await;
+    let rest = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        under_way.write_all(&request[20..]).await.expect("sent");
+        let mut answer = String::new();
+        within(under_way.read_to_string(&mut answer)).await.expect("an answer");
+        answer
+    });
+    let took = server.stop().await;
+    assert!((0.5..2.0).contains(&took.as_secs_f64()), "{took:?}");
+    let answer = rest.await.expect("no panic");
+    assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.contains("draining"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handshake_in_progress_holds_nobody_up() {
+    let (sse, certificate) = (kit(options("DrainTimeout = \"30s\"")), Certificate::new());
+    let server = tls::start(&sse, public(&sse, || burst(1)), certificate.tls()).await;
+    let _silent = connect(server.address, b"").await;
+    let _hello = connect(server.address, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03").await;
+    let took = server.stop().await;
+    assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
+/// It had its answer, and then says nothing any more, to no `GOAWAY` and to no ping.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mute_client_of_http2_holds_nobody_up_beyond_the_drain_timeout() {
+    let sse = kit(options("DrainTimeout = \"700ms\""));
+    let server = Server::start(&sse, public(&sse, || burst(1))).await;
+    let mut request = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    request.extend(b"\0\0\x09\x01\x05\0\0\0\x01\x82\x86\x04\x02/n\x01\x01x");
+    let mut socket = connect(server.address, &request).await;
+    let mut answer = vec![0; 4096];
+    let read = within(socket.read(&mut answer)).await.expect("an answer");
+    assert!(read > 20, "{read}");
+    let took = server.stop().await;
+    println!("stopped after {took:?}");
+    assert!((0.6..1.7).contains(&took.as_secs_f64()), "{took:?}");
+}
+
+/// It is the application's own by then: `serve` neither waits for it nor ends it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upgraded_connection_holds_nobody_up_and_goes_on() {
+    let sse = kit(options("DrainTimeout = \"30s\""));
+    let upgrade = async |mut request: axum::extract::Request| {
+        let upgraded = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            let io = hyper_util::rt::TokioIo::new(upgraded.await.expect("an upgrade"));
+            let (mut reading, mut writing) = tokio::io::split(io);
+            tokio::io::copy(&mut reading, &mut writing).await.expect("an echo");
+        });
+        (http::StatusCode::SWITCHING_PROTOCOLS, [("connection", "upgrade"), ("upgrade", "echo")])
+    };
+    let app = public(&sse, || burst(1)).route("/echo", get(upgrade));
+    let server = Server::start(&sse, app).await;
+    let request = b"GET /echo HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+    let mut socket = connect(server.address, request).await;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(within(socket.read_u8()).await.expect("a head"));
+    }
+    let took = server.stop().await;
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    socket.write_all(b"hello").await.expect("sent");
+    let mut echo = [0; 5];
+    within(socket.read_exact(&mut echo)).await.expect("an echo");
+    assert_eq!(&echo, b"hello");
+}
