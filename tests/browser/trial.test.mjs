@@ -41,7 +41,10 @@ const seen = (page) => page.evaluate(() => ({ ...window.seen, state: window.sour
 // ---------------------------------------------------------------------------------------------------------------------
 
 // Nothing is due for a minute: whoever notices, notices the departure itself.
-const bases = [{ protocol: "HTTP/1.1", args: [], scheme: "http", streams: 6 }];
+const bases = [
+  { protocol: "http/1.1", args: [], scheme: "http", streams: 6 },
+  { protocol: "h2", args: ["--self-signed"], scheme: "https", streams: 20 },
+];
 
 for (const { protocol, args, scheme, streams } of bases) {
   describe(`over ${protocol} a client that leaves is noticed at once`, () => {
@@ -67,6 +70,8 @@ for (const { protocol, args, scheme, streams } of bases) {
         await follow(page, "/idle", count);
         await until("open streams", () => seen(page), ({ opens }) => opens === count);
         await server.open(count);
+        const protocols = await page.evaluate(() => performance.getEntriesByType("navigation").map((entry) => entry.nextHopProtocol));
+        assert.deepEqual(protocols, [protocol]);
         const left = leave(page);
         const took = await server.open(0, GONE);
         figure({ departure: how, protocol, ms: Math.round(took) });
@@ -79,10 +84,10 @@ for (const { protocol, args, scheme, streams } of bases) {
   });
 }
 
-test("three tabs live through restarts and see every event once", async () => {
+for (const { protocol, args, scheme } of bases) test(`over ${protocol} three tabs live through restarts and see every event once`, async () => {
   const epoch = Date.now();
-  const server = await new Server(["--epoch-ms", String(epoch), "--interval-ms", "50", "--set", "Retry=1s"]).start();
-  const context = await browser.newContext();
+  const server = await new Server(["--epoch-ms", String(epoch), "--interval-ms", "50", "--set", "Retry=1s", ...args], { scheme }).start();
+  const context = await browser.newContext({ ignoreHTTPSErrors: true });
   try {
     const tabs = await Promise.all([1, 2, 3].map(() => context.newPage()));
     await Promise.all(tabs.map((tab) => tab.goto(server.url)));
@@ -97,13 +102,13 @@ test("three tabs live through restarts and see every event once", async () => {
       await server.stop(signal);
       await sleep(down);
       await server.start();
-      figure({ drill: signal, down_ms: down, back_after_ms: Math.round(await progress()) });
+      figure({ drill: signal, protocol, down_ms: down, back_after_ms: Math.round(await progress()) });
       assert.equal((await server.stats()).open, 3);
     }
     await sleep(2000);
     await progress();
     for (const [n, { ids, opens, errors, closed, reasons, state }] of (await all()).entries()) {
-      figure({ drill: `tab ${n + 1}`, events: ids.length, first: ids[0], last: ids.at(-1), opens, errors, closed });
+      figure({ drill: `tab ${n + 1}`, protocol, events: ids.length, first: ids[0], last: ids.at(-1), opens, errors, closed });
       assert.deepEqual(ids, Array.from(ids, (_, place) => place + 1), "every event once and in order");
       assert.equal(opens, 4);
       assert.deepEqual(reasons, ["draining", "draining"], "a killed server says nothing");

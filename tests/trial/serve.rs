@@ -1,6 +1,7 @@
 //! The feed server.
 
 use std::convert::Infallible;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use axum::middleware::{Next, from_fn};
 use axum::response::Html;
 use axum::routing::get;
 use futures_util::{Stream, StreamExt, stream};
-use hero_sse::{CloseReason, Event, HeroSse, LastEventId, Refusal, SseOptions};
+use hero_sse::{CloseReason, Event, HeroSse, LastEventId, Refusal, SseOptions, Tls};
 use lexopt::{Arg, ValueExt};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -33,6 +34,9 @@ Usage: trial serve [OPTIONS]
   --interval-ms N      from one event to the next [default: 200]
   --payload BYTES      length of an event's data [default: 100]
   --set KEY=VALUE      an option of the kit, as in its section SseOptions; may be repeated
+  --cert FILE          speak HTTPS with this certificate (PEM), and this key
+  --key FILE
+  --self-signed        speak HTTPS with a certificate of its own making
   --axum               serve the feed with axum's own Sse under axum::serve, for comparison
 
   /feed     event n has the id n and is due at epoch + n * interval; goes on after Last-Event-ID or
@@ -50,7 +54,24 @@ struct Arguments {
     interval_ms: u64,
     payload: usize,
     settings: Vec<String>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+    self_signed: bool,
     axum: bool,
+}
+
+impl Arguments {
+    fn tls(&self) -> Outcome<Option<Tls>> {
+        if self.self_signed {
+            let own = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+            return Ok(Some(Tls::from_pem(own.cert.pem(), own.signing_key.serialize_pem())?));
+        }
+        match (&self.cert, &self.key) {
+            (None, None) => Ok(None),
+            (Some(cert), Some(key)) => Ok(Some(Tls::from_pem_files(cert, key)?)),
+            _ => Err("--cert and --key go together".into()),
+        }
+    }
 }
 
 fn read(mut parser: lexopt::Parser) -> Result<Option<Arguments>, lexopt::Error> {
@@ -60,6 +81,9 @@ fn read(mut parser: lexopt::Parser) -> Result<Option<Arguments>, lexopt::Error> 
         interval_ms: 200,
         payload: 100,
         settings: Vec::new(),
+        cert: None,
+        key: None,
+        self_signed: false,
         axum: false,
     };
     while let Some(argument) = parser.next()? {
@@ -69,6 +93,9 @@ fn read(mut parser: lexopt::Parser) -> Result<Option<Arguments>, lexopt::Error> 
             Arg::Long("interval-ms") => arguments.interval_ms = parser.value()?.parse()?,
             Arg::Long("payload") => arguments.payload = parser.value()?.parse()?,
             Arg::Long("set") => arguments.settings.push(parser.value()?.string()?),
+            Arg::Long("cert") => arguments.cert = Some(parser.value()?.into()),
+            Arg::Long("key") => arguments.key = Some(parser.value()?.into()),
+            Arg::Long("self-signed") => arguments.self_signed = true,
             Arg::Long("axum") => arguments.axum = true,
             Arg::Long("help") => return Ok(None),
             other => return Err(format!("{}; see --help", other.unexpected()).into()),
@@ -96,7 +123,11 @@ pub(crate) async fn run(parser: lexopt::Parser) -> Outcome {
 
     let sse = HeroSse::builder().options(options(&arguments.settings)?).build()?;
     let app = app(&sse, feed, census.clone())?;
-    sse.serve(listener, app).with_graceful_shutdown(hero_sse::shutdown_signal()).await?;
+    let mut serve = sse.serve(listener, app).with_graceful_shutdown(hero_sse::shutdown_signal());
+    if let Some(tls) = arguments.tls()? {
+        serve = serve.tls(tls);
+    }
+    serve.await?;
     println!("{}", json!({ "stopped": census.stats(Some(&sse)) }));
     Ok(ExitCode::SUCCESS)
 }
