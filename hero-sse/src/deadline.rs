@@ -201,9 +201,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> DeadlineIo<T> {
         Poll::Pending
     }
 
-    /// The kernel reports a peer that acknowledges nothing as a time-out of its own.
+    /// The kernel reports a peer that acknowledges nothing as a time-out of its own, or as why it
+    /// could not be reached where it was told: that a neighbour does not answer, a router's word.
     fn noted(&self, error: io::Error) -> io::Error {
-        if error.kind() == io::ErrorKind::TimedOut {
+        use io::ErrorKind::{HostUnreachable, NetworkUnreachable, TimedOut};
+        if matches!(error.kind(), TimedOut | HostUnreachable | NetworkUnreachable) {
             self.watch.peer_timed_out.store(true, Ordering::Release);
         }
         error
@@ -393,6 +395,53 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(10)).await;
         }
         assert_eq!(watch.failure(), None);
+    }
+
+    /// Fails every read.
+    struct Broken(io::ErrorKind);
+
+    impl AsyncRead for Broken {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(self.0.into()))
+        }
+    }
+
+    impl AsyncWrite for Broken {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_could_not_be_reached_timed_out_whatever_the_kernel_calls_it() {
+        use io::ErrorKind::{ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut};
+        for (kind, reason) in [
+            (TimedOut, Some(CloseReason::PeerTimeout)),
+            (HostUnreachable, Some(CloseReason::PeerTimeout)),
+            (NetworkUnreachable, Some(CloseReason::PeerTimeout)),
+            (ConnectionReset, None),
+        ] {
+            let watch = Arc::new(SocketWatch::default());
+            let mut io = DeadlineIo::new(Broken(kind), watch.clone(), None);
+            let error = io.read_u8().await.expect_err("a broken socket");
+            assert_eq!((error.kind(), watch.failure()), (kind, reason));
+        }
     }
 
     #[cfg(target_os = "linux")]

@@ -1,4 +1,4 @@
-//! The live example's page in a real browser.
+//! What only a real browser can show: the live example's page, and pages that come and go.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,9 +9,21 @@ use std::process::Command;
 #[ignore = "needs Chromium and Node.js: ./tests/run installs them and runs it"]
 fn the_page_of_the_live_example_works() {
     assert!(std::env::var_os("LIVE_BIN").is_some(), "LIVE_BIN is not set; call ./tests/run");
+    node("live.test.mjs", &[]);
+}
+
+#[test]
+#[ignore = "needs Chromium and Node.js: ./tests/run installs them and runs it"]
+fn tabs_that_leave_are_noticed_and_tabs_that_stay_live_through_restarts() {
+    node("trial.test.mjs", &[]);
+}
+
+pub(crate) fn node(file: &str, variables: &[(&str, &str)]) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("browser");
     let status = Command::new("node")
-        .args(["--test", "live.test.mjs"])
+        .args(["--test", file])
+        .env("TRIAL_BIN", env!("CARGO_BIN_EXE_trial"))
+        .envs(variables.iter().copied())
         .current_dir(folder)
         .status()
         .expect("Node.js; ./tests/run installs it");

@@ -5,6 +5,7 @@ mod admission;
 mod auth;
 mod browser;
 mod buffer;
+mod cable;
 mod drain;
 mod endpoint;
 mod event;
@@ -14,6 +15,7 @@ mod foreign;
 mod guard;
 #[cfg(target_os = "linux")]
 mod hard_end;
+mod hostility;
 mod house;
 mod http2;
 mod isolation;

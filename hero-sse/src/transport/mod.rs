@@ -96,8 +96,6 @@ impl Transport {
         if let Some(tls) = &self.tls {
             watching.spawn(tls.clone().watch_files());
         }
-        let builder = streams::builder(HEAD_TIMEOUT, self.peer_timeout, streams.clone());
-        let builder = Arc::new(builder);
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
             let accepted = {
@@ -138,8 +136,9 @@ impl Transport {
             };
             let io = DeadlineIo::new(io, watch.clone(), self.peer_timeout);
             let service = TowerToHyperService::new(service);
-            let builder = builder.clone();
-            let start = Start { head_due: Instant::now() + HEAD_TIMEOUT, begun, watch };
+            let streams = streams.of_connection();
+            let builder = streams::builder(HEAD_TIMEOUT, self.peer_timeout, streams.clone());
+            let start = Start { head_due: Instant::now() + HEAD_TIMEOUT, begun, watch, streams };
             // Two tasks, since what a handshake needs would weigh on every connection without one.
             match &self.tls {
                 None => {
@@ -199,6 +198,7 @@ struct Start {
     head_due: Instant,
     begun: Arc<AtomicBool>,
     watch: Arc<SocketWatch>,
+    streams: Streams,
 }
 
 impl Start {
@@ -230,8 +230,8 @@ impl Drop for Unfinished {
     }
 }
 
-/// Drives one connection to its end; when `stopped` says so, to the end of its last answer. It comes
-/// in a box, since as an argument the task would hold it twice.
+/// Drives one connection to its end; when `stopped` says so, or when it has long been at rest, to the
+/// end of its last answer. It comes in a box, since as an argument the task would hold it twice.
 async fn drive<I, S>(
     mut connection: Pin<Box<auto::UpgradeableConnection<'static, I, S, Streams>>>,
     start: Start,
@@ -247,19 +247,22 @@ async fn drive<I, S>(
     let unfinished = Unfinished(Some(start.watch.clone()));
     // A connection's error is its client's departure; the streams on it have told the reason. What has
     // come by now counts as come.
-    let stopping = tokio::select! {
+    let leaving = tokio::select! {
         biased;
         _ = connection.as_mut() => false,
         () = start.silent_until(start.head_due) => false,
+        () = start.streams.at_rest() => true,
         _ = stopped.changed() => true,
     };
-    if stopping {
+    if leaving {
         connection.as_mut().graceful_shutdown();
         let due = start.head_due.min(Instant::now() + LAST_HEAD);
         tokio::select! {
             biased;
             _ = connection.as_mut() => {}
             () = start.silent_until(due) => {}
+            // Its client does not answer the goodbye.
+            () = start.streams.at_rest() => {}
         }
     }
     unfinished.finish();

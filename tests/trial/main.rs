@@ -1,0 +1,52 @@
+//! Trials of hero-sse under load: a feed server that can be told apart from no other process of its
+//! kind, and what is let loose on it.
+
+mod client;
+mod memory;
+mod node;
+mod serve;
+mod soak;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+Trials of hero-sse under load.
+
+Usage: trial COMMAND [OPTIONS]; each command has its own --help.
+
+  serve     a feed server: every process with the same arguments serves the same sequence
+  soak      two servers, thousands of clients of mixed temper, restarts; ends with a verdict
+  memory    what a stalled client costs, as a table
+  follow    a client that follows the feed, and comes back with its cursor after silence
+";
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Outcome<T = ExitCode> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+async fn run() -> Outcome {
+    let mut arguments = lexopt::Parser::from_env();
+    let command = match arguments.next()? {
+        Some(lexopt::Arg::Value(command)) => command.to_string_lossy().into_owned(),
+        _ => "help".to_owned(),
+    };
+    match command.as_str() {
+        "serve" => serve::run(arguments).await,
+        "soak" => soak::run(arguments).await,
+        "memory" => memory::run(arguments).await,
+        "follow" => client::follow(arguments).await,
+        _ => {
+            print!("{HELP}");
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

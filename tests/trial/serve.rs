@@ -1,0 +1,318 @@
+//! The feed server.
+
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
+use axum::response::Html;
+use axum::routing::get;
+use futures_util::{Stream, StreamExt, stream};
+use hero_sse::{CloseReason, Event, HeroSse, LastEventId, Refusal, SseOptions, Tls};
+use lexopt::{Arg, ValueExt};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::time::{Instant, sleep_until};
+
+use crate::Outcome;
+
+const HELP: &str = "\
+A feed server for trials.
+
+Usage: trial serve [OPTIONS]
+
+  --listen ADDR        address to listen on [default: 127.0.0.1:0]; port 0 takes any free one
+  --epoch-ms N         when event 0 is due, in milliseconds after 1970 [default: now]
+  --interval-ms N      from one event to the next [default: 200]
+  --payload BYTES      length of an event's data [default: 100]
+  --set KEY=VALUE      an option of the kit, as in its section SseOptions; may be repeated
+  --cert FILE          speak HTTPS with this certificate (PEM), and this key
+  --key FILE
+  --self-signed        speak HTTPS with a certificate of its own making
+  --axum               serve the feed with axum's own Sse under axum::serve, for comparison
+
+  /feed     event n has the id n and is due at epoch + n * interval; goes on after Last-Event-ID or
+            ?last_event_id=, with the next event due without it
+  /idle     says nothing; its heartbeat is 60 s
+  /stats    what the server holds, as JSON
+  /         an empty page
+
+Prints one line of JSON when it listens and one when it has ended, which SIGTERM asks for.
+";
+
+struct Arguments {
+    listen: String,
+    epoch_ms: Option<u64>,
+    interval_ms: u64,
+    payload: usize,
+    settings: Vec<String>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+    self_signed: bool,
+    axum: bool,
+}
+
+impl Arguments {
+    fn tls(&self) -> Outcome<Option<Tls>> {
+        if self.self_signed {
+            let own = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+            return Ok(Some(Tls::from_pem(own.cert.pem(), own.signing_key.serialize_pem())?));
+        }
+        match (&self.cert, &self.key) {
+            (None, None) => Ok(None),
+            (Some(cert), Some(key)) => Ok(Some(Tls::from_pem_files(cert, key)?)),
+            _ => Err("--cert and --key go together".into()),
+        }
+    }
+}
+
+fn read(mut parser: lexopt::Parser) -> Result<Option<Arguments>, lexopt::Error> {
+    let mut arguments = Arguments {
+        listen: "127.0.0.1:0".to_owned(),
+        epoch_ms: None,
+        interval_ms: 200,
+        payload: 100,
+        settings: Vec::new(),
+        cert: None,
+        key: None,
+        self_signed: false,
+        axum: false,
+    };
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Arg::Long("listen") => arguments.listen = parser.value()?.string()?,
+            Arg::Long("epoch-ms") => arguments.epoch_ms = Some(parser.value()?.parse()?),
+            Arg::Long("interval-ms") => arguments.interval_ms = parser.value()?.parse()?,
+            Arg::Long("payload") => arguments.payload = parser.value()?.parse()?,
+            Arg::Long("set") => arguments.settings.push(parser.value()?.string()?),
+            Arg::Long("cert") => arguments.cert = Some(parser.value()?.into()),
+            Arg::Long("key") => arguments.key = Some(parser.value()?.into()),
+            Arg::Long("self-signed") => arguments.self_signed = true,
+            Arg::Long("axum") => arguments.axum = true,
+            Arg::Long("help") => return Ok(None),
+            other => return Err(format!("{}; see --help", other.unexpected()).into()),
+        }
+    }
+    Ok(Some(arguments))
+}
+
+pub(crate) async fn run(parser: lexopt::Parser) -> Outcome {
+    let Some(arguments) = read(parser)? else {
+        print!("{HELP}");
+        return Ok(ExitCode::SUCCESS);
+    };
+    let feed = Feed::new(arguments.epoch_ms, arguments.interval_ms, arguments.payload);
+    let census = Census::default();
+    let listener = TcpListener::bind(&arguments.listen)
+        .await
+        .map_err(|error| format!("cannot listen on {}: {error}", arguments.listen))?;
+    let address = listener.local_addr()?;
+    println!("{}", json!({ "listening": address.to_string() }));
+    if arguments.axum {
+        axum::serve(listener, peer(feed, census)).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+
+    let sse = HeroSse::builder().options(options(&arguments.settings)?).build()?;
+    let app = app(&sse, feed, census.clone())?;
+    let mut serve = sse.serve(listener, app).with_graceful_shutdown(hero_sse::shutdown_signal());
+    if let Some(tls) = arguments.tls()? {
+        serve = serve.tls(tls);
+    }
+    serve.await?;
+    println!("{}", json!({ "stopped": census.stats(Some(&sse)) }));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `WriteTimeout=1s` as the line of TOML that it stands for.
+fn options(settings: &[String]) -> Outcome<SseOptions> {
+    let mut toml = "[SseOptions]\n".to_owned();
+    for setting in settings {
+        let (key, value) = setting.split_once('=').ok_or("--set: write KEY=VALUE")?;
+        let bare = value.parse::<u64>().is_ok() || value.parse::<bool>().is_ok();
+        let line = if bare { format!("{key} = {value}\n") } else { format!("{key} = {value:?}\n") };
+        toml.push_str(&line);
+    }
+    Ok(SseOptions::from_toml(&toml)?)
+}
+
+fn app(sse: &HeroSse, feed: Feed, census: Census) -> Outcome<Router> {
+    let (idle, stats, watch) = (census.clone(), census.clone(), census.clone());
+    let kit = sse.clone();
+    let feed = sse.endpoint("/feed").public().handler(async move |cursor: LastEventId| {
+        let from = feed.after(cursor.as_str()).map_err(Refusal::bad_request)?;
+        Ok::<_, Refusal>(watch.watch(feed.from(from)))
+    })?;
+    let idle = sse
+        .endpoint("/idle")
+        .public()
+        .heartbeat(Duration::from_secs(60))
+        .handler(async move || idle.watch(stream::pending::<Event>()))?;
+    let asked = census.clone();
+    let count = move |request: Request, next: Next| {
+        asked.0.asked.fetch_add(1, Ordering::SeqCst);
+        next.run(request)
+    };
+    Ok(Router::new()
+        .merge(feed)
+        .merge(idle)
+        .layer(from_fn(count))
+        .route("/stats", get(async move || axum::Json(stats.stats(Some(&kit)))))
+        .route("/", get(async || Html("<!doctype html><title>trial</title>"))))
+}
+
+/// The same feed as others serve it.
+fn peer(feed: Feed, census: Census) -> Router {
+    use axum::http::HeaderMap;
+    use axum::response::sse::{Event, KeepAlive, Sse};
+
+    let stats = census.clone();
+    let handler = async move |headers: HeaderMap| {
+        let cursor = headers.get("last-event-id").and_then(|id| id.to_str().ok());
+        let from = feed.after(cursor).unwrap_or_default();
+        let text = feed.clone();
+        let event = move |n: u64| {
+            Ok::<_, Infallible>(Event::default().id(n.to_string()).data(text.data(n)))
+        };
+        Sse::new(census.watch(feed.numbers(from).map(event))).keep_alive(KeepAlive::default())
+    };
+    Router::new()
+        .route("/feed", get(handler))
+        .route("/stats", get(async move || axum::Json(stats.stats(None))))
+}
+
+/// The sequence: event n is due at epoch + n * interval, whoever serves it.
+#[derive(Clone)]
+struct Feed {
+    zero: Instant,
+    /// How long before `zero` event 0 was due.
+    past: Duration,
+    interval: Duration,
+    filler: Arc<str>,
+}
+
+impl Feed {
+    fn new(epoch_ms: Option<u64>, interval_ms: u64, payload: usize) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let epoch = epoch_ms.map_or(now, Duration::from_millis);
+        Self {
+            zero: Instant::now() + epoch.saturating_sub(now),
+            past: now.saturating_sub(epoch),
+            interval: Duration::from_millis(interval_ms.max(1)),
+            filler: "x".repeat(payload).into(),
+        }
+    }
+
+    /// How long after this process's zero event `n` is due; `None` when that was before.
+    fn due(&self, n: u64) -> Option<Duration> {
+        let millis = u64::try_from(self.interval.as_millis()).unwrap_or(1).saturating_mul(n);
+        Duration::from_millis(millis).checked_sub(self.past)
+    }
+
+    /// The first event for a client with this cursor; without one, the next that is due.
+    fn after(&self, cursor: Option<&str>) -> Result<u64, String> {
+        let Some(cursor) = cursor else {
+            let since = self.past + self.zero.elapsed();
+            let next = since.as_millis() / self.interval.as_millis();
+            return Ok(u64::try_from(next).unwrap_or(u64::MAX) + 1);
+        };
+        let last: u64 = cursor.parse().map_err(|_| format!("{cursor:?} is no number"))?;
+        Ok(last + 1)
+    }
+
+    fn numbers(&self, from: u64) -> impl Stream<Item = u64> + Send + use<> {
+        stream::unfold((self.clone(), from), |(feed, n)| async move {
+            if let Some(due) = feed.due(n) {
+                let at = feed.zero + due;
+                if at > Instant::now() {
+                    sleep_until(at).await;
+                }
+            }
+            Some((n, (feed, n + 1)))
+        })
+    }
+
+    fn from(&self, from: u64) -> impl Stream<Item = Result<Event, hero_sse::InvalidEvent>> + use<> {
+        let feed = self.clone();
+        self.numbers(from).map(move |n| Event::text(feed.data(n)).with_id(n))
+    }
+
+    /// The number, filled up to the payload's length.
+    fn data(&self, n: u64) -> String {
+        let mut data = format!("{n} ");
+        let rest = self.filler.len().saturating_sub(data.len());
+        data.push_str(&self.filler[..rest]);
+        data
+    }
+}
+
+/// Counts the application's streams, those that live and those that ever did.
+#[derive(Clone, Default)]
+struct Census(Arc<Counts>);
+
+#[derive(Default)]
+struct Counts {
+    /// Requests for a stream: each is counted once at its end, under one reason or another.
+    asked: AtomicU64,
+    opened: AtomicU64,
+    alive: AtomicU64,
+}
+
+struct Watched<T>(Pin<Box<T>>, Census);
+
+impl Census {
+    fn watch<T: Stream>(&self, stream: T) -> Watched<T> {
+        self.0.opened.fetch_add(1, Ordering::SeqCst);
+        self.0.alive.fetch_add(1, Ordering::SeqCst);
+        Watched(Box::pin(stream), self.clone())
+    }
+
+    fn stats(&self, sse: Option<&HeroSse>) -> Value {
+        let mut closed = serde_json::Map::new();
+        for reason in CloseReason::ALL {
+            let count = sse.map_or(0, |sse| sse.connections().closed(*reason));
+            if count > 0 {
+                closed.insert(reason.as_str().to_owned(), count.into());
+            }
+        }
+        json!({
+            "open": sse.map_or(0, |sse| sse.connections().len()),
+            "alive": self.0.alive.load(Ordering::SeqCst),
+            "asked": self.0.asked.load(Ordering::SeqCst),
+            "opened": self.0.opened.load(Ordering::SeqCst),
+            "closed": closed,
+            "tasks": Handle::current().metrics().num_alive_tasks(),
+            "fds": std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count),
+            "rss_kib": resident(),
+        })
+    }
+}
+
+impl<T: Stream> Stream for Watched<T> {
+    type Item = T::Item;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T::Item>> {
+        self.0.as_mut().poll_next(cx)
+    }
+}
+
+impl<T> Drop for Watched<T> {
+    fn drop(&mut self) {
+        self.1.0.alive.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// What the process holds in memory, in KiB.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or_default()
+}
