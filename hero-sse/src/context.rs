@@ -17,11 +17,16 @@ use crate::pipeline::{Route, Visit};
 use crate::refusal::Refusal;
 use crate::telemetry;
 
+/// The path of a handler that stands at none.
+const FALLBACK: &str = "/{*path}";
+
 /// An extractor that turns a handler's own stream into an event stream of the kit: same head,
 /// heartbeats, deadlines, limits and farewells as an endpoint's.
 ///
 /// The handler itself runs first: only the token has been checked when it starts. Permission, limits
 /// and end mark are checked by [`stream`](Self::stream), so start costly work inside the stream.
+///
+/// Limits, options and counts go by the pattern of its route, those of a fallback by `/{*path}`.
 ///
 /// It finds the kit under [`HeroSse::serve`]; elsewhere add `.layer(Extension(sse))`. As for an
 /// endpoint a valid token is required unless [`public`](Self::public) is said.
@@ -110,12 +115,11 @@ impl<S: Send + Sync> FromRequestParts<S> for SseContext {
             telemetry::no_kit();
             return Err(Refusal::internal());
         };
-        // The pattern, not the path: limits and options belong to the route.
-        let path = match parts.extensions.get::<axum::extract::MatchedPath>() {
-            Some(matched) => matched.as_str().to_owned(),
-            None => parts.uri.path().to_owned(),
-        };
-        let declaration = Declaration::new("", &path, Location { file: "SseContext", line: 0 });
+        // The pattern, not the path: limits and options belong to the route, and clients must not write
+        // labels of metrics.
+        let matched = parts.extensions.get::<axum::extract::MatchedPath>();
+        let path = matched.map_or(FALLBACK, |matched| matched.as_str());
+        let declaration = Declaration::new("", path, Location { file: "SseContext", line: 0 });
         let policy = sse.kit().options.policy(&declaration.path, &declaration.overrides);
         let visit = Visit::begin(sse.kit(), parts, &policy).await?;
         visit.introduce(parts);

@@ -11,8 +11,9 @@ use http::header::CACHE_CONTROL;
 /// Whether a kit's server wants more requests: what a balancer asks before it sends any.
 ///
 /// Ready while [`serve`](crate::HeroSse::serve) runs; no longer from the moment of its shutdown, before
-/// anything else is done about that; and not before it runs, so under another server never. Cheap to
-/// clone; it answers as it is when it is asked:
+/// anything else is done about that; and not before it runs. Under another server: while a
+/// [guarded listener](crate::HeroSse::guard) is there, until [`HeroSse::drain`](crate::HeroSse::drain);
+/// without one, never. Cheap to clone; it answers as it is when it is asked:
 ///
 /// ```
 /// use hero_sse::axum::{Router, routing::get};
@@ -52,6 +53,11 @@ impl Readiness {
         }
     }
 
+    /// The server is about to shut down.
+    pub(crate) fn drain(&self) {
+        self.0.store(DRAINING, Ordering::Release);
+    }
+
     /// A server runs until the guard is gone. What is draining stays so.
     pub(crate) fn begin(&self) -> Serving {
         let _ = self.0.compare_exchange(STARTING, READY, Ordering::AcqRel, Ordering::Acquire);
@@ -77,12 +83,13 @@ impl IntoResponse for Readiness {
 }
 
 /// A server that runs.
+#[derive(Debug)]
 pub(crate) struct Serving(Readiness);
 
 impl Serving {
     /// It is about to shut down.
     pub(crate) fn ends(&self) {
-        self.0.0.store(DRAINING, Ordering::Release);
+        self.0.drain();
     }
 }
 

@@ -5,10 +5,11 @@
 //! a server whose sockets are not ours. So the writer notes when it handed a piece over, and one
 //! ticker for all such streams looks at the notes.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use slab::Slab;
 use tokio::time::{Instant, sleep};
 
@@ -38,9 +39,22 @@ struct Watched {
     give_up: Box<dyn Fn() -> bool + Send + Sync>,
     timeout: Duration,
     /// When the last piece was handed over, in milliseconds after the epoch and plus one; zero when
-    /// it has been taken.
+    /// the writer was polled since.
     handed: AtomicU64,
+    /// Pieces that somebody below still holds on their way out, and when there was the last progress.
+    pieces: AtomicUsize,
+    progress: AtomicU64,
     stalled: AtomicBool,
+}
+
+impl Watched {
+    /// Since when the client takes nothing; zero if nothing waits for it.
+    fn waiting(&self) -> u64 {
+        match self.pieces.load(Ordering::Acquire) {
+            0 => self.handed.load(Ordering::Acquire),
+            _ => self.progress.load(Ordering::Acquire),
+        }
+    }
 }
 
 impl Default for Sweeper {
@@ -62,6 +76,8 @@ impl Sweeper {
             give_up: Box::new(give_up),
             timeout: timeout?,
             handed: AtomicU64::new(0),
+            pieces: AtomicUsize::new(0),
+            progress: AtomicU64::new(0),
             stalled: AtomicBool::new(false),
         });
         let mut streams = self.0.lock();
@@ -80,9 +96,9 @@ impl Sweeper {
         let (mut stalled, mut shortest) = (Vec::new(), None::<Duration>);
         let mut streams = self.0.lock();
         for (_, stream) in &streams.watched {
-            let handed = stream.handed.load(Ordering::Acquire);
-            let waits = Duration::from_millis(now.saturating_sub(handed));
-            if handed != 0 && waits >= stream.timeout {
+            let since = stream.waiting();
+            let waits = Duration::from_millis(now.saturating_sub(since));
+            if since != 0 && waits >= stream.timeout {
                 stalled.push(stream.clone());
             }
             shortest = Some(shortest.map_or(stream.timeout, |time| time.min(stream.timeout)));
@@ -143,12 +159,21 @@ pub(crate) struct Handover {
 }
 
 impl Handover {
-    /// A piece was handed over; until the next poll it waits for the client.
-    pub(crate) fn handed(&self, now: Instant) {
-        self.stream.handed.store(self.sweeper.0.mark(now), Ordering::Release);
+    /// Hands a piece over, which tells when whoever sends it has let it go. Some copy what they send:
+    /// so it also counts that the writer is not polled again.
+    pub(crate) fn hand(&self, bytes: Bytes, now: Instant) -> Bytes {
+        let (stream, mark) = (&self.stream, self.sweeper.0.mark(now));
+        stream.handed.store(mark, Ordering::Release);
+        // Before it counts: the sweeper must not see a piece with the progress of long ago.
+        if stream.pieces.load(Ordering::Acquire) == 0 {
+            stream.progress.store(mark, Ordering::Release);
+        }
+        stream.pieces.fetch_add(1, Ordering::AcqRel);
+        let (sweeper, stream) = (self.sweeper.clone(), stream.clone());
+        Bytes::from_owner(Piece { bytes, sweeper, stream })
     }
 
-    /// The writer is polled: what it handed over has been taken.
+    /// The writer is polled.
     pub(crate) fn taken(&self) {
         self.stream.handed.store(0, Ordering::Release);
     }
@@ -162,6 +187,26 @@ impl Handover {
 impl Drop for Handover {
     fn drop(&mut self) {
         self.sweeper.0.lock().watched.try_remove(self.key);
+    }
+}
+
+/// Bytes on their way out.
+struct Piece {
+    bytes: Bytes,
+    sweeper: Sweeper,
+    stream: Arc<Watched>,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        self.stream.progress.store(self.sweeper.0.mark(Instant::now()), Ordering::Release);
+        self.stream.pieces.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -191,13 +236,13 @@ mod tests {
             let (stalled, given_up) = stream(&sweeper, 2 * SECOND);
             let (taking, other) = stream(&sweeper, 2 * SECOND);
             let (idle, third) = stream(&sweeper, SECOND / 10);
-            idle.handed(Instant::now());
+            drop(idle.hand(Bytes::new(), Instant::now()));
             idle.taken();
             let start = Instant::now();
-            stalled.handed(start);
+            let _held = stalled.hand(Bytes::new(), start);
             while !given_up.load(Ordering::SeqCst) {
                 taking.taken();
-                taking.handed(Instant::now());
+                drop(taking.hand(Bytes::new(), Instant::now()));
                 sleep(SECOND / 100).await;
                 assert!(start.elapsed() < 3 * SECOND, "never given up");
             }
@@ -210,6 +255,25 @@ mod tests {
             sleep(SECOND).await;
         }
         assert!(sweeper.0.lock().watched.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_held_below_waits_though_the_writer_is_polled_and_the_other_way_round() {
+        let sweeper = Sweeper::default();
+        let (held, given_up) = stream(&sweeper, 2 * SECOND);
+        let (unpolled, also_given_up) = stream(&sweeper, 2 * SECOND);
+        let first = held.hand(Bytes::from_static(b"1"), Instant::now());
+        let second = held.hand(Bytes::from_static(b"2"), Instant::now());
+        held.taken();
+        sleep(SECOND * 3 / 2).await;
+        // Progress: two seconds from now.
+        drop(first);
+        drop(unpolled.hand(Bytes::new(), Instant::now()));
+        sleep(SECOND * 3 / 2).await;
+        assert!(!given_up.load(Ordering::SeqCst) && !also_given_up.load(Ordering::SeqCst));
+        assert_eq!(second.as_ref(), b"2");
+        sleep(SECOND).await;
+        assert!(given_up.load(Ordering::SeqCst) && also_given_up.load(Ordering::SeqCst));
     }
 
     #[tokio::test(start_paused = true)]
@@ -231,7 +295,7 @@ mod tests {
         drop(first);
         runtime().block_on(async {
             let (stalled, given_up) = stream(&sweeper, SECOND / 20);
-            stalled.handed(Instant::now());
+            let _held = stalled.hand(Bytes::new(), Instant::now());
             let wait = async {
                 while !given_up.load(Ordering::SeqCst) {
                     sleep(SECOND / 100).await;

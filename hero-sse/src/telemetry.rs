@@ -33,7 +33,7 @@ metrics! {
     STREAMS = "hero_sse_streams", describe_gauge, "path", "Places that streams hold now.";
     OPENED = "hero_sse_streams_opened_total", describe_counter, "path", "Streams whose head was sent.";
     CLOSED = "hero_sse_streams_closed_total", describe_counter, "path, reason",
-        "Streams that ended, by `CloseReason`.";
+        "Streams that ended and requests that were turned away, by `CloseReason`.";
     SECONDS = "hero_sse_stream_seconds", describe_histogram, "path, reason",
         "How long streams lived, from their admission on.";
     TURNED_AWAY = "hero_sse_turned_away_total", describe_counter, "path, limit",
@@ -152,11 +152,11 @@ pub(crate) fn blocking(path: &str, connection: u64, took: Duration) {
 pub(crate) fn no_transport() {
     tracing::warn!(
         target: TARGET,
-        "this router runs neither under `sse.serve` nor behind `sse.guard`: a stalled client costs neither \
-         its stream nor its place, but keeps its connection; there is no peer timeout, tokens stay in the \
-         URI for your own layers to see, and streams do not end at shutdown. Serve it by \
-         `sse.serve(listener, app)`; under another server `sse.guard` and `sse.guard_connection` bring all \
-         but the last"
+        "this router runs neither under `sse.serve` nor behind `sse.guard`: a stalled client is noticed when \
+         the kernel's buffers are full, which is megabytes, and keeps its connection; there is no peer \
+         timeout, tokens stay in the URI for your own layers to see, and streams do not end at shutdown. \
+         Serve it by `sse.serve(listener, app)`; under another server `sse.guard` and \
+         `sse.guard_connection` bring all but the last, and `sse.drain()` that"
     );
 }
 

@@ -100,12 +100,7 @@ impl Writer {
             // At once too: the page of a stream that is never silent would not learn the interval.
             self.heartbeat_event();
         }
-        if let Some(reason) = self.slot.poll_asked(cx) {
-            return self.close(reason);
-        }
-        if let Some(End { at, reason }) = self.end
-            && at <= Instant::now()
-        {
+        if let Some(reason) = self.due(cx) {
             return self.close(reason);
         }
         let events = self.events.as_mut();
@@ -115,6 +110,12 @@ impl Writer {
         if self.out.is_empty() {
             self.wait(cx);
         }
+    }
+
+    /// Why the stream must end now, if it must.
+    fn due(&self, cx: &Context<'_>) -> Option<CloseReason> {
+        let end = self.end.filter(|end| end.at <= Instant::now());
+        self.slot.poll_asked(cx).or(end.map(|end| end.reason))
     }
 
     /// Nothing is ready: sends a heartbeat or ends the stream if it is time, else sets the timer.
@@ -165,8 +166,8 @@ impl Writer {
         let Some(handover) = &self.handover else {
             return std::mem::take(&mut self.rest);
         };
-        handover.handed(self.last_write);
-        self.rest.split_to(PIECE.min(self.rest.len()))
+        let piece = self.rest.split_to(PIECE.min(self.rest.len()));
+        handover.hand(piece, self.last_write)
     }
 
     fn close(&mut self, reason: CloseReason) {
@@ -212,14 +213,21 @@ impl Stream for Writer {
             handover.taken();
         }
         if !writer.rest.is_empty() {
+            // A slow client may take long over what it was sent; the application need not wait for it.
+            if writer.stage == Stage::Live
+                && let Some(reason) = writer.due(cx)
+            {
+                writer.close(reason);
+            }
             return Poll::Ready(Some(Ok(writer.hand_over())));
         }
-        if writer.stage == Stage::Closed {
+        if writer.stage != Stage::Closed {
+            writer.gather(cx);
+            if writer.out.is_empty() {
+                return Poll::Pending;
+            }
+        } else if writer.out.is_empty() {
             return Poll::Ready(None);
-        }
-        writer.gather(cx);
-        if writer.out.is_empty() {
-            return Poll::Pending;
         }
         writer.rest = batch(&mut writer.out);
         Poll::Ready(Some(Ok(writer.hand_over())))

@@ -9,7 +9,7 @@ use axum::extract::ConnectInfo;
 use axum::routing::get;
 use axum_server::accept::Accept;
 use hero_sse::testing::{self, SlowReader};
-use hero_sse::{CloseReason, ConnectionFilter, DeadlineIo, GuardedService, HeroSse};
+use hero_sse::{CloseReason, DeadlineIo, GuardedService, HeroSse};
 use http::Uri;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -126,18 +126,28 @@ async fn under_axum_serve_a_peer_that_acknowledges_nothing_is_dropped_by_the_ker
     serving.abort();
 }
 
-/// The recipe of `HeroSse::guard`.
-#[tokio::test]
+/// The recipe of `HeroSse::guard`. Whoever is still on the way to an endpoint when it begins is told too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn under_axum_serve_streams_are_asked_to_end_at_shutdown() {
     let sse = kit(options("Retry = \"2s\""));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    let (listener, app) = sse.guard(listener, public(&sse, || burst(1)));
+    let slowly = axum::middleware::from_fn(
+        async |request: axum::extract::Request, next: axum::middleware::Next| {
+            if request.uri().query().is_some() {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            next.run(request).await
+        },
+    );
+    assert!(!sse.readiness().is_ready());
+    let (listener, app) = sse.guard(listener, public(&sse, || burst(1)).layer(slowly));
+    assert!(sse.readiness().is_ready());
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let connections = sse.connections().clone();
+    let kit = sse.clone();
     let server = axum::serve(listener, app).with_graceful_shutdown(async move {
         let _ = stopped.await;
-        connections.drain(&ConnectionFilter::all());
+        assert_eq!(kit.drain(), 3);
     });
     let serving = tokio::spawn(server.into_future());
     let mut streams = Vec::new();
@@ -146,9 +156,13 @@ async fn under_axum_serve_streams_are_asked_to_end_at_shutdown() {
         stream.next().await.expect("in time").expect("an event");
         streams.push(stream);
     }
+    let late = tokio::spawn(testing::connect(address, "/s?slowly").into_future());
+    tokio::time::sleep(Duration::from_millis(200)).await;
     drop(stop);
-    let end = tokio::time::timeout(Duration::from_secs(2), serving).await;
+    let end = tokio::time::timeout(Duration::from_secs(5), serving).await;
     end.expect("in bounded time").expect("no panic").expect("no error");
+    assert!(!sse.readiness().is_ready());
+    streams.push(late.await.expect("no panic").expect("a farewell"));
     for mut stream in streams {
         let events = stream.rest().await.expect("a clean end");
         assert!(events[0].data.contains("draining"), "{events:?}");

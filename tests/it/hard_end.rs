@@ -206,3 +206,22 @@ async fn an_upgraded_connection_holds_nobody_up_and_goes_on() {
     within(socket.read_exact(&mut echo)).await.expect("an echo");
     assert_eq!(&echo, b"hello");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn code_that_blocks_its_thread_does_not_hold_the_server() {
+    let sse = kit(options("DrainTimeout = \"500ms\""));
+    let app = public(&sse, || {
+        futures_util::stream::iter(0..2).map(|n| {
+            if n == 1 {
+                std::thread::sleep(Duration::from_secs(5));
+            }
+            Event::text("x")
+        })
+    });
+    let server = Server::start(&sse, app).await;
+    let mut socket = TcpStream::connect(server.address).await.expect("a socket");
+    socket.write_all(b"GET /s HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let took = server.stop().await;
+    assert!(took < Duration::from_secs(3), "{took:?}");
+}

@@ -543,3 +543,97 @@ async fn a_connection_without_a_stream_is_let_go_and_one_with_a_stream_is_kept()
     assert_eq!(sse.connections().len(), 1);
     server.abort();
 }
+
+/// Not all that a client takes slowly is a stream: an answer's task may long be over.
+#[tokio::test(start_paused = true)]
+async fn a_slow_download_is_no_connection_at_rest() {
+    let sse = kit(SseOptions::default());
+    let app = public(&sse, || burst(1)).route("/download", get(async || vec![b'x'; 1 << 20]));
+    let (connect, pipes) = tokio::sync::mpsc::channel(1);
+    let (near, far) = tokio::io::duplex(4096);
+    tokio::spawn(sse.serve(Pipes(pipes), app).into_future());
+    connect.send(near).await.expect("a server");
+    let mut client = Client::over(far).await;
+    let mut body = client.get("/download").await.into_body();
+    let mut read = 0;
+    while let Some(bytes) = body.data().await {
+        let taken = bytes.unwrap_or_else(|error| panic!("cut after {read} bytes: {error}")).len();
+        read += taken;
+        body.flow_control().release_capacity(taken).expect("room");
+        // 1.6 KB a second.
+        tokio::time::sleep(Duration::from_millis(taken as u64 * 10 / 16)).await;
+    }
+    assert_eq!(read, 1 << 20);
+}
+
+/// What a client of these sends by hand: a window of so many bytes for a stream, a large one for the
+/// connection, and `GET http /s`.
+fn by_hand(window: u8) -> Vec<u8> {
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0");
+    bytes.push(window);
+    bytes.extend(b"\0\0\x04\x08\0\0\0\0\0\x7f\x00\0\0");
+    bytes.extend([0, 0, 9, 1, 5, 0, 0, 0, 1]);
+    bytes.extend(b"\x82\x86\x04\x02/s\x01\x01x");
+    bytes
+}
+
+#[tokio::test]
+async fn a_window_of_nearly_nothing_is_a_stall_though_nothing_more_is_to_come() {
+    const LENGTH: usize = 2000;
+    for window in [0, 1, 200] {
+        let sse = kit(options("WriteTimeout = \"1s\"\nHeartbeatInterval = \"off\""));
+        let (app, alive) = watched(&sse, || {
+            stream::iter([Event::text("x".repeat(LENGTH))]).chain(stream::pending())
+        });
+        let server = Server::start(&sse, app).await;
+        let mut socket = TcpStream::connect(server.address).await.expect("a socket");
+        let start = Instant::now();
+        socket.write_all(&by_hand(window)).await.expect("sent");
+        let reset = async {
+            loop {
+                let mut head = [0; 9];
+                socket.read_exact(&mut head).await.expect("a frame");
+                let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+                socket.read_exact(&mut payload).await.expect("a frame");
+                if (head[3], head[8]) == (3, 1) {
+                    return start.elapsed();
+                }
+            }
+        };
+        let reset = tokio::time::timeout(Duration::from_secs(5), reset).await.expect("a reset");
+        assert!(reset >= Duration::from_secs(1), "{reset:?}");
+        eventually("dropped", || alive.count() == 0 && sse.connections().is_empty()).await;
+        assert_eq!(sse.connections().closed(CloseReason::WriteTimeout), 1);
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn the_applications_stream_does_not_wait_for_a_slow_client_at_its_end() {
+    let sse = kit(options("WriteTimeout = \"1s\"\nMaxAge = \"1s\"\nHeartbeatInterval = \"500ms\""));
+    let (app, alive) =
+        watched(&sse, || stream::iter([Event::text("x".repeat(200_000))]).chain(stream::pending()));
+    let server = Server::start(&sse, app).await;
+    let mut client = Client::connect(server.address).await;
+    let mut body = client.get("/s").await.into_body();
+    let (start, mut read, mut dropped) = (Instant::now(), Vec::new(), None);
+    while let Some(bytes) = piece(&mut body).await {
+        read.extend_from_slice(&bytes.expect("no reset"));
+        // 50 KB a second.
+        tokio::time::sleep(Duration::from_millis(bytes_to_millis(read.len(), start))).await;
+        if alive.count() == 0 {
+            dropped.get_or_insert(start.elapsed());
+        }
+    }
+    assert!(dropped.expect("dropped") < Duration::from_secs(3), "{dropped:?}");
+    let text = String::from_utf8(read).expect("UTF-8");
+    assert!(text.contains(&"x".repeat(200_000)), "what was begun is sent");
+    assert!(text.contains("\"reason\":\"max_age\""), "and then the farewell");
+    server.stop().await;
+}
+
+/// How long to wait until so many bytes are due at 50 KB a second.
+fn bytes_to_millis(bytes: usize, start: Instant) -> u64 {
+    (bytes as u64 / 50).saturating_sub(start.elapsed().as_millis() as u64)
+}

@@ -3,7 +3,7 @@
 use axum::Router;
 use futures_util::{StreamExt, stream};
 use hero_sse::testing;
-use hero_sse::{CloseReason, Event};
+use hero_sse::{CloseReason, Event, SseContext};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 
 use crate::support::{burst, kit, options};
@@ -83,4 +83,19 @@ async fn every_stream_and_every_end_is_counted_as_the_registry_counts_it() {
     ] {
         assert_eq!(metrics.count(metric), count, "{metric}\n{:?}", metrics.0);
     }
+}
+
+/// A client must not make up labels.
+#[tokio::test]
+async fn a_fallback_is_one_path_whatever_clients_ask_for() {
+    let sse = kit(options(""));
+    let app: Router = Router::new()
+        .fallback(async |sse: SseContext| sse.public().stream(burst(1)))
+        .layer(axum::Extension(sse.clone()));
+    let mut kept = Vec::new();
+    for n in 0..3 {
+        kept.push(testing::open(&app, &format!("/made-up-{n}")).await.expect("a stream"));
+    }
+    let paths = sse.connections().snapshot().into_iter().map(|connection| connection.path);
+    assert_eq!(paths.collect::<Vec<_>>(), ["/{*path}"; 3]);
 }

@@ -18,6 +18,7 @@ use tower::Service;
 use super::HeroSse;
 use crate::deadline::{DeadlineIo, SocketWatch};
 use crate::redact::redact;
+use crate::signal::Serving;
 use crate::telemetry;
 use crate::transport::set_up;
 
@@ -29,8 +30,8 @@ impl HeroSse {
     /// the URI before any layer of `app` runs; requests carry
     /// [`ConnectInfo`] of the peer's address, so there is no need of
     /// `into_make_service_with_connect_info`. What only [`serve`](Self::serve) has: a shutdown that
-    /// ends streams (the graceful shutdown of `axum::serve` waits for them; ask them to end by
-    /// [`Connections::drain`](crate::Connections::drain)), the reset of one stalled stream over HTTP/2
+    /// ends streams (the graceful shutdown of `axum::serve` waits for them, so begin it with
+    /// [`drain`](Self::drain)), the reset of one stalled stream over HTTP/2
     /// (here the application's stream is dropped and its place is free, but the client learns of it only
     /// when it reads again), bounds on hyper's own buffers, and a time-out for clients that send no
     /// request.
@@ -39,11 +40,10 @@ impl HeroSse {
     /// # async fn run(sse: hero_sse::HeroSse, app: hero_sse::axum::Router) -> std::io::Result<()> {
     /// let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
     /// let (listener, app) = sse.guard(listener, app);
-    /// let connections = sse.connections().clone();
     /// hero_sse::axum::serve(listener, app)
     ///     .with_graceful_shutdown(async move {
     ///         hero_sse::shutdown_signal().await;
-    ///         connections.drain(&hero_sse::ConnectionFilter::all());
+    ///         sse.drain();
     ///     })
     ///     .await
     /// # }
@@ -54,7 +54,9 @@ impl HeroSse {
         app: A,
     ) -> (GuardedListener<L>, GuardedApp<A>) {
         telemetry::guarded();
-        (GuardedListener { sse: self.clone(), listener }, GuardedApp { sse: self.clone(), app })
+        let serving = self.readiness().begin();
+        let listener = GuardedListener { sse: self.clone(), listener, _serving: serving };
+        (listener, GuardedApp { sse: self.clone(), app })
     }
 
     /// For any other server: guards one connection, of which it takes the socket before anything
@@ -139,6 +141,7 @@ impl HeroSse {
 pub struct GuardedListener<L> {
     sse: HeroSse,
     listener: L,
+    _serving: Serving,
 }
 
 impl<L: Listener> Listener for GuardedListener<L> {

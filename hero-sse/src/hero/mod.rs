@@ -123,6 +123,16 @@ impl HeroSse {
         gate.principal(parts, gate.query_token).await?.ok_or_else(Refusal::no_token)
     }
 
+    /// Begins the shutdown of a server other than [`serve`](Self::serve), which does this by itself: the
+    /// kit is no longer [ready](Self::readiness), admits no more streams, and asks those that are open to
+    /// say farewell ([`CloseReason::Draining`](crate::CloseReason::Draining)). Returns how many there are.
+    /// For ever: a kit that drains does not come back. For some streams, or for a while:
+    /// [`Connections::drain`], [`Connections::close_endpoint`].
+    pub fn drain(&self) -> usize {
+        self.0.readiness.drain();
+        self.connections().shut_down()
+    }
+
     /// Serves `app` with everything the kit promises of its transport: the write timeout, the peer
     /// timeout, tokens taken out of the URI before any layer of `app` runs, and a shutdown that ends
     /// streams instead of waiting for them.
