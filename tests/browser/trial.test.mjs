@@ -103,14 +103,15 @@ for (const { protocol, args, scheme } of bases) test(`over ${protocol} three tab
       await sleep(down);
       await server.start();
       figure({ drill: signal, protocol, down_ms: down, back_after_ms: Math.round(await progress()) });
-      assert.equal((await server.stats()).open, 3);
+      await server.open(3);
     }
     await sleep(2000);
     await progress();
     for (const [n, { ids, opens, errors, closed, reasons, state }] of (await all()).entries()) {
       figure({ drill: `tab ${n + 1}`, protocol, events: ids.length, first: ids[0], last: ids.at(-1), opens, errors, closed });
       assert.deepEqual(ids, Array.from(ids, (_, place) => place + 1), "every event once and in order");
-      assert.equal(opens, 4);
+      // More, where the machine's network changes meanwhile: then Chromium closes its connections.
+      assert.ok(opens >= 4, `${opens} opened`);
       assert.deepEqual(reasons, ["draining", "draining"], "a killed server says nothing");
       assert.equal(closed, 0, "none gave up");
       assert.deepEqual(state, [1]);
