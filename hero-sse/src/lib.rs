@@ -20,7 +20,7 @@
 //! ```
 //!
 //! [`HeroSse`] maps endpoints and serves them; [`sse_endpoint`] and [`SseEvent`] declare them;
-//! [`SseOptions`] is what an operator writes, [`operating`] what one knows; [`testing`] reads streams in
+//! [`SseOptions`] is what an operator writes, [`operating`] what one knows; `testing` reads streams in
 //! tests.
 //!
 //! # Features

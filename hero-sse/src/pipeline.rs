@@ -1,10 +1,8 @@
 //! One request, from top to bottom: token, principal, permission, admission, function, stream.
 
 use std::convert::Infallible;
-use std::future::poll_fn;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
-use std::pin::pin;
 use std::sync::{Arc, Once};
 use std::time::{Duration, SystemTime};
 
@@ -137,14 +135,8 @@ impl Visit {
         self.permit(route)?;
         let slot = self.admit(route)?;
         self.introduce(&mut parts);
-        let origin = slot.origin();
-        let mut opening = pin!(async { open(Request::from_parts(parts, body)).await });
-        let opening = poll_fn(|cx| {
-            let start = std::time::Instant::now();
-            let opened = opening.as_mut().poll(cx);
-            origin.ran(start);
-            opened
-        });
+        let opening = async { open(Request::from_parts(parts, body)).await };
+        let opening = slot.origin().timed(opening);
         let opened = match AssertUnwindSafe(opening).catch_unwind().await {
             Ok(opened) => opened,
             Err(_) => {

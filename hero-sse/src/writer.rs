@@ -179,6 +179,19 @@ impl Writer {
     }
 }
 
+/// Takes what was gathered. A buffer grows by doubling; a batch that may wait for a slow client takes
+/// no more memory than it holds.
+fn batch(out: &mut BytesMut) -> Bytes {
+    let spare = out.capacity() - out.len();
+    if out.len() <= KEPT {
+        out.split().freeze()
+    } else if spare > out.len() / 4 {
+        Bytes::copy_from_slice(&std::mem::take(out))
+    } else {
+        std::mem::take(out).freeze()
+    }
+}
+
 /// The last words of a stream: when to come back, why it ended, and whether to come back at all.
 pub(crate) fn write_farewell(out: &mut BytesMut, reason: CloseReason, retry: Duration) {
     write_retry(out, retry);
@@ -208,11 +221,7 @@ impl Stream for Writer {
         if writer.out.is_empty() {
             return Poll::Pending;
         }
-        let batch = writer.out.split();
-        if batch.len() > KEPT {
-            writer.out = BytesMut::new();
-        }
-        writer.rest = batch.freeze();
+        writer.rest = batch(&mut writer.out);
         Poll::Ready(Some(Ok(writer.hand_over())))
     }
 }
@@ -275,15 +284,33 @@ mod tests {
     use crate::options::SseOptions;
     use crate::policy::PolicyOverrides;
 
-    #[tokio::test]
-    async fn an_idle_stream_does_not_hold_on_to_its_largest_batch() {
+    fn writer(events: impl Stream<Item = Event> + Send + 'static) -> Writer {
         let (path, caller) = (Arc::from("/s"), Caller::default());
         let slot = Connections::default().admit(&path, caller, &Limits::NONE);
         let slot = slot.unwrap_or_else(|_| panic!("a place"));
         let policy = Arc::new(SseOptions::default().policy("/s", &PolicyOverrides::NONE));
+        Writer::new(EventStream::new(events), None, policy, slot, None, None, None)
+    }
+
+    #[test]
+    fn a_batch_takes_little_more_memory_than_it_holds() {
+        for size in [10, 1000, 1025, 3000, 10_000, 16_400, 100_000] {
+            for capacity in [size, size + size / 8, 2 * size] {
+                let mut out = BytesMut::with_capacity(capacity);
+                out.resize(size, b'x');
+                let batch = batch(&mut out);
+                assert_eq!(batch.len(), size);
+                assert!(out.is_empty() && out.capacity() <= 2 * KEPT, "{}", out.capacity());
+                let Ok(taken) = batch.try_into_mut() else { continue };
+                assert!(size <= KEPT || taken.capacity() <= size * 5 / 4 + 16, "{size}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_idle_stream_does_not_hold_on_to_its_largest_batch() {
         let events = stream::iter([Event::text("x".repeat(1 << 20))]);
-        let events = EventStream::new(futures_util::StreamExt::chain(events, stream::pending()));
-        let mut writer = Writer::new(events, None, policy, slot, None, None, None);
+        let mut writer = writer(futures_util::StreamExt::chain(events, stream::pending()));
         let cx = &mut Context::from_waker(std::task::Waker::noop());
         let Poll::Ready(Some(Ok(batch))) = Pin::new(&mut writer).poll_next(cx) else {
             panic!("a batch")

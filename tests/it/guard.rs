@@ -9,13 +9,13 @@ use axum::extract::ConnectInfo;
 use axum::routing::get;
 use axum_server::accept::Accept;
 use hero_sse::testing::{self, SlowReader};
-use hero_sse::{CloseReason, DeadlineIo, GuardedService, HeroSse};
+use hero_sse::{CloseReason, ConnectionFilter, DeadlineIo, GuardedService, HeroSse};
 use http::Uri;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-use crate::support::{Log, eventually, flood, kit, options, token, watched};
+use crate::support::{Log, burst, eventually, flood, kit, options, public, token, watched};
 
 /// The recipe of `HeroSse::guard_connection`.
 #[derive(Clone)]
@@ -124,4 +124,33 @@ async fn under_axum_serve_a_peer_that_acknowledges_nothing_is_dropped_by_the_ker
     assert_eq!(sse.connections().closed(CloseReason::PeerTimeout), 1);
     drop(stalled);
     serving.abort();
+}
+
+/// The recipe of `HeroSse::guard`.
+#[tokio::test]
+async fn under_axum_serve_streams_are_asked_to_end_at_shutdown() {
+    let sse = kit(options("Retry = \"2s\""));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let (listener, app) = sse.guard(listener, public(&sse, || burst(1)));
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let connections = sse.connections().clone();
+    let server = axum::serve(listener, app).with_graceful_shutdown(async move {
+        let _ = stopped.await;
+        connections.drain(&ConnectionFilter::all());
+    });
+    let serving = tokio::spawn(server.into_future());
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        let mut stream = testing::connect(address, "/s").await.expect("a stream");
+        stream.next().await.expect("in time").expect("an event");
+        streams.push(stream);
+    }
+    drop(stop);
+    let end = tokio::time::timeout(Duration::from_secs(2), serving).await;
+    end.expect("in bounded time").expect("no panic").expect("no error");
+    for mut stream in streams {
+        let events = stream.rest().await.expect("a clean end");
+        assert!(events[0].data.contains("draining"), "{events:?}");
+    }
 }

@@ -485,3 +485,61 @@ async fn no_log_ever_sees_a_token() {
     let signature = token.rsplit('.').next().expect("a signature");
     assert!(!log.contains(signature), "a token in the log: {log}");
 }
+
+/// Hands out the far ends of pipes: a server without sockets, for a clock that stands still.
+struct Pipes(tokio::sync::mpsc::Receiver<tokio::io::DuplexStream>);
+
+impl axum::serve::Listener for Pipes {
+    type Io = tokio::io::DuplexStream;
+    type Addr = ();
+
+    async fn accept(&mut self) -> (Self::Io, ()) {
+        match self.0.recv().await {
+            Some(pipe) => (pipe, ()),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_without_a_stream_is_let_go_and_one_with_a_stream_is_kept() {
+    let sse = kit(SseOptions::default());
+    let (connect, pipes) = tokio::sync::mpsc::channel(1);
+    let app = public(&sse, || burst(1)).route("/plain", get(async || "done"));
+    let server = tokio::spawn(sse.serve(Pipes(pipes), app).into_future());
+    let client = async || {
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        connect.send(far).await.expect("a server");
+        Client::over(near).await
+    };
+    let (mut resting, mut streaming, mut asking) = (client().await, client().await, client().await);
+    resting.get("/plain").await;
+    asking.get("/plain").await;
+    let mut stream = streaming.get("/s").await.into_body();
+    until(&mut stream, "data: 1\n\n").await;
+    let start = tokio::time::Instant::now();
+    let mut closed = None;
+    while start.elapsed() < Duration::from_secs(600) {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        asking.get("/plain").await;
+        if closed.is_none() && resting.driver.is_finished() {
+            closed = Some(start.elapsed().as_secs());
+        }
+        // Heartbeats, which a client must make room for.
+        while let Ok(Some(beat)) =
+            tokio::time::timeout(Duration::from_millis(1), stream.data()).await
+        {
+            let taken = beat.expect("no reset").len();
+            stream.flow_control().release_capacity(taken).expect("room");
+        }
+    }
+    let closed = closed.expect("still open");
+    assert!((110..=250).contains(&closed), "after {closed} s");
+    assert!(!streaming.driver.is_finished() && !asking.driver.is_finished());
+    assert_eq!(sse.connections().len(), 1);
+    server.abort();
+}

@@ -4,7 +4,9 @@ mod filter;
 mod limits;
 
 use std::collections::HashSet;
+use std::future::poll_fn;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Context;
@@ -358,6 +360,18 @@ impl Origin {
 
     pub(crate) fn id(&self) -> u64 {
         self.connection.id
+    }
+
+    /// A future of the application's, each of whose polls is timed.
+    pub(crate) async fn timed<F: Future>(self, code: F) -> F::Output {
+        let mut code = pin!(code);
+        poll_fn(|cx| {
+            let start = std::time::Instant::now();
+            let output = code.as_mut().poll(cx);
+            self.ran(start);
+            output
+        })
+        .await
     }
 
     /// A piece of the application's code, which began then, has come to its end or its next `await`.

@@ -39,7 +39,13 @@ impl HeroSse {
     /// # async fn run(sse: hero_sse::HeroSse, app: hero_sse::axum::Router) -> std::io::Result<()> {
     /// let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
     /// let (listener, app) = sse.guard(listener, app);
-    /// hero_sse::axum::serve(listener, app).await
+    /// let connections = sse.connections().clone();
+    /// hero_sse::axum::serve(listener, app)
+    ///     .with_graceful_shutdown(async move {
+    ///         hero_sse::shutdown_signal().await;
+    ///         connections.drain(&hero_sse::ConnectionFilter::all());
+    ///     })
+    ///     .await
     /// # }
     /// ```
     pub fn guard<L: Listener, A>(

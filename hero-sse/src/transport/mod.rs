@@ -25,6 +25,7 @@ mod tls {
 
 use std::convert::Infallible;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -95,8 +96,6 @@ impl Transport {
         if let Some(tls) = &self.tls {
             watching.spawn(tls.clone().watch_files());
         }
-        let builder = streams::builder(HEAD_TIMEOUT, self.peer_timeout, streams.clone());
-        let builder = Arc::new(builder);
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
             let accepted = {
@@ -137,21 +136,22 @@ impl Transport {
             };
             let io = DeadlineIo::new(io, watch.clone(), self.peer_timeout);
             let service = TowerToHyperService::new(service);
-            let builder = builder.clone();
-            let start = Start { head_due: Instant::now() + HEAD_TIMEOUT, begun, watch };
+            let streams = streams.of_connection();
+            let builder = streams::builder(HEAD_TIMEOUT, self.peer_timeout, streams.clone());
+            let start = Start { head_due: Instant::now() + HEAD_TIMEOUT, begun, watch, streams };
             // Two tasks, since what a handshake needs would weigh on every connection without one.
             match &self.tls {
                 None => {
                     let io = TokioIo::new(io);
                     let connection =
-                        builder.serve_connection_with_upgrades(io, service).into_owned();
+                        Box::pin(builder.serve_connection_with_upgrades(io, service).into_owned());
                     sockets.spawn(drive(connection, start, stopped.clone()));
                 }
                 Some(tls) => {
                     let (tls, mut stopped) = (tls.clone(), stopped.clone());
                     sockets.spawn(async move {
                         let io = tokio::select! {
-                            io = tls.accept(io) => io,
+                            io = Box::pin(tls.accept(io)) => io,
                             () = sleep_until(start.head_due) => return,
                             _ = stopped.changed() => return,
                         };
@@ -159,8 +159,9 @@ impl Transport {
                             Ok(io) => TokioIo::new(io),
                             Err(error) => return telemetry::handshake_failed(&error),
                         };
-                        let connection =
-                            builder.serve_connection_with_upgrades(io, service).into_owned();
+                        let connection = Box::pin(
+                            builder.serve_connection_with_upgrades(io, service).into_owned(),
+                        );
                         drive(connection, start, stopped).await;
                     });
                 }
@@ -197,6 +198,7 @@ struct Start {
     head_due: Instant,
     begun: Arc<AtomicBool>,
     watch: Arc<SocketWatch>,
+    streams: Streams,
 }
 
 impl Start {
@@ -228,9 +230,10 @@ impl Drop for Unfinished {
     }
 }
 
-/// Drives one connection to its end; when `stopped` says so, to the end of its last answer.
+/// Drives one connection to its end; when `stopped` says so, or when it has long been at rest, to the
+/// end of its last answer. It comes in a box, since as an argument the task would hold it twice.
 async fn drive<I, S>(
-    connection: auto::UpgradeableConnection<'static, I, S, Streams>,
+    mut connection: Pin<Box<auto::UpgradeableConnection<'static, I, S, Streams>>>,
     start: Start,
     mut stopped: watch::Receiver<()>,
 ) where
@@ -240,24 +243,26 @@ async fn drive<I, S>(
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     Streams: auto::HttpServerConnExec<S::Future, Body>,
 {
-    let mut connection = std::pin::pin!(connection);
     // After the connection, so that it is dropped before it.
     let unfinished = Unfinished(Some(start.watch.clone()));
     // A connection's error is its client's departure; the streams on it have told the reason. What has
     // come by now counts as come.
-    let stopping = tokio::select! {
+    let leaving = tokio::select! {
         biased;
         _ = connection.as_mut() => false,
         () = start.silent_until(start.head_due) => false,
+        () = start.streams.at_rest() => true,
         _ = stopped.changed() => true,
     };
-    if stopping {
+    if leaving {
         connection.as_mut().graceful_shutdown();
         let due = start.head_due.min(Instant::now() + LAST_HEAD);
         tokio::select! {
             biased;
             _ = connection.as_mut() => {}
             () = start.silent_until(due) => {}
+            // Its client does not answer the goodbye.
+            () = start.streams.at_rest() => {}
         }
     }
     unfinished.finish();

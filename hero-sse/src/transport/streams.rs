@@ -1,11 +1,14 @@
 //! hyper, and the tasks of its HTTP/2 streams.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper_util::rt::TokioTimer;
 use hyper_util::server::conn::auto;
+use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 
@@ -18,6 +21,10 @@ const HYPER_BUFFER: usize = 64 * 1024;
 /// to answer, and a little more: the kernel's own, which tells the reason, comes first.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 const PING_GRACE: Duration = Duration::from_secs(5);
+
+/// An HTTP/2 connection without a stream is closed after once or twice this time: whoever holds one for
+/// nothing holds a file of ours.
+const REST: Duration = Duration::from_secs(120);
 
 /// What one HTTP/2 stream may hold in hyper beyond what its client takes.
 const STREAM_BUFFER: usize = 32 * 1024;
@@ -67,6 +74,52 @@ pub(super) struct Streams {
     pub(super) tasks: TaskTracker,
     /// Ends them all.
     pub(super) cut: CancellationToken,
+    /// Of this connection alone.
+    tally: Arc<Tally>,
+}
+
+/// How many HTTP/2 streams a connection has, and has had.
+#[derive(Default)]
+struct Tally {
+    open: AtomicUsize,
+    opened: AtomicUsize,
+}
+
+impl Streams {
+    /// The same for one connection more.
+    pub(super) fn of_connection(&self) -> Self {
+        Self { tally: Arc::default(), ..self.clone() }
+    }
+
+    /// Until the connection has had no HTTP/2 stream for a while, if it is one of HTTP/2. Over HTTP/1.1
+    /// hyper waits for the next request for the head timeout alone.
+    pub(super) async fn at_rest(&self) {
+        loop {
+            let opened = self.tally.opened.load(Ordering::Acquire);
+            sleep(REST).await;
+            let resting = self.tally.open.load(Ordering::Acquire) == 0;
+            if resting && opened > 0 && opened == self.tally.opened.load(Ordering::Acquire) {
+                return;
+            }
+        }
+    }
+}
+
+/// One stream in the tally.
+struct Counted(Arc<Tally>);
+
+impl Counted {
+    fn new(tally: &Arc<Tally>) -> Self {
+        tally.opened.fetch_add(1, Ordering::AcqRel);
+        tally.open.fetch_add(1, Ordering::AcqRel);
+        Self(tally.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl<F> hyper::rt::Executor<F> for Streams
@@ -76,7 +129,8 @@ where
     fn execute(&self, stream: F) {
         let token = self.cut.child_token();
         let stream = STREAM.scope(StreamReset(token.clone()), stream);
-        self.tasks.spawn(Resettable { stream, reset: token.cancelled_owned() });
+        let counted = Counted::new(&self.tally);
+        self.tasks.spawn(Resettable { stream, reset: token.cancelled_owned(), counted });
     }
 }
 
@@ -87,6 +141,7 @@ pin_project_lite::pin_project! {
         stream: F,
         #[pin]
         reset: WaitForCancellationFutureOwned,
+        counted: Counted,
     }
 }
 
