@@ -94,6 +94,7 @@ async fn run(face: Face) -> Result<(), Box<dyn std::error::Error>> {
         .route("/", get(async || Html(include_str!("../page/index.html"))))
         .route("/style.css", get(async || asset("text/css", include_str!("../page/style.css"))))
         .route("/app.js", get(async || asset("text/javascript", include_str!("../page/app.js"))))
+        .route("/readyz", get(sse.readiness()))
         .route("/token", post(mint))
         .route("/api/v1/builds", post(start_build))
         .merge(sse.at("/api/v1").routes(endpoints)?)

@@ -122,3 +122,33 @@ for (const { protocol, args, scheme } of bases) test(`over ${protocol} three tab
     await server.stop();
   }
 });
+
+// A page that is busy reads nothing; what it has not read it must not lose.
+for (const { protocol, args, scheme } of bases) test(`over ${protocol} a page that is stuck is dropped in time, comes back and misses nothing`, async () => {
+  const epoch = Date.now();
+  const fast = ["--epoch-ms", String(epoch), "--interval-ms", "5", "--payload", "20000", "--set", "Retry=1s", "--set", "WriteTimeout=1s"];
+  const server = await new Server([...fast, ...args], { scheme }).start();
+  const context = await browser.newContext({ ignoreHTTPSErrors: true });
+  try {
+    const [stuck, healthy] = await Promise.all([1, 2].map(() => context.newPage()));
+    await Promise.all([stuck, healthy].map((page) => page.goto(server.url)));
+    await Promise.all([stuck, healthy].map((page) => follow(page, "/feed?last_event_id=0")));
+    await until("both open", server.stats, ({ open }) => open === 2);
+    const busy = stuck.evaluate(() => {
+      for (const end = Date.now() + 8_000; Date.now() < end; );
+    });
+    const took = await until("the stuck page is dropped", server.stats, ({ closed }) => closed.write_timeout === 1, 8_000, 20);
+    figure({ stuck: "dropped", protocol, ms: Math.round(took) });
+    await busy;
+    const back = await until("the stuck page has caught up", () => seen(stuck), ({ ids }) => ids.at(-1) >= (Date.now() - epoch) / 5 - 200, 60_000);
+    figure({ stuck: "caught up", protocol, ms: Math.round(back) });
+    for (const page of [stuck, healthy]) {
+      const { ids, opens, closed, state } = await seen(page);
+      assert.deepEqual(ids, Array.from(ids, (_, place) => place + 1), "every event once and in order");
+      assert.deepEqual([opens > 1, closed, state], [page === stuck, 0, [1]]);
+    }
+  } finally {
+    await context.close();
+    await server.stop();
+  }
+});
