@@ -28,11 +28,16 @@ const TRICKLE_TIMEOUTS: u32 = 4;
 pub(crate) struct SocketWatch {
     /// How many streams are live on the socket.
     streams: AtomicUsize,
-    /// The largest write timeout among them in milliseconds; zero is none. It stays in force after
-    /// the last stream has ended until its bytes are flushed.
+    /// The largest write timeout among them in milliseconds; zero is none. It stays in force after the
+    /// last stream has ended, until its bytes are flushed and there is another request: without one
+    /// the socket is on its way to its end, which must be in time as well.
     timeout: AtomicU64,
-    /// Whether a stream is live, or its last bytes are still to be flushed.
+    /// Whether the timeouts are in force.
     engaged: AtomicBool,
+    /// Whether all that was written since the last stream began is out.
+    flushed: AtomicBool,
+    /// Whether there was a request after the last stream's.
+    moved_on: AtomicBool,
     write_timed_out: AtomicBool,
     peer_timed_out: AtomicBool,
     abandoned: AtomicBool,
@@ -44,9 +49,20 @@ impl SocketWatch {
         self.abandoned.store(true, Ordering::Release);
     }
 
-    /// Holds the socket to `timeout` until the guard is gone and what was written by then is out.
+    /// A request has come. It may be a stream's, which then says so.
+    pub(crate) fn request(&self) {
+        self.moved_on.store(true, Ordering::Release);
+        if self.flushed.load(Ordering::Acquire) {
+            self.release();
+        }
+    }
+
+    /// Holds the socket to `timeout` until the guard is gone, what was written by then is out and
+    /// another request has come.
     pub(crate) fn arm(self: &Arc<Self>, timeout: Option<Duration>) -> Armed {
         self.streams.fetch_add(1, Ordering::AcqRel);
+        self.moved_on.store(false, Ordering::Release);
+        self.flushed.store(false, Ordering::Release);
         self.engaged.store(true, Ordering::Release);
         let millis = timeout.map_or(0, |timeout| timeout.as_millis());
         self.timeout.fetch_max(u64::try_from(millis).unwrap_or(u64::MAX), Ordering::AcqRel);
@@ -71,8 +87,16 @@ impl SocketWatch {
         }
     }
 
-    /// Everything written is out: without a live stream the deadline has done its work.
+    /// Everything written is out.
     fn flushed(&self) {
+        self.flushed.store(true, Ordering::Release);
+        if self.moved_on.load(Ordering::Acquire) {
+            self.release();
+        }
+    }
+
+    /// Without a live stream the deadline has done its work.
+    fn release(&self) {
         if self.streams.load(Ordering::Acquire) == 0 {
             self.timeout.store(0, Ordering::Release);
             self.engaged.store(false, Ordering::Release);
@@ -115,8 +139,6 @@ pub struct DeadlineIo<T: Any> {
     /// vanished peer, or one that keeps its window shut, ends the connection whatever the rate.
     peer_timeout: Option<Duration>,
     peer_timeout_set: bool,
-    /// Whether a stream has been live on it.
-    streamed: bool,
     blocked: Option<Blocked>,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -131,8 +153,7 @@ struct Blocked {
 
 impl<T: AsyncRead + AsyncWrite + Unpin + 'static> DeadlineIo<T> {
     pub(crate) fn new(io: T, watch: Arc<SocketWatch>, peer_timeout: Option<Duration>) -> Self {
-        let (peer_timeout_set, streamed) = (false, false);
-        Self { io, watch, peer_timeout, peer_timeout_set, streamed, blocked: None, timer: None }
+        Self { io, watch, peer_timeout, peer_timeout_set: false, blocked: None, timer: None }
     }
 
     pub(crate) fn watch(&self) -> &Arc<SocketWatch> {
@@ -144,7 +165,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> DeadlineIo<T> {
         let engaged = self.watch.engaged.load(Ordering::Acquire) && self.peer_timeout.is_some();
         if engaged != self.peer_timeout_set {
             self.peer_timeout_set = engaged;
-            self.streamed |= engaged;
             set_user_timeout(&self.io, self.peer_timeout.filter(|_| engaged));
         }
     }
@@ -257,12 +277,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> AsyncWrite for DeadlineIo<T> {
         Poll::Ready(Ok(()))
     }
 
-    /// What the kernel still has of a stream it must be rid of as well, in time.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.streamed && !self.peer_timeout_set {
-            self.peer_timeout_set = true;
-            set_user_timeout(&self.io, self.peer_timeout);
-        }
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
@@ -366,9 +381,38 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn once_a_streams_bytes_are_out_the_socket_is_free_again() {
+    async fn once_a_streams_bytes_are_out_the_next_request_frees_the_socket() {
         let (mut io, mut far, watch) = pair();
         drop(watch.arm(Some(TIMEOUT)));
+        io.write_all(&[0; 10]).await.expect("a write");
+        io.flush().await.expect("a flush");
+        far.read_exact(&mut [0; 10]).await.expect("a read");
+        watch.request();
+        let write = io.write_all(&[0; 1 << 20]);
+        assert!(tokio::time::timeout(Duration::from_secs(3600), write).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_goodbye_after_a_streams_bytes_is_under_the_deadline() {
+        let (mut io, mut far, watch) = pair();
+        watch.request();
+        drop(watch.arm(Some(TIMEOUT)));
+        io.write_all(&[0; 10]).await.expect("a write");
+        io.flush().await.expect("a flush");
+        far.read_exact(&mut [0; 10]).await.expect("a read");
+        let seconds = seconds_until_failure(&mut io).await;
+        assert!((5.0..5.1).contains(&seconds), "{seconds}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_while_a_stream_is_live_frees_the_socket_when_both_are_done() {
+        let (mut io, mut far, watch) = pair();
+        let armed = watch.arm(Some(TIMEOUT));
+        watch.request();
+        io.write_all(&[0; 10]).await.expect("a write");
+        io.flush().await.expect("a flush");
+        drop(armed);
+        far.read_exact(&mut [0; 10]).await.expect("a read");
         io.write_all(&[0; 10]).await.expect("a write");
         io.flush().await.expect("a flush");
         far.read_exact(&mut [0; 10]).await.expect("a read");
@@ -463,6 +507,9 @@ mod tests {
         assert_eq!(kernel(&io), Some(Duration::from_secs(7)));
         drop(armed);
         io.flush().await.expect("a flush");
+        assert_eq!(kernel(&io), Some(Duration::from_secs(7)), "the goodbye is still to come");
+        watch.request();
+        io.write_all(b"x").await.expect("a write");
         assert_eq!(kernel(&io), off);
     }
 }

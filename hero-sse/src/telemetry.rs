@@ -208,6 +208,14 @@ pub(crate) fn drain_cut(sockets: usize) {
     tracing::warn!(target: TARGET, sockets, "drain timeout reached: sockets reset");
 }
 
+pub(crate) fn left_behind(tasks: usize) {
+    tracing::warn!(
+        target: TARGET,
+        tasks,
+        "the server ends while the application's code still blocks threads of its connections"
+    );
+}
+
 pub(crate) fn handshake_failed(error: &dyn Display) {
     tracing::debug!(target: TARGET, %error, "a TLS handshake failed");
 }

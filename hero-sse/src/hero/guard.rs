@@ -210,6 +210,9 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> S::Future {
         redact(&mut request);
+        if let Some(watch) = self.extensions.get::<Arc<SocketWatch>>() {
+            watch.request();
+        }
         request.extensions_mut().extend(self.extensions.clone());
         self.service.call(request)
     }

@@ -61,6 +61,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// At shutdown, for the first head of a connection that has had none: it may be under way.
 const LAST_HEAD: Duration = Duration::from_millis(500);
 
+/// At the end of a shutdown, for tasks that were told to end.
+const LAST_TASKS: Duration = Duration::from_secs(1);
+
 /// What the loop needs to know of a kit.
 #[derive(Clone)]
 pub(crate) struct Transport {
@@ -119,6 +122,7 @@ impl Transport {
                 let (watch, begun) = (watch.clone(), begun.clone());
                 tower::service_fn(move |request: Request<Incoming>| {
                     begun.store(true, Ordering::Release);
+                    watch.request();
                     let mut request = request.map(Body::new);
                     redact(&mut request);
                     request.extensions_mut().insert(ConnectInfo(peer.clone()));
@@ -183,12 +187,19 @@ impl Transport {
         if !in_time {
             telemetry::drain_cut(sockets.len());
             // Each of them is `Unfinished`.
-            sockets.shutdown().await;
+            sockets.abort_all();
         }
-        // Their connections are gone; what they held is given back before the server is.
+        // What they held is given back before the server is. Only code that blocks its thread keeps a
+        // task from ending: it is not waited for.
         drop(cut);
         streams.tasks.close();
-        streams.tasks.wait().await;
+        let ended = async {
+            while sockets.join_next().await.is_some() {}
+            streams.tasks.wait().await;
+        };
+        if tokio::time::timeout(LAST_TASKS, ended).await.is_err() {
+            telemetry::left_behind(sockets.len() + streams.tasks.len());
+        }
         Ok(())
     }
 }
@@ -261,8 +272,6 @@ async fn drive<I, S>(
             biased;
             _ = connection.as_mut() => {}
             () = start.silent_until(due) => {}
-            // Its client does not answer the goodbye.
-            () = start.streams.at_rest() => {}
         }
     }
     unfinished.finish();
