@@ -9,7 +9,8 @@ import { after, before, describe, test } from "node:test";
 
 import { Server, figure, launch, sleep, until } from "./trial.mjs";
 
-const GONE = 1_000; // until the server has noticed that a client left
+// Until the server has noticed that a client left: 1 s is promised, the browser takes some time of its own.
+const GONE = 2_000;
 
 let browser;
 
@@ -103,14 +104,15 @@ for (const { protocol, args, scheme } of bases) test(`over ${protocol} three tab
       await sleep(down);
       await server.start();
       figure({ drill: signal, protocol, down_ms: down, back_after_ms: Math.round(await progress()) });
-      assert.equal((await server.stats()).open, 3);
+      await server.open(3);
     }
     await sleep(2000);
     await progress();
     for (const [n, { ids, opens, errors, closed, reasons, state }] of (await all()).entries()) {
       figure({ drill: `tab ${n + 1}`, protocol, events: ids.length, first: ids[0], last: ids.at(-1), opens, errors, closed });
       assert.deepEqual(ids, Array.from(ids, (_, place) => place + 1), "every event once and in order");
-      assert.equal(opens, 4);
+      // More, where the machine's network changes meanwhile: then Chromium closes its connections.
+      assert.ok(opens >= 4, `${opens} opened`);
       assert.deepEqual(reasons, ["draining", "draining"], "a killed server says nothing");
       assert.equal(closed, 0, "none gave up");
       assert.deepEqual(state, [1]);

@@ -96,6 +96,11 @@ impl Scene {
 
     /// The end: what was counted, and that the healthy one lost nothing.
     async fn end(self, counted: &[(CloseReason, u64)]) {
+        // The place is free a moment before its end is counted.
+        let start = Instant::now();
+        while self.closed() != counted && start.elapsed() < Duration::from_secs(1) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         assert_eq!(self.closed(), counted);
         assert_eq!((self.alive.count(), self.sse.connections().len()), (0, 1));
         self.over.store(true, Ordering::Relaxed);
@@ -278,7 +283,6 @@ async fn window_zero_on_one_http2_stream() {
     let data: Vec<u64> =
         text.split("\n\n").filter_map(|frame| frame.strip_prefix("data: ")?.parse().ok()).collect();
     assert!(data.len() > 50 && data.iter().copied().eq(0..data.len() as u64), "{data:?}");
-    assert_eq!(scene.closed(), [(CloseReason::WriteTimeout, 1)]);
     drop(socket);
     scene.gone(LIMIT).await;
     scene.end(&[(CloseReason::ClientGone, 1), (CloseReason::WriteTimeout, 1)]).await;
