@@ -18,8 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::close::CloseReason;
 
-/// A reader that takes a byte now and then makes progress all the time. So while writes are blocked
-/// it must also take this much in [`TRICKLE_TIMEOUTS`] write timeouts.
+/// Where a kernel tells of every byte that is taken, a reader of one now and then makes progress all
+/// the time. So while writes are blocked it must also take this much in [`TRICKLE_TIMEOUTS`] write
+/// timeouts. (Linux tells of no less than about half of what may be unsent.)
 const TRICKLE_BYTES: usize = 16 * 1024;
 const TRICKLE_TIMEOUTS: u32 = 4;
 
