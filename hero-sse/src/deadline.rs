@@ -6,8 +6,8 @@
 use std::any::Any;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -24,17 +24,23 @@ use crate::close::CloseReason;
 const TRICKLE_BYTES: usize = 16 * 1024;
 const TRICKLE_TIMEOUTS: u32 = 4;
 
+/// A write timeout that never comes.
+const OFF: u64 = u64::MAX;
+
 /// What a socket and the streams on it know of each other.
 #[derive(Debug, Default)]
 pub(crate) struct SocketWatch {
     /// How many streams are live on the socket.
     streams: AtomicUsize,
-    /// The largest write timeout among them in milliseconds; zero is none. It stays in force after the
-    /// last stream has ended, until its bytes are flushed and there is another request: without one
-    /// the socket is on its way to its end, which must be in time as well.
+    /// The largest write timeout among them in milliseconds; zero before there was one, [`OFF`] is
+    /// larger than any. It stays in force after the last stream has ended, until its bytes are flushed
+    /// and there is another request: without one the socket is on its way to its end, which must be in
+    /// time as well.
     timeout: AtomicU64,
     /// Whether the timeouts are in force.
     engaged: AtomicBool,
+    /// Held where they come into force or go out of it: a stream may begin during a flush.
+    turning: Mutex<()>,
     /// Whether all that was written since the last stream began is out.
     flushed: AtomicBool,
     /// Whether there was a request after the last stream's.
@@ -61,12 +67,14 @@ impl SocketWatch {
     /// Holds the socket to `timeout` until the guard is gone, what was written by then is out and
     /// another request has come.
     pub(crate) fn arm(self: &Arc<Self>, timeout: Option<Duration>) -> Armed {
+        let _turning = self.turning.lock().unwrap_or_else(PoisonError::into_inner);
         self.streams.fetch_add(1, Ordering::AcqRel);
         self.moved_on.store(false, Ordering::Release);
         self.flushed.store(false, Ordering::Release);
         self.engaged.store(true, Ordering::Release);
-        let millis = timeout.map_or(0, |timeout| timeout.as_millis());
-        self.timeout.fetch_max(u64::try_from(millis).unwrap_or(u64::MAX), Ordering::AcqRel);
+        let millis = timeout.map(|timeout| timeout.as_millis());
+        let millis = millis.and_then(|millis| u64::try_from(millis).ok()).unwrap_or(OFF);
+        self.timeout.fetch_max(millis, Ordering::AcqRel);
         Armed(self.clone())
     }
 
@@ -83,7 +91,7 @@ impl SocketWatch {
 
     fn timeout(&self) -> Option<Duration> {
         match self.timeout.load(Ordering::Acquire) {
-            0 => None,
+            0 | OFF => None,
             millis => Some(Duration::from_millis(millis)),
         }
     }
@@ -98,6 +106,10 @@ impl SocketWatch {
 
     /// Without a live stream the deadline has done its work.
     fn release(&self) {
+        if !self.engaged.load(Ordering::Acquire) || self.streams.load(Ordering::Acquire) > 0 {
+            return;
+        }
+        let _turning = self.turning.lock().unwrap_or_else(PoisonError::into_inner);
         if self.streams.load(Ordering::Acquire) == 0 {
             self.timeout.store(0, Ordering::Release);
             self.engaged.store(false, Ordering::Release);
@@ -512,5 +524,38 @@ mod tests {
         watch.request();
         io.write_all(b"x").await.expect("a write");
         assert_eq!(kernel(&io), off);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timeout_that_is_off_is_the_largest() {
+        let (mut io, _far, watch) = pair();
+        let _off = watch.arm(None);
+        let _five = watch.arm(Some(TIMEOUT));
+        let write = io.write_all(&[0; 1 << 20]);
+        assert!(tokio::time::timeout(Duration::from_secs(3600), write).await.is_err());
+    }
+
+    #[test]
+    fn a_stream_that_begins_during_a_flush_keeps_its_deadline() {
+        let watch = Arc::new(SocketWatch::default());
+        let stop = Arc::new(AtomicBool::new(false));
+        let flusher = {
+            let (watch, stop) = (watch.clone(), stop.clone());
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    watch.request();
+                    watch.flushed();
+                }
+            })
+        };
+        for _ in 0..100_000 {
+            let armed = watch.arm(Some(TIMEOUT));
+            std::hint::spin_loop();
+            assert_eq!(watch.timeout(), Some(TIMEOUT));
+            assert!(watch.engaged.load(Ordering::Acquire));
+            drop(armed);
+        }
+        stop.store(true, Ordering::Relaxed);
+        flusher.join().expect("no panic");
     }
 }

@@ -93,7 +93,7 @@ pub use crate::auth::{Authenticator, InvalidToken, Principal};
 pub use crate::close::CloseReason;
 pub use crate::connections::{ConnectionFilter, ConnectionInfo, Connections};
 pub use crate::context::SseContext;
-pub use crate::deadline::DeadlineIo;
+pub use crate::deadline::DeadlineIo as GuardedIo;
 pub use crate::descriptor::Descriptor;
 pub use crate::endpoint::{
     AppState, Endpoint, EndpointMeta, Endpoints, EventHandler, EventItem, EventStream, Events,

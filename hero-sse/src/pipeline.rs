@@ -6,7 +6,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Once};
 use std::time::{Duration, SystemTime};
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
@@ -133,6 +133,11 @@ impl Visit {
         open: impl FnOnce(Request) -> Opening,
     ) -> Result<Response, Response> {
         self.permit(route)?;
+        // Unread, it would hide the client's departure.
+        if route.method == Method::Get && !body.is_end_stream() {
+            let refusal = Refusal::bad_request("a request by GET has no body here".to_owned());
+            return Err(refuse(&route.path, refusal));
+        }
         let slot = self.admit(route)?;
         self.introduce(&mut parts);
         let opening = async { open(Request::from_parts(parts, body)).await };
@@ -228,7 +233,7 @@ impl Visit {
                     reset.0.cancel();
                     true
                 };
-                Body::from_stream(writer(sweeper.watch(timeout, give_up)))
+                Body::from_stream(writer(sweeper.watch(timeout, true, give_up)))
             }
             None if socket_tells => Body::from_stream(writer(None)),
             None => Body::from_stream(Lent::new(sweeper, timeout, writer)),

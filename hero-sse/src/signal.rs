@@ -11,9 +11,9 @@ use http::header::CACHE_CONTROL;
 /// Whether a kit's server wants more requests: what a balancer asks before it sends any.
 ///
 /// Ready while [`serve`](crate::HeroSse::serve) runs; no longer from the moment of its shutdown, before
-/// anything else is done about that; and not before it runs. Under another server: while a
-/// [guarded listener](crate::HeroSse::guard) is there, until [`HeroSse::drain`](crate::HeroSse::drain);
-/// without one, never. Cheap to clone; it answers as it is when it is asked:
+/// anything else is done about that; and not before it runs. Under another server: from
+/// [`HeroSse::guard`](crate::HeroSse::guard) until [`HeroSse::drain`](crate::HeroSse::drain); without
+/// either, never. Cheap to clone; it answers as it is when it is asked:
 ///
 /// ```
 /// use hero_sse::axum::{Router, routing::get};
@@ -58,10 +58,15 @@ impl Readiness {
         self.0.store(DRAINING, Ordering::Release);
     }
 
-    /// A server runs until the guard is gone. What is draining stays so.
+    /// A server runs until the guard is gone.
     pub(crate) fn begin(&self) -> Serving {
-        let _ = self.0.compare_exchange(STARTING, READY, Ordering::AcqRel, Ordering::Acquire);
+        self.start();
         Serving(self.clone())
+    }
+
+    /// A server runs. What is draining stays so.
+    pub(crate) fn start(&self) {
+        let _ = self.0.compare_exchange(STARTING, READY, Ordering::AcqRel, Ordering::Acquire);
     }
 }
 
@@ -83,7 +88,6 @@ impl IntoResponse for Readiness {
 }
 
 /// A server that runs.
-#[derive(Debug)]
 pub(crate) struct Serving(Readiness);
 
 impl Serving {

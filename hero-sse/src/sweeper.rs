@@ -36,6 +36,8 @@ struct Streams {
 }
 
 struct Watched {
+    /// Whether what is held below counts as waiting.
+    held_counts: bool,
     give_up: Box<dyn Fn() -> bool + Send + Sync>,
     timeout: Duration,
     /// When the last piece was handed over, in milliseconds after the epoch and plus one; zero when
@@ -67,12 +69,17 @@ impl Sweeper {
     /// Holds a stream to `timeout` until the note is gone. When it is exceeded `give_up` is called,
     /// perhaps more than once, and says whether it did. Must be called on the runtime: the ticker is a
     /// task.
+    ///
+    /// Under our own transport what was handed over is let go when it is sent, so `held_counts`.
+    /// Elsewhere somebody may keep it for good: there only polling counts.
     pub(crate) fn watch(
         &self,
         timeout: Option<Duration>,
+        held_counts: bool,
         give_up: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Option<Handover> {
         let stream = Arc::new(Watched {
+            held_counts,
             give_up: Box::new(give_up),
             timeout: timeout?,
             handed: AtomicU64::new(0),
@@ -159,11 +166,14 @@ pub(crate) struct Handover {
 }
 
 impl Handover {
-    /// Hands a piece over, which tells when whoever sends it has let it go. Some copy what they send:
-    /// so it also counts that the writer is not polled again.
+    /// Hands a piece over, which tells when whoever sends it has let it go. Somebody in between may copy
+    /// it: so it also counts that the writer is not polled again.
     pub(crate) fn hand(&self, bytes: Bytes, now: Instant) -> Bytes {
         let (stream, mark) = (&self.stream, self.sweeper.0.mark(now));
         stream.handed.store(mark, Ordering::Release);
+        if !stream.held_counts {
+            return bytes;
+        }
         // Before it counts: the sweeper must not see a piece with the progress of long ago.
         if stream.pieces.load(Ordering::Acquire) == 0 {
             stream.progress.store(mark, Ordering::Release);
@@ -223,7 +233,7 @@ mod tests {
             told.store(true, Ordering::SeqCst);
             true
         };
-        let handover = sweeper.watch(Some(timeout), give_up);
+        let handover = sweeper.watch(Some(timeout), true, give_up);
         (handover.expect("a note"), given_up)
     }
 
@@ -279,7 +289,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn without_a_timeout_there_is_nothing_to_watch() {
         let sweeper = Sweeper::default();
-        assert!(sweeper.watch(None, || true).is_none());
+        assert!(sweeper.watch(None, true, || true).is_none());
         assert!(sweeper.0.lock().watched.is_empty() && !sweeper.0.lock().ticking);
     }
 

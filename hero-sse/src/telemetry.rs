@@ -31,7 +31,7 @@ macro_rules! metrics {
 
 metrics! {
     STREAMS = "hero_sse_streams", describe_gauge, "path", "Places that streams hold now.";
-    OPENED = "hero_sse_streams_opened_total", describe_counter, "path", "Streams whose head was sent.";
+    OPENED = "hero_sse_streams_opened_total", describe_counter, "path", "Streams that began.";
     CLOSED = "hero_sse_streams_closed_total", describe_counter, "path, reason",
         "Streams that ended and requests that were turned away, by `CloseReason`.";
     SECONDS = "hero_sse_stream_seconds", describe_histogram, "path, reason",

@@ -267,7 +267,7 @@ impl Lent {
             let dropping = writer.map(|writer| tokio::spawn(async move { drop(writer) }));
             dropping.is_some()
         };
-        let made = make(sweeper.watch(timeout, take_back));
+        let made = make(sweeper.watch(timeout, false, take_back));
         *writer.lock().unwrap_or_else(PoisonError::into_inner) = Some(made);
         Self(writer)
     }

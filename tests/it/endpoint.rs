@@ -11,7 +11,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::support::kit;
+use crate::support::{burst, kit, public};
 
 #[derive(Clone)]
 struct App {
@@ -264,4 +264,15 @@ fn a_mistake_found_at_mapping_names_the_line_of_the_declaration() {
     let _: Router<App> = feed().expect("a free path");
     let error = feed().expect_err("a taken path");
     assert!(error.to_string().contains("the path is taken by /builds"), "{error}");
+}
+
+/// Nobody would read it, and what is unread hides that the client has gone.
+#[tokio::test]
+async fn a_get_with_a_body_is_refused() {
+    let app = public(&kit(SseOptions::default()), || burst(1));
+    let ask = |body| testing::open(&app, "/s").body(body).method(http::Method::GET);
+    let error = ask("hello").await.expect_err("400");
+    assert_eq!(error.status, Some(StatusCode::BAD_REQUEST));
+    assert!(error.to_string().contains("no body"), "{error}");
+    ask("").await.expect("an empty body is none");
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use hero_sse::testing::{self, SlowReader};
 use hero_sse::{CloseReason, Event};
 use http_body_util::BodyExt;
@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep};
 use tower::ServiceExt;
 
-use crate::support::{kit, options, watched};
+use crate::support::{kit, options, public, watched};
 
 fn flood() -> impl stream::Stream<Item = Event> + Send + 'static {
     stream::repeat_with(|| Event::text("x".repeat(8 * 1024)))
@@ -43,6 +43,23 @@ async fn a_stream_that_the_server_does_not_poll_is_taken_back_from_it() {
     );
     assert!(kept.frame().await.is_none(), "to the server it has ended");
     assert!(read.frame().await.expect("a frame").is_ok());
+}
+
+/// Whoever keeps what it was given, as a test does that collects a body, has taken it.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_collected_is_read_to_its_end() {
+    let sse = kit(options("WriteTimeout = \"2s\""));
+    let app = public(&sse, || {
+        stream::iter(0..10).then(|n| async move {
+            sleep(Duration::from_secs(1)).await;
+            Event::text(format!("number {n}"))
+        })
+    });
+    let request = Request::get("/s").body(Body::empty()).expect("a request");
+    let answer = app.oneshot(request).await.expect("an answer");
+    let text = answer.into_body().collect().await.expect("a body").to_bytes();
+    assert!(String::from_utf8_lossy(&text).contains("number 9"), "{text:?}");
+    assert_eq!(sse.connections().closed(CloseReason::WriteTimeout), 0);
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use axum::extract::ConnectInfo;
 use axum::routing::get;
 use axum_server::accept::Accept;
 use hero_sse::testing::{self, SlowReader};
-use hero_sse::{CloseReason, DeadlineIo, GuardedService, HeroSse};
+use hero_sse::{CloseReason, GuardedIo, GuardedService, HeroSse};
 use http::Uri;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,7 +22,7 @@ use crate::support::{Log, burst, eventually, flood, kit, options, public, token,
 struct Guard(HeroSse);
 
 impl<S> Accept<TcpStream, S> for Guard {
-    type Stream = DeadlineIo<TcpStream>;
+    type Stream = GuardedIo<TcpStream>;
     type Service = GuardedService<S>;
     type Future = Ready<std::io::Result<(Self::Stream, Self::Service)>>;
 

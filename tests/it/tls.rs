@@ -402,3 +402,36 @@ fn mistakes_in_certificate_and_key_are_told_at_the_start() {
     let error = one.tls().reload().expect_err("no files").to_string();
     assert!(error.contains("`Tls::from_pem_files`"), "{error}");
 }
+
+/// Chain and key are replaced one after the other, with a look at them in between; and a chain
+/// that is half written. Either way round the new pair is in use in the end, and never a wrong one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_that_are_replaced_one_by_one_are_taken_in_the_end() {
+    for key_first in [false, true] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (old, new) = (Certificate::new(), Certificate::new());
+        let tls = old.write(folder.path()).check_files_every(Duration::from_millis(50));
+        let sse = kit(SseOptions::default());
+        let server = start(&sse, public(&sse, || burst(1)), tls).await;
+        let (chain, key) = (folder.path().join("chain.pem"), folder.path().join("key.pem"));
+        let write_key = || fs::write(&key, &new.key).expect("written");
+        if key_first {
+            write_key();
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        for cut in [0, 30, new.chain.len() / 2, new.chain.len() - 10] {
+            fs::write(&chain, &new.chain[..cut]).expect("written");
+            tokio::time::sleep(Duration::from_millis(120)).await;
+            assert!(old.trusted_at(server.address).await, "{cut}");
+        }
+        fs::write(&chain, &new.chain).expect("written");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        if !key_first {
+            assert!(old.trusted_at(server.address).await);
+            write_key();
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        assert!(new.trusted_at(server.address).await, "key first: {key_first}");
+        server.stop().await;
+    }
+}

@@ -145,8 +145,8 @@ impl Connections {
         streams.len()
     }
 
-    /// As [`drain`](Self::drain), but one stream after another, the oldest first and the last when
-    /// `window` is over, so that whoever takes them over is not met by all at once. The streams are
+    /// As [`drain`](Self::drain), but one stream after another, the oldest at once and the last when
+    /// `window` is over (a single one at once), so that whoever takes them over is not met by all at once. The streams are
     /// those of the moment when it is first polled.
     ///
     /// It asks while it is awaited; once it is dropped the remaining streams go on. Needs a Tokio

@@ -18,7 +18,6 @@ use tower::Service;
 use super::HeroSse;
 use crate::deadline::{DeadlineIo, SocketWatch};
 use crate::redact::redact;
-use crate::signal::Serving;
 use crate::telemetry;
 use crate::transport::set_up;
 
@@ -54,9 +53,8 @@ impl HeroSse {
         app: A,
     ) -> (GuardedListener<L>, GuardedApp<A>) {
         telemetry::guarded();
-        let serving = self.readiness().begin();
-        let listener = GuardedListener { sse: self.clone(), listener, _serving: serving };
-        (listener, GuardedApp { sse: self.clone(), app })
+        self.0.readiness.start();
+        (GuardedListener { sse: self.clone(), listener }, GuardedApp { sse: self.clone(), app })
     }
 
     /// For any other server: guards one connection, of which it takes the socket before anything
@@ -77,14 +75,14 @@ impl HeroSse {
     /// use std::io;
     ///
     /// use axum_server::accept::Accept;
-    /// use hero_sse::{DeadlineIo, GuardedService, HeroSse};
+    /// use hero_sse::{GuardedIo, GuardedService, HeroSse};
     /// use tokio::net::TcpStream;
     ///
     /// #[derive(Clone)]
     /// struct Guard(HeroSse);
     ///
     /// impl<S> Accept<TcpStream, S> for Guard {
-    ///     type Stream = DeadlineIo<TcpStream>;
+    ///     type Stream = GuardedIo<TcpStream>;
     ///     type Service = GuardedService<S>;
     ///     type Future = Ready<io::Result<(Self::Stream, Self::Service)>>;
     ///
@@ -141,7 +139,6 @@ impl HeroSse {
 pub struct GuardedListener<L> {
     sse: HeroSse,
     listener: L,
-    _serving: Serving,
 }
 
 impl<L: Listener> Listener for GuardedListener<L> {

@@ -55,7 +55,7 @@ const VARIABLE_PREFIX: &str = "HERO_SSE_";
 /// | `MaxConnections` | 10000 | yes, no limit by default | open streams; `serve` raises the soft limit of open files to fit, or warns |
 /// | `MaxPerPrincipal` | 8 | yes | open streams of one subject over all endpoints; an endpoint's own value is compared with that total. Callers without a token are not counted |
 /// | `MaxPerAddress` | off | yes | open streams of one address over all endpoints, those of an IPv6 network of 64 bits as one; off since behind a proxy or a company's router many share one: set `TrustedProxies` first. An endpoint's own value is compared with the same total. Sockets without an address are not counted |
-/// | `ConnectsPerMinute` | 300 | | attempts of one subject to open a stream, over all endpoints, that many at once and a minute: eight tabs that come back every 3 s make 160. Callers without a token are not counted: `MaxPerAddress` is for them |
+/// | `ConnectsPerMinute` | 300 | | attempts of one subject to open a stream, over all endpoints, that many at once and a minute: eight tabs that come back every 3 s make 160; more for a subject that holds many streams, such as a service. Callers without a token are not counted: `MaxPerAddress` is for them |
 /// | `TrustedProxies` | none | | networks (`["10.0.0.0/8", "127.0.0.1"]`; in a variable with commas) of your own proxies. From them, and from nobody else, a header is read that says whose request it is |
 /// | `ForwardedHeader` | `"x-forwarded-for"` | | that header; or `"forwarded"` (RFC 7239). Every trusted proxy must set it: what it leaves there is believed |
 /// | `OverLimit` | `"retry"` | yes | `"retry"` or `"refuse"`; a browser never returns from a refusal |
