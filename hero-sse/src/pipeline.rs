@@ -1,9 +1,11 @@
 //! One request, from top to bottom: token, principal, permission, admission, function, stream.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Once};
+use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use axum::body::{Body, HttpBody as _};
@@ -138,16 +140,25 @@ impl Visit {
             let refusal = Refusal::bad_request("a request by GET has no body here".to_owned());
             return Err(refuse(&route.path, refusal));
         }
-        let slot = self.admit(route)?;
+        let mut slot = self.admit(route)?;
         self.introduce(&mut parts);
         let opening = async { open(Request::from_parts(parts, body)).await };
-        let opening = slot.origin().timed(opening);
-        let opened = match AssertUnwindSafe(opening).catch_unwind().await {
-            Ok(opened) => opened,
-            Err(_) => {
+        let opening = AssertUnwindSafe(slot.origin().timed(opening)).catch_unwind();
+        // What a `POST` has begun it may finish.
+        let asked = poll_fn(|cx| match slot.poll_asked(cx) {
+            Some(reason) if route.method == Method::Get => Poll::Ready(reason),
+            _ => Poll::Pending,
+        });
+        let opened = tokio::select! {
+            biased;
+            reason = asked => {
+                slot.close(reason);
+                return Err(turned_away(route, NoPlace::Draining));
+            }
+            opened = opening => opened.unwrap_or_else(|_| {
                 telemetry::panicked(&route.path, "endpoint function");
                 Err(refuse(&route.path, Refusal::internal()))
-            }
+            }),
         };
         match opened {
             Ok(events) => Ok(self.stream(route, slot, events)),

@@ -137,8 +137,8 @@ impl Connections {
     /// time of its own (`DrainSpread`): to wherever a balancer sends them then, or to this server, which
     /// goes on admitting; but see [`close_endpoint`](Self::close_endpoint).
     ///
-    /// Asking is all it does: a stream whose client stalls ends by its write timeout, one whose function
-    /// still runs when that returns.
+    /// Asking is all it does: a stream whose client stalls ends by its write timeout. A function that
+    /// still runs is dropped, and its client told the same; one of a `POST` may finish first.
     pub fn drain(&self, filter: &ConnectionFilter) -> usize {
         let streams = self.meant(filter);
         streams.iter().for_each(|connection| connection.ask(CloseReason::Draining));
