@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::http2::within;
-use crate::support::{Server, burst, eventually, flood, kit, options, public};
+use crate::support::{Server, burst, echo, eventually, flood, kit, options, public};
 use crate::tls::{self, Certificate};
 
 /// The server's sockets, as the kernel lists them: their state, and the bytes that it could not send.
@@ -182,16 +182,7 @@ async fn a_mute_client_of_http2_holds_nobody_up_beyond_the_drain_timeout() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgraded_connection_holds_nobody_up_and_goes_on() {
     let sse = kit(options("DrainTimeout = \"30s\""));
-    let upgrade = async |mut request: axum::extract::Request| {
-        let upgraded = hyper::upgrade::on(&mut request);
-        tokio::spawn(async move {
-            let io = hyper_util::rt::TokioIo::new(upgraded.await.expect("an upgrade"));
-            let (mut reading, mut writing) = tokio::io::split(io);
-            tokio::io::copy(&mut reading, &mut writing).await.expect("an echo");
-        });
-        (http::StatusCode::SWITCHING_PROTOCOLS, [("connection", "upgrade"), ("upgrade", "echo")])
-    };
-    let app = public(&sse, || burst(1)).route("/echo", get(upgrade));
+    let app = public(&sse, || burst(1)).route("/echo", get(echo));
     let server = Server::start(&sse, app).await;
     let request = b"GET /echo HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
     let mut socket = connect(server.address, request).await;

@@ -17,7 +17,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-use crate::support::{Log, Server, burst, eventually, flood, kit, options, public, token, watched};
+use crate::support::{
+    Log, Server, burst, echo, eventually, flood, kit, options, public, token, watched,
+};
 
 /// What a stream of the client may be sent before it must say that it took some.
 const WINDOW: u32 = 16 * 1024;
@@ -265,16 +267,7 @@ async fn a_client_that_stops_reading_its_socket_is_dropped_with_all_its_streams(
 #[tokio::test]
 async fn upgrades_of_other_routes_still_work() {
     let sse = kit(SseOptions::default());
-    let upgrade = async |mut request: axum::extract::Request| {
-        let upgraded = hyper::upgrade::on(&mut request);
-        tokio::spawn(async move {
-            let io = hyper_util::rt::TokioIo::new(upgraded.await.expect("an upgrade"));
-            let (mut reading, mut writing) = tokio::io::split(io);
-            tokio::io::copy(&mut reading, &mut writing).await.expect("an echo");
-        });
-        (http::StatusCode::SWITCHING_PROTOCOLS, [("connection", "upgrade"), ("upgrade", "echo")])
-    };
-    let app = public(&sse, || burst(1)).route("/echo", get(upgrade));
+    let app = public(&sse, || burst(1)).route("/echo", get(echo));
     let server = Server::start(&sse, app).await;
     let mut socket = TcpStream::connect(server.address).await.expect("a socket");
     let request = b"GET /echo HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";

@@ -165,6 +165,17 @@ impl Server {
     }
 }
 
+/// A handler that upgrades its connection and sends back whatever comes.
+pub(crate) async fn echo(mut request: axum::extract::Request) -> impl axum::response::IntoResponse {
+    let upgraded = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let io = hyper_util::rt::TokioIo::new(upgraded.await.expect("an upgrade"));
+        let (mut reading, mut writing) = tokio::io::split(io);
+        tokio::io::copy(&mut reading, &mut writing).await.expect("an echo");
+    });
+    (http::StatusCode::SWITCHING_PROTOCOLS, [("connection", "upgrade"), ("upgrade", "echo")])
+}
+
 /// Waits for `condition`, two seconds at most.
 pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
     for _ in 0..400 {

@@ -17,7 +17,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
 use crate::http2::{Client, in_order, numbers, piece, stalled, until, within};
-use crate::support::{Log, Server, burst, eventually, flood, kit, options, public, watched};
+use crate::support::{Alive, Log, Server, burst, eventually, flood, kit, options, public, watched};
 
 /// A certificate for `localhost`, which is its own root.
 pub(crate) struct Certificate {
@@ -140,12 +140,18 @@ async fn both_versions_of_http_are_spoken_as_the_client_likes() {
     server.stop().await;
 }
 
+/// `/s` to stall on, watched, and `/n` for a neighbour.
+fn flood_and_numbers(sse: &HeroSse) -> (Router, Alive) {
+    let (stalling, alive) = watched(sse, flood);
+    let healthy = sse.endpoint("/n").public().handler(async || numbers()).expect("a route");
+    (stalling.merge(healthy), alive)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_stops_is_dropped_in_time_and_the_others_never_notice() {
     let (sse, certificate) = (kit(options("WriteTimeout = \"1s\"")), Certificate::new());
-    let (stalling, alive) = watched(&sse, flood);
-    let healthy = sse.endpoint("/n").public().handler(async || numbers()).expect("a route");
-    let server = start(&sse, stalling.merge(healthy), certificate.tls()).await;
+    let (app, alive) = flood_and_numbers(&sse);
+    let server = start(&sse, app, certificate.tls()).await;
     let mut client = certificate.client(server.address).await;
     let mut sibling = client.get("/n").await.into_body();
     let reading = tokio::spawn(async move { in_order(&mut sibling, Duration::from_secs(4)).await });
@@ -165,9 +171,8 @@ async fn a_reader_that_stops_is_dropped_in_time_and_the_others_never_notice() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stalled_stream_of_http2_is_reset_alone_and_in_time() {
     let (sse, certificate) = (kit(options("WriteTimeout = \"1s\"")), Certificate::new());
-    let (stalling, alive) = watched(&sse, flood);
-    let healthy = sse.endpoint("/n").public().handler(async || numbers()).expect("a route");
-    let server = start(&sse, stalling.merge(healthy), certificate.tls()).await;
+    let (app, alive) = flood_and_numbers(&sse);
+    let server = start(&sse, app, certificate.tls()).await;
     let mut client = certificate.client(server.address).await;
     let mut sibling = client.get("/n").await.into_body();
     let body = client.get("/s").await.into_body();

@@ -273,7 +273,8 @@ impl<L, A> Serve<L, A> {
     /// for `DrainDelay` (not at all unless set), stops accepting, says farewell on every stream, waits for
     /// the farewells to be sent and other requests to finish, `DrainTimeout` at most (5 s unless set),
     /// then resets what is left. Unless that timeout is off, the server's future returns by the end of
-    /// both, whatever clients do. It does not wait for TLS handshakes, connections at rest and, beyond
+    /// both, whatever clients do; a second later at most where the application's code blocks its
+    /// threads. It does not wait for TLS handshakes, connections at rest and, beyond
     /// half a second, heads of requests; nor for upgraded connections, which are the application's own.
     /// Dropping the server instead resets its connections at once.
     pub fn with_graceful_shutdown(
