@@ -64,6 +64,16 @@ reasons! {
     sees: "`hero.close`, a clean end",
     next: "a page renews its token and opens a new `EventSource`; one that only reconnects gets a final `401`",
     operator: "nothing; for many a minute, longer tokens";
+    /// Access was withdrawn: somebody said so, or a check did.
+    Revoked = "revoked", reconnect: false,
+    sees: "`hero.close`, a clean end; a stalled client a reset",
+    next: "one that only reconnects is refused, where the token is no longer accepted or the permission gone",
+    operator: "makes sure of that first: whoever is let in again is in again";
+    /// Whether the caller may have the stream could not be found out, so it may not.
+    Unverified = "unverified", reconnect: true,
+    sees: "`hero.close`, a clean end; who comes meanwhile gets that alone, under `OverLimit = \"refuse\"` a `503`",
+    next: "it tries again after its `retry`; after a refusal a browser never does",
+    operator: "reads the ERROR line: the issuer, or the database behind the authorizer, does not answer";
     /// The client read too slowly, and the buffer of its stream overflowed
     /// ([`Overflow::Disconnect`](crate::Overflow::Disconnect)).
     Overflow = "overflow", reconnect: true,

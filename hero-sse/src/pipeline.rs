@@ -75,7 +75,7 @@ pub(crate) async fn answer(
     let (parts, body) = request.into_parts();
     let visit = match Visit::begin(kit, &parts, &route.policy).await {
         Ok(visit) => visit,
-        Err(refusal) => return refuse(&route.path, refusal),
+        Err(refusal) => return turned_down(kit, route, refusal),
     };
     let principal = visit.principal.clone();
     let mut response = match visit.proceed(route, parts, body, open).await {
@@ -276,6 +276,15 @@ fn no_success(path: &str, answer: Response) -> Response {
     Refusal::internal().into_response()
 }
 
+/// A refusal, as far as it says something of the caller.
+fn turned_down(kit: &Kit, route: &Route, refusal: Refusal) -> Response {
+    if refusal.is_unverified() {
+        kit.connections.count_turned_away(&route.path, NoPlace::Unverified);
+        return turned_away(route, NoPlace::Unverified);
+    }
+    refuse(&route.path, refusal)
+}
+
 fn refuse(path: &str, refusal: Refusal) -> Response {
     telemetry::refused(path, refusal.status().as_u16(), refusal.detail());
     refusal.into_response()
@@ -297,6 +306,7 @@ fn turned_away(route: &Route, no_place: NoPlace) -> Response {
         OverLimit::Refuse => {
             use StatusCode as S;
             let (status, detail) = match no_place {
+                NoPlace::Unverified => return refuse(&route.path, Refusal::unavailable()),
                 NoPlace::Draining => (S::SERVICE_UNAVAILABLE, "the server is stopping"),
                 NoPlace::Closed => (S::SERVICE_UNAVAILABLE, "this endpoint is closed for now"),
                 NoPlace::Total => (S::SERVICE_UNAVAILABLE, "too many open streams on this server"),

@@ -27,12 +27,19 @@ pub struct Refusal {
     detail: String,
     challenge: Option<String>,
     retry_after: Option<u64>,
+    unverified: bool,
 }
 
 impl Refusal {
     /// `status` with a sentence for the client; keep internals out of it.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), challenge: None, retry_after: None }
+        Self {
+            status,
+            detail: detail.into(),
+            challenge: None,
+            retry_after: None,
+            unverified: false,
+        }
     }
 
     /// `404`.
@@ -91,6 +98,18 @@ impl Refusal {
     /// The request's body did not come in time.
     pub(crate) fn body_timeout() -> Self {
         Self::new(StatusCode::REQUEST_TIMEOUT, "the request's body did not arrive in time")
+    }
+
+    /// Whether the caller may have a stream cannot be found out now; the log knows why.
+    pub(crate) fn unavailable() -> Self {
+        let detail = "the server cannot verify callers at the moment";
+        let busy = Self::busy(StatusCode::SERVICE_UNAVAILABLE, detail, 3);
+        Self { unverified: true, ..busy }
+    }
+
+    /// Whether it says nothing of the caller, who may come back as it is.
+    pub(crate) fn is_unverified(&self) -> bool {
+        self.unverified
     }
 
     pub(crate) fn busy(status: StatusCode, detail: &'static str, retry_after: u64) -> Self {

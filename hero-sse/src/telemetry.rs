@@ -119,6 +119,11 @@ pub(crate) fn refused(path: &str, status: u16, detail: &str) {
     tracing::debug!(target: TARGET, path, status, detail, "request refused");
 }
 
+/// Whether a caller may have a stream could not be found out, so it may not.
+pub(crate) fn unverified(path: &str, who: &str, why: &dyn Display) {
+    tracing::error!(target: TARGET, path, who, %why, "a caller could not be verified, and is refused");
+}
+
 pub(crate) fn refused_with_success(path: &str, status: u16) {
     tracing::error!(
         target: TARGET,

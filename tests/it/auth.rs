@@ -268,7 +268,7 @@ async fn within_the_leeway_a_stream_opens_and_stays() {
 async fn an_authenticator_that_panics_refuses_and_one_that_is_not_set_up_accepts_nobody() {
     use futures_util::FutureExt as _;
     use futures_util::future::BoxFuture;
-    use hero_sse::{Authenticator, InvalidToken, JwtAuthenticator, Secret};
+    use hero_sse::{AuthError, Authenticator, JwtAuthenticator, Secret};
 
     /// Panics at once, or later.
     struct Panics(bool);
@@ -276,7 +276,7 @@ async fn an_authenticator_that_panics_refuses_and_one_that_is_not_set_up_accepts
         fn authenticate<'a>(
             &'a self,
             _: &'a Secret<String>,
-        ) -> BoxFuture<'a, Result<Principal, InvalidToken>> {
+        ) -> BoxFuture<'a, Result<Principal, AuthError>> {
             assert!(!self.0, "the authenticator panics on purpose");
             async { panic!("the authenticator panics on purpose, later") }.boxed()
         }
@@ -287,7 +287,7 @@ async fn an_authenticator_that_panics_refuses_and_one_that_is_not_set_up_accepts
         fn authenticate<'a>(
             &'a self,
             token: &'a Secret<String>,
-        ) -> BoxFuture<'a, Result<Principal, InvalidToken>> {
+        ) -> BoxFuture<'a, Result<Principal, AuthError>> {
             self.0.authenticate(token)
         }
     }
@@ -309,14 +309,14 @@ async fn an_authenticator_that_panics_refuses_and_one_that_is_not_set_up_accepts
 async fn a_reason_that_does_not_fit_a_header_is_left_out_of_the_challenge() {
     use futures_util::FutureExt as _;
     use futures_util::future::BoxFuture;
-    use hero_sse::{Authenticator, InvalidToken, Secret};
+    use hero_sse::{AuthError, Authenticator, Secret};
     struct Rude;
     impl Authenticator for Rude {
         fn authenticate<'a>(
             &'a self,
             _: &'a Secret<String>,
-        ) -> BoxFuture<'a, Result<Principal, InvalidToken>> {
-            async { Err(InvalidToken::new("no \"good\"\r\nx: y")) }.boxed()
+        ) -> BoxFuture<'a, Result<Principal, AuthError>> {
+            async { Err(AuthError::invalid("no \"good\"\r\nx: y")) }.boxed()
         }
     }
     let builder = HeroSse::builder().environment(Vec::<(String, String)>::new());

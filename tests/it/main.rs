@@ -15,6 +15,7 @@ mod foreign;
 mod guard;
 #[cfg(target_os = "linux")]
 mod hard_end;
+mod hardening;
 mod hostility;
 mod house;
 mod http2;

@@ -7,7 +7,7 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde_json::{Map, Value};
 
-use super::{Authenticator, InvalidToken, Principal};
+use super::{AuthError, Authenticator, InvalidToken, Principal};
 use crate::secret::Secret;
 
 /// HMAC keys shorter than the hash weaken it (RFC 7518, section 3.2).
@@ -217,8 +217,8 @@ impl Authenticator for JwtAuthenticator {
     fn authenticate<'a>(
         &'a self,
         token: &'a Secret<String>,
-    ) -> BoxFuture<'a, Result<Principal, InvalidToken>> {
-        Box::pin(std::future::ready(self.check(token.expose())))
+    ) -> BoxFuture<'a, Result<Principal, AuthError>> {
+        Box::pin(std::future::ready(self.check(token.expose()).map_err(AuthError::from)))
     }
 }
 

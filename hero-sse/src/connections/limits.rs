@@ -43,6 +43,8 @@ pub(crate) enum NoPlace {
     Path,
     Subject,
     Address,
+    /// Whether the caller may have one cannot be found out now.
+    Unverified,
     /// The subject comes too often; after this time it may come once more.
     Churn(Duration),
 }
@@ -51,6 +53,7 @@ impl NoPlace {
     pub(crate) const fn reason(self) -> CloseReason {
         match self {
             Self::Draining | Self::Closed => CloseReason::Draining,
+            Self::Unverified => CloseReason::Unverified,
             Self::Total | Self::Path | Self::Subject | Self::Address | Self::Churn(_) => {
                 CloseReason::OverLimit
             }
@@ -62,6 +65,7 @@ impl NoPlace {
         match self {
             Self::Draining => "draining",
             Self::Closed => "closed endpoint",
+            Self::Unverified => "unverified",
             Self::Total => "all connections",
             Self::Path => "this endpoint's connections",
             Self::Subject => "this principal's connections",

@@ -227,8 +227,7 @@ impl Connections {
         if let Err(no_place) = open.check(&connection.keys(), limits, now) {
             let said = open.said.say(path, no_place.as_str(), now);
             drop(open);
-            self.0.count(no_place.reason());
-            telemetry::turned_away(path, no_place.reason(), no_place.as_str());
+            self.count_turned_away(path, no_place);
             match no_place {
                 NoPlace::Draining | NoPlace::Closed => telemetry::late(path, no_place.as_str()),
                 _ => said.into_iter().for_each(|kept_back| {
@@ -243,6 +242,12 @@ impl Connections {
         telemetry::places(path, 1.0);
         let reason = Some(CloseReason::ClientGone);
         Ok(Slot { registry: self.0.clone(), connection, key, reason })
+    }
+
+    /// A request was turned away: that counts as the end of a stream which never began.
+    pub(crate) fn count_turned_away(&self, path: &str, no_place: NoPlace) {
+        self.0.count(no_place.reason());
+        telemetry::turned_away(path, no_place.reason(), no_place.as_str());
     }
 
     /// Admits nobody any more and asks every stream to say farewell; how many there are.

@@ -1,0 +1,1 @@
+//! Attacks on where credentials come from and where they go: cookies, origins, hosts, URLs, logs.

@@ -1,0 +1,1 @@
+//! Attacks on the stream itself: fields, ids, limits, replay.
