@@ -529,7 +529,7 @@ mod tests {
 
     #[test]
     fn issuer_audience_subject_and_type_are_what_was_asked_for() {
-        let other = |what: &str| move |claims: &mut Value| claims[what] = json!("other");
+        let other = |what: &'static str| move |claims: &mut Value| claims[what] = json!("other");
         let told = |claims| read(&issuer(), claims, None).err();
         assert_eq!(told(claims(other("iss"))), Some("the token comes from another issuer"));
         assert_eq!(told(claims(other("aud"))), Some("the token is meant for another audience"));
