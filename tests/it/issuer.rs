@@ -2,6 +2,7 @@
 //! while streams run.
 
 use std::net::SocketAddr;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -14,7 +15,9 @@ use hero_sse::testing::{self, OpenError};
 use hero_sse::{Algorithm, Event, HeroSse, Issuer, JwtAuthenticator, SseOptions};
 use http::StatusCode;
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::net::TcpListener;
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
 use tower::ServiceExt as _;
 
@@ -532,4 +535,77 @@ async fn the_log_says_once_that_an_issuer_is_down_and_that_it_is_back() {
     }
     eventually("the log tells of it", || times("can be had again") == 1).await;
     assert_eq!(times("checked with new keys"), 1, "they are the same");
+}
+
+/// A certified OAuth server, which this test tells what to do; see `provider.mjs`.
+struct Provider {
+    issuer: String,
+    orders: ChildStdin,
+    answers: Lines<BufReader<ChildStdout>>,
+    /// Killed with it.
+    _node: Child,
+}
+
+impl Provider {
+    async fn start() -> Self {
+        let mut node = Command::new("node")
+            .arg("provider.mjs")
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/browser"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("Node.js; ./tests/run installs it");
+        let orders = node.stdin.take().expect("a pipe");
+        let mut answers = BufReader::new(node.stdout.take().expect("a pipe")).lines();
+        let issuer = Self::line(&mut answers).await;
+        Self { issuer, orders, answers, _node: node }
+    }
+
+    async fn line(answers: &mut Lines<BufReader<ChildStdout>>) -> String {
+        let line = tokio::time::timeout(30 * SECOND, answers.next_line()).await.expect("in time");
+        line.expect("a line").expect("the provider failed; its report is above")
+    }
+
+    async fn order(&mut self, order: &str) -> String {
+        self.orders.write_all(format!("{order}\n").as_bytes()).await.expect("written");
+        Self::line(&mut self.answers).await
+    }
+}
+
+/// Left out of a plain `cargo test`: it needs Node.js and a package of npm's, which `./tests/run` sees to.
+#[tokio::test]
+#[ignore = "needs Node.js: ./tests/run installs it and runs it"]
+async fn a_certified_provider_rotates_its_keys_while_a_stream_runs() {
+    let mut id = Provider::start().await;
+    let issuer = Issuer::new(&id.issuer)
+        .jwks_url(format!("{}/jwks", id.issuer))
+        .refresh_every(3600 * SECOND, SECOND)
+        .algorithms([Algorithm::ES256])
+        .audience("streams")
+        .token_type("at+jwt")
+        .permissions_claim("scope");
+    let sse = kit(JwtAuthenticator::issuers([issuer]));
+    let app = app(&sse);
+    let server = Server::start(&sse, app.clone()).await;
+
+    let first = id.order("token").await;
+    let mut stream = testing::connect(server.address, "/s").bearer(&first).await.expect("a stream");
+    assert!(stream.next().await.expect("in time").is_some());
+    id.order("rotate").await;
+    let second = id.order("token").await;
+    assert_eq!(status(&app, &second).await, OK, "its key is new");
+    assert_eq!(status(&app, &first).await, OK, "the old key is still published");
+    assert_eq!(id.order("fetches").await, "2");
+    id.order("rotate").await;
+    id.order("withdraw").await;
+    let third = id.order("token").await;
+    let_in(&app, &third).await;
+    assert_eq!(status(&app, &first).await, UNAUTHORIZED);
+    assert_eq!(status(&app, &second).await, UNAUTHORIZED);
+    assert_eq!(id.order("fetches").await, "3");
+    for _ in 0..5 {
+        assert!(stream.next().await.expect("in time").is_some(), "the stream goes on");
+    }
+    server.stop().await;
 }
