@@ -177,7 +177,7 @@ async fn caller(parts: &mut Parts) -> Result<Option<Principal>, Refusal> {
         // An endpoint's caller without token, or a route of the application's own elsewhere.
         return Ok(None);
     };
-    let principal = gate.principal(parts, gate.query_token).await?;
+    let principal = gate.principal(parts, gate.sources).await?;
     if let Some(principal) = &principal {
         parts.extensions.insert(principal.clone());
     }
