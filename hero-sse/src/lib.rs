@@ -27,6 +27,7 @@
 //!
 //! * `macros` (default): `#[sse_endpoint]` and `#[derive(SseEvent)]`.
 //! * `jwt-aws-lc-rs` (default) or `jwt-rust-crypto`: `JwtAuthenticator` with that crypto backend.
+//! * `jwks-url`: `jwks_url`, the keys that an issuer publishes, through reqwest and rustls with aws-lc-rs.
 //! * `metrics`: counters of streams and their ends through the facade `metrics`; see [`operating`].
 //! * `tls`: `Tls`, for HTTPS under `serve`, through rustls with aws-lc-rs.
 //! * `testing`: the module of that name and `Principal::test`.
@@ -90,7 +91,11 @@ pub use hero_sse_macros::SseEvent;
 pub use hero_sse_macros::sse_endpoint;
 
 #[cfg(feature = "jwt")]
+pub use crate::auth::issuer::{ClaimPath, Issuer};
+#[cfg(feature = "jwt")]
 pub use crate::auth::jwt::JwtAuthenticator;
+#[cfg(feature = "jwt")]
+pub use crate::auth::keys::Algorithm;
 pub use crate::auth::{AuthError, Authenticator, InvalidToken, Principal};
 pub use crate::close::CloseReason;
 pub use crate::connections::{ConnectionFilter, ConnectionInfo, Connections};

@@ -162,6 +162,35 @@ pub(crate) fn foreign_page(path: &str, origin: Option<String>, host: Option<Stri
     });
 }
 
+/// What the client is not told: whose token it claims to be, and which keys there are.
+#[cfg(feature = "jwt")]
+pub(crate) fn token_refused(why: &'static str) {
+    tracing::debug!(target: TARGET, why, "a token's signature is not accepted");
+}
+
+#[cfg(feature = "jwt")]
+pub(crate) fn keys_changed(source: &str, keys: usize, left_out: &[String]) {
+    tracing::info!(target: TARGET, source, keys, "tokens are checked with new keys");
+    for why in left_out {
+        tracing::warn!(target: TARGET, source, why, "a key of an issuer is left out");
+    }
+}
+
+#[cfg(feature = "jwt")]
+pub(crate) fn keys_back(source: &str) {
+    tracing::info!(target: TARGET, source, "the keys of an issuer can be had again");
+}
+
+/// Once a minute at most for each source.
+#[cfg(feature = "jwt")]
+pub(crate) fn keys_missing(source: &str, why: &str, old_ones: bool) {
+    let meanwhile = match old_ones {
+        true => "the old ones serve on, for a day at most",
+        false => "nobody is let in who needs them",
+    };
+    tracing::error!(target: TARGET, source, why, meanwhile, "the keys of an issuer cannot be had");
+}
+
 pub(crate) fn refused_with_success(path: &str, status: u16) {
     tracing::error!(
         target: TARGET,

@@ -1,8 +1,18 @@
 //! Who is asking: the [`Principal`], and the [`Authenticator`] that makes one of a token.
 
 #[cfg(feature = "jwt")]
+mod compact;
+#[cfg(feature = "jwt")]
+pub(crate) mod issuer;
+#[cfg(feature = "jwt")]
+mod jwks;
+#[cfg(feature = "jwt")]
 pub(crate) mod jwt;
+#[cfg(feature = "jwt")]
+pub(crate) mod keys;
 mod principal;
+#[cfg(feature = "jwt")]
+mod proof;
 pub(crate) mod token;
 
 use std::fmt;
