@@ -62,6 +62,7 @@ mod sweeper;
 mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod throttle;
 mod transport;
 mod writer;
 
@@ -89,7 +90,9 @@ pub use hero_sse_macros::sse_endpoint;
 
 #[cfg(feature = "jwt")]
 pub use crate::auth::jwt::JwtAuthenticator;
-pub use crate::auth::{AuthError, Authenticator, InvalidToken, Principal};
+pub use crate::auth::{
+    AuthError, Authenticator, InvalidToken, Principal, TicketGrant, TicketStore, Tickets,
+};
 pub use crate::close::CloseReason;
 pub use crate::connections::{ConnectionFilter, ConnectionInfo, Connections};
 pub use crate::context::SseContext;

@@ -10,15 +10,30 @@ use crate::secret::Secret;
 /// The query parameter that RFC 6750, section 2.3, gives a token.
 const PARAMETER: &str = "access_token";
 
-/// The tokens of a request's query, in order.
-#[derive(Clone, Debug)]
-pub(crate) struct QueryTokens(Vec<Secret<String>>);
+/// The one that a ticket stands in.
+const TICKET: &str = "ticket";
+
+/// The tokens and tickets of a request's query, in order.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct QueryTokens {
+    tokens: Vec<Secret<String>>,
+    tickets: Vec<Secret<String>>,
+}
 
 impl QueryTokens {
     /// What [`redact`] put aside, or what the URI still carries where it never ran.
     pub(crate) fn of(parts: &Parts) -> Vec<Secret<String>> {
+        Self::all(parts).tokens
+    }
+
+    /// The tickets, as [`of`](Self::of).
+    pub(crate) fn tickets(parts: &Parts) -> Vec<Secret<String>> {
+        Self::all(parts).tickets
+    }
+
+    fn all(parts: &Parts) -> Self {
         match parts.extensions.get::<Self>() {
-            Some(tokens) => tokens.0.clone(),
+            Some(found) => found.clone(),
             None => split(parts.uri.query().unwrap_or_default()).0,
         }
     }
@@ -32,7 +47,7 @@ pub(crate) fn redact<B>(request: &mut Request<B>) {
     if let Some(kept) = kept {
         *request.uri_mut() = with_query(request.uri(), &kept);
     }
-    request.extensions_mut().insert(QueryTokens(tokens));
+    request.extensions_mut().insert(tokens);
 }
 
 fn mark_sensitive(headers: &mut HeaderMap) {
@@ -46,10 +61,10 @@ fn mark_sensitive(headers: &mut HeaderMap) {
 
 /// The tokens of `query`, and what is left without them.
 ///
-/// Only `access_token` itself is a token. What looks like a misspelling of it (another case, `[]`, a
-/// `;` before it) is none, but goes as well: it is a token to whoever sent it.
-fn split(query: &str) -> (Vec<Secret<String>>, Option<String>) {
-    let mut tokens = Vec::new();
+/// Only `access_token` and `ticket` themselves are. What looks like a misspelling (another case, `[]`, a `;` before
+/// it) is none, but goes as well: it is a token to whoever sent it.
+fn split(query: &str) -> (QueryTokens, Option<String>) {
+    let mut found = QueryTokens::default();
     let mut kept = String::new();
     let mut changed = false;
     for piece in query.split_inclusive(['&', ';']) {
@@ -58,19 +73,22 @@ fn split(query: &str) -> (Vec<Secret<String>>, Option<String>) {
             kept.push_str(piece);
             continue;
         };
-        if !key.trim().trim_end_matches("[]").eq_ignore_ascii_case(PARAMETER) {
+        let name = key.trim().trim_end_matches("[]");
+        if ![PARAMETER, TICKET].iter().any(|known| name.eq_ignore_ascii_case(known)) {
             kept.push_str(piece);
             continue;
         }
         changed = true;
         if key == PARAMETER {
-            tokens.push(Secret::new(value.into_owned()));
+            found.tokens.push(Secret::new(value.into_owned()));
+        } else if key == TICKET {
+            found.tickets.push(Secret::new(value.into_owned()));
         }
     }
     if changed && !query.ends_with(['&', ';']) {
         kept.truncate(kept.trim_end_matches(['&', ';']).len());
     }
-    (tokens, changed.then_some(kept))
+    (found, changed.then_some(kept))
 }
 
 fn with_query(uri: &Uri, query: &str) -> Uri {
@@ -110,6 +128,8 @@ mod tests {
             ("/a?+access_token=t", "/a", vec![]),
             ("/a?x=1;access_token=t", "/a?x=1", vec!["t"]),
             ("/a?x=1;y=2&", "/a?x=1;y=2&", vec![]),
+            ("/a?ticket=t&b=1", "/a?b=1", vec![]),
+            ("/a?access_token=t&Ticket=t&tickets=2", "/a?tickets=2", vec!["t"]),
             ("/a?not_access_token=t", "/a?not_access_token=t", vec![]),
             ("http://h:1/a?access_token=t&b", "http://h:1/a?b", vec!["t"]),
         ] {
@@ -126,6 +146,11 @@ mod tests {
         let request = Request::get("/a?access_token=t").body(()).expect("a request");
         let tokens = QueryTokens::of(&request.into_parts().0);
         assert_eq!(tokens, vec![Secret::new("t".to_owned())]);
+        let mut request = Request::get("/a?ticket=1&ticket=2").body(()).expect("a request");
+        let two = ["1", "2"].map(|text| Secret::new(text.to_owned())).to_vec();
+        assert_eq!(QueryTokens::tickets(&request.clone().into_parts().0), two);
+        redact(&mut request);
+        assert_eq!(QueryTokens::tickets(&request.into_parts().0), two);
     }
 
     #[test]
