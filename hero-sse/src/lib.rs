@@ -65,6 +65,7 @@ mod sweeper;
 mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod throttle;
 mod transport;
 mod writer;
 
@@ -96,7 +97,9 @@ pub use crate::auth::issuer::{ClaimPath, Issuer};
 pub use crate::auth::jwt::JwtAuthenticator;
 #[cfg(feature = "jwt")]
 pub use crate::auth::keys::Algorithm;
-pub use crate::auth::{AuthError, Authenticator, InvalidToken, Principal};
+pub use crate::auth::{
+    AuthError, Authenticator, InvalidToken, Principal, TicketGrant, TicketStore, Tickets,
+};
 pub use crate::close::CloseReason;
 pub use crate::connections::{ConnectionFilter, ConnectionInfo, Connections};
 pub use crate::context::SseContext;

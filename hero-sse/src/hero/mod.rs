@@ -2,6 +2,7 @@
 
 mod guard;
 mod mount;
+mod tickets;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -21,7 +22,7 @@ use tower::Service;
 pub use self::guard::{GuardedApp, GuardedListener, GuardedService};
 use self::mount::Mapped;
 pub use self::mount::{EndpointBuilder, Mount};
-use crate::auth::{Authenticator, Gate, Principal};
+use crate::auth::{Attempts, Authenticator, Gate, Principal, Tickets};
 use crate::connections::Connections;
 use crate::endpoint::{AppState, Endpoints};
 use crate::options::{SetupErrors, SseOptions};
@@ -78,6 +79,7 @@ impl HeroSse {
             file: None,
             environment: None,
             authenticator: None,
+            tickets: None,
         }
     }
 
@@ -120,7 +122,8 @@ impl HeroSse {
     ///
     /// `401` without a token or with one that is not accepted, `400` for doubled or malformed
     /// credentials, `403` for a cookie that another site's page sends and for a host that is not
-    /// served.
+    /// served, `429` after too many that were not accepted (`FailedAttemptsPerMinute`), `503` when it
+    /// cannot be told.
     pub async fn authenticate(&self, parts: &Parts) -> Result<Principal, Refusal> {
         let gate = &self.kit().gate;
         gate.principal(parts, gate.sources).await?.ok_or_else(Refusal::no_token)
@@ -187,6 +190,7 @@ pub struct Builder {
     file: Option<PathBuf>,
     environment: Option<Vec<(String, String)>>,
     authenticator: Option<Arc<dyn Authenticator>>,
+    tickets: Option<Tickets>,
 }
 
 impl Builder {
@@ -219,11 +223,18 @@ impl Builder {
         self
     }
 
+    /// Lets tickets open streams, besides tokens; where they are made is said by
+    /// [`Mount::tickets`].
+    pub fn tickets(mut self, tickets: Tickets) -> Self {
+        self.tickets = Some(tickets);
+        self
+    }
+
     /// The kit.
     ///
     /// # Errors
     ///
-    /// Every mistake of options, environment and authenticator together.
+    /// Every mistake of options, environment, authenticator and tickets together.
     pub fn build(self) -> Result<HeroSse, SetupErrors> {
         let mut mistakes = Vec::new();
         let mut options = self.options;
@@ -239,8 +250,10 @@ impl Builder {
         if let Some(authenticator) = &self.authenticator {
             mistakes.extend(authenticator.mistakes());
         }
+        mistakes.extend(self.tickets.iter().flat_map(Tickets::mistakes));
         SetupErrors::none_or(mistakes)?;
         telemetry::describe_metrics();
+        let failed = options.failed_attempts_per_minute;
         let sites = Sites {
             public: options.public_origins.entries.clone(),
             friends: match options.cors.credentials {
@@ -254,6 +267,8 @@ impl Builder {
             sources: options.policy("", &PolicyOverrides::NONE).token_sources,
             cookie: options.token_cookie.as_deref().map(Arc::from),
             sites: Arc::new(sites),
+            tickets: self.tickets.map(Arc::new),
+            attempts: Arc::new(Attempts::new(options.proxies.clone(), failed)),
         };
         let kit = Arc::new(Kit {
             options,
