@@ -44,6 +44,7 @@ mod buffer;
 mod close;
 mod connections;
 mod context;
+mod cors;
 mod deadline;
 mod descriptor;
 mod endpoint;
@@ -51,6 +52,7 @@ mod event;
 mod frame;
 mod hero;
 mod options;
+mod origin;
 mod peer;
 mod permission;
 mod pipeline;
@@ -63,6 +65,7 @@ mod sweeper;
 mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod throttle;
 mod transport;
 mod writer;
 
@@ -94,10 +97,13 @@ pub use crate::auth::issuer::{ClaimPath, Issuer};
 pub use crate::auth::jwt::JwtAuthenticator;
 #[cfg(feature = "jwt")]
 pub use crate::auth::keys::Algorithm;
-pub use crate::auth::{AuthError, Authenticator, InvalidToken, Principal};
+pub use crate::auth::{
+    AuthError, Authenticator, InvalidToken, Principal, TicketGrant, TicketStore, Tickets,
+};
 pub use crate::close::CloseReason;
 pub use crate::connections::{ConnectionFilter, ConnectionInfo, Connections};
 pub use crate::context::SseContext;
+pub use crate::cors::Cors;
 pub use crate::deadline::DeadlineIo as GuardedIo;
 pub use crate::descriptor::Descriptor;
 pub use crate::endpoint::{
@@ -112,10 +118,12 @@ pub use crate::hero::{
 pub use crate::options::{SetupErrors, SseOptions};
 pub use crate::peer::ForwardedHeader;
 pub use crate::permission::{IntoPermission, InvalidPermission, Permission, PermissionRule};
-pub use crate::policy::{OverLimit, Overflow, parse_duration};
+pub use crate::policy::{OverLimit, Overflow, TokenSource, parse_duration};
+pub use crate::redact::{QueryToken, Redact, RedactLayer};
 pub use crate::refusal::Refusal;
 pub use crate::secret::Secret;
 pub use crate::signal::{Readiness, shutdown_signal};
+pub use crate::telemetry::request_span;
 #[cfg(feature = "tls")]
 pub use crate::transport::Tls;
 

@@ -13,12 +13,12 @@ use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, REFERRER_POLICY};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
 use tokio::time::Instant;
 
-use crate::auth::{Gate, Principal};
+use crate::auth::{Gate, LookedFor, Principal};
 use crate::close::CloseReason;
 use crate::connections::{Caller, Connections, Limits, NoPlace, Slot};
 use crate::deadline::{SocketWatch, StreamReset};
@@ -27,8 +27,8 @@ use crate::endpoint::{EventStream, Opening};
 use crate::frame::{EventName, LastEventId};
 use crate::options::SseOptions;
 use crate::permission::PermissionRule;
-use crate::policy::{OverLimit, Policy};
-use crate::refusal::Refusal;
+use crate::policy::{OverLimit, Policy, TokenSource};
+use crate::refusal::{Refusal, TOO_MANY_FAILURES};
 use crate::sweeper::Sweeper;
 use crate::telemetry;
 use crate::writer::{End, Lent, Writer, write_farewell};
@@ -59,7 +59,9 @@ impl Route {
         let Declaration { path, event, rule, method, deprecated, overrides, .. } = declaration;
         let mut policy = options.policy(&path, &overrides);
         // Whoever can send a body can send a header.
-        policy.query_token &= method == Method::Get;
+        if method == Method::Post {
+            policy.token_sources = policy.token_sources.without(TokenSource::Query);
+        }
         let deprecated = deprecated.then(Once::new);
         Self { path: path.into(), event, rule, method, deprecated, policy: Arc::new(policy) }
     }
@@ -75,7 +77,7 @@ pub(crate) async fn answer(
     let (parts, body) = request.into_parts();
     let visit = match Visit::begin(kit, &parts, &route.policy).await {
         Ok(visit) => visit,
-        Err(refusal) => return turned_down(kit, route, refusal),
+        Err(refusal) => return turned_down(kit, route, refusal, kit.gate.by_ticket(&parts)),
     };
     let principal = visit.principal.clone();
     let mut response = match visit.proceed(route, parts, body, open).await {
@@ -93,6 +95,8 @@ pub(crate) async fn answer(
 pub(crate) struct Visit {
     kit: Arc<Kit>,
     principal: Option<Principal>,
+    /// Whether it came by a ticket, which is spent: the same request cannot open its stream again.
+    by_ticket: bool,
     address: Option<IpAddr>,
     cursor: Result<LastEventId, Refusal>,
     socket: Option<Arc<SocketWatch>>,
@@ -109,7 +113,7 @@ impl Visit {
         parts: &Parts,
         policy: &Policy,
     ) -> Result<Self, Refusal> {
-        let principal = kit.gate.principal(parts, policy.query_token).await?;
+        let principal = kit.gate.visitor(parts, policy.token_sources).await?;
         let cursor = LastEventId::from_parts(parts);
         let socket = parts.extensions.get::<Arc<SocketWatch>>().cloned();
         if socket.is_none() {
@@ -118,6 +122,7 @@ impl Visit {
         Ok(Self {
             kit: kit.clone(),
             principal,
+            by_ticket: kit.gate.by_ticket(parts),
             address: kit.options.proxies.client_of(parts),
             cursor: cursor.map_err(|error| Refusal::bad_request(error.to_string())),
             socket,
@@ -153,7 +158,7 @@ impl Visit {
             biased;
             reason = asked => {
                 slot.close(reason);
-                return Err(turned_away(route, NoPlace::Draining));
+                return Err(turned_away(route, NoPlace::Draining, self.by_ticket));
             }
             opened = opening => opened.unwrap_or_else(|_| {
                 telemetry::panicked(&route.path, "endpoint function");
@@ -173,6 +178,7 @@ impl Visit {
     /// would look again, by the kit's rules instead of the endpoint's.
     pub(crate) fn introduce(&self, parts: &mut Parts) {
         parts.extensions.remove::<Gate>();
+        parts.extensions.insert(LookedFor);
         if let Some(principal) = &self.principal {
             parts.extensions.insert(principal.clone());
         }
@@ -222,7 +228,7 @@ impl Visit {
         };
         let caller = Caller { principal: self.principal.as_ref(), address: self.address };
         let admitted = self.kit.connections.admit(path, caller, &limits);
-        admitted.map_err(|no_place| turned_away(route, no_place))
+        admitted.map_err(|no_place| turned_away(route, no_place, self.by_ticket))
     }
 
     /// The stream's answer: its head, and the writer as its body.
@@ -237,7 +243,8 @@ impl Visit {
         if let Some(once) = &route.deprecated {
             once.call_once(|| telemetry::deprecated(&route.path));
         }
-        let writer = |note| Writer::new(events, name, policy, slot, socket, note, end);
+        let again = !self.by_ticket;
+        let writer = |note| Writer::new(events, name, policy, slot, socket, note, end, again);
         head(match self.reset {
             Some(reset) => {
                 let give_up = move || {
@@ -257,7 +264,7 @@ fn end(policy: &Policy, principal: Option<&Principal>) -> Option<End> {
     // Spread, so that streams which began together do not come back together.
     let spread = |whole: Duration, share: f64| whole.mul_f64(1.0 - share * fastrand::f64());
     let age = policy.max_age.map(|age| (spread(age, 0.2), CloseReason::MaxAge));
-    let token = principal.and_then(Principal::expiry).map(|expiry| {
+    let token = principal.and_then(Principal::expires_at).map(|expiry| {
         let left = expiry.duration_since(SystemTime::now()).unwrap_or_default();
         (spread(left, 0.1), CloseReason::TokenExpired)
     });
@@ -277,12 +284,14 @@ fn no_success(path: &str, answer: Response) -> Response {
 }
 
 /// A refusal, as far as it says something of the caller.
-fn turned_down(kit: &Kit, route: &Route, refusal: Refusal) -> Response {
-    if refusal.is_unverified() {
-        kit.connections.count_turned_away(&route.path, NoPlace::Unverified);
-        return turned_away(route, NoPlace::Unverified);
-    }
-    refuse(&route.path, refusal)
+fn turned_down(kit: &Kit, route: &Route, refusal: Refusal, by_ticket: bool) -> Response {
+    let no_place = match refusal.failures() {
+        Some(wait) => NoPlace::Failures(wait),
+        None if refusal.is_unverified() => NoPlace::Unverified,
+        None => return refuse(&route.path, refusal),
+    };
+    kit.connections.count_turned_away(&route.path, no_place);
+    turned_away(route, no_place, by_ticket)
 }
 
 fn refuse(path: &str, refusal: Refusal) -> Response {
@@ -291,16 +300,16 @@ fn refuse(path: &str, refusal: Refusal) -> Response {
 }
 
 /// No place: for browsers a stream that asks them to come back, for others a status.
-fn turned_away(route: &Route, no_place: NoPlace) -> Response {
+fn turned_away(route: &Route, no_place: NoPlace, by_ticket: bool) -> Response {
     let wait = match no_place {
-        NoPlace::Churn(wait) => wait,
+        NoPlace::Churn(wait) | NoPlace::Failures(wait) => wait,
         _ => Duration::ZERO,
     };
     let retry = route.policy.farewell_retry(no_place.reason(), wait);
     match route.policy.over_limit {
         OverLimit::Retry => {
             let mut farewell = BytesMut::new();
-            write_farewell(&mut farewell, no_place.reason(), retry);
+            write_farewell(&mut farewell, no_place.reason(), retry, !by_ticket);
             head(unsized_body(farewell.freeze()))
         }
         OverLimit::Refuse => {
@@ -318,6 +327,7 @@ fn turned_away(route: &Route, no_place: NoPlace) -> Response {
                 NoPlace::Churn(_) => {
                     (S::TOO_MANY_REQUESTS, "you opened too many streams within a minute")
                 }
+                NoPlace::Failures(_) => (S::TOO_MANY_REQUESTS, TOO_MANY_FAILURES),
             };
             let seconds = retry.as_secs_f64().ceil() as u64;
             refuse(&route.path, Refusal::busy(status, detail, seconds))
@@ -331,12 +341,13 @@ fn unsized_body(bytes: Bytes) -> Body {
 }
 
 /// The head of every stream. `no-transform` and `x-accel-buffering` keep intermediaries from
-/// collecting or recoding it.
+/// collecting or recoding it; the URL, which may hold a token, is nobody's referrer.
 fn head(body: Body) -> Response {
-    const HEADERS: [(HeaderName, &str); 3] = [
+    const HEADERS: [(HeaderName, &str); 4] = [
         (CONTENT_TYPE, "text/event-stream"),
         (CACHE_CONTROL, "no-cache, no-store, no-transform"),
         (HeaderName::from_static("x-accel-buffering"), "no"),
+        (REFERRER_POLICY, "no-referrer"),
     ];
     let mut response = Response::new(body);
     for (name, value) in HEADERS {

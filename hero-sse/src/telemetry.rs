@@ -2,6 +2,7 @@
 //! or a query string.
 
 use std::fmt::Display;
+use std::net::IpAddr;
 #[cfg(feature = "tls")]
 use std::path::Path;
 use std::time::Duration;
@@ -110,6 +111,26 @@ pub(crate) fn not_tcp() {
     );
 }
 
+/// A span for a request, which no token is in: method, path without the query, version.
+///
+/// It is what `TraceLayer` of `tower-http` takes: `TraceLayer::new_for_http().make_span_with(request_span)`.
+/// Its own default shows the whole URI, and so the token where nothing [takes it
+/// out](crate::HeroSse::redact_layer).
+///
+/// ```
+/// let request = hero_sse::axum::http::Request::get("/usage?access_token=secret").body(()).unwrap();
+/// let _entered = hero_sse::request_span(&request).entered();
+/// ```
+pub fn request_span<B>(request: &http::Request<B>) -> tracing::Span {
+    tracing::info_span!(
+        target: TARGET,
+        "request",
+        method = %request.method(),
+        path = request.uri().path(),
+        version = ?request.version(),
+    )
+}
+
 pub(crate) fn deprecated(path: &str) {
     tracing::info!(target: TARGET, path, "an endpoint that is marked as deprecated is still in use");
 }
@@ -122,6 +143,24 @@ pub(crate) fn refused(path: &str, status: u16, detail: &str) {
 /// Whether a caller may have a stream could not be found out, so it may not.
 pub(crate) fn unverified(path: &str, who: &str, why: &dyn Display) {
     tracing::error!(target: TARGET, path, who, %why, "a caller could not be verified, and is refused");
+}
+
+/// Once with the cure, since behind a proxy this is how a missing option shows; a stranger must not
+/// fill the log.
+pub(crate) fn foreign_page(path: &str, origin: Option<String>, host: Option<String>) {
+    static TOLD: std::sync::Once = std::sync::Once::new();
+    tracing::debug!(target: TARGET, path, origin, host, "a cookie came from a page of another site");
+    TOLD.call_once(|| {
+        tracing::warn!(
+            target: TARGET,
+            path,
+            origin,
+            host,
+            "a token came by cookie from a page that is not known to be this application's, and was \
+             refused. If it is yours, name its origin in `PublicOrigins` (or in `CorsOrigins`, with \
+             `CorsCredentials`); said once, further ones at DEBUG"
+        );
+    });
 }
 
 /// What the client is not told: whose token it claims to be, and which keys there are.
@@ -210,6 +249,33 @@ pub(crate) fn no_kit() {
     tracing::error!(
         target: TARGET,
         "`SseContext` found no kit: run the app under `sse.serve`, or add `.layer(Extension(sse))`"
+    );
+}
+
+pub(crate) fn no_gate() {
+    tracing::error!(
+        target: TARGET,
+        "`Principal` is asked for on a route that the kit does not see: its callers are all without token. Serve \
+         the app by `sse.serve` or behind `sse.guard`, or call `sse.authenticate`"
+    );
+}
+
+/// `kept_back` lines of this address were not said since the last one.
+pub(crate) fn failed_attempts(address: IpAddr, kept_back: u64) {
+    tracing::warn!(
+        target: TARGET,
+        %address,
+        kept_back,
+        "too many tokens from this address were not accepted: its next ones are not looked at"
+    );
+}
+
+pub(crate) fn unnamed_proxy(address: IpAddr) {
+    tracing::warn!(
+        target: TARGET,
+        %address,
+        "requests come through a proxy that `TrustedProxies` does not name: failed attempts through it are not \
+         limited, since everybody would share its address, and `MaxPerAddress` takes them for one client. Name it"
     );
 }
 

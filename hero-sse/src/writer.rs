@@ -44,6 +44,8 @@ pub(crate) struct Writer {
     /// Where the socket cannot tell that the client stalls.
     handover: Option<Handover>,
     end: Option<End>,
+    /// Whether the same request can open the stream again; one by a ticket cannot.
+    again: bool,
     stage: Stage,
     out: BytesMut,
     /// What is left of a batch that leaves in pieces.
@@ -67,6 +69,7 @@ enum Stage {
 }
 
 impl Writer {
+    #[expect(clippy::too_many_arguments, reason = "what one stream is made of; made in one place")]
     pub(crate) fn new(
         events: EventStream,
         name: Option<EventName>,
@@ -75,6 +78,7 @@ impl Writer {
         socket: Option<Armed>,
         handover: Option<Handover>,
         end: Option<End>,
+        again: bool,
     ) -> Self {
         let last_write = Instant::now();
         Self {
@@ -84,6 +88,7 @@ impl Writer {
             socket,
             handover,
             end,
+            again,
             stage: Stage::Prelude,
             out: BytesMut::new(),
             rest: Bytes::new(),
@@ -176,7 +181,7 @@ impl Writer {
         self.slot.close(reason);
         self.stage = Stage::Closed;
         let retry = self.policy.farewell_retry(reason, Duration::ZERO);
-        write_farewell(&mut self.out, reason, retry);
+        write_farewell(&mut self.out, reason, retry, self.again);
     }
 }
 
@@ -193,12 +198,18 @@ fn batch(out: &mut BytesMut) -> Bytes {
     }
 }
 
-/// The last words of a stream: when to come back, why it ended, and whether to come back at all.
-pub(crate) fn write_farewell(out: &mut BytesMut, reason: CloseReason, retry: Duration) {
+/// The last words of a stream: when to come back, why it ended, and whether to come back at all, which
+/// is never `again` where the same request cannot open it.
+pub(crate) fn write_farewell(
+    out: &mut BytesMut,
+    reason: CloseReason,
+    retry: Duration,
+    again: bool,
+) {
     write_retry(out, retry);
     let data = json!({
         "reason": reason.as_str(),
-        "reconnect": reason.reconnect(),
+        "reconnect": reason.reconnect() && again,
         "retry_ms": retry.as_millis(),
     });
     write_control(out, "hero.close", &data);
@@ -297,7 +308,7 @@ mod tests {
         let slot = Connections::default().admit(&path, caller, &Limits::NONE);
         let slot = slot.unwrap_or_else(|_| panic!("a place"));
         let policy = Arc::new(SseOptions::default().policy("/s", &PolicyOverrides::NONE));
-        Writer::new(EventStream::new(events), None, policy, slot, None, None, None)
+        Writer::new(EventStream::new(events), None, policy, slot, None, None, None, true)
     }
 
     #[test]

@@ -30,6 +30,8 @@ mod rules;
 mod setup;
 mod signing;
 mod support;
+mod tenancy;
+mod tickets;
 mod tls;
 mod transport;
 mod wire;

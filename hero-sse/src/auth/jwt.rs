@@ -523,7 +523,7 @@ mod tests {
         }
         let none = json!({ "sub": "ann", "iss": "id", "aud": "usage" });
         assert_eq!(read(&issuer(), none, None).err(), Some("the token lacks a required claim"));
-        let end = read(&issuer(), claims(|_| ()), None).expect("a principal").expiry();
+        let end = read(&issuer(), claims(|_| ()), None).expect("a principal").expires_at();
         assert_eq!(end, Some(SystemTime::UNIX_EPOCH + Duration::from_secs(NOW + 90)));
     }
 

@@ -17,12 +17,13 @@ use slab::Slab;
 use tokio::time::{Instant, sleep_until};
 
 pub use self::filter::ConnectionFilter;
-use self::limits::{Churn, Keys, Places, Said};
+use self::limits::{Holder, Keys, Places};
 pub(crate) use self::limits::{Limits, NoPlace};
 use crate::auth::Principal;
 use crate::close::CloseReason;
 use crate::peer;
 use crate::telemetry;
+use crate::throttle::{Churn, Said};
 
 /// Code that keeps a thread busy for so long holds up what else was to run there.
 const BLOCKING: Duration = Duration::from_millis(100);
@@ -47,8 +48,8 @@ struct Registry {
 struct Open {
     streams: Slab<Arc<Connection>>,
     places: Places,
-    churn: Churn,
-    said: Said,
+    churn: Churn<Arc<Holder>>,
+    said: Said<(Arc<str>, &'static str)>,
     /// The endpoints that are closed.
     closed: HashSet<Arc<str>>,
     draining: bool,
@@ -58,6 +59,7 @@ struct Connection {
     id: u64,
     path: Arc<str>,
     subject: Option<Arc<str>>,
+    holder: Option<Arc<Holder>>,
     tenant: Option<String>,
     address: Option<IpAddr>,
     since: Instant,
@@ -217,6 +219,7 @@ impl Connections {
             id: self.0.next_id.fetch_add(1, Ordering::Relaxed),
             path: path.clone(),
             subject: caller.principal.map(|who| Arc::from(who.subject())),
+            holder: caller.principal.map(|who| Arc::new(Holder::of(who))),
             tenant: caller.principal.and_then(Principal::tenant_id).map(str::to_owned),
             address: caller.address,
             since: now,
@@ -225,7 +228,7 @@ impl Connections {
         });
         let mut open = self.0.lock();
         if let Err(no_place) = open.check(&connection.keys(), limits, now) {
-            let said = open.said.say(path, no_place.as_str(), now);
+            let said = open.said.say((path.clone(), no_place.as_str()), now);
             drop(open);
             self.count_turned_away(path, no_place);
             match no_place {
@@ -282,8 +285,8 @@ impl Open {
             return Err(NoPlace::Closed);
         }
         // First: an attempt counts whatever comes of it.
-        if let Some((subject, per_minute)) = keys.subject.zip(limits.connects_per_minute) {
-            self.churn.attempt(subject, per_minute, now).map_err(NoPlace::Churn)?;
+        if let Some((holder, per_minute)) = keys.holder.zip(limits.connects_per_minute) {
+            self.churn.attempt(holder, per_minute, now).map_err(NoPlace::Churn)?;
         }
         self.places.check(self.streams.len(), keys, limits)
     }
@@ -305,7 +308,7 @@ impl Registry {
 impl Connection {
     fn keys(&self) -> Keys<'_> {
         let place = self.address.map(peer::place);
-        Keys { path: &self.path, subject: self.subject.as_ref(), place }
+        Keys { path: &self.path, holder: self.holder.as_ref(), place }
     }
 
     fn ask(&self, reason: CloseReason) {
@@ -450,6 +453,29 @@ mod tests {
         assert_eq!(connections.closed(CloseReason::ClientGone), 4);
         assert!(connections.0.lock().places.is_empty());
         assert!(admit(&a, Some(&ann), Some("192.0.2.1")).is_ok());
+    }
+
+    #[test]
+    fn a_subject_is_one_among_those_of_its_issuer() {
+        let connections = Connections::default();
+        let path = Arc::from("/a");
+        let limits = Limits { of_subject: 1, connects_per_minute: Some(2), ..Limits::NONE };
+        let admit = |who: &Principal| {
+            connections.admit(&path, Caller { principal: Some(who), address: None }, &limits)
+        };
+        // Concatenated, the first two would be one.
+        let people = [
+            Principal::new("b\0ann").issued_by("a"),
+            Principal::new("ann").issued_by("a\0b"),
+            Principal::new("ann").issued_by("c"),
+            Principal::new("ann").issued_by(""),
+            Principal::new("ann"),
+        ];
+        let held: Vec<_> = people.iter().map(|who| admit(who).expect("a place")).collect();
+        assert!(people.iter().all(|who| admit(who).err() == Some(NoPlace::Subject)));
+        assert!(people.iter().all(|who| matches!(admit(who).err(), Some(NoPlace::Churn(_)))));
+        drop(held);
+        assert!(connections.0.lock().places.is_empty());
     }
 
     #[test]

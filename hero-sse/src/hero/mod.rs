@@ -2,6 +2,7 @@
 
 mod guard;
 mod mount;
+mod tickets;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -21,12 +22,14 @@ use tower::Service;
 pub use self::guard::{GuardedApp, GuardedListener, GuardedService};
 use self::mount::Mapped;
 pub use self::mount::{EndpointBuilder, Mount};
-use crate::auth::{Authenticator, Gate, Principal};
+use crate::auth::{Attempts, Authenticator, Gate, Principal, Tickets};
 use crate::connections::Connections;
 use crate::endpoint::{AppState, Endpoints};
 use crate::options::{SetupErrors, SseOptions};
+use crate::origin::{OverTls, Sites};
 use crate::pipeline::Kit;
 use crate::policy::PolicyOverrides;
+use crate::redact::redact;
 use crate::refusal::Refusal;
 use crate::signal::Readiness;
 use crate::sweeper::Sweeper;
@@ -76,6 +79,7 @@ impl HeroSse {
             file: None,
             environment: None,
             authenticator: None,
+            tickets: None,
         }
     }
 
@@ -117,10 +121,12 @@ impl HeroSse {
     /// # Errors
     ///
     /// `401` without a token or with one that is not accepted, `400` for doubled or malformed
-    /// credentials.
+    /// credentials, `403` for a cookie that another site's page sends and for a host that is not
+    /// served, `429` after too many that were not accepted (`FailedAttemptsPerMinute`), `503` when it
+    /// cannot be told.
     pub async fn authenticate(&self, parts: &Parts) -> Result<Principal, Refusal> {
         let gate = &self.kit().gate;
-        gate.principal(parts, gate.query_token).await?.ok_or_else(Refusal::no_token)
+        gate.principal(parts, gate.sources).await?.ok_or_else(Refusal::no_token)
     }
 
     /// Begins the shutdown of a server other than [`serve`](Self::serve), which does this by itself: the
@@ -184,6 +190,7 @@ pub struct Builder {
     file: Option<PathBuf>,
     environment: Option<Vec<(String, String)>>,
     authenticator: Option<Arc<dyn Authenticator>>,
+    tickets: Option<Tickets>,
 }
 
 impl Builder {
@@ -216,11 +223,18 @@ impl Builder {
         self
     }
 
+    /// Lets tickets open streams, besides tokens; where they are made is said by
+    /// [`Mount::tickets`].
+    pub fn tickets(mut self, tickets: Tickets) -> Self {
+        self.tickets = Some(tickets);
+        self
+    }
+
     /// The kit.
     ///
     /// # Errors
     ///
-    /// Every mistake of options, environment and authenticator together.
+    /// Every mistake of options, environment, authenticator and tickets together.
     pub fn build(self) -> Result<HeroSse, SetupErrors> {
         let mut mistakes = Vec::new();
         let mut options = self.options;
@@ -236,12 +250,29 @@ impl Builder {
         if let Some(authenticator) = &self.authenticator {
             mistakes.extend(authenticator.mistakes());
         }
+        mistakes.extend(self.tickets.iter().flat_map(Tickets::mistakes));
         SetupErrors::none_or(mistakes)?;
         telemetry::describe_metrics();
-        let query_token = options.policy("", &PolicyOverrides::NONE).query_token;
+        let failed = options.failed_attempts_per_minute;
+        let sites = Sites {
+            public: options.public_origins.entries.clone(),
+            friends: match options.cors.credentials {
+                true => options.cors.origins.entries.clone(),
+                false => Vec::new(),
+            },
+            hosts: options.allowed_hosts.entries.clone(),
+        };
+        let gate = Gate {
+            authenticator: self.authenticator,
+            sources: options.policy("", &PolicyOverrides::NONE).token_sources,
+            cookie: options.token_cookie.as_deref().map(Arc::from),
+            sites: Arc::new(sites),
+            tickets: self.tickets.map(Arc::new),
+            attempts: Arc::new(Attempts::new(options.proxies.clone(), failed)),
+        };
         let kit = Arc::new(Kit {
             options,
-            gate: Gate { authenticator: self.authenticator, query_token },
+            gate,
             connections: Connections::default(),
             sweeper: Sweeper::default(),
             no_transport: Once::new(),
@@ -320,7 +351,14 @@ where
         };
         let signal = shutdown.unwrap_or_else(|| Box::pin(std::future::pending()));
         let (delay, readiness) = (options.drain_delay, sse.readiness());
-        let prepare = move |request: &mut Request| sse.prepare(request.extensions_mut());
+        let (over_tls, query) = (transport.tls.is_some(), options.redact_query);
+        let prepare = move |request: &mut Request| {
+            redact(request, query);
+            sse.prepare(request.extensions_mut());
+            if over_tls {
+                request.extensions_mut().insert(OverTls);
+            }
+        };
         Box::pin(async move {
             let serving = readiness.begin();
             // Balancers are told first; until they have noticed everything goes on.
