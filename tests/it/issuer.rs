@@ -12,7 +12,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Redirect, Response};
 use futures_util::{StreamExt as _, stream};
 use hero_sse::testing::{self, OpenError};
-use hero_sse::{Algorithm, Event, HeroSse, Issuer, JwtAuthenticator, SseOptions};
+use hero_sse::{Algorithm, Event, HeroSse, Issuer, JwtAuthenticator, SseOptions, Tls};
 use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
@@ -408,6 +408,43 @@ async fn a_certificate_that_nobody_vouches_for_is_no_issuer() {
     assert_eq!(asked.load(Ordering::SeqCst), 0);
     assert!(log.text().contains("certificate"), "{}", log.text());
     server.stop().await;
+}
+
+/// The system's store of certificates is told by a variable, so a second process is the client.
+#[tokio::test]
+async fn keys_come_over_https_from_whom_the_system_trusts() {
+    let signer = Signer::new();
+    let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let tls = Tls::from_pem(pair.cert.pem(), pair.signing_key.serialize_pem()).expect("TLS");
+    let root = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(root.path(), pair.cert.pem()).expect("written");
+    let keys = set([signer.jwk("k")]);
+    let published = Router::new().route("/keys", axum::routing::get(|| std::future::ready(keys)));
+    let own = kit(one("https://localhost/keys"));
+    let server = Server::start_as(&own, published, |serve| serve.tls(tls)).await;
+    let client = Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", "issuer::a_client_over_https", "--nocapture"])
+        .env("SSL_CERT_FILE", root.path())
+        .env_remove("SSL_CERT_DIR")
+        .env("TRIAL_ISSUER", format!("https://localhost:{}/keys", server.address.port()))
+        .env("TRIAL_TOKEN", signer.token("k", &good()))
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(60 * SECOND, client).await.expect("in time").expect("it ran");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("let in"), "{said}");
+    server.stop().await;
+}
+
+/// What the test above starts; by itself it has nothing to do.
+#[tokio::test]
+async fn a_client_over_https() {
+    let variable = |name| std::env::var(name).ok();
+    let (Some(url), Some(token)) = (variable("TRIAL_ISSUER"), variable("TRIAL_TOKEN")) else {
+        return;
+    };
+    assert_eq!(in_the_end(&app(&kit(one(&url))), &token).await, OK);
+    println!("let in");
 }
 
 #[tokio::test]
