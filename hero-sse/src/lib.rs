@@ -89,7 +89,9 @@ pub use hero_sse_macros::sse_endpoint;
 
 #[cfg(feature = "jwt")]
 pub use crate::auth::jwt::JwtAuthenticator;
-pub use crate::auth::{AuthError, Authenticator, InvalidToken, Principal};
+pub use crate::auth::{
+    Access, AuthError, Authenticator, Authorizer, Decision, InvalidToken, Principal, authorizer_fn,
+};
 pub use crate::close::CloseReason;
 pub use crate::connections::{ConnectionFilter, ConnectionInfo, Connections};
 pub use crate::context::SseContext;

@@ -1,5 +1,6 @@
 //! Who is asking: the [`Principal`], and the [`Authenticator`] that makes one of a token.
 
+mod authorizer;
 #[cfg(feature = "jwt")]
 pub(crate) mod jwt;
 mod principal;
@@ -13,6 +14,8 @@ use futures_core::future::BoxFuture;
 use futures_util::FutureExt;
 use http::request::Parts;
 
+pub use self::authorizer::{Access, Authorizer, Decision, authorizer_fn};
+pub(crate) use self::authorizer::{Asked, Asking, Permits, Place};
 pub use self::principal::Principal;
 #[cfg(feature = "testing")]
 pub(crate) use self::principal::TestPrincipal;

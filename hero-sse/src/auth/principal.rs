@@ -101,7 +101,8 @@ impl Principal {
         self.0.permissions.contains(permission)
     }
 
-    /// Makes sure that it holds this permission, for routes of your own.
+    /// Makes sure that it holds this permission, for routes of your own: by the token's claims alone.
+    /// Where an [`Authorizer`](crate::Authorizer) decides, ask [`HeroSse::authorize`](crate::HeroSse::authorize).
     ///
     /// # Errors
     ///

@@ -21,10 +21,11 @@ use tower::Service;
 pub use self::guard::{GuardedApp, GuardedListener, GuardedService};
 use self::mount::Mapped;
 pub use self::mount::{EndpointBuilder, Mount};
-use crate::auth::{Authenticator, Gate, Principal};
+use crate::auth::{Asked, Authenticator, Authorizer, Gate, Permits, Principal};
 use crate::connections::Connections;
 use crate::endpoint::{AppState, Endpoints};
 use crate::options::{SetupErrors, SseOptions};
+use crate::permission::{IntoPermission, PermissionRule};
 use crate::pipeline::Kit;
 use crate::policy::PolicyOverrides;
 use crate::refusal::Refusal;
@@ -76,6 +77,7 @@ impl HeroSse {
             file: None,
             environment: None,
             authenticator: None,
+            authorizer: None,
         }
     }
 
@@ -121,6 +123,24 @@ impl HeroSse {
     pub async fn authenticate(&self, parts: &Parts) -> Result<Principal, Refusal> {
         let gate = &self.kit().gate;
         gate.principal(parts, gate.query_token).await?.ok_or_else(Refusal::no_token)
+    }
+
+    /// Whether `principal` holds `permission`, for routes of your own: asks the kit's [`Authorizer`], which
+    /// [`Principal::require`] does not, and without one the token's claims.
+    ///
+    /// # Errors
+    ///
+    /// `403` without it, `503` where that cannot be told now, `500` when `permission` cannot be one.
+    pub async fn authorize(
+        &self,
+        principal: &Principal,
+        permission: impl IntoPermission,
+    ) -> Result<(), Refusal> {
+        let permission = permission.into_permission().map_err(|_| Refusal::internal())?;
+        let rule = PermissionRule::One(permission);
+        let asked = Arc::new(Asked { principal: principal.clone(), rule, place: None });
+        let Kit { permits, connections, .. } = &**self.kit();
+        connections.timed("", permits.check(asked)).await
     }
 
     /// Begins the shutdown of a server other than [`serve`](Self::serve), which does this by itself: the
@@ -177,6 +197,10 @@ impl fmt::Debug for HeroSse {
     }
 }
 
+/// Whoever sets an interval counts on it.
+const NOTHING_TO_RECHECK: &str = "re-checks ask the kit's authorizer, and there is none: the claims of a token never \
+                                  change. Add .authorizer(..) to the builder, or write \"off\"";
+
 /// Collects a kit's settings; [`build`](Self::build) checks them all.
 #[must_use = "a builder does nothing until `build`"]
 pub struct Builder {
@@ -184,6 +208,7 @@ pub struct Builder {
     file: Option<PathBuf>,
     environment: Option<Vec<(String, String)>>,
     authenticator: Option<Arc<dyn Authenticator>>,
+    authorizer: Option<Arc<dyn Authorizer>>,
 }
 
 impl Builder {
@@ -216,6 +241,13 @@ impl Builder {
         self
     }
 
+    /// Says what a caller may have, in place of the claims of its token. It does not stand in for an
+    /// authenticator, which says who the caller is.
+    pub fn authorizer(mut self, authorizer: impl Authorizer) -> Self {
+        self.authorizer = Some(Arc::new(authorizer));
+        self
+    }
+
     /// The kit.
     ///
     /// # Errors
@@ -236,12 +268,18 @@ impl Builder {
         if let Some(authenticator) = &self.authenticator {
             mistakes.extend(authenticator.mistakes());
         }
+        let general = options.policy("", &PolicyOverrides::NONE);
+        if general.recheck.is_some() && self.authorizer.is_none() {
+            mistakes.push(format!("SseOptions.Recheck: {NOTHING_TO_RECHECK}"));
+        }
         SetupErrors::none_or(mistakes)?;
         telemetry::describe_metrics();
         let query_token = options.policy("", &PolicyOverrides::NONE).query_token;
+        let timeout = options.authorizer_timeout;
         let kit = Arc::new(Kit {
             options,
             gate: Gate { authenticator: self.authenticator, query_token },
+            permits: Permits { authorizer: self.authorizer, timeout },
             connections: Connections::default(),
             sweeper: Sweeper::default(),
             no_transport: Once::new(),
