@@ -48,6 +48,8 @@ pub struct Connections(Arc<Registry>);
 struct Registry {
     open: Mutex<Open>,
     next_id: AtomicU64,
+    /// How many disconnects there were; changed under the lock.
+    disconnects: AtomicU64,
     closed: [AtomicU64; CloseReason::ALL.len()],
     blocking: AtomicU64,
 }
@@ -61,8 +63,7 @@ struct Open {
     /// The endpoints that are closed.
     closed: HashSet<Arc<str>>,
     draining: bool,
-    /// How many disconnects there were, and whom the last of them meant.
-    disconnects: u64,
+    /// Whom the last disconnects meant.
     recent: VecDeque<ConnectionFilter>,
 }
 
@@ -190,7 +191,7 @@ impl Connections {
         let now = Instant::now();
         let streams: Vec<_> = {
             let mut open = self.0.lock();
-            open.disconnects += 1;
+            self.0.disconnects.fetch_add(1, Ordering::AcqRel);
             if open.recent.len() == RECENT {
                 open.recent.pop_front();
             }
@@ -219,7 +220,7 @@ impl Connections {
 
     /// How many disconnects there were: a caller who is looked at after that has them behind it.
     pub(crate) fn disconnects(&self) -> u64 {
-        self.0.lock().disconnects
+        self.0.disconnects.load(Ordering::Acquire)
     }
 
     /// A future of the application's that belongs to no stream yet, each of whose polls is timed.
@@ -323,7 +324,9 @@ impl Connections {
             runtime: Handle::try_current().ok(),
         });
         let mut open = self.0.lock();
-        if open.changed(&connection, caller.looked_at, now) {
+        // Under the lock: a disconnect has come before, or finds the stream in the table.
+        let missed = self.disconnects().saturating_sub(caller.looked_at);
+        if open.changed(&connection, missed, now) {
             return Err(NoPlace::Changed);
         }
         if let Err(no_place) = open.check(&connection.keys(), limits, now) {
@@ -378,12 +381,11 @@ pub(crate) struct Caller<'a> {
 }
 
 impl Open {
-    /// Whether a disconnect since then would have met this one.
-    fn changed(&self, connection: &Connection, looked_at: u64, now: Instant) -> bool {
-        let since = usize::try_from(self.disconnects.saturating_sub(looked_at));
-        let since = since.unwrap_or(usize::MAX);
-        let mut missed = self.recent.iter().rev().take(since);
-        since > self.recent.len() || missed.any(|filter| filter.matches(connection, now))
+    /// Whether one of the last `missed` disconnects meant a stream like this one.
+    fn changed(&self, connection: &Connection, missed: u64, now: Instant) -> bool {
+        let missed = usize::try_from(missed).unwrap_or(usize::MAX);
+        let mut filters = self.recent.iter().rev().take(missed);
+        missed > self.recent.len() || filters.any(|filter| filter.matches(connection, now))
     }
 
     fn check(&mut self, keys: &Keys<'_>, limits: &Limits, now: Instant) -> Result<(), NoPlace> {

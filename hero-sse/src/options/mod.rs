@@ -511,6 +511,40 @@ mod tests {
         );
         assert_eq!(default_policy().drain_spread, Some(Duration::from_secs(5)));
         assert_eq!(options.drain_delay, None);
+        assert_eq!(default_policy().recheck, None);
+        assert_eq!(options.authorizer_timeout, Some(Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn rechecks_are_read_from_files_variables_and_code() {
+        let options = SseOptions::from_toml(
+            "[SseOptions]\nRecheck = \"30s\"\nAuthorizerTimeout = \"2s\"\n\
+             [SseOptions.Endpoints.\"/a\"]\nRecheck = \"off\"",
+        );
+        let mut options = options.expect("options");
+        let declared = PolicyOverrides {
+            recheck: Some(Some(Duration::from_secs(9))),
+            ..PolicyOverrides::NONE
+        };
+        let recheck = |options: &SseOptions, path, over: &PolicyOverrides| {
+            options.policy(path, over).recheck.map(|interval| interval.as_secs())
+        };
+        assert_eq!(recheck(&options, "/b", &PolicyOverrides::NONE), Some(30));
+        assert_eq!(recheck(&options, "/b", &declared), Some(9));
+        assert_eq!(recheck(&options, "/a", &declared), None, "the operator has the last word");
+        assert_eq!(options.authorizer_timeout, Some(Duration::from_secs(2)));
+        let variables = [("HERO_SSE_RECHECK", "1m"), ("HERO_SSE_AUTHORIZER_TIMEOUT", "off")];
+        let text = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+        options.read_environment(variables.map(text), &mut Vec::new());
+        assert_eq!(recheck(&options, "/b", &PolicyOverrides::NONE), Some(60));
+        assert_eq!(options.authorizer_timeout, None);
+        let code = SseOptions::default().recheck(Duration::ZERO).authorizer_timeout(Duration::ZERO);
+        let faults = code.faults().join("\n");
+        for words in ["re-check interval", "authorizer timeout"] {
+            assert!(faults.contains(words), "{words} in {faults}");
+        }
+        let code = code.recheck(None).authorizer_timeout(None);
+        assert_eq!(code.faults(), Vec::<String>::new());
     }
 
     #[test]

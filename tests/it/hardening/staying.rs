@@ -179,6 +179,42 @@ async fn a_token_that_is_denied_while_its_request_is_on_the_way_is_looked_at_aga
     assert!(error.body.contains("the session is over"), "{error}");
 }
 
+/// Asks nobody, and answers when it is told to.
+struct Slow(Held);
+
+impl Authenticator for Slow {
+    fn authenticate<'a>(
+        &'a self,
+        _: &'a Secret<String>,
+    ) -> BoxFuture<'a, Result<Principal, AuthError>> {
+        async {
+            self.0.asked.send(()).expect("somebody who listens");
+            let good = self.0.answers.lock().await.recv().await.expect("an answer");
+            if good { Ok(Principal::new("ann")) } else { Err(AuthError::invalid("denied")) }
+        }
+        .boxed()
+    }
+}
+
+#[tokio::test]
+async fn a_disconnect_while_the_token_is_looked_at_is_not_missed() {
+    let (held, mut asked, answer) = held();
+    let sse = HeroSse::builder()
+        .environment(Vec::<(String, String)>::new())
+        .authenticator(Slow(held))
+        .build()
+        .expect("a kit");
+    let app: Router = sse.endpoint("/s").handler(async || burst(1)).expect("a route");
+    let opening = tokio::spawn(testing::open(&app, "/s").bearer("t").into_future());
+    asked.recv().await.expect("a question");
+    sse.connections().disconnect(&of("ann"), CloseReason::Revoked);
+    answer.send(true).expect("an answer of before");
+    asked.recv().await.expect("the question again");
+    answer.send(false).expect("an answer of now");
+    let error = opening.await.expect("no panic").expect_err("401");
+    assert_eq!(error.status, Some(StatusCode::UNAUTHORIZED));
+}
+
 /// Disconnects its caller whenever it is asked about it.
 #[derive(Clone, Default)]
 struct Restless(Arc<OnceLock<HeroSse>>, Arc<AtomicUsize>);
@@ -323,6 +359,28 @@ async fn a_client_that_takes_nothing_cannot_sit_a_revocation_out() {
     assert_eq!(sse.connections().disconnect(&of("ann"), CloseReason::Revoked), 1);
     let took = goes(&sse, &alive, &client, start).await;
     println!("HTTP/1.1, stalled: reset after {took:?}");
+    server.stop().await;
+}
+
+/// hyper takes the farewell into a buffer of its own while the socket is blocked: to the writer that
+/// is an end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_farewell_that_waits_behind_what_nobody_reads_does_not_keep_the_connection() {
+    let sse = kit(options("WriteTimeout = \"60s\""));
+    let alive = Alive::default();
+    let watch = alive.clone();
+    let large = || stream::iter([Event::text("x".repeat(50_000))]).chain(stream::pending());
+    let make = move || watch.watch(large());
+    let app = sse.endpoint("/s").handler(async move || make()).expect("a route");
+    let server = Server::start(&sse, app).await;
+    let client = stalled(server.address, "/s").await;
+    assert_eq!(client.reset_within(Duration::from_millis(700)).await, None);
+    let start = Instant::now();
+    assert_eq!(sse.connections().disconnect(&of("ann"), CloseReason::Revoked), 1);
+    // Long before the connection goes.
+    eventually("its stream is gone", || alive.count() == 0).await;
+    assert!(start.elapsed() < Duration::from_millis(400), "{:?}", start.elapsed());
+    goes(&sse, &alive, &client, start).await;
     server.stop().await;
 }
 
