@@ -159,6 +159,14 @@ impl Entries {
         }
     }
 
+    /// The value of a key that takes a list of words.
+    pub(crate) fn words(&self, name: &str) -> Option<&[LitStr]> {
+        match self.value(name)? {
+            Value::Words(words) => Some(words),
+            _ => None,
+        }
+    }
+
     /// The value of a key that takes permissions.
     pub(crate) fn permissions(&self, name: &str) -> Option<&Permissions> {
         match self.value(name)? {

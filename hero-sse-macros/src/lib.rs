@@ -129,7 +129,7 @@ mod tests {
             over_limit = "retry",
             buffer = 3,
             overflow = "latest",
-            query_token = false,
+            token_sources = ["header"],
             deprecated,
             state = I<J>,
             crate = k::l

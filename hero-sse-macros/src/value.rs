@@ -22,6 +22,8 @@ pub(crate) enum Takes {
     Count,
     /// One of these words, in quotes: the variants of the enum of that name, in snake case.
     OneOf(&'static str, &'static [&'static str]),
+    /// Some of these words, each in quotes, in brackets: variants of the enum of that name.
+    SomeOf(&'static str, &'static [&'static str]),
     Permissions,
     Path,
     Type,
@@ -33,6 +35,7 @@ pub(crate) enum Value {
     Text(LitStr),
     Flag(LitBool),
     Count(LitInt),
+    Words(Vec<LitStr>),
     Permissions(Permissions),
     Path(Path),
     Type(Box<Type>),
@@ -76,6 +79,10 @@ impl Takes {
             Self::OneOf(_, words) => {
                 let one_of = |text: &LitStr| words.contains(&text.value().as_str());
                 ahead(input).filter(one_of).map(Value::Text)
+            }
+            Self::SomeOf(_, words) => {
+                let known = |text: &LitStr| words.contains(&text.value().as_str());
+                ahead_with(input, list).filter(|texts| texts.iter().all(known)).map(Value::Words)
             }
             Self::Flag => ahead(input).map(Value::Flag),
             Self::Count => {
@@ -157,10 +164,11 @@ fn wrong_value(at: impl ToTokens, key: &Key, errors: &mut Errors) {
         Takes::Flag => format!("`{name}` is true or false: write `{example}`"),
         Takes::Count => format!("`{name}` takes a whole number: write `{example}`"),
         Takes::OneOf(_, words) => {
-            let words: Vec<_> = words.iter().map(|word| format!("{word:?}")).collect();
-            let words = words.join(", ");
-            let words = words.rsplit_once(", ").map(|(most, last)| format!("{most} or {last}"));
-            format!("`{name}` is {}: write `{example}`", words.unwrap_or_default())
+            format!("`{name}` is {}: write `{example}`", listed(words, "or"))
+        }
+        Takes::SomeOf(_, words) => {
+            let words = listed(words, "and");
+            format!("`{name}` is a list of some of {words}: write `{example}`")
         }
         Takes::Permissions => format!(
             "`{name}` takes a string, a constant, or several of them: write `{example}`, \
@@ -170,6 +178,22 @@ fn wrong_value(at: impl ToTokens, key: &Key, errors: &mut Errors) {
         Takes::Type => format!("`{name}` takes a type: write `{example}`"),
     };
     errors.push(at, message);
+}
+
+/// `"a", "b" or "c"`.
+fn listed(words: &[&str], last: &str) -> String {
+    let words: Vec<_> = words.iter().map(|word| format!("{word:?}")).collect();
+    let words = words.join(", ");
+    let words = words.rsplit_once(", ").map(|(most, end)| format!("{most} {last} {end}"));
+    words.unwrap_or_default()
+}
+
+/// Texts in brackets, one at least.
+fn list(input: ParseStream<'_>) -> syn::Result<Vec<LitStr>> {
+    let inner;
+    syn::bracketed!(inner in input);
+    let texts = Punctuated::<LitStr, Token![,]>::parse_separated_nonempty(&inner)?;
+    if inner.is_empty() { Ok(texts.into_iter().collect()) } else { Err(inner.error("a comma")) }
 }
 
 /// Takes everything up to the next comma.

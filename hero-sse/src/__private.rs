@@ -28,7 +28,7 @@ pub use crate::endpoint::{
 pub use crate::event::SseEvent;
 pub use crate::frame::{EventName, FrameWriter, InvalidEvent};
 pub use crate::permission::IntoPermission;
-pub use crate::policy::{OverLimit, Overflow};
+pub use crate::policy::{OverLimit, Overflow, TokenSource};
 
 /// A name that the macro has checked; the compiler checks it again.
 pub const fn event_name(name: &'static str) -> EventName {

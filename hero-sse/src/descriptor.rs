@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::frame::EventName;
 use crate::permission::{InvalidPermission, PermissionRule};
-use crate::policy::{OverLimit, Overflow, PolicyOverrides};
+use crate::policy::{OverLimit, Overflow, PolicyOverrides, TokenSource, TokenSources};
 
 /// The declaration of one endpoint: const data, made by `#[sse_endpoint]` or by the builder.
 ///
@@ -174,6 +174,16 @@ macro_rules! settings {
     };
 }
 
+impl Descriptor {
+    /// Where the caller's token may stand.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn token_sources(mut self, sources: &[TokenSource]) -> Self {
+        self.overrides.token_sources = Some(TokenSources::of(sources));
+        self
+    }
+}
+
 settings! {
     heartbeat: Option<Duration>;
     heartbeat_event: bool;
@@ -184,7 +194,6 @@ settings! {
     max_connections: usize;
     max_per_principal: usize;
     over_limit: OverLimit;
-    query_token: bool;
     buffer: usize;
     overflow: Overflow;
 }

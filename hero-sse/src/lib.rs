@@ -27,6 +27,7 @@
 //!
 //! * `macros` (default): `#[sse_endpoint]` and `#[derive(SseEvent)]`.
 //! * `jwt-aws-lc-rs` (default) or `jwt-rust-crypto`: `JwtAuthenticator` with that crypto backend.
+//! * `jwks-url`: `jwks_url`, the keys that an issuer publishes, through reqwest and rustls with aws-lc-rs.
 //! * `metrics`: counters of streams and their ends through the facade `metrics`; see [`operating`].
 //! * `tls`: `Tls`, for HTTPS under `serve`, through rustls with aws-lc-rs.
 //! * `testing`: the module of that name and `Principal::test`.
@@ -43,6 +44,7 @@ mod buffer;
 mod close;
 mod connections;
 mod context;
+mod cors;
 mod deadline;
 mod descriptor;
 mod endpoint;
@@ -50,6 +52,7 @@ mod event;
 mod frame;
 mod hero;
 mod options;
+mod origin;
 mod peer;
 mod permission;
 mod pipeline;
@@ -88,13 +91,18 @@ pub use hero_sse_macros::SseEvent;
 pub use hero_sse_macros::sse_endpoint;
 
 #[cfg(feature = "jwt")]
+pub use crate::auth::issuer::{ClaimPath, Issuer};
+#[cfg(feature = "jwt")]
 pub use crate::auth::jwt::JwtAuthenticator;
+#[cfg(feature = "jwt")]
+pub use crate::auth::keys::Algorithm;
 pub use crate::auth::{
     Access, AuthError, Authenticator, Authorizer, Decision, InvalidToken, Principal, authorizer_fn,
 };
 pub use crate::close::CloseReason;
 pub use crate::connections::{ConnectionFilter, ConnectionInfo, Connections};
 pub use crate::context::SseContext;
+pub use crate::cors::Cors;
 pub use crate::deadline::DeadlineIo as GuardedIo;
 pub use crate::descriptor::Descriptor;
 pub use crate::endpoint::{
@@ -109,10 +117,12 @@ pub use crate::hero::{
 pub use crate::options::{SetupErrors, SseOptions};
 pub use crate::peer::ForwardedHeader;
 pub use crate::permission::{IntoPermission, InvalidPermission, Permission, PermissionRule};
-pub use crate::policy::{OverLimit, Overflow, parse_duration};
+pub use crate::policy::{OverLimit, Overflow, TokenSource, parse_duration};
+pub use crate::redact::{QueryToken, Redact, RedactLayer};
 pub use crate::refusal::Refusal;
 pub use crate::secret::Secret;
 pub use crate::signal::{Readiness, shutdown_signal};
+pub use crate::telemetry::request_span;
 #[cfg(feature = "tls")]
 pub use crate::transport::Tls;
 

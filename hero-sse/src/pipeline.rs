@@ -13,7 +13,7 @@ use axum::extract::{FromRequestParts, RawPathParams, Request};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, REFERRER_POLICY};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
 use tokio::time::Instant;
@@ -27,7 +27,7 @@ use crate::endpoint::{EventStream, Opening};
 use crate::frame::{EventName, LastEventId};
 use crate::options::SseOptions;
 use crate::permission::PermissionRule;
-use crate::policy::{OverLimit, Policy};
+use crate::policy::{OverLimit, Policy, TokenSource};
 use crate::refusal::Refusal;
 use crate::sweeper::Sweeper;
 use crate::telemetry;
@@ -63,7 +63,9 @@ impl Route {
         let Declaration { path, event, rule, method, deprecated, overrides, .. } = declaration;
         let mut policy = options.policy(&path, &overrides);
         // Whoever can send a body can send a header.
-        policy.query_token &= method == Method::Get;
+        if method == Method::Post {
+            policy.token_sources = policy.token_sources.without(TokenSource::Query);
+        }
         let deprecated = deprecated.then(Once::new);
         Self { path: path.into(), event, rule, method, deprecated, policy: Arc::new(policy) }
     }
@@ -169,7 +171,7 @@ impl Visit {
         policy: &Policy,
     ) -> Result<Self, Refusal> {
         let looked_at = kit.connections.disconnects();
-        let principal = kit.gate.principal(parts, policy.query_token).await?;
+        let principal = kit.gate.principal(parts, policy.token_sources).await?;
         let cursor = LastEventId::from_parts(parts);
         let socket = parts.extensions.get::<Arc<SocketWatch>>().cloned();
         if socket.is_none() {
@@ -469,12 +471,13 @@ fn unsized_body(bytes: Bytes) -> Body {
 }
 
 /// The head of every stream. `no-transform` and `x-accel-buffering` keep intermediaries from
-/// collecting or recoding it.
+/// collecting or recoding it; the URL, which may hold a token, is nobody's referrer.
 fn head(body: Body) -> Response {
-    const HEADERS: [(HeaderName, &str); 3] = [
+    const HEADERS: [(HeaderName, &str); 4] = [
         (CONTENT_TYPE, "text/event-stream"),
         (CACHE_CONTROL, "no-cache, no-store, no-transform"),
         (HeaderName::from_static("x-accel-buffering"), "no"),
+        (REFERRER_POLICY, "no-referrer"),
     ];
     let mut response = Response::new(body);
     for (name, value) in HEADERS {

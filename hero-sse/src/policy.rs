@@ -1,5 +1,6 @@
 //! How one stream behaves: the settings as resolved, and as somebody wrote them.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::close::CloseReason;
@@ -14,6 +15,78 @@ pub enum OverLimit {
     Retry,
     /// `503` (or `429` for one principal's limit) with `Retry-After`: for other clients.
     Refuse,
+}
+
+/// Where a token may stand in a request. They are looked at in this order, and two different tokens are
+/// refused, wherever they stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TokenSource {
+    /// `Authorization: Bearer`.
+    Header,
+    /// The cookie that the options [name](crate::SseOptions::token_cookie). A browser sends it whoever asks
+    /// it to, so a token that stands here alone counts only in requests of trusted pages.
+    Cookie,
+    /// `?access_token=`, since an `EventSource` cannot send headers. Never of a `POST`.
+    Query,
+}
+
+impl TokenSource {
+    const ALL: [Self; 3] = [Self::Header, Self::Cookie, Self::Query];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Header => "header",
+            Self::Cookie => "cookie",
+            Self::Query => "query",
+        }
+    }
+
+    /// Reads what an operator writes.
+    pub(crate) fn read(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|source| source.as_str() == text)
+    }
+}
+
+/// Some of the sources.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TokenSources(u8);
+
+impl TokenSources {
+    pub(crate) const ALL: Self = Self::of(&TokenSource::ALL);
+
+    pub(crate) const fn of(sources: &[TokenSource]) -> Self {
+        let (mut bits, mut left) = (0, sources);
+        while let Some((first, rest)) = left.split_first() {
+            bits |= 1 << *first as u8;
+            left = rest;
+        }
+        Self(bits)
+    }
+
+    pub(crate) const fn has(self, source: TokenSource) -> bool {
+        self.0 & (1 << source as u8) != 0
+    }
+
+    pub(crate) const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Those that both have.
+    pub(crate) const fn and(self, others: Self) -> Self {
+        Self(self.0 & others.0)
+    }
+
+    pub(crate) const fn without(self, source: TokenSource) -> Self {
+        Self(self.0 & !(1 << source as u8))
+    }
+}
+
+impl fmt::Debug for TokenSources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sources = TokenSource::ALL.into_iter().filter(|source| self.has(*source));
+        f.debug_list().entries(sources.map(TokenSource::as_str)).finish()
+    }
 }
 
 /// What happens when a buffered stream has one more event, and the buffer is full of those that a
@@ -56,7 +129,7 @@ pub(crate) struct Policy {
     /// server.
     pub(crate) max_per_address: Option<usize>,
     pub(crate) over_limit: OverLimit,
-    pub(crate) query_token: bool,
+    pub(crate) token_sources: TokenSources,
     pub(crate) buffer: Option<usize>,
     pub(crate) overflow: Option<Overflow>,
     pub(crate) drain_spread: Option<Duration>,
@@ -110,7 +183,7 @@ impl Policy {
         set(&mut self.max_per_principal, &over.max_per_principal);
         set(&mut self.max_per_address, &over.max_per_address);
         set(&mut self.over_limit, &over.over_limit);
-        set(&mut self.query_token, &over.query_token);
+        set(&mut self.token_sources, &over.token_sources);
         set(&mut self.buffer, &over.buffer.map(Some));
         set(&mut self.overflow, &over.overflow.map(Some));
         set(&mut self.drain_spread, &over.drain_spread);
@@ -135,7 +208,7 @@ pub(crate) struct PolicyOverrides {
     pub(crate) max_per_principal: Option<usize>,
     pub(crate) max_per_address: Option<Option<usize>>,
     pub(crate) over_limit: Option<OverLimit>,
-    pub(crate) query_token: Option<bool>,
+    pub(crate) token_sources: Option<TokenSources>,
     pub(crate) buffer: Option<usize>,
     pub(crate) overflow: Option<Overflow>,
     pub(crate) drain_spread: Option<Option<Duration>>,
@@ -153,7 +226,7 @@ impl PolicyOverrides {
         max_per_principal: None,
         max_per_address: None,
         over_limit: None,
-        query_token: None,
+        token_sources: None,
         buffer: None,
         overflow: None,
         drain_spread: None,
@@ -176,7 +249,12 @@ impl PolicyOverrides {
         let times = times.into_iter().filter_map(|(what, time)| fault_of_time(what, time));
         let counts = counts.into_iter().filter_map(|(what, count)| fault_of_count(what, count));
         let retry = self.retry.and_then(fault_of_retry);
-        times.chain(counts).chain(retry).chain(self.buffer.and_then(fault_of_buffer)).collect()
+        let nowhere = self.token_sources.is_some_and(TokenSources::is_empty);
+        let nowhere = nowhere.then(|| {
+            "tokens that may stand nowhere let nobody in: name header, cookie or query".to_owned()
+        });
+        let buffer = self.buffer.and_then(fault_of_buffer);
+        times.chain(counts).chain(retry).chain(nowhere).chain(buffer).collect()
     }
 }
 

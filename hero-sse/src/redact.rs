@@ -1,43 +1,146 @@
 //! Takes tokens out of requests before anybody can see, log or trace them.
 
+use std::convert::Infallible;
+use std::task::{Context, Poll};
+
+use axum::extract::FromRequestParts;
 use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION, REFERER};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Request, Uri};
+use http::{HeaderMap, HeaderName, Request, Uri};
+use tower::{Layer, Service};
 
 use crate::secret::Secret;
 
 /// The query parameter that RFC 6750, section 2.3, gives a token.
-const PARAMETER: &str = "access_token";
+const ACCESS_TOKEN: &str = "access_token";
 
-/// The tokens of a request's query, in order.
-#[derive(Clone, Debug)]
-pub(crate) struct QueryTokens(Vec<Secret<String>>);
+/// The query parameter of a ticket.
+const TICKET: &str = "ticket";
+
+/// The secrets of a request's query, each kind in order.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct QueryTokens {
+    pub(crate) access: Vec<Secret<String>>,
+    pub(crate) tickets: Vec<Secret<String>>,
+}
 
 impl QueryTokens {
     /// What [`redact`] put aside, or what the URI still carries where it never ran.
-    pub(crate) fn of(parts: &Parts) -> Vec<Secret<String>> {
+    pub(crate) fn of(parts: &Parts) -> Self {
         match parts.extensions.get::<Self>() {
-            Some(tokens) => tokens.0.clone(),
+            Some(tokens) => tokens.clone(),
             None => split(parts.uri.query().unwrap_or_default()).0,
         }
     }
 }
 
-/// Moves the query's tokens from the URI to a private extension, and marks credential headers so
-/// that their `Debug` hides them. The rest of the URI stays as it is, to the byte.
-pub(crate) fn redact<B>(request: &mut Request<B>) {
+/// `?access_token=` and `?ticket=`, which have left the URI: an extractor for applications that use
+/// parameters of these names for themselves.
+///
+/// It checks nothing: for who sent the request there is [`Principal`](crate::Principal). Of a parameter
+/// that is repeated the first counts.
+///
+/// ```
+/// use hero_sse::QueryToken;
+///
+/// async fn support(query: QueryToken) -> String {
+///     let number = query.ticket().map_or("none", |ticket| ticket.expose());
+///     format!("your ticket: {number}")
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct QueryToken(QueryTokens);
+
+impl QueryToken {
+    /// The value of `access_token`.
+    pub fn access_token(&self) -> Option<&Secret<String>> {
+        self.0.access.first()
+    }
+
+    /// The value of `ticket`.
+    pub fn ticket(&self) -> Option<&Secret<String>> {
+        self.0.tickets.first()
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for QueryToken {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(QueryTokens::of(parts)))
+    }
+}
+
+/// Takes tokens out of requests under a server that is not guarded:
+/// [`HeroSse::redact_layer`](crate::HeroSse::redact_layer).
+#[derive(Clone, Copy, Debug)]
+pub struct RedactLayer {
+    pub(crate) query: bool,
+}
+
+impl<S> Layer<S> for RedactLayer {
+    type Service = Redact<S>;
+
+    fn layer(&self, inner: S) -> Redact<S> {
+        Redact { inner, query: self.query }
+    }
+}
+
+/// What a [`RedactLayer`] makes of a service.
+#[derive(Clone, Copy, Debug)]
+pub struct Redact<S> {
+    inner: S,
+    query: bool,
+}
+
+impl<S, B> Service<Request<B>> for Redact<S>
+where
+    S: Service<Request<B>>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> S::Future {
+        redact(&mut request, self.query);
+        self.inner.call(request)
+    }
+}
+
+/// Marks credential headers so that their `Debug` hides them and, unless `query` is `false`, moves the
+/// query's tokens from the URI to a private extension. The rest of the URI stays as it is, to the byte.
+/// Twice is as once.
+pub(crate) fn redact<B>(request: &mut Request<B>, query: bool) {
     mark_sensitive(request.headers_mut());
-    let (tokens, kept) = split(request.uri().query().unwrap_or_default());
+    if !query {
+        return;
+    }
+    let (mut tokens, kept) = split(request.uri().query().unwrap_or_default());
     if let Some(kept) = kept {
         *request.uri_mut() = with_query(request.uri(), &kept);
     }
-    request.extensions_mut().insert(QueryTokens(tokens));
+    if let Some(QueryTokens { access, tickets }) = request.extensions_mut().remove() {
+        tokens.access.splice(0..0, access);
+        tokens.tickets.splice(0..0, tickets);
+    }
+    request.extensions_mut().insert(tokens);
 }
 
 fn mark_sensitive(headers: &mut HeaderMap) {
-    // A page whose own address holds a token sends it as the referrer.
-    for name in [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE, REFERER] {
+    // A page whose own address holds a token sends it as the referrer; a proxy may pass its URL on.
+    const FORWARDED_URI: [HeaderName; 4] = [
+        HeaderName::from_static("x-forwarded-uri"),
+        HeaderName::from_static("x-original-uri"),
+        HeaderName::from_static("x-original-url"),
+        HeaderName::from_static("x-rewrite-url"),
+    ];
+    let own = [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE, REFERER];
+    for name in own.into_iter().chain(FORWARDED_URI) {
         if let http::header::Entry::Occupied(mut entry) = headers.entry(name) {
             entry.iter_mut().for_each(|value| value.set_sensitive(true));
         }
@@ -46,10 +149,10 @@ fn mark_sensitive(headers: &mut HeaderMap) {
 
 /// The tokens of `query`, and what is left without them.
 ///
-/// Only `access_token` itself is a token. What looks like a misspelling of it (another case, `[]`, a
-/// `;` before it) is none, but goes as well: it is a token to whoever sent it.
-fn split(query: &str) -> (Vec<Secret<String>>, Option<String>) {
-    let mut tokens = Vec::new();
+/// Only the very name is a token's. What looks like a misspelling of it (another case, `[]`, a `;` before
+/// it) is none, but goes as well: it is a token to whoever sent it.
+fn split(query: &str) -> (QueryTokens, Option<String>) {
+    let mut tokens = QueryTokens::default();
     let mut kept = String::new();
     let mut changed = false;
     for piece in query.split_inclusive(['&', ';']) {
@@ -58,13 +161,18 @@ fn split(query: &str) -> (Vec<Secret<String>>, Option<String>) {
             kept.push_str(piece);
             continue;
         };
-        if !key.trim().trim_end_matches("[]").eq_ignore_ascii_case(PARAMETER) {
+        let meant = key.trim().trim_end_matches("[]");
+        let (name, found) = if meant.eq_ignore_ascii_case(ACCESS_TOKEN) {
+            (ACCESS_TOKEN, &mut tokens.access)
+        } else if meant.eq_ignore_ascii_case(TICKET) {
+            (TICKET, &mut tokens.tickets)
+        } else {
             kept.push_str(piece);
             continue;
-        }
+        };
         changed = true;
-        if key == PARAMETER {
-            tokens.push(Secret::new(value.into_owned()));
+        if key == name {
+            found.push(Secret::new(value.into_owned()));
         }
     }
     if changed && !query.ends_with(['&', ';']) {
@@ -88,9 +196,12 @@ mod tests {
 
     fn redacted(uri: &str) -> (String, Vec<String>) {
         let mut request = Request::get(uri).body(()).expect("a request");
-        redact(&mut request);
+        redact(&mut request, true);
+        redact(&mut request, true);
         let (parts, ()) = request.into_parts();
-        let tokens = QueryTokens::of(&parts).iter().map(|t| t.expose().clone()).collect();
+        let QueryTokens { access, tickets } = QueryTokens::of(&parts);
+        let tickets = tickets.iter().map(|ticket| format!("ticket {}", ticket.expose()));
+        let tokens = access.iter().map(|token| token.expose().clone()).chain(tickets).collect();
         (parts.uri.to_string(), tokens)
     }
 
@@ -110,6 +221,14 @@ mod tests {
             ("/a?+access_token=t", "/a", vec![]),
             ("/a?x=1;access_token=t", "/a?x=1", vec!["t"]),
             ("/a?x=1;y=2&", "/a?x=1;y=2&", vec![]),
+            ("/a?ticket=t", "/a", vec!["ticket t"]),
+            (
+                "/a?ticket=1&x=1&access_token=2&ticket=3",
+                "/a?x=1",
+                vec!["2", "ticket 1", "ticket 3"],
+            ),
+            ("/a?%74icket=t&TICKET=u&ticket[]=v&+ticket=w", "/a", vec!["ticket t"]),
+            ("/a?tickets=t&my_ticket=u", "/a?tickets=t&my_ticket=u", vec![]),
             ("/a?not_access_token=t", "/a?not_access_token=t", vec![]),
             ("http://h:1/a?access_token=t&b", "http://h:1/a?b", vec!["t"]),
         ] {
@@ -125,17 +244,31 @@ mod tests {
     fn a_request_that_was_never_redacted_gives_its_tokens_too() {
         let request = Request::get("/a?access_token=t").body(()).expect("a request");
         let tokens = QueryTokens::of(&request.into_parts().0);
-        assert_eq!(tokens, vec![Secret::new("t".to_owned())]);
+        assert_eq!(tokens.access, vec![Secret::new("t".to_owned())]);
+    }
+
+    #[test]
+    fn switched_off_it_leaves_the_uri_and_still_hides_headers() {
+        let uri = "/a?access_token=t&ticket=u";
+        let mut request = Request::get(uri).header(AUTHORIZATION, "Bearer x").body(()).expect("it");
+        redact(&mut request, false);
+        assert_eq!(request.uri(), uri);
+        let (parts, ()) = request.into_parts();
+        assert!(parts.headers[AUTHORIZATION].is_sensitive());
+        let QueryTokens { access, tickets } = QueryTokens::of(&parts);
+        assert_eq!((access.len(), tickets.len()), (1, 1));
     }
 
     #[test]
     fn credentials_do_not_show_in_debug() {
-        let mut request = Request::get("/?access_token=canary")
+        let mut request = Request::get("/?access_token=canary&ticket=canary")
             .header(AUTHORIZATION, "Bearer canary")
             .header(COOKIE, "session=canary")
+            .header(REFERER, "https://app.example.com/?access_token=canary")
+            .header("x-original-uri", "/s?access_token=canary")
             .body(())
             .expect("a request");
-        redact(&mut request);
+        redact(&mut request, true);
         let shown = format!("{request:?} {:?}", request.extensions().get::<QueryTokens>());
         assert!(!shown.contains("canary"), "{shown}");
     }

@@ -110,6 +110,26 @@ pub(crate) fn not_tcp() {
     );
 }
 
+/// A span for a request, which no token is in: method, path without the query, version.
+///
+/// It is what `TraceLayer` of `tower-http` takes: `TraceLayer::new_for_http().make_span_with(request_span)`.
+/// Its own default shows the whole URI, and so the token where nothing [takes it
+/// out](crate::HeroSse::redact_layer).
+///
+/// ```
+/// let request = hero_sse::axum::http::Request::get("/usage?access_token=secret").body(()).unwrap();
+/// let _entered = hero_sse::request_span(&request).entered();
+/// ```
+pub fn request_span<B>(request: &http::Request<B>) -> tracing::Span {
+    tracing::info_span!(
+        target: TARGET,
+        "request",
+        method = %request.method(),
+        path = request.uri().path(),
+        version = ?request.version(),
+    )
+}
+
 pub(crate) fn deprecated(path: &str) {
     tracing::info!(target: TARGET, path, "an endpoint that is marked as deprecated is still in use");
 }
@@ -122,6 +142,53 @@ pub(crate) fn refused(path: &str, status: u16, detail: &str) {
 /// Whether a caller may have a stream could not be found out, so it may not.
 pub(crate) fn unverified(path: &str, who: &str, why: &dyn Display) {
     tracing::error!(target: TARGET, path, who, %why, "a caller could not be verified, and is refused");
+}
+
+/// Once with the cure, since behind a proxy this is how a missing option shows; a stranger must not
+/// fill the log.
+pub(crate) fn foreign_page(path: &str, origin: Option<String>, host: Option<String>) {
+    static TOLD: std::sync::Once = std::sync::Once::new();
+    tracing::debug!(target: TARGET, path, origin, host, "a cookie came from a page of another site");
+    TOLD.call_once(|| {
+        tracing::warn!(
+            target: TARGET,
+            path,
+            origin,
+            host,
+            "a token came by cookie from a page that is not known to be this application's, and was \
+             refused. If it is yours, name its origin in `PublicOrigins` (or in `CorsOrigins`, with \
+             `CorsCredentials`); said once, further ones at DEBUG"
+        );
+    });
+}
+
+/// What the client is not told: whose token it claims to be, and which keys there are.
+#[cfg(feature = "jwt")]
+pub(crate) fn token_refused(why: &'static str) {
+    tracing::debug!(target: TARGET, why, "a token's signature is not accepted");
+}
+
+#[cfg(feature = "jwt")]
+pub(crate) fn keys_changed(source: &str, keys: usize, left_out: &[String]) {
+    tracing::info!(target: TARGET, source, keys, "tokens are checked with new keys");
+    for why in left_out {
+        tracing::warn!(target: TARGET, source, why, "a key of an issuer is left out");
+    }
+}
+
+#[cfg(feature = "jwt")]
+pub(crate) fn keys_back(source: &str) {
+    tracing::info!(target: TARGET, source, "the keys of an issuer can be had again");
+}
+
+/// Once a minute at most for each source.
+#[cfg(feature = "jwt")]
+pub(crate) fn keys_missing(source: &str, why: &str, old_ones: bool) {
+    let meanwhile = match old_ones {
+        true => "the old ones serve on, for a day at most",
+        false => "nobody is let in who needs them",
+    };
+    tracing::error!(target: TARGET, source, why, meanwhile, "the keys of an issuer cannot be had");
 }
 
 pub(crate) fn refused_with_success(path: &str, status: u16) {

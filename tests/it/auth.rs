@@ -176,7 +176,7 @@ async fn a_public_endpoint_knows_its_caller_if_there_is_one_and_refuses_a_bad_to
 
 #[tokio::test]
 async fn query_tokens_can_be_switched_off() {
-    let sse = kit(options("[SseOptions.Endpoints.\"/s\"]\nQueryToken = false"));
+    let sse = kit(options("[SseOptions.Endpoints.\"/s\"]\nTokenSources = [\"header\"]"));
     let path = format!("/s?access_token={}", token());
     let error = testing::open(&app(&sse), &path).await.expect_err("401");
     assert_eq!(error.status, Some(StatusCode::UNAUTHORIZED));
@@ -329,7 +329,7 @@ async fn a_reason_that_does_not_fit_a_header_is_left_out_of_the_challenge() {
 #[tokio::test]
 async fn the_principal_extractor_works_on_routes_of_the_applications_own() {
     use axum::routing::get;
-    let sse = kit(options("QueryToken = false"));
+    let sse = kit(options("TokenSources = [\"header\"]"));
     let own = async |who: Principal| who.subject().to_owned();
     let maybe = async |who: Option<Principal>| format!("{:?}", who.map(|w| w.subject().to_owned()));
     let app = app(&sse).route("/own", get(own)).route("/maybe", get(maybe));
@@ -353,7 +353,7 @@ async fn the_principal_extractor_works_on_routes_of_the_applications_own() {
 async fn an_endpoints_own_word_on_query_tokens_holds_for_its_extractors_too() {
     use hero_sse::SseContext;
     let sse = kit(options(
-        "[SseOptions.Endpoints.\"/p\"]\nQueryToken = false\n[SseOptions.Endpoints.\"/c\"]\nQueryToken = false",
+        "[SseOptions.Endpoints.\"/p\"]\nTokenSources = [\"header\"]\n[SseOptions.Endpoints.\"/c\"]\nTokenSources = [\"header\"]",
     ));
     let name = |who: Option<Principal>| {
         let name = who.map_or("nobody".to_owned(), |who| who.subject().to_owned());

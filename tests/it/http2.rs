@@ -31,7 +31,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    async fn connect(address: SocketAddr) -> Self {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
         Self::over(TcpStream::connect(address).await.expect("a socket")).await
     }
 
@@ -48,7 +48,7 @@ impl Client {
         Self { requests, driver: tokio::spawn(connection) }
     }
 
-    async fn send(&mut self, request: Request<()>) -> Response<RecvStream> {
+    pub(crate) async fn send(&mut self, request: Request<()>) -> Response<RecvStream> {
         let mut requests = self.requests.clone().ready().await.expect("a free place");
         let (answer, _) = requests.send_request(request, true).expect("sent");
         within(answer).await.expect("an answer")

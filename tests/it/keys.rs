@@ -191,21 +191,21 @@ async fn over_limit() {
     assert_eq!(reason(&first(open(&app, "ann")).await), "over_limit");
 }
 
-#[sse_endpoint("/careful", query_token = false)]
+#[sse_endpoint("/careful", token_sources = ["header"])]
 async fn careful(who: Principal) -> impl Stream<Item = Event> {
     stream::iter([Event::text(who.subject())])
 }
 
 #[tokio::test]
-async fn query_token() {
+async fn token_sources() {
     let query = format!("/careful?access_token={}", token());
-    let (_, careful_app) = app("QueryToken = true", endpoints![careful]);
+    let (_, careful_app) = app("TokenSources = [\"header\", \"query\"]", endpoints![careful]);
     let none = refused(testing::open(&careful_app, &query)).await;
     assert_eq!(none.status, Some(StatusCode::UNAUTHORIZED));
     let open = testing::open(&careful_app, "/careful").bearer(&token());
     assert_eq!(first(open).await.data, "ann");
 
-    let (_, app) = app(&table("/careful", "QueryToken = true"), endpoints![careful]);
+    let (_, app) = app(&table("/careful", "TokenSources = [\"query\"]"), endpoints![careful]);
     assert_eq!(first(testing::open(&app, &query)).await.data, "ann");
 }
 
@@ -334,7 +334,7 @@ async fn post_hands_its_body_to_the_function() {
 
 #[tokio::test]
 async fn post_is_no_get_and_takes_no_token_from_the_query() {
-    let (_, app) = app("QueryToken = true", endpoints![ask]);
+    let (_, app) = app("TokenSources = [\"header\", \"query\"]", endpoints![ask]);
     for method in [Method::GET, Method::HEAD, Method::PUT] {
         let open = testing::open(&app, "/ask").bearer(&token()).method(method.clone());
         let other = refused(open).await;

@@ -172,7 +172,7 @@ mod declarations {
         over_limit = "refuse",
         buffer = 3,
         overflow = "latest",
-        query_token = false,
+        token_sources = ["header"],
         state = u64
     )]
     pub(super) async fn usage_stream(

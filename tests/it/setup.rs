@@ -58,7 +58,12 @@ async fn a_files_options_win_over_the_codes_key_by_key_and_the_environments_over
         .expect("written");
     let sse = HeroSse::builder()
         .options_file(file.path())
-        .options(SseOptions::default().max_connections(1).max_per_principal(1).query_token(false))
+        .options(
+            SseOptions::default()
+                .max_connections(1)
+                .max_per_principal(1)
+                .token_sources([hero_sse::TokenSource::Header]),
+        )
         .environment([("HERO_SSE_RETRY", "20s"), ("HERO_SSE_SERVICE_HOST", "10.0.0.1")])
         .authenticator(crate::support::jwt())
         .build()

@@ -157,7 +157,7 @@ fn settings(declaration: &Declaration, errors: &mut Errors) -> Vec<(&'static str
     event(declaration, errors);
     heartbeat_not_below_max_age(declaration, &settings, errors);
     heartbeat_event_without_heartbeat(declaration, &settings, errors);
-    query_token_on(declaration, errors);
+    token_sources_of_post(declaration, errors);
     settings
 }
 
@@ -170,6 +170,13 @@ fn setting(key: &Key, declaration: &Declaration, errors: &mut Errors) -> Option<
         Takes::Count => count(key, entries.count(key.name)?, errors),
         Takes::OneOf(of, _) => {
             Some(Setting::Variant(of, name::pascal_case(&entries.text(key.name)?.value())))
+        }
+        Takes::SomeOf(of, _) => {
+            let words = entries.words(key.name)?.iter();
+            Some(Setting::Variants(
+                of,
+                words.map(|word| name::pascal_case(&word.value())).collect(),
+            ))
         }
         Takes::Duration | Takes::DurationOrOff => period(key, entries.text(key.name)?, errors),
         Takes::Permissions | Takes::Path | Takes::Type => None,
@@ -253,15 +260,17 @@ fn heartbeat_event_without_heartbeat(
     }
 }
 
-/// A declaration can be stricter than the operator, but not laxer.
-fn query_token_on(declaration: &Declaration, errors: &mut Errors) {
-    if let Some(flag) = declaration.entries.flag("query_token")
-        && flag.value
+/// Whoever can send a body can send a header, and URLs end up in logs.
+fn token_sources_of_post(declaration: &Declaration, errors: &mut Errors) {
+    let entries = &declaration.entries;
+    let words = entries.words("token_sources").unwrap_or_default();
+    if let Some(query) = words.iter().find(|word| word.value() == "query")
+        && signature::is_post(entries)
     {
         errors.push(
-            flag,
-            "an operator decides whether tokens may stand in URLs: leave out `query_token`, or write \
-             `query_token = false`",
+            query,
+            "a `POST` has no token in its query: leave out `\"query\"`, since whoever sends a body \
+             can send a header",
         );
     }
 }

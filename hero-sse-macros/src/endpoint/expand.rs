@@ -232,6 +232,11 @@ fn value(setting: &Setting) -> Option<TokenStream> {
             let (of, variant) = (format_ident!("{of}"), format_ident!("{variant}"));
             quote!(__sse::#of::#variant)
         }
+        Setting::Variants(of, variants) => {
+            let of = format_ident!("{of}");
+            let variants = variants.iter().map(|variant| format_ident!("{variant}"));
+            quote!(&[#(__sse::#of::#variants),*])
+        }
         Setting::Millis(millis) => {
             let millis = Literal::u64_unsuffixed(*millis);
             quote!(__sse::millis(#millis))

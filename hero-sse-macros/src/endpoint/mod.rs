@@ -100,7 +100,7 @@ mod tests {
                 over_limit = "refuse",
                 buffer = 16,
                 overflow = "drop_oldest",
-                query_token = false,
+                token_sources = ["header"],
                 deprecated
             ),
             quote! {

@@ -55,6 +55,8 @@ pub(super) enum Setting {
     Count(u64),
     /// A variant of an enum of the kit's.
     Variant(&'static str, String),
+    /// Some of them.
+    Variants(&'static str, Vec<String>),
     Millis(u64),
     /// A time that could be off, and is not.
     Every(u64),

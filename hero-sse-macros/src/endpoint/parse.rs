@@ -48,9 +48,10 @@ attr::keys! {
     "overflow", OneOf("Overflow", &["disconnect", "drop_oldest", "latest"]),
         r#"overflow = "drop_oldest""#, [Function],
         "what happens to one frame more than `buffer`; `\"disconnect\"` unless set, and 256 frames";
-    "query_token", Flag, "query_token = false", [Function],
-        "no token is taken from `?access_token=`; a browser's `EventSource`, which cannot send headers, \
-         then has no way in";
+    "token_sources", SomeOf("TokenSource", &["header", "cookie", "query"]),
+        r#"token_sources = ["header", "cookie"]"#, [Function],
+        "where the caller's token may stand, as far as the operator allows it; anywhere unless set. A \
+         browser's `EventSource` cannot send headers: it needs the cookie or the query";
     "deprecated", Nothing, "deprecated", [Function],
         "the endpoint says in its description that it will go, and in the log that it is still used";
     "state", Type, "state = App", [Function],

@@ -2,8 +2,18 @@
 
 mod authorizer;
 #[cfg(feature = "jwt")]
+mod compact;
+#[cfg(feature = "jwt")]
+pub(crate) mod issuer;
+#[cfg(feature = "jwt")]
+mod jwks;
+#[cfg(feature = "jwt")]
 pub(crate) mod jwt;
+#[cfg(feature = "jwt")]
+pub(crate) mod keys;
 mod principal;
+#[cfg(feature = "jwt")]
+mod proof;
 pub(crate) mod token;
 
 use std::fmt;
@@ -19,6 +29,9 @@ pub(crate) use self::authorizer::{Asked, Asking, Permits, Place};
 pub use self::principal::Principal;
 #[cfg(feature = "testing")]
 pub(crate) use self::principal::TestPrincipal;
+use self::token::Credential;
+use crate::origin::Sites;
+use crate::policy::{TokenSource, TokenSources};
 use crate::refusal::Refusal;
 use crate::secret::Secret;
 use crate::telemetry;
@@ -116,8 +129,11 @@ impl std::error::Error for InvalidToken {}
 #[derive(Clone)]
 pub(crate) struct Gate {
     pub(crate) authenticator: Option<Arc<dyn Authenticator>>,
-    /// Whether routes that are no endpoints take tokens from the query.
-    pub(crate) query_token: bool,
+    /// Where tokens may stand on routes that are no endpoints.
+    pub(crate) sources: TokenSources,
+    /// The cookie that holds them.
+    pub(crate) cookie: Option<Arc<str>>,
+    pub(crate) sites: Arc<Sites>,
 }
 
 impl Gate {
@@ -125,13 +141,23 @@ impl Gate {
     pub(crate) async fn principal(
         &self,
         parts: &Parts,
-        query_token: bool,
+        sources: TokenSources,
     ) -> Result<Option<Principal>, Refusal> {
         #[cfg(feature = "testing")]
         if let Some(test) = parts.extensions.get::<TestPrincipal>() {
             return Ok(Some(test.0.clone()));
         }
-        let Some(token) = token::bearer_token(parts, query_token)? else { return Ok(None) };
+        if !self.sites.answers(parts) {
+            return Err(Refusal::forbidden("this host is not served here"));
+        }
+        let found = token::bearer_token(parts, sources, self.cookie.as_deref())?;
+        let Some(Credential { token, source }) = found else { return Ok(None) };
+        if source == TokenSource::Cookie {
+            self.sites.trust_page(parts).map_err(|foreign| {
+                telemetry::foreign_page(parts.uri.path(), foreign.origin, foreign.host);
+                Refusal::forbidden(foreign.why)
+            })?;
+        }
         let Some(authenticator) = &self.authenticator else { return Ok(None) };
         // Within the future, so that what it does before its first await is contained as well.
         let checked = async { authenticator.authenticate(&token).await };

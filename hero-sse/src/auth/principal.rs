@@ -26,8 +26,11 @@ pub struct Principal(Arc<Inner>);
 #[derive(Clone)]
 struct Inner {
     subject: String,
+    issuer: Option<String>,
     tenant: Option<String>,
     permissions: BTreeSet<String>,
+    /// Whether a permission may end in `*`.
+    wildcards: bool,
     valid_until: Option<SystemTime>,
     claims: Map<String, Value>,
 }
@@ -37,8 +40,10 @@ impl Principal {
     pub fn new(subject: impl Into<String>) -> Self {
         Self(Arc::new(Inner {
             subject: subject.into(),
+            issuer: None,
             tenant: None,
             permissions: BTreeSet::new(),
+            wildcards: false,
             valid_until: None,
             claims: Map::new(),
         }))
@@ -73,6 +78,16 @@ impl Principal {
     }
 
     #[cfg(feature = "jwt")]
+    pub(crate) fn issued_by(self, issuer: impl Into<String>) -> Self {
+        self.with(|inner| inner.issuer = Some(issuer.into()))
+    }
+
+    #[cfg(feature = "jwt")]
+    pub(crate) fn with_wildcards(self) -> Self {
+        self.with(|inner| inner.wildcards = true)
+    }
+
+    #[cfg(feature = "jwt")]
     pub(crate) fn claims(self, claims: Map<String, Value>) -> Self {
         self.with(|inner| inner.claims = claims)
     }
@@ -80,6 +95,11 @@ impl Principal {
     /// Who it is: the token's `sub`.
     pub fn subject(&self) -> &str {
         &self.0.subject
+    }
+
+    /// Who vouches for it: the token's `iss`, if it has one. A subject is unique within its issuer.
+    pub fn issuer(&self) -> Option<&str> {
+        self.0.issuer.as_deref()
     }
 
     /// The tenant it acts for, if any.
@@ -98,7 +118,9 @@ impl Principal {
 
     /// Whether it holds this permission.
     pub fn has(&self, permission: &str) -> bool {
-        self.0.permissions.contains(permission)
+        let Inner { permissions, wildcards, .. } = &*self.0;
+        permissions.contains(permission)
+            || *wildcards && permissions.iter().any(|granted| covers(granted, permission))
     }
 
     /// Makes sure that it holds this permission, for routes of your own: by the token's claims alone.
@@ -134,6 +156,14 @@ impl Principal {
         change(Arc::make_mut(&mut self.0));
         self
     }
+}
+
+/// Whether a grant with `*` as its last segment holds this permission. Segments stand between `.` or
+/// `:`, and `*` is for one or more whole ones.
+fn covers(granted: &str, permission: &str) -> bool {
+    let Some(family) = granted.strip_suffix('*') else { return false };
+    let whole = family.is_empty() || family.ends_with(['.', ':']);
+    whole && permission.strip_prefix(family).is_some_and(|rest| !rest.is_empty())
 }
 
 /// Who and for whom, without the claims: they may hold personal data.
@@ -178,9 +208,37 @@ async fn caller(parts: &mut Parts) -> Result<Option<Principal>, Refusal> {
         // An endpoint's caller without token, or a route of the application's own elsewhere.
         return Ok(None);
     };
-    let principal = gate.principal(parts, gate.query_token).await?;
+    let principal = gate.principal(parts, gate.sources).await?;
     if let Some(principal) = &principal {
         parts.extensions.insert(principal.clone());
     }
     Ok(principal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::covers;
+
+    #[test]
+    fn a_star_is_for_whole_segments_at_the_end() {
+        for (granted, permission, expected) in [
+            ("usage.*", "usage.read", true),
+            ("usage.*", "usage.read.all", true),
+            ("usage:*", "usage:read", true),
+            ("*", "usage.read", true),
+            ("usage.*", "usage", false),
+            ("usage.*", "usage.", false),
+            ("usage.*", "usages.read", false),
+            ("usage.*", "usage:read", false),
+            ("usage*", "usage.read", false),
+            ("usage.r*", "usage.read", false),
+            ("*.read", "usage.read", false),
+            ("usage.*.all", "usage.read.all", false),
+            ("usage.**", "usage.read", false),
+            ("usage.read", "usage.read.all", false),
+            ("", "usage.read", false),
+        ] {
+            assert_eq!(covers(granted, permission), expected, "{granted} {permission}");
+        }
+    }
 }

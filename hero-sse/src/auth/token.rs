@@ -1,8 +1,9 @@
-//! Where a bearer token may stand in a request: the `Authorization` header, then the query.
+//! Where a bearer token may stand in a request: the `Authorization` header, a cookie, the query.
 
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, COOKIE};
 use http::request::Parts;
 
+use crate::policy::{TokenSource, TokenSources};
 use crate::redact::QueryTokens;
 use crate::refusal::Refusal;
 use crate::secret::Secret;
@@ -10,34 +11,47 @@ use crate::secret::Secret;
 /// A token longer than this is not read; real ones stay far below.
 const MAX_TOKEN: usize = 8 * 1024;
 
-/// The request's bearer token, if it has one.
+/// What a request shows for itself, and where it stood.
+#[derive(Debug)]
+pub(crate) struct Credential {
+    pub(crate) token: Secret<String>,
+    /// The first of its places: one in a header needs no word on where its page is.
+    pub(crate) source: TokenSource,
+}
+
+/// The request's bearer token, if it has one: where `sources` let it stand, in the cookie of this name.
 ///
-/// A header of another scheme is none of ours. An empty query parameter is no token: pages that are
-/// not signed in send it.
+/// A header of another scheme is none of ours. An empty cookie or query parameter is no token: pages
+/// that are not signed in send it.
 pub(crate) fn bearer_token(
     parts: &Parts,
-    accept_query: bool,
-) -> Result<Option<Secret<String>>, Refusal> {
-    let mut tokens = Vec::new();
-    tokens.extend(from_header(parts)?);
-    if accept_query {
-        let query = QueryTokens::of(parts);
+    sources: TokenSources,
+    cookie: Option<&str>,
+) -> Result<Option<Credential>, Refusal> {
+    let mut found = Vec::new();
+    if sources.has(TokenSource::Header) {
+        found.extend(from_header(parts)?.map(|token| (TokenSource::Header, token)));
+    }
+    if let Some(name) = cookie.filter(|_| sources.has(TokenSource::Cookie)) {
+        found.extend(from_cookie(parts, name)?.map(|token| (TokenSource::Cookie, token)));
+    }
+    if sources.has(TokenSource::Query) {
+        let query = QueryTokens::of(parts).access;
         if query.len() > 1 {
             return Err(Refusal::invalid_request("the parameter access_token is repeated"));
         }
-        tokens.extend(query.into_iter().filter(|token| !token.expose().is_empty()));
+        let token = query.into_iter().find(|token| !token.expose().is_empty());
+        found.extend(token.map(|token| (TokenSource::Query, token)));
     }
-    if let Some((first, rest)) = tokens.split_first()
-        && rest.iter().any(|token| token != first)
-    {
+    let mut found = found.into_iter();
+    let Some((source, token)) = found.next() else { return Ok(None) };
+    if found.any(|(_, other)| other != token) {
         return Err(Refusal::invalid_request("two different tokens came with the request"));
     }
-    match tokens.into_iter().next() {
-        Some(token) if token.expose().len() > MAX_TOKEN => {
-            Err(Refusal::invalid_token("the token is too long"))
-        }
-        token => Ok(token),
+    if token.expose().len() > MAX_TOKEN {
+        return Err(Refusal::invalid_token("the token is too long"));
     }
+    Ok(Some(Credential { token, source }))
 }
 
 fn from_header(parts: &Parts) -> Result<Option<Secret<String>>, Refusal> {
@@ -63,48 +77,139 @@ fn from_header(parts: &Parts) -> Result<Option<Secret<String>>, Refusal> {
     Ok(Some(Secret::new(token.to_owned())))
 }
 
+/// The value of the cookie called `name`. HTTP/2 splits cookies over several headers.
+///
+/// Browsers send two of one name where a sibling of this host, or a page of another path, has set
+/// another: which is meant cannot be told.
+fn from_cookie(parts: &Parts, name: &str) -> Result<Option<Secret<String>>, Refusal> {
+    let lines = parts.headers.get_all(COOKIE).iter();
+    let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+    let mut found: Option<&[u8]> = None;
+    for pair in pairs.map(<[u8]>::trim_ascii) {
+        let Some(value) = pair.strip_prefix(name.as_bytes()) else { continue };
+        let Some(value) = value.strip_prefix(b"=") else { continue };
+        let bare = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
+        let value = bare.unwrap_or(value);
+        if found.replace(value).is_some_and(|first| first != value) {
+            return Err(Refusal::invalid_request("two different cookies hold a token"));
+        }
+    }
+    let Some(value) = found.filter(|value| !value.is_empty()) else { return Ok(None) };
+    // RFC 6265, section 4.1.1: cookie-octet.
+    let legal =
+        |byte: &u8| matches!(byte, 0x21 | 0x23..=0x2B | 0x2D..=0x3A | 0x3C..=0x5B | 0x5D..=0x7E);
+    let text = str::from_utf8(value).ok().filter(|text| text.as_bytes().iter().all(legal));
+    let token = text.ok_or_else(|| Refusal::invalid_request("the token's cookie is malformed"))?;
+    Ok(Some(Secret::new(token.to_owned())))
+}
+
 #[cfg(test)]
 mod tests {
     use http::{Request, StatusCode};
 
     use super::*;
 
-    fn read(uri: &str, headers: &[&str], query: bool) -> Result<Option<String>, StatusCode> {
+    const QUERY: TokenSources = TokenSources::of(&[TokenSource::Header, TokenSource::Query]);
+    const HEADER: TokenSources = TokenSources::of(&[TokenSource::Header]);
+
+    type Read = Result<Option<(TokenSource, String)>, StatusCode>;
+
+    fn read(uri: &str, headers: &[(&str, &str)], sources: TokenSources) -> Read {
         let mut request = Request::get(uri);
-        for header in headers {
-            request = request.header(AUTHORIZATION, *header);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
         }
         let parts = request.body(()).expect("a request").into_parts().0;
-        bearer_token(&parts, query)
-            .map(|token| token.map(|token| token.expose().clone()))
+        bearer_token(&parts, sources, Some("__Host-t"))
+            .map(|found| found.map(|found| (found.source, found.token.expose().clone())))
             .map_err(|refusal| refusal.status())
     }
 
     #[test]
-    fn a_token_is_read_from_the_header_or_the_query_and_never_guessed() {
+    fn a_token_is_read_where_it_may_stand_and_never_guessed() {
         let bad = Err(StatusCode::BAD_REQUEST);
-        let some = |token: &str| Ok(Some(token.to_owned()));
-        for (uri, headers, query, expected) in [
-            ("/", &[][..], true, Ok(None)),
-            ("/", &["Bearer a.b-c_d"], true, some("a.b-c_d")),
-            ("/", &["bEARER   a"], true, some("a")),
-            ("/", &["Basic dTpw"], true, Ok(None)),
-            ("/", &["Bearer"], true, bad.clone()),
-            ("/", &["Bearer "], true, bad.clone()),
-            ("/", &["Bearer a b"], true, bad.clone()),
-            ("/", &["Bearer a\"b"], true, bad.clone()),
-            ("/", &["Bearer a", "Bearer a"], true, bad.clone()),
-            ("/?access_token=q", &[], true, some("q")),
-            ("/?access_token=q", &[], false, Ok(None)),
-            ("/?access_token=", &[], true, Ok(None)),
-            ("/?access_token=q&access_token=q", &[], true, bad.clone()),
-            ("/?access_token=q", &["Bearer q"], true, some("q")),
-            ("/?access_token=q", &["Bearer h"], true, bad.clone()),
-            ("/?access_token=q", &["Bearer h"], false, some("h")),
+        let header = |token: &str| Ok(Some((TokenSource::Header, token.to_owned())));
+        let query = |token: &str| Ok(Some((TokenSource::Query, token.to_owned())));
+        for (uri, headers, sources, expected) in [
+            ("/", &[][..], QUERY, Ok(None)),
+            ("/", &["Bearer a.b-c_d"], QUERY, header("a.b-c_d")),
+            ("/", &["bEARER   a"], QUERY, header("a")),
+            ("/", &["Basic dTpw"], QUERY, Ok(None)),
+            ("/", &["Bearer"], QUERY, bad.clone()),
+            ("/", &["Bearer "], QUERY, bad.clone()),
+            ("/", &["Bearer a b"], QUERY, bad.clone()),
+            ("/", &["Bearer a\"b"], QUERY, bad.clone()),
+            ("/", &["Bearer a", "Bearer a"], QUERY, bad.clone()),
+            ("/?access_token=q", &[], QUERY, query("q")),
+            ("/?access_token=q", &[], HEADER, Ok(None)),
+            ("/?access_token=", &[], QUERY, Ok(None)),
+            ("/?access_token=q&access_token=q", &[], QUERY, bad.clone()),
+            ("/?access_token=q&access_token=r", &[], HEADER, Ok(None)),
+            ("/?access_token=q", &["Bearer q"], QUERY, header("q")),
+            ("/?access_token=q", &["Bearer h"], QUERY, bad.clone()),
+            ("/?access_token=q", &["Bearer h"], HEADER, header("h")),
+            ("/?ticket=q", &[], QUERY, Ok(None)),
+            ("/", &["Bearer h"], TokenSources::of(&[TokenSource::Query]), Ok(None)),
+            ("/", &["Bearer a b"], TokenSources::of(&[TokenSource::Query]), Ok(None)),
         ] {
-            assert_eq!(read(uri, headers, query), expected, "{uri} {headers:?} {query}");
+            let headers: Vec<_> = headers.iter().map(|value| ("authorization", *value)).collect();
+            assert_eq!(read(uri, &headers, sources), expected, "{uri} {headers:?} {sources:?}");
         }
         let long = format!("Bearer {}", "a".repeat(MAX_TOKEN + 1));
-        assert_eq!(read("/", &[&long], true), Err(StatusCode::UNAUTHORIZED));
+        assert_eq!(read("/", &[("authorization", &long)], QUERY), Err(StatusCode::UNAUTHORIZED));
+    }
+
+    #[test]
+    fn a_cookie_is_read_by_its_very_name_from_all_headers() {
+        let bad = Err(StatusCode::BAD_REQUEST);
+        let some = |token: &str| Ok(Some((TokenSource::Cookie, token.to_owned())));
+        for (lines, expected) in [
+            (&["__Host-t=a.b"][..], some("a.b")),
+            (&["x=1; __Host-t=a; y=2"], some("a")),
+            (&["x=1;__Host-t=a;y=2"], some("a")),
+            (&["x=1", "__Host-t=a", "y=2"], some("a")),
+            (&["__Host-t=\"a\""], some("a")),
+            (&["__Host-t=a=="], some("a==")),
+            (&["__Host-t="], Ok(None)),
+            (&["__Host-t=\"\""], Ok(None)),
+            (&["__Host-t"], Ok(None)),
+            (&["__host-t=a"], Ok(None)),
+            (&["x__Host-t=a; __Host-tx=b; t=c"], Ok(None)),
+            (&["x=__Host-t=a"], Ok(None)),
+            (&["=__Host-t=a"], Ok(None)),
+            (&["__Host-t=a; __Host-t=a"], some("a")),
+            (&["__Host-t=a; __Host-t=b"], bad.clone()),
+            (&["__Host-t=a", "__Host-t=b"], bad.clone()),
+            (&["__Host-t=; __Host-t=b"], bad.clone()),
+            (&["__Host-t=\"a"], bad.clone()),
+            (&["__Host-t=a b"], bad.clone()),
+            (&["__Host-t=a\\b"], bad.clone()),
+            (&["__Host-t=\u{e9}"], bad.clone()),
+        ] {
+            let headers: Vec<_> = lines.iter().map(|line| ("cookie", *line)).collect();
+            assert_eq!(read("/", &headers, TokenSources::ALL), expected, "{lines:?}");
+            assert_eq!(read("/", &headers, QUERY), Ok(None), "{lines:?}");
+        }
+        let long = format!("__Host-t={}", "a".repeat(MAX_TOKEN + 1));
+        assert_eq!(
+            read("/", &[("cookie", &long)], TokenSources::ALL),
+            Err(StatusCode::UNAUTHORIZED)
+        );
+    }
+
+    #[test]
+    fn tokens_of_several_sources_must_be_one() {
+        let bad = Err(StatusCode::BAD_REQUEST);
+        let some = |source, token: &str| Ok(Some((source, token.to_owned())));
+        for (uri, header, cookie, expected) in [
+            ("/?access_token=a", "Bearer a", "__Host-t=a", some(TokenSource::Header, "a")),
+            ("/?access_token=a", "Basic x", "__Host-t=a", some(TokenSource::Cookie, "a")),
+            ("/?access_token=b", "Bearer a", "__Host-t=a", bad.clone()),
+            ("/?access_token=b", "Basic x", "__Host-t=a", bad.clone()),
+            ("/", "Bearer a", "__Host-t=b", bad.clone()),
+        ] {
+            let headers = [("authorization", header), ("cookie", cookie)];
+            assert_eq!(read(uri, &headers, TokenSources::ALL), expected, "{uri} {headers:?}");
+        }
     }
 }

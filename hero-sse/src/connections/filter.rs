@@ -107,15 +107,10 @@ impl ConnectionFilter {
         };
         subject.as_deref().is_none_or(|wanted| wanted == caller.subject())
             && tenant.as_deref().is_none_or(|wanted| caller.tenant_id() == Some(wanted))
-            && (issuer.is_none() || *issuer == issuer_of(caller))
+            && issuer.as_deref().is_none_or(|wanted| caller.issuer() == Some(wanted))
             && permissions.iter().all(|wanted| caller.has(wanted))
             && claims
                 .iter()
                 .all(|(name, wanted)| wanted.is_some() && caller.claim::<Value>(name) == *wanted)
     }
-}
-
-/// Who made the token.
-pub(super) fn issuer_of(caller: &Principal) -> Option<String> {
-    caller.claim("iss")
 }

@@ -479,7 +479,7 @@ impl Connection {
             path: self.path.to_string(),
             subject: self.subject.as_deref().map(str::to_owned),
             tenant: principal.and_then(Principal::tenant_id).map(str::to_owned),
-            issuer: principal.and_then(filter::issuer_of),
+            issuer: principal.and_then(Principal::issuer).map(str::to_owned),
             address: self.address,
             age: self.since.elapsed(),
         }

@@ -17,7 +17,7 @@ use tower::Service;
 
 use super::HeroSse;
 use crate::deadline::{DeadlineIo, SocketWatch};
-use crate::redact::redact;
+use crate::redact::{RedactLayer, redact};
 use crate::telemetry;
 use crate::transport::set_up;
 
@@ -109,6 +109,29 @@ impl HeroSse {
         (socket, service)
     }
 
+    /// Takes tokens out of requests as [`serve`](Self::serve) and [`guard`](Self::guard) do, for a router
+    /// under a server that is neither: `access_token` and `ticket` leave the URI, and credential headers
+    /// print as `Sensitive`. It must be the outermost layer, the last that is added: what runs before it
+    /// sees the token. Where they have gone already it does nothing.
+    ///
+    /// ```no_run
+    /// # async fn run(
+    /// #     sse: hero_sse::HeroSse,
+    /// #     app: hero_sse::axum::Router,
+    /// #     listener: tokio::net::TcpListener,
+    /// # ) -> std::io::Result<()> {
+    /// let app = app.layer(sse.redact_layer());
+    /// hero_sse::axum::serve(listener, app).await
+    /// # }
+    /// ```
+    ///
+    /// A `Router` has found the route by then, and
+    /// [`OriginalUri`](https://docs.rs/axum/0.8/axum/extract/struct.OriginalUri.html) holds the URI that it
+    /// saw; around the whole service, `sse.redact_layer().layer(app)`, nothing does.
+    pub fn redact_layer(&self) -> RedactLayer {
+        RedactLayer { query: self.kit().options.redact_query }
+    }
+
     fn guarded<I: AsyncRead + AsyncWrite + Unpin + Any>(&self, socket: I) -> DeadlineIo<I> {
         let peer_timeout = self.kit().options.peer_timeout;
         set_up(&socket, peer_timeout);
@@ -130,7 +153,7 @@ impl HeroSse {
         if let Some(peer) = peer {
             extensions.insert(ConnectInfo(peer));
         }
-        GuardedService { service, extensions }
+        GuardedService { service, extensions, redact_query: self.kit().options.redact_query }
     }
 }
 
@@ -194,6 +217,7 @@ pub struct GuardedService<S> {
     service: S,
     /// What each request is given.
     extensions: Extensions,
+    redact_query: bool,
 }
 
 impl<S, B> Service<Request<B>> for GuardedService<S>
@@ -209,7 +233,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> S::Future {
-        redact(&mut request);
+        redact(&mut request, self.redact_query);
         if let Some(watch) = self.extensions.get::<Arc<SocketWatch>>() {
             watch.request();
         }

@@ -25,9 +25,11 @@ use crate::auth::{Asked, Authenticator, Authorizer, Gate, Permits, Principal};
 use crate::connections::Connections;
 use crate::endpoint::{AppState, Endpoints};
 use crate::options::{SetupErrors, SseOptions};
+use crate::origin::{OverTls, Sites};
 use crate::permission::{IntoPermission, PermissionRule};
 use crate::pipeline::Kit;
 use crate::policy::PolicyOverrides;
+use crate::redact::redact;
 use crate::refusal::Refusal;
 use crate::signal::Readiness;
 use crate::sweeper::Sweeper;
@@ -119,10 +121,11 @@ impl HeroSse {
     /// # Errors
     ///
     /// `401` without a token or with one that is not accepted, `400` for doubled or malformed
-    /// credentials.
+    /// credentials, `403` for a cookie that another site's page sends and for a host that is not
+    /// served.
     pub async fn authenticate(&self, parts: &Parts) -> Result<Principal, Refusal> {
         let gate = &self.kit().gate;
-        gate.principal(parts, gate.query_token).await?.ok_or_else(Refusal::no_token)
+        gate.principal(parts, gate.sources).await?.ok_or_else(Refusal::no_token)
     }
 
     /// Whether `principal` holds `permission`, for routes of your own: asks the kit's [`Authorizer`], which
@@ -274,12 +277,26 @@ impl Builder {
         }
         SetupErrors::none_or(mistakes)?;
         telemetry::describe_metrics();
-        let query_token = options.policy("", &PolicyOverrides::NONE).query_token;
+        let sites = Sites {
+            public: options.public_origins.entries.clone(),
+            friends: match options.cors.credentials {
+                true => options.cors.origins.entries.clone(),
+                false => Vec::new(),
+            },
+            hosts: options.allowed_hosts.entries.clone(),
+        };
+        let gate = Gate {
+            authenticator: self.authenticator,
+            sources: options.policy("", &PolicyOverrides::NONE).token_sources,
+            cookie: options.token_cookie.as_deref().map(Arc::from),
+            sites: Arc::new(sites),
+        };
         let timeout = options.authorizer_timeout;
+        let permits = Permits { authorizer: self.authorizer, timeout };
         let kit = Arc::new(Kit {
             options,
-            gate: Gate { authenticator: self.authenticator, query_token },
-            permits: Permits { authorizer: self.authorizer, timeout },
+            gate,
+            permits,
             connections: Connections::default(),
             sweeper: Sweeper::default(),
             no_transport: Once::new(),
@@ -358,7 +375,14 @@ where
         };
         let signal = shutdown.unwrap_or_else(|| Box::pin(std::future::pending()));
         let (delay, readiness) = (options.drain_delay, sse.readiness());
-        let prepare = move |request: &mut Request| sse.prepare(request.extensions_mut());
+        let (over_tls, query) = (transport.tls.is_some(), options.redact_query);
+        let prepare = move |request: &mut Request| {
+            redact(request, query);
+            sse.prepare(request.extensions_mut());
+            if over_tls {
+                request.extensions_mut().insert(OverTls);
+            }
+        };
         Box::pin(async move {
             let serving = readiness.begin();
             // Balancers are told first; until they have noticed everything goes on.

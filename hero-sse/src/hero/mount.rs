@@ -8,15 +8,17 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
+use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, get, post};
 
 use super::{HeroSse, NOTHING_TO_RECHECK};
+use crate::cors;
 use crate::descriptor::{Declaration, Location, Method};
 use crate::endpoint::{AppState, Endpoints, EventHandler, FromParts, Opening};
-use crate::options::SetupErrors;
+use crate::options::{NO_COOKIE, SetupErrors};
 use crate::permission::{IntoPermission, PermissionRule};
 use crate::pipeline::{self, Kit, Route};
-use crate::policy::{OverLimit, Overflow};
+use crate::policy::{OverLimit, Overflow, TokenSource, TokenSources};
 
 /// A prefix under which endpoints are mapped.
 #[derive(Debug)]
@@ -94,6 +96,19 @@ impl HeroSse {
         policy.fault().iter().for_each(|fault| wrong(fault));
         if policy.recheck.is_some() && !permits.may_change() {
             wrong(&NOTHING_TO_RECHECK);
+        }
+        if options.names_no_cookie(&declaration.overrides) {
+            wrong(&NO_COOKIE);
+        }
+        let sources = match declaration.method {
+            Method::Get => policy.token_sources,
+            Method::Post => policy.token_sources.without(TokenSource::Query),
+        };
+        if declaration.rule.is_some() && sources.is_empty() {
+            wrong(
+                &"asks for a token, which may stand nowhere: what it declares, what the options allow and \
+                  what its method can have (a `POST` has none in its query) have nothing in common",
+            );
         }
         let entered = declaration.check_path().and_then(|()| mapped.enter(&declaration));
         entered.err().iter().for_each(|why| wrong(why));
@@ -236,9 +251,10 @@ impl EndpointBuilder<'_> {
         self
     }
 
-    /// Takes no token from the query, whatever the operator's general options say.
-    pub fn no_query_token(mut self) -> Self {
-        self.declaration.overrides.query_token = Some(false);
+    /// Takes tokens from these places alone, as far as the operator's general options allow them.
+    pub fn token_sources(mut self, sources: impl IntoIterator<Item = TokenSource>) -> Self {
+        let sources: Vec<_> = sources.into_iter().collect();
+        self.declaration.overrides.token_sources = Some(TokenSources::of(&sources));
         self
     }
 
@@ -332,8 +348,13 @@ fn handler<S: AppState>(
     let handler = async move |State(state): State<S>, request: Request| {
         pipeline::answer(&kit, &route, request, |request| open(request, state)).await
     };
-    match method {
+    let handler = match method {
         Method::Get => get(handler),
         Method::Post => post(handler),
+    };
+    match sse.kit().options.cors.is_on() {
+        true => handler
+            .layer(from_fn_with_state(Arc::new(sse.kit().options.cors.clone()), cors::answer)),
+        false => handler,
     }
 }

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use super::SseOptions;
+use crate::cors::Cors;
+use crate::origin::{Host, Listed, Origin};
 use crate::peer::ForwardedHeader;
-use crate::policy::{OverLimit, Overflow};
+use crate::policy::{OverLimit, Overflow, TokenSource, TokenSources};
 
 /// Setting options from code.
 impl SseOptions {
@@ -121,10 +123,54 @@ impl SseOptions {
         self
     }
 
-    /// Whether `?access_token=` is accepted. Default `true`.
+    /// Where a token may stand. Default all three; the cookie counts where it is
+    /// [named](Self::token_cookie). A token where none may stand is as none at all.
     #[must_use]
-    pub fn query_token(mut self, accepted: bool) -> Self {
-        self.general.query_token = Some(accepted);
+    pub fn token_sources(mut self, sources: impl IntoIterator<Item = TokenSource>) -> Self {
+        let sources: Vec<_> = sources.into_iter().collect();
+        self.general.token_sources = Some(TokenSources::of(&sources));
+        self
+    }
+
+    /// The cookie that holds a token. Default none. With the prefix `__Host-` browsers take it over TLS
+    /// from this very host alone, so that no sibling can plant another.
+    #[must_use]
+    pub fn token_cookie(mut self, name: impl Into<String>) -> Self {
+        self.token_cookie = Some(name.into());
+        self
+    }
+
+    /// The origins of the application's own pages, as browsers see them
+    /// (`"https://app.example.com"`): theirs alone are the requests in which a cookie counts. Default
+    /// none: the host that a request asks for tells. Behind a proxy that ends TLS or asks for another
+    /// host they must be written. What is no origin comes out of [`build`](crate::Builder::build).
+    #[must_use]
+    pub fn public_origins<'a>(mut self, origins: impl IntoIterator<Item = &'a str>) -> Self {
+        self.public_origins = Listed::read(origins, Origin::parse);
+        self
+    }
+
+    /// The hosts that the kit answers to (`"app.example.com"`, any port; `"localhost:8080"`, this one);
+    /// requests for others are refused. Default none: any. What is no host comes out of
+    /// [`build`](crate::Builder::build).
+    #[must_use]
+    pub fn allowed_hosts<'a>(mut self, hosts: impl IntoIterator<Item = &'a str>) -> Self {
+        self.allowed_hosts = Listed::read(hosts, Host::parse);
+        self
+    }
+
+    /// Which pages of other origins may open endpoints. Default none, and no header says anything of it.
+    #[must_use]
+    pub fn cors(mut self, cors: Cors) -> Self {
+        self.cors = cors;
+        self
+    }
+
+    /// Whether `access_token` and `ticket` are taken out of the URI of every request, of other routes,
+    /// too; [`QueryToken`](crate::QueryToken) has them then. Default `true`.
+    #[must_use]
+    pub fn redact_query(mut self, taken_out: bool) -> Self {
+        self.redact_query = taken_out;
         self
     }
 

@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::SseOptions;
+use super::{SseOptions, fault_of_cookie};
+use crate::origin::{Host, Listed, Origin};
 use crate::peer::ForwardedHeader;
-use crate::policy::{OverLimit, Overflow, PolicyOverrides, fault_of_retry, parse_duration};
+use crate::policy::{
+    OverLimit, Overflow, PolicyOverrides, TokenSource, TokenSources, fault_of_retry, parse_duration,
+};
 
 /// One key of the section: its name, and what its value does.
 pub(super) struct Key {
@@ -123,7 +126,7 @@ pub(super) const KEYS: &[Key] = {
             Ok(())
         }),
         server("TrustedProxies", |options, value| {
-            let networks = texts(value)?;
+            let networks = texts(value, "10.0.0.0/8")?;
             options.proxies.trust(networks).map_err(|faults| faults.join("; "))
         }),
         server("ForwardedHeader", |options, value| {
@@ -148,8 +151,47 @@ pub(super) const KEYS: &[Key] = {
             });
             Ok(())
         }),
-        policy("QueryToken", Both, |over, value| {
-            over.query_token = Some(flag(value)?);
+        policy("TokenSources", Both, |over, value| {
+            let read = |text: &str| {
+                TokenSource::read(text).ok_or_else(|| {
+                    format!("{text:?} is none of \"header\", \"cookie\" and \"query\"")
+                })
+            };
+            let sources = texts(value, "header")?.into_iter().map(read);
+            let sources = sources.collect::<Result<Vec<_>, _>>()?;
+            if sources.is_empty() {
+                return Err("names no source: nobody could get in".to_owned());
+            }
+            over.token_sources = Some(TokenSources::of(&sources));
+            Ok(())
+        }),
+        server("TokenCookie", |options, value| {
+            let name = value.as_str().ok_or_else(|| format!("{value} is no name"))?;
+            fault_of_cookie(name).map_or(Ok(()), Err)?;
+            options.token_cookie = Some(name.to_owned());
+            Ok(())
+        }),
+        server("PublicOrigins", |options, value| {
+            let origins = texts(value, "https://app.example.com")?;
+            options.public_origins = Listed::read(origins, Origin::parse).faultless()?;
+            Ok(())
+        }),
+        server("AllowedHosts", |options, value| {
+            let hosts = texts(value, "app.example.com")?;
+            options.allowed_hosts = Listed::read(hosts, Host::parse).faultless()?;
+            Ok(())
+        }),
+        server("CorsOrigins", |options, value| {
+            let origins = texts(value, "https://app.example.com")?;
+            options.cors.origins = Listed::read(origins, Origin::parse).faultless()?;
+            Ok(())
+        }),
+        server("CorsCredentials", |options, value| {
+            options.cors.credentials = flag(value)?;
+            Ok(())
+        }),
+        server("RedactQuery", |options, value| {
+            options.redact_query = flag(value)?;
             Ok(())
         }),
         policy("Buffer", Both, |over, value| {
@@ -224,11 +266,11 @@ fn count_or_off(value: &Value) -> Result<Option<usize>, String> {
 }
 
 /// A list of texts, or a text with commas in it: a variable has no lists.
-fn texts(value: &Value) -> Result<Vec<&str>, String> {
+fn texts<'a>(value: &'a Value, example: &str) -> Result<Vec<&'a str>, String> {
     let texts = match value {
         Value::String(text) => Some(text.split(',').map(str::trim).collect()),
         Value::Array(values) => values.iter().map(Value::as_str).collect(),
         _ => None,
     };
-    texts.ok_or_else(|| format!("{value} is no list of texts: write [\"10.0.0.0/8\"]"))
+    texts.ok_or_else(|| format!("{value} is no list of texts: write [{example:?}]"))
 }

@@ -13,13 +13,21 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use self::keys::{Key, Scope, Set};
+use crate::cors::Cors;
+use crate::origin::{Host, Listed, Origin};
 use crate::peer::TrustedProxies;
-use crate::policy::{OverLimit, Policy, PolicyOverrides, fault_of_count, fault_of_time};
+use crate::policy::{
+    OverLimit, Policy, PolicyOverrides, TokenSource, TokenSources, fault_of_count, fault_of_time,
+};
 use crate::telemetry;
 
 const SECTION: &str = "SseOptions";
 const ENDPOINTS: &str = "Endpoints";
 const VARIABLE_PREFIX: &str = "HERO_SSE_";
+
+/// What is wrong with sources that name the cookie, where no cookie is named.
+pub(crate) const NO_COOKIE: &str =
+    "a token may stand in a cookie, but none is named: write TokenCookie, or leave out \"cookie\"";
 
 /// The kit's settings.
 ///
@@ -61,7 +69,13 @@ const VARIABLE_PREFIX: &str = "HERO_SSE_";
 /// | `TrustedProxies` | none | | networks (`["10.0.0.0/8", "127.0.0.1"]`; in a variable with commas) of your own proxies. From them, and from nobody else, a header is read that says whose request it is |
 /// | `ForwardedHeader` | `"x-forwarded-for"` | | that header; or `"forwarded"` (RFC 7239). Every trusted proxy must set it: what it leaves there is believed |
 /// | `OverLimit` | `"retry"` | yes | `"retry"` or `"refuse"`; a browser never returns from a refusal |
-/// | `QueryToken` | `true` | yes | whether `?access_token=` is accepted; an `EventSource` cannot send headers |
+/// | `TokenSources` | `["header", "cookie", "query"]` | yes | where a token may stand, looked at in this order: `Authorization`, the cookie that `TokenCookie` names, `?access_token=`, since an `EventSource` cannot send headers. A token elsewhere is as none; a `POST` never has one in its query. An endpoint's declaration can only leave some out |
+/// | `TokenCookie` | none | | the cookie that holds a token, such as `"__Host-session"`; none since a browser sends it whoever asks it to. A token that came by cookie alone counts only in requests of the site's own pages and of those that `CorsCredentials` lets in |
+/// | `PublicOrigins` | none: the host that a request asks for | | origins of the application's own pages as browsers see them, such as `["https://app.example.com"]`; needed for cookies behind a proxy that ends TLS or asks for another host |
+/// | `AllowedHosts` | any | | the hosts that endpoints answer to (`"app.example.com"`, any port; `"localhost:8080"`, this one), against pages whose name was made to lead here; off since balancers ask by address |
+/// | `CorsOrigins` | none | | pages of other origins that may open endpoints, such as `["https://pages.example.net"]`; no `*`. Off: browsers let no other origin read |
+/// | `CorsCredentials` | `false` | | whether their browsers send cookies along: they then act for the caller as the site's own pages do |
+/// | `RedactQuery` | `true` | | takes `access_token` and `ticket` out of the URI of every request under `serve`, `guard` and the [layer](crate::HeroSse::redact_layer), since URIs end up in logs. An application with a parameter of that name of its own reads it by [`QueryToken`](crate::QueryToken), or switches this off |
 /// | `Buffer` | none; 256 where `Overflow` is set | yes | frames that wait for a slow client; without either key a stream is held back to its client's pace. Bounds memory in frames, which weigh what they weigh; the burst a stream may have at once |
 /// | `Overflow` | none; `"disconnect"` where `Buffer` is set | yes | `"disconnect"`, `"drop_oldest"` or `"latest"`; the first since it alone leaves no hole |
 /// | `DrainSpread` | 5 s | yes | clients of a drain are told to come back at different times in [`Retry`, `Retry` + this]: ten thousand make 2,000 a second, and nobody is away for long. `"off"`: spread as other farewells are |
@@ -81,6 +95,11 @@ pub struct SseOptions {
     pub(crate) proxies: TrustedProxies,
     /// What code gave that is no network.
     no_networks: Vec<String>,
+    pub(crate) token_cookie: Option<String>,
+    pub(crate) public_origins: Listed<Origin>,
+    pub(crate) allowed_hosts: Listed<Host>,
+    pub(crate) cors: Cors,
+    pub(crate) redact_query: bool,
     general: PolicyOverrides,
     endpoints: BTreeMap<String, PolicyOverrides>,
 }
@@ -97,6 +116,11 @@ impl Default for SseOptions {
             connects_per_minute: Some(300),
             proxies: TrustedProxies::NONE,
             no_networks: Vec::new(),
+            token_cookie: None,
+            public_origins: Listed::NONE,
+            allowed_hosts: Listed::NONE,
+            cors: Cors::OFF,
+            redact_query: true,
             general: PolicyOverrides::NONE,
             endpoints: BTreeMap::new(),
         }
@@ -115,7 +139,7 @@ fn default_policy() -> Policy {
         max_per_principal: 8,
         max_per_address: None,
         over_limit: OverLimit::Retry,
-        query_token: true,
+        token_sources: TokenSources::ALL,
         buffer: None,
         overflow: None,
         drain_spread: Some(Duration::from_secs(5)),
@@ -272,7 +296,10 @@ impl SseOptions {
     pub(crate) fn policy(&self, path: &str, declared: &PolicyOverrides) -> Policy {
         let mut policy = default_policy();
         policy.apply(&self.general);
+        let sources = policy.token_sources;
         policy.apply(declared);
+        // A declaration can be stricter than the operator, but not laxer.
+        policy.token_sources = policy.token_sources.and(sources);
         if let Some(over) = self.endpoints.get(path) {
             policy.apply(over);
         }
@@ -282,6 +309,12 @@ impl SseOptions {
     /// The paths that the operator wrote a table for.
     pub(crate) fn endpoint_paths(&self) -> impl Iterator<Item = &str> {
         self.endpoints.keys().map(String::as_str)
+    }
+
+    /// Whether these ask for tokens in a cookie that nobody has named.
+    pub(crate) fn names_no_cookie(&self, over: &PolicyOverrides) -> bool {
+        self.token_cookie.is_none()
+            && over.token_sources.is_some_and(|sources| sources.has(TokenSource::Cookie))
     }
 
     /// What is wrong with settings made from code; texts were checked as they were read.
@@ -294,8 +327,29 @@ impl SseOptions {
         faults.extend(fault_of_count("connections", Some(self.max_connections)));
         faults.extend(fault_of_count("connects a minute", self.connects_per_minute));
         faults.extend(self.no_networks.iter().map(|fault| format!("trusted proxies: {fault}")));
+        faults.extend(self.token_cookie.as_deref().and_then(fault_of_cookie));
+        let public = self.public_origins.faults.iter();
+        faults.extend(public.map(|fault| format!("public origins: {fault}")));
+        let hosts = self.allowed_hosts.faults.iter();
+        faults.extend(hosts.map(|fault| format!("allowed hosts: {fault}")));
+        faults.extend(self.cors.faults().map(|fault| format!("CORS: {fault}")));
+        if self.names_no_cookie(&self.general) {
+            faults.push(NO_COOKIE.to_owned());
+        }
+        let endpoints = self.endpoints.iter().filter(|(_, over)| self.names_no_cookie(over));
+        faults.extend(
+            endpoints.map(|(path, _)| format!("{SECTION}.{ENDPOINTS}.{path:?}: {NO_COOKIE}")),
+        );
         faults
     }
+}
+
+/// A sentence, where `name` cannot be that of a cookie (RFC 6265, section 4.1.1: a token).
+fn fault_of_cookie(name: &str) -> Option<String> {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    (name.is_empty() || !name.bytes().all(legal)).then(|| {
+        format!("{name:?} cannot be the name of a cookie: write one such as \"__Host-session\"")
+    })
 }
 
 /// The content of the section, for users of a configuration crate.
@@ -499,10 +553,11 @@ mod tests {
         assert_eq!((retry, max_age), (Duration::from_secs(3), None));
         assert_eq!(seconds(options.peer_timeout), Some(60.0));
         assert_eq!(seconds(options.drain_timeout), Some(5.0));
-        let Policy { heartbeat_event, max_per_principal, over_limit, query_token, .. } =
+        let Policy { heartbeat_event, max_per_principal, over_limit, token_sources, .. } =
             default_policy();
         assert_eq!((options.max_connections, max_per_principal), (10_000, 8));
-        assert_eq!((heartbeat_event, query_token, options.enabled), (false, true, true));
+        assert_eq!((heartbeat_event, options.enabled), (false, true));
+        assert_eq!((token_sources, options.redact_query), (TokenSources::ALL, true));
         assert_eq!(over_limit, OverLimit::Retry);
         assert_eq!(default_policy().buffering(), None);
         assert_eq!(
@@ -621,6 +676,109 @@ mod tests {
         }
         let code = code.trusted_proxies(["10.0.0.0/8"]).drain_spread(None).max_per_address(None);
         assert_eq!(code.faults().len(), 2, "{:?}", code.faults());
+    }
+
+    #[test]
+    fn where_tokens_stand_and_who_may_send_them_is_read_from_files_variables_and_code() {
+        let options = SseOptions::from_toml(
+            r#"
+            [SseOptions]
+            TokenSources = ["cookie", "header"]
+            TokenCookie = "__Host-session"
+            PublicOrigins = ["https://app.example.com"]
+            AllowedHosts = ["app.example.com", "localhost:8080"]
+            CorsOrigins = ["https://pages.example.net"]
+            CorsCredentials = true
+            RedactQuery = false
+            [SseOptions.Endpoints."/a"]
+            TokenSources = ["query"]
+            "#,
+        );
+        let mut options = options.expect("options");
+        assert_eq!(options.faults(), Vec::<String>::new());
+        let sources = |options: &SseOptions, path: &str, declared: Option<TokenSources>| {
+            let declared = PolicyOverrides { token_sources: declared, ..PolicyOverrides::NONE };
+            format!("{:?}", options.policy(path, &declared).token_sources)
+        };
+        let only = |source| Some(TokenSources::of(&[source]));
+        assert_eq!(sources(&options, "/b", None), r#"["header", "cookie"]"#);
+        assert_eq!(sources(&options, "/b", only(TokenSource::Cookie)), r#"["cookie"]"#);
+        // A declaration can be stricter, but not laxer; the operator's table has the last word.
+        assert_eq!(sources(&options, "/b", only(TokenSource::Query)), "[]");
+        assert_eq!(sources(&options, "/a", only(TokenSource::Cookie)), r#"["query"]"#);
+        assert_eq!(options.token_cookie.as_deref(), Some("__Host-session"));
+        assert_eq!(
+            (options.public_origins.entries.len(), options.allowed_hosts.entries.len()),
+            (1, 2)
+        );
+        assert!(options.cors.is_on() && options.cors.credentials && !options.redact_query);
+
+        let variables = [
+            ("HERO_SSE_TOKEN_SOURCES", "header, query"),
+            ("HERO_SSE_TOKEN_COOKIE", "token"),
+            ("HERO_SSE_PUBLIC_ORIGINS", "https://a.example, https://b.example"),
+            ("HERO_SSE_ALLOWED_HOSTS", "a.example"),
+            ("HERO_SSE_CORS_ORIGINS", "http://localhost:5173,http://localhost:3000"),
+            ("HERO_SSE_CORS_CREDENTIALS", "false"),
+            ("HERO_SSE_REDACT_QUERY", "true"),
+        ];
+        let text = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+        let mut mistakes = Vec::new();
+        options.read_environment(variables.map(text), &mut mistakes);
+        assert_eq!(mistakes, Vec::<String>::new());
+        assert_eq!(sources(&options, "/b", None), r#"["header", "query"]"#);
+        assert_eq!(options.token_cookie.as_deref(), Some("token"));
+        assert_eq!(
+            (options.public_origins.entries.len(), options.allowed_hosts.entries.len()),
+            (2, 1)
+        );
+        assert_eq!(options.cors.origins.entries.len(), 2);
+        assert!(!options.cors.credentials && options.redact_query);
+
+        for (wrong, words) in [
+            ("TokenSources = []", "names no source"),
+            (
+                "TokenSources = [\"body\"]",
+                "\"body\" is none of \"header\", \"cookie\" and \"query\"",
+            ),
+            ("TokenSources = true", "no list of texts: write [\"header\"]"),
+            ("TokenCookie = \"\"", "cannot be the name of a cookie"),
+            ("TokenCookie = \"a b\"", "cannot be the name of a cookie"),
+            ("TokenCookie = 1", "is no name"),
+            ("PublicOrigins = [\"app.example.com\"]", "has no scheme: put `https://` before it"),
+            ("PublicOrigins = [\"https://app.example.com/\"]", "ends in a slash"),
+            ("AllowedHosts = [\"https://app.example.com\"]", "leave out its scheme"),
+            ("AllowedHosts = [\"*.example.com\"]", "name each host"),
+            ("CorsOrigins = [\"*\"]", "name each origin"),
+            ("CorsOrigins = [\"null\"]", "sandboxed"),
+            ("CorsOrigins = [\"https://app.example.com/page\"]", "has a path"),
+            ("CorsCredentials = \"yes\"", "neither true nor false"),
+        ] {
+            let error = SseOptions::from_toml(&format!("[SseOptions]\n{wrong}")).expect_err(wrong);
+            assert!(error.to_string().contains(words), "{error}");
+        }
+        let code = SseOptions::default()
+            .token_sources([TokenSource::Cookie])
+            .public_origins(["app.example.com"])
+            .allowed_hosts(["a b"])
+            .cors(Cors::origins(["*"]));
+        let faults = code.faults().join("\n");
+        for words in [
+            "public origins: \"app.example.com\" has no scheme",
+            "allowed hosts: \"a b\" is no host",
+            "CORS: \"*\" is a pattern",
+            "but none is named: write TokenCookie",
+        ] {
+            assert!(faults.contains(words), "{words} in {faults}");
+        }
+        let code = SseOptions::default()
+            .token_sources([])
+            .token_cookie("a;b")
+            .cors(Cors::origins([]).credentials(true));
+        assert_eq!(code.faults().len(), 3, "{:?}", code.faults());
+        let table = "[SseOptions.Endpoints.\"/a\"]\nTokenSources = [\"cookie\"]";
+        let table = SseOptions::from_toml(table).expect("options").faults().join("\n");
+        assert!(table.contains("Endpoints.\"/a\": a token may stand in a cookie"), "{table}");
     }
 
     #[test]

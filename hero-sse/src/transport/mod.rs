@@ -51,7 +51,6 @@ pub use self::tls::Tls;
 pub(crate) use self::tls::Tls;
 use crate::connections::Connections;
 use crate::deadline::{DeadlineIo, SocketWatch};
-use crate::redact::redact;
 use crate::telemetry;
 
 /// For a request's head to arrive, from the connection's start or, over HTTP/1.1, the end of the last
@@ -124,7 +123,6 @@ impl Transport {
                     begun.store(true, Ordering::Release);
                     watch.request();
                     let mut request = request.map(Body::new);
-                    redact(&mut request);
                     request.extensions_mut().insert(ConnectInfo(peer.clone()));
                     request.extensions_mut().insert(watch.clone());
                     prepare(&mut request);

@@ -151,7 +151,7 @@ pub mod feeds {
     }
 
     /// Asked with a body.
-    #[sse_endpoint("/post", method = "post", query_token = false)]
+    #[sse_endpoint("/post", method = "post", token_sources = ["header"])]
     pub async fn post(_: LastEventId, _: Json<u64>) -> impl Stream<Item = Build<'static, u8>> {
         futures_util::stream::empty()
     }

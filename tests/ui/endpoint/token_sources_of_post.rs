@@ -1,6 +1,6 @@
 use hero_sse::prelude::*;
 
-#[sse_endpoint("/usage", query_token = true)]
+#[sse_endpoint("/usage", method = "post", token_sources = ["header", "query"])]
 async fn usage() -> impl Stream<Item = Event> {
     futures_util::stream::empty()
 }
