@@ -21,7 +21,7 @@ use crate::refusal::Refusal;
 
 /// How long a client may take to send the body of its request: while it does, it holds a place, and
 /// no write timeout is running yet.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The const half of an endpoint, which `#[sse_endpoint]` implements.
 pub trait EndpointMeta {

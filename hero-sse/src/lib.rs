@@ -65,6 +65,7 @@ mod sweeper;
 mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod throttle;
 mod transport;
 mod writer;
 
@@ -97,7 +98,8 @@ pub use crate::auth::jwt::JwtAuthenticator;
 #[cfg(feature = "jwt")]
 pub use crate::auth::keys::Algorithm;
 pub use crate::auth::{
-    Access, AuthError, Authenticator, Authorizer, Decision, InvalidToken, Principal, authorizer_fn,
+    Access, AuthError, Authenticator, Authorizer, Decision, InvalidToken, Principal, TicketGrant,
+    TicketStore, Tickets, authorizer_fn,
 };
 pub use crate::close::CloseReason;
 pub use crate::connections::{ConnectionFilter, ConnectionInfo, Connections};

@@ -90,6 +90,16 @@ impl TrustedProxies {
         Some(self.client(peer.ip(), &parts.headers))
     }
 
+    /// The socket's other end, where it looks like a proxy that nobody named: it is near, and says that it
+    /// passes requests on. Who lives near may pretend to be one.
+    pub(crate) fn unnamed(&self, parts: &Parts) -> Option<IpAddr> {
+        let ConnectInfo(peer) = parts.extensions.get::<ConnectInfo<SocketAddr>>()?;
+        let names = [ForwardedHeader::XForwardedFor.name(), ForwardedHeader::Forwarded.name()];
+        let passes_on = names.iter().any(|name| parts.headers.contains_key(name));
+        let peer = Some(peer.ip().to_canonical()).filter(|peer| is_near(*peer));
+        peer.filter(|_| passes_on && self.networks.is_empty())
+    }
+
     fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut last = peer.to_canonical();
         if !self.trusts(last) {
@@ -124,6 +134,20 @@ pub(crate) fn place(address: IpAddr) -> IpAddr {
             IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)))
         }
         address => address,
+    }
+}
+
+/// Whether an address belongs to this machine or a private network, as proxies' do.
+fn is_near(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            // RFC 6598: addresses that networks share, as those of containers do.
+            let shared = matches!(address.octets(), [100, 64..=127, ..]);
+            address.is_loopback() || address.is_private() || address.is_link_local() || shared
+        }
+        IpAddr::V6(address) => {
+            address.is_loopback() || address.is_unique_local() || address.is_unicast_link_local()
+        }
     }
 }
 
@@ -315,6 +339,34 @@ mod tests {
         assert_eq!(faults.len(), 4, "{faults:?}");
         assert!(faults.concat().contains("\"proxy.example\" is no network"), "{faults:?}");
         assert!(proxies.trusts("10.0.0.1".parse().expect("an address")));
+    }
+
+    #[test]
+    fn only_who_is_near_and_passes_requests_on_may_be_a_proxy_that_nobody_named() {
+        let unnamed = |proxies: &TrustedProxies, peer: &str, header: &str| {
+            let peer: IpAddr = peer.parse().expect("an address");
+            let request = http::Request::get("/").header(header, "192.0.2.1");
+            let request = request.extension(ConnectInfo(SocketAddr::new(peer, 1)));
+            proxies.unnamed(&request.body(()).expect("a request").into_parts().0)
+        };
+        let none = TrustedProxies::NONE;
+        for near in
+            ["127.0.0.1", "10.1.2.3", "192.168.0.9", "172.31.0.1", "169.254.1.1", "100.64.0.1"]
+        {
+            assert_eq!(
+                unnamed(&none, near, "x-forwarded-for").map(|a| a.to_string()).as_deref(),
+                Some(near)
+            );
+            assert_eq!(unnamed(&none, near, "x-forwarded-host"), None);
+            assert_eq!(unnamed(&proxies(ForwardedHeader::Forwarded), near, "forwarded"), None);
+        }
+        for near in ["::1", "fd00::7", "fe80::1", "::ffff:10.0.0.1"] {
+            assert!(unnamed(&none, near, "forwarded").is_some(), "{near}");
+        }
+        for far in ["203.0.113.9", "100.128.0.1", "172.32.0.1", "2001:db8::1", "::ffff:203.0.113.9"]
+        {
+            assert_eq!(unnamed(&none, far, "x-forwarded-for"), None, "{far}");
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
 use tokio::time::Instant;
 
-use crate::auth::{Asked, Gate, Permits, Place, Principal};
+use crate::auth::{Asked, Gate, LookedFor, Permits, Place, Principal};
 use crate::close::CloseReason;
 use crate::connections::{Caller, Connections, Ended, Limits, NoPlace, Slot};
 use crate::deadline::{SocketWatch, StreamReset};
@@ -28,7 +28,7 @@ use crate::frame::{EventName, LastEventId};
 use crate::options::SseOptions;
 use crate::permission::PermissionRule;
 use crate::policy::{OverLimit, Policy, TokenSource};
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, TOO_MANY_FAILURES};
 use crate::sweeper::Sweeper;
 use crate::telemetry;
 use crate::writer::{End, Lent, Recheck, Stay, Writer, write_farewell};
@@ -102,9 +102,12 @@ async fn enter(
     unread: bool,
     caller: &mut Option<Principal>,
 ) -> Result<(Visit, Permit, Slot), Response> {
+    let mut by_ticket = false;
     for _ in 0..LOOKS {
         let visit = Visit::begin(kit, parts, &route.policy).await;
-        let visit = visit.map_err(|refusal| turned_down(kit, route, refusal))?;
+        let visit =
+            visit.map_err(|refusal| turned_down(kit, route, refusal, kit.gate.by_ticket(parts)))?;
+        by_ticket = visit.by_ticket;
         caller.clone_from(&visit.principal);
         let errand = Errand::of(kit, parts).await;
         let permit = visit.permit(route, errand).await?;
@@ -114,11 +117,13 @@ async fn enter(
         }
         match visit.admit(route) {
             Ok(slot) => return Ok((visit, permit, slot)),
+            // A ticket is spent: there is nothing left to look at.
+            Err(NoPlace::Changed) if by_ticket => break,
             Err(NoPlace::Changed) => {}
-            Err(no_place) => return Err(turned_away(route, no_place)),
+            Err(no_place) => return Err(turned_away(route, no_place, by_ticket)),
         }
     }
-    Err(unverified(kit, route))
+    Err(unverified(kit, route, by_ticket))
 }
 
 /// What a request wants, as an authorizer sees it; nothing where nobody would look at it.
@@ -152,6 +157,8 @@ struct Permit {
 pub(crate) struct Visit {
     kit: Arc<Kit>,
     principal: Option<Principal>,
+    /// Whether it came by a ticket, which is spent: the same request cannot open its stream again.
+    by_ticket: bool,
     address: Option<IpAddr>,
     /// The disconnects there were before anything was looked at.
     looked_at: u64,
@@ -171,7 +178,7 @@ impl Visit {
         policy: &Policy,
     ) -> Result<Self, Refusal> {
         let looked_at = kit.connections.disconnects();
-        let principal = kit.gate.principal(parts, policy.token_sources).await?;
+        let principal = kit.gate.visitor(parts, policy.token_sources).await?;
         let cursor = LastEventId::from_parts(parts);
         let socket = parts.extensions.get::<Arc<SocketWatch>>().cloned();
         if socket.is_none() {
@@ -180,6 +187,7 @@ impl Visit {
         Ok(Self {
             kit: kit.clone(),
             principal,
+            by_ticket: kit.gate.by_ticket(parts),
             address: kit.options.proxies.client_of(parts),
             looked_at,
             cursor: cursor.map_err(|error| Refusal::bad_request(error.to_string())),
@@ -213,7 +221,7 @@ impl Visit {
             biased;
             reason = asked => {
                 slot.close(reason);
-                return Err(withdrawn(route, reason));
+                return Err(withdrawn(route, reason, self.by_ticket));
             }
             opened = opening => opened.unwrap_or_else(|_| {
                 telemetry::panicked(&route.path, "endpoint function");
@@ -233,6 +241,7 @@ impl Visit {
     /// would look again, by the kit's rules instead of the endpoint's.
     pub(crate) fn introduce(&self, parts: &mut Parts) {
         parts.extensions.remove::<Gate>();
+        parts.extensions.insert(LookedFor);
         if let Some(principal) = &self.principal {
             parts.extensions.insert(principal.clone());
         }
@@ -252,8 +261,8 @@ impl Visit {
         match self.admit(route) {
             Ok(slot) => self.stream(route, permit, slot, events),
             // The handler has run: there is no way back to its token.
-            Err(NoPlace::Changed) => unverified(&self.kit, route),
-            Err(no_place) => turned_away(route, no_place),
+            Err(NoPlace::Changed) => unverified(&self.kit, route, self.by_ticket),
+            Err(no_place) => turned_away(route, no_place, self.by_ticket),
         }
     }
 
@@ -290,7 +299,7 @@ impl Visit {
         Errand { path, captures }: Errand,
     ) -> Result<Arc<Asked>, Response> {
         // An authenticator may round, or remember for too long; the stream would end as it begins.
-        if who.expiry().is_some_and(|expiry| expiry <= SystemTime::now()) {
+        if who.expires_at().is_some_and(|expiry| expiry <= SystemTime::now()) {
             return Err(refuse(&route.path, Refusal::invalid_token("the token has expired")));
         }
         let asked = Arc::new(Asked {
@@ -301,7 +310,9 @@ impl Visit {
         });
         let Kit { permits, connections, .. } = &*self.kit;
         let checked = connections.timed(&route.path, permits.check(asked.clone())).await;
-        checked.map(|()| asked).map_err(|refusal| turned_down(&self.kit, route, refusal))
+        checked
+            .map(|()| asked)
+            .map_err(|refusal| turned_down(&self.kit, route, refusal, self.by_ticket))
     }
 
     /// Admission, before any of the application's work starts.
@@ -330,7 +341,8 @@ impl Visit {
         let recheck = recheck.map(|((permits, asked), every)| {
             Recheck::new(permits.clone(), asked, slot.origin(), every, permit.since)
         });
-        let stay = Stay { end: end(&route.policy, self.principal.as_ref()), recheck };
+        let end = end(&route.policy, self.principal.as_ref());
+        let stay = Stay { end, recheck, again: !self.by_ticket };
         match (&self.reset, &socket) {
             (Some(reset), _) => {
                 let reset = reset.clone();
@@ -366,7 +378,7 @@ impl Visit {
 /// When a stream under this policy, for this caller, must end.
 fn end(policy: &Policy, principal: Option<&Principal>) -> Option<End> {
     let age = policy.max_age.map(|age| (spread(age, 0.2), CloseReason::MaxAge));
-    let token = principal.and_then(Principal::expiry).map(|expiry| {
+    let token = principal.and_then(Principal::expires_at).map(|expiry| {
         let left = expiry.duration_since(SystemTime::now()).unwrap_or_default();
         (life_of_token(left), CloseReason::TokenExpired)
     });
@@ -398,28 +410,31 @@ fn no_success(path: &str, answer: Response) -> Response {
 }
 
 /// A refusal, as far as it says something of the caller.
-fn turned_down(kit: &Kit, route: &Route, refusal: Refusal) -> Response {
-    if refusal.is_unverified() {
-        return unverified(kit, route);
-    }
-    refuse(&route.path, refusal)
+fn turned_down(kit: &Kit, route: &Route, refusal: Refusal, by_ticket: bool) -> Response {
+    let no_place = match refusal.failures() {
+        Some(wait) => NoPlace::Failures(wait),
+        None if refusal.is_unverified() => NoPlace::Unverified,
+        None => return refuse(&route.path, refusal),
+    };
+    kit.connections.count_turned_away(&route.path, no_place);
+    turned_away(route, no_place, by_ticket)
 }
 
 /// Nobody can say any more that the caller may have a stream.
-fn unverified(kit: &Kit, route: &Route) -> Response {
+fn unverified(kit: &Kit, route: &Route, by_ticket: bool) -> Response {
     kit.connections.count_turned_away(&route.path, NoPlace::Unverified);
-    turned_away(route, NoPlace::Unverified)
+    turned_away(route, NoPlace::Unverified, by_ticket)
 }
 
 /// The stream was asked to go before its function had made it.
-fn withdrawn(route: &Route, reason: CloseReason) -> Response {
+fn withdrawn(route: &Route, reason: CloseReason, by_ticket: bool) -> Response {
     match reason {
         CloseReason::Revoked => refuse(&route.path, Refusal::revoked()),
         CloseReason::TokenExpired => {
             refuse(&route.path, Refusal::invalid_token("the token has expired"))
         }
-        CloseReason::Unverified => turned_away(route, NoPlace::Unverified),
-        _ => turned_away(route, NoPlace::Draining),
+        CloseReason::Unverified => turned_away(route, NoPlace::Unverified, by_ticket),
+        _ => turned_away(route, NoPlace::Draining, by_ticket),
     }
 }
 
@@ -429,16 +444,16 @@ fn refuse(path: &str, refusal: Refusal) -> Response {
 }
 
 /// No place: for browsers a stream that asks them to come back, for others a status.
-fn turned_away(route: &Route, no_place: NoPlace) -> Response {
+fn turned_away(route: &Route, no_place: NoPlace, by_ticket: bool) -> Response {
     let wait = match no_place {
-        NoPlace::Churn(wait) => wait,
+        NoPlace::Churn(wait) | NoPlace::Failures(wait) => wait,
         _ => Duration::ZERO,
     };
     let retry = route.policy.farewell_retry(no_place.reason(), wait);
     match route.policy.over_limit {
         OverLimit::Retry => {
             let mut farewell = BytesMut::new();
-            write_farewell(&mut farewell, no_place.reason(), retry);
+            write_farewell(&mut farewell, no_place.reason(), retry, !by_ticket);
             head(unsized_body(farewell.freeze()))
         }
         OverLimit::Refuse => {
@@ -458,6 +473,7 @@ fn turned_away(route: &Route, no_place: NoPlace) -> Response {
                 NoPlace::Churn(_) => {
                     (S::TOO_MANY_REQUESTS, "you opened too many streams within a minute")
                 }
+                NoPlace::Failures(_) => (S::TOO_MANY_REQUESTS, TOO_MANY_FAILURES),
             };
             let seconds = retry.as_secs_f64().ceil() as u64;
             refuse(&route.path, Refusal::busy(status, detail, seconds))

@@ -2,6 +2,7 @@
 //! challenge of RFC 6750 where a credential is the matter.
 
 use std::fmt;
+use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, REFERRER_POLICY, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -28,6 +29,8 @@ pub struct Refusal {
     challenge: Option<String>,
     retry_after: Option<u64>,
     unverified: bool,
+    /// After too many tokens that were not accepted: when one more is looked at.
+    failures: Option<Duration>,
 }
 
 impl Refusal {
@@ -39,6 +42,7 @@ impl Refusal {
             challenge: None,
             retry_after: None,
             unverified: false,
+            failures: None,
         }
     }
 
@@ -125,6 +129,18 @@ impl Refusal {
         self.unverified
     }
 
+    /// Too many tokens from the caller's address were not accepted.
+    pub(crate) fn too_many_failures(wait: Duration) -> Self {
+        let seconds = wait.as_secs_f64().ceil() as u64;
+        let busy = Self::busy(StatusCode::TOO_MANY_REQUESTS, TOO_MANY_FAILURES, seconds);
+        Self { failures: Some(wait), ..busy }
+    }
+
+    /// When the next token from the caller's address is looked at, where that is the matter.
+    pub(crate) fn failures(&self) -> Option<Duration> {
+        self.failures
+    }
+
     pub(crate) fn busy(status: StatusCode, detail: &'static str, retry_after: u64) -> Self {
         Self { retry_after: Some(retry_after), ..Self::new(status, detail) }
     }
@@ -134,6 +150,8 @@ impl Refusal {
         self
     }
 }
+
+pub(crate) const TOO_MANY_FAILURES: &str = "too many tokens from your address were not accepted";
 
 const CHALLENGE: &str = "Bearer realm=\"hero-sse\"";
 

@@ -2,6 +2,7 @@
 //! or a query string.
 
 use std::fmt::Display;
+use std::net::IpAddr;
 #[cfg(feature = "tls")]
 use std::path::Path;
 use std::time::Duration;
@@ -249,6 +250,33 @@ pub(crate) fn no_kit() {
     tracing::error!(
         target: TARGET,
         "`SseContext` found no kit: run the app under `sse.serve`, or add `.layer(Extension(sse))`"
+    );
+}
+
+pub(crate) fn no_gate() {
+    tracing::error!(
+        target: TARGET,
+        "`Principal` is asked for on a route that the kit does not see: its callers are all without token. Serve \
+         the app by `sse.serve` or behind `sse.guard`, or call `sse.authenticate`"
+    );
+}
+
+/// `kept_back` lines of this address were not said since the last one.
+pub(crate) fn failed_attempts(address: IpAddr, kept_back: u64) {
+    tracing::warn!(
+        target: TARGET,
+        %address,
+        kept_back,
+        "too many tokens from this address were not accepted: its next ones are not looked at"
+    );
+}
+
+pub(crate) fn unnamed_proxy(address: IpAddr) {
+    tracing::warn!(
+        target: TARGET,
+        %address,
+        "requests come through a proxy that `TrustedProxies` does not name: failed attempts through it are not \
+         limited, since everybody would share its address, and `MaxPerAddress` takes them for one client. Name it"
     );
 }
 

@@ -46,6 +46,8 @@ pub(crate) struct Writer {
     handover: Option<Handover>,
     end: Option<End>,
     recheck: Option<Box<Recheck>>,
+    /// Whether the same request can open the stream again; one by a ticket cannot.
+    again: bool,
     stage: Stage,
     out: BytesMut,
     /// What is left of a batch that leaves in pieces.
@@ -55,10 +57,11 @@ pub(crate) struct Writer {
 }
 
 /// How long a stream's caller may stay.
-#[derive(Default)]
 pub(crate) struct Stay {
     pub(crate) end: Option<End>,
     pub(crate) recheck: Option<Recheck>,
+    /// Whether the same request can open the stream again; one by a ticket cannot.
+    pub(crate) again: bool,
 }
 
 /// When a stream must end, whatever it still has to say.
@@ -83,7 +86,7 @@ impl Writer {
         slot: Slot,
         socket: Option<Armed>,
         handover: Option<Handover>,
-        Stay { end, recheck }: Stay,
+        Stay { end, recheck, again }: Stay,
     ) -> Self {
         let last_write = Instant::now();
         Self {
@@ -94,6 +97,7 @@ impl Writer {
             handover,
             end,
             recheck: recheck.map(Box::new),
+            again,
             stage: Stage::Prelude,
             out: BytesMut::new(),
             rest: Bytes::new(),
@@ -208,7 +212,7 @@ impl Writer {
         self.slot.close(reason);
         self.stage = Stage::Closed;
         let retry = self.policy.farewell_retry(reason, Duration::ZERO);
-        write_farewell(&mut self.out, reason, retry);
+        write_farewell(&mut self.out, reason, retry, self.again);
     }
 }
 
@@ -225,12 +229,18 @@ fn batch(out: &mut BytesMut) -> Bytes {
     }
 }
 
-/// The last words of a stream: when to come back, why it ended, and whether to come back at all.
-pub(crate) fn write_farewell(out: &mut BytesMut, reason: CloseReason, retry: Duration) {
+/// The last words of a stream: when to come back, why it ended, and whether to come back at all, which
+/// is never `again` where the same request cannot open it.
+pub(crate) fn write_farewell(
+    out: &mut BytesMut,
+    reason: CloseReason,
+    retry: Duration,
+    again: bool,
+) {
     write_retry(out, retry);
     let data = json!({
         "reason": reason.as_str(),
-        "reconnect": reason.reconnect(),
+        "reconnect": reason.reconnect() && again,
         "retry_ms": retry.as_millis(),
     });
     write_control(out, "hero.close", &data);
@@ -394,7 +404,8 @@ mod tests {
         let slot = Connections::default().admit(&path, caller, &Limits::NONE);
         let slot = slot.unwrap_or_else(|_| panic!("a place"));
         let policy = Arc::new(SseOptions::default().policy("/s", &PolicyOverrides::NONE));
-        Writer::new(EventStream::new(events), None, policy, slot, None, None, Stay::default())
+        let stay = Stay { end: None, recheck: None, again: true };
+        Writer::new(EventStream::new(events), None, policy, slot, None, None, stay)
     }
 
     #[test]

@@ -29,6 +29,8 @@ mod registry;
 mod rules;
 mod setup;
 mod support;
+mod tenancy;
+mod tickets;
 mod tls;
 mod transport;
 mod wire;

@@ -523,13 +523,13 @@ mod tests {
         }
         let none = json!({ "sub": "ann", "iss": "id", "aud": "usage" });
         assert_eq!(read(&issuer(), none, None).err(), Some("the token lacks a required claim"));
-        let end = read(&issuer(), claims(|_| ()), None).expect("a principal").expiry();
+        let end = read(&issuer(), claims(|_| ()), None).expect("a principal").expires_at();
         assert_eq!(end, Some(SystemTime::UNIX_EPOCH + Duration::from_secs(NOW + 90)));
     }
 
     #[test]
     fn issuer_audience_subject_and_type_are_what_was_asked_for() {
-        let other = |what: &str| move |claims: &mut Value| claims[what] = json!("other");
+        let other = |what: &'static str| move |claims: &mut Value| claims[what] = json!("other");
         let told = |claims| read(&issuer(), claims, None).err();
         assert_eq!(told(claims(other("iss"))), Some("the token comes from another issuer"));
         assert_eq!(told(claims(other("aud"))), Some("the token is meant for another audience"));

@@ -1,5 +1,6 @@
 //! Who is asking: the [`Principal`], and the [`Authenticator`] that makes one of a token.
 
+mod attempts;
 mod authorizer;
 #[cfg(feature = "jwt")]
 mod compact;
@@ -14,6 +15,7 @@ pub(crate) mod keys;
 mod principal;
 #[cfg(feature = "jwt")]
 mod proof;
+pub(crate) mod ticket;
 pub(crate) mod token;
 
 use std::fmt;
@@ -24,14 +26,18 @@ use futures_core::future::BoxFuture;
 use futures_util::FutureExt;
 use http::request::Parts;
 
+pub(crate) use self::attempts::Attempts;
 pub use self::authorizer::{Access, Authorizer, Decision, authorizer_fn};
 pub(crate) use self::authorizer::{Asked, Asking, Permits, Place};
+pub(crate) use self::principal::LookedFor;
 pub use self::principal::Principal;
 #[cfg(feature = "testing")]
 pub(crate) use self::principal::TestPrincipal;
+pub use self::ticket::{TicketGrant, TicketStore, Tickets};
 use self::token::Credential;
 use crate::origin::Sites;
 use crate::policy::{TokenSource, TokenSources};
+use crate::redact::QueryTokens;
 use crate::refusal::Refusal;
 use crate::secret::Secret;
 use crate::telemetry;
@@ -134,9 +140,54 @@ pub(crate) struct Gate {
     /// The cookie that holds them.
     pub(crate) cookie: Option<Arc<str>>,
     pub(crate) sites: Arc<Sites>,
+    pub(crate) tickets: Option<Arc<Tickets>>,
+    pub(crate) attempts: Arc<Attempts>,
 }
 
 impl Gate {
+    /// Who wants a stream: by a ticket, where the kit has tickets, or by a token.
+    pub(crate) async fn visitor(
+        &self,
+        parts: &Parts,
+        sources: TokenSources,
+    ) -> Result<Option<Principal>, Refusal> {
+        let Some((tickets, mut found)) = self.ticket(parts) else {
+            return self.principal(parts, sources).await;
+        };
+        self.serves(parts)?;
+        let (Some(ticket), true) = (found.pop(), found.is_empty()) else {
+            return Err(Refusal::invalid_request("the parameter ticket is repeated"));
+        };
+        // Not the cookie: a browser sends that with everything.
+        let sent = TokenSources::of(&[TokenSource::Header, TokenSource::Query]);
+        if !matches!(token::bearer_token(parts, sent, None), Ok(None)) {
+            return Err(Refusal::invalid_request("a ticket came with another credential"));
+        }
+        // It tells nothing, and spends nothing: whatever previews a link must not use it up.
+        if parts.method == http::Method::HEAD {
+            return Err(Refusal::invalid_request("a ticket is for one GET"));
+        }
+        let redeemed = async { tickets.redeem(parts, &ticket).await };
+        self.look(parts, "ticket store", redeemed).await.map(Some)
+    }
+
+    /// Whether the request comes by a ticket, so that the same one cannot open its stream again.
+    pub(crate) fn by_ticket(&self, parts: &Parts) -> bool {
+        self.ticket(parts).is_some()
+    }
+
+    /// The tickets of a request, an empty parameter being none.
+    fn ticket(&self, parts: &Parts) -> Option<(&Tickets, Vec<Secret<String>>)> {
+        let tickets = self.tickets.as_deref()?;
+        // Whoever can send a body can send a header.
+        if parts.method != http::Method::GET && parts.method != http::Method::HEAD {
+            return None;
+        }
+        let mut found = QueryTokens::of(parts).tickets;
+        found.retain(|ticket| !ticket.expose().is_empty());
+        (!found.is_empty()).then_some((tickets, found))
+    }
+
     /// Who sent this request: `None` when it carries no token.
     pub(crate) async fn principal(
         &self,
@@ -147,10 +198,14 @@ impl Gate {
         if let Some(test) = parts.extensions.get::<TestPrincipal>() {
             return Ok(Some(test.0.clone()));
         }
-        if !self.sites.answers(parts) {
-            return Err(Refusal::forbidden("this host is not served here"));
-        }
-        let found = token::bearer_token(parts, sources, self.cookie.as_deref())?;
+        self.serves(parts)?;
+        let found = match token::bearer_token(parts, sources, self.cookie.as_deref()) {
+            Ok(found) => found,
+            Err(refusal) => {
+                self.attempts.check(parts)?;
+                return Err(self.counted(parts, refusal));
+            }
+        };
         let Some(Credential { token, source }) = found else { return Ok(None) };
         if source == TokenSource::Cookie {
             self.sites.trust_page(parts).map_err(|foreign| {
@@ -159,21 +214,48 @@ impl Gate {
             })?;
         }
         let Some(authenticator) = &self.authenticator else { return Ok(None) };
-        // Within the future, so that what it does before its first await is contained as well.
         let checked = async { authenticator.authenticate(&token).await };
-        match AssertUnwindSafe(checked).catch_unwind().await {
-            Ok(Ok(principal)) => Ok(Some(principal)),
+        self.look(parts, "authenticator", checked).await.map(Some)
+    }
+
+    /// Whether the host that the request asks for is one of ours.
+    fn serves(&self, parts: &Parts) -> Result<(), Refusal> {
+        match self.sites.answers(parts) {
+            true => Ok(()),
+            false => Err(Refusal::forbidden("this host is not served here")),
+        }
+    }
+
+    /// Has a credential looked at, unless too many from that address were not accepted.
+    async fn look(
+        &self,
+        parts: &Parts,
+        who: &'static str,
+        // Lazy, so that what it does before its first await is contained as well.
+        looking: impl Future<Output = Result<Principal, AuthError>>,
+    ) -> Result<Principal, Refusal> {
+        self.attempts.check(parts)?;
+        match AssertUnwindSafe(looking).catch_unwind().await {
+            Ok(Ok(principal)) => Ok(principal),
             Ok(Err(AuthError::InvalidToken(invalid))) => {
-                Err(Refusal::invalid_token(invalid.reason()))
+                Err(self.counted(parts, Refusal::invalid_token(invalid.reason())))
             }
             Ok(Err(AuthError::Unavailable(why))) => {
-                telemetry::unverified(parts.uri.path(), "authenticator", &why);
+                telemetry::unverified(parts.uri.path(), who, &why);
                 Err(Refusal::unavailable())
             }
             Err(_) => {
-                telemetry::panicked(parts.uri.path(), "authenticator");
+                telemetry::panicked(parts.uri.path(), who);
                 Err(Refusal::internal())
             }
         }
+    }
+
+    /// Counts a credential that was not accepted; one that was malformed is no guess.
+    fn counted(&self, parts: &Parts, refusal: Refusal) -> Refusal {
+        if refusal.status() == http::StatusCode::UNAUTHORIZED {
+            self.attempts.failed(parts);
+        }
+        refusal
     }
 }

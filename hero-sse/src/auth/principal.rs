@@ -2,17 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::SystemTime;
 
 use axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use http::request::Parts;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::Gate;
 use crate::permission::{Permission, PermissionRule};
 use crate::refusal::Refusal;
+use crate::telemetry;
 
 /// The authenticated caller: an extractor, cheap to clone.
 ///
@@ -20,11 +22,23 @@ use crate::refusal::Refusal;
 /// `Option<Principal>`. Under [`HeroSse::serve`](crate::HeroSse::serve), and only there, it works on
 /// routes of your own as well: `401` without a token or with one that is not accepted, `400` for
 /// doubled or malformed credentials.
+///
+/// A test makes one in a line, and so does an [`Authenticator`](crate::Authenticator):
+///
+/// ```
+/// use hero_sse::Principal;
+///
+/// let who = Principal::new("ann").tenant("t1").permission("usage.read").with_claim("plan", "pro");
+/// assert_eq!((who.subject(), who.require_tenant()?), ("ann", "t1"));
+/// assert_eq!(who.claim::<String>("plan").as_deref(), Some("pro"));
+/// # Ok::<(), hero_sse::Refusal>(())
+/// ```
 #[derive(Clone)]
 pub struct Principal(Arc<Inner>);
 
-#[derive(Clone)]
-struct Inner {
+/// As it is kept in a ticket's grant, too.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct Inner {
     subject: String,
     issuer: Option<String>,
     tenant: Option<String>,
@@ -56,10 +70,16 @@ impl Principal {
         Self::new(subject)
     }
 
-    /// The same caller, acting for this tenant.
+    /// The same caller, vouched for by this issuer: subjects are told apart by both.
+    #[must_use]
+    pub fn issued_by(self, issuer: impl Into<String>) -> Self {
+        self.with(|inner| inner.issuer = Some(issuer.into()))
+    }
+
+    /// The same caller, acting for this tenant. An empty text is none.
     #[must_use]
     pub fn tenant(self, tenant: impl Into<String>) -> Self {
-        self.with(|inner| inner.tenant = Some(tenant.into()))
+        self.with(|inner| inner.tenant = Some(tenant.into()).filter(|tenant| !tenant.is_empty()))
     }
 
     /// The same caller with one more permission.
@@ -77,9 +97,16 @@ impl Principal {
         self.with(|inner| inner.valid_until = Some(time))
     }
 
-    #[cfg(feature = "jwt")]
-    pub(crate) fn issued_by(self, issuer: impl Into<String>) -> Self {
-        self.with(|inner| inner.issuer = Some(issuer.into()))
+    /// The same caller with one more claim, or another value of it, for [`claim`](Self::claim). What
+    /// JSON cannot hold is left out.
+    #[must_use]
+    pub fn with_claim(self, name: impl Into<String>, value: impl Serialize) -> Self {
+        match serde_json::to_value(value) {
+            Ok(value) => self.with(|inner| {
+                inner.claims.insert(name.into(), value);
+            }),
+            Err(_) => self,
+        }
     }
 
     #[cfg(feature = "jwt")]
@@ -92,7 +119,7 @@ impl Principal {
         self.with(|inner| inner.claims = claims)
     }
 
-    /// Who it is: the token's `sub`.
+    /// Who it is: the token's `sub`. Unique among those of its [issuer](Self::issuer).
     pub fn subject(&self) -> &str {
         &self.0.subject
     }
@@ -116,6 +143,40 @@ impl Principal {
         self.tenant_id().ok_or_else(|| Refusal::forbidden("the token names no tenant"))
     }
 
+    /// Makes sure that it acts for this tenant, such as the one that a path names. Tenants are compared
+    /// to the byte.
+    ///
+    /// ```
+    /// # use hero_sse::prelude::*;
+    /// #[sse_endpoint("/tenants/{tenant}/orders", permission = "orders.read")]
+    /// async fn orders(who: Principal, Path(tenant): Path<String>) -> Result<impl Stream<Item = Event>, Refusal> {
+    ///     who.require_tenant_is(&tenant)?;
+    ///     Ok(futures_util::stream::iter([Event::text(tenant)]))
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `403`, the same for a caller of another tenant and for one of none. It is told before anything
+    /// is looked up, so it says nothing of whether there is such a tenant.
+    pub fn require_tenant_is(&self, tenant: &str) -> Result<(), Refusal> {
+        match self.tenant_id() {
+            Some(own) if own == tenant => Ok(()),
+            _ => Err(Refusal::forbidden("the token does not act for this tenant")),
+        }
+    }
+
+    /// What it may do, in alphabetical order.
+    pub fn permissions(&self) -> impl Iterator<Item = &str> {
+        self.0.permissions.iter().map(String::as_str)
+    }
+
+    /// Until when its credential is accepted, any leeway included; `None` without end. Its streams end
+    /// by then.
+    pub fn expires_at(&self) -> Option<SystemTime> {
+        self.0.valid_until
+    }
+
     /// Whether it holds this permission.
     pub fn has(&self, permission: &str) -> bool {
         let Inner { permissions, wildcards, .. } = &*self.0;
@@ -136,9 +197,23 @@ impl Principal {
         }
     }
 
-    /// Another claim of the token, `None` when it is absent or of another type.
+    /// Another claim of the token, `None` when it is absent or of another type. A name that begins with
+    /// `/` and is no claim's own is a path into nested ones (a JSON pointer, RFC 6901).
+    ///
+    /// ```
+    /// # use hero_sse::Principal;
+    /// # let who = Principal::new("ann").with_claim("realm_access", std::collections::BTreeMap::from([("roles", ["auditor"])]));
+    /// let roles: Option<Vec<String>> = who.claim("/realm_access/roles");
+    /// assert_eq!(roles, Some(vec!["auditor".to_owned()]));
+    /// ```
     pub fn claim<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
-        self.0.claims.get(name).and_then(|claim| T::deserialize(claim).ok())
+        let claims = &self.0.claims;
+        let found = claims.get(name).or_else(|| {
+            let path = name.strip_prefix('/')?;
+            let (first, rest) = path.split_at(path.find('/').unwrap_or(path.len()));
+            claims.get(&first.replace("~1", "/").replace("~0", "~"))?.pointer(rest)
+        });
+        found.and_then(|claim| T::deserialize(claim).ok())
     }
 
     pub(crate) fn meets(&self, rule: &PermissionRule) -> Result<(), Refusal> {
@@ -148,8 +223,8 @@ impl Principal {
         }
     }
 
-    pub(crate) fn expiry(&self) -> Option<SystemTime> {
-        self.0.valid_until
+    pub(super) fn inner(&self) -> &Inner {
+        &self.0
     }
 
     fn with(mut self, change: impl FnOnce(&mut Inner)) -> Self {
@@ -166,11 +241,18 @@ fn covers(granted: &str, permission: &str) -> bool {
     whole && permission.strip_prefix(family).is_some_and(|rest| !rest.is_empty())
 }
 
+impl From<Inner> for Principal {
+    fn from(inner: Inner) -> Self {
+        Self(Arc::new(inner))
+    }
+}
+
 /// Who and for whom, without the claims: they may hold personal data.
 impl fmt::Debug for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { subject, tenant, permissions, .. } = &*self.0;
+        let Inner { issuer, subject, tenant, permissions, .. } = &*self.0;
         f.debug_struct("Principal")
+            .field("issuer", issuer)
             .field("subject", subject)
             .field("tenant", tenant)
             .field("permissions", permissions)
@@ -199,13 +281,21 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for Principal {
     }
 }
 
+/// In a request whose caller an endpoint has looked for already: what it found is final.
+#[derive(Clone)]
+pub(crate) struct LookedFor;
+
 /// Whom an endpoint has found already, or whom the kit's gate finds now.
 async fn caller(parts: &mut Parts) -> Result<Option<Principal>, Refusal> {
+    static SAID: Once = Once::new();
     if let Some(principal) = parts.extensions.get::<Principal>() {
         return Ok(Some(principal.clone()));
     }
+    if parts.extensions.get::<LookedFor>().is_some() {
+        return Ok(None);
+    }
     let Some(gate) = parts.extensions.get::<Gate>().cloned() else {
-        // An endpoint's caller without token, or a route of the application's own elsewhere.
+        SAID.call_once(telemetry::no_gate);
         return Ok(None);
     };
     let principal = gate.principal(parts, gate.sources).await?;
@@ -217,7 +307,59 @@ async fn caller(parts: &mut Parts) -> Result<Option<Principal>, Refusal> {
 
 #[cfg(test)]
 mod tests {
-    use super::covers;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn claims_are_read_by_name_and_by_path() {
+        let who = Principal::new("ann")
+            .with_claim("plan", "pro")
+            .with_claim("realm_access", json!({ "roles": ["a", "b"], "a/b": { "~": 7 } }))
+            .with_claim("/odd", 1)
+            .with_claim("https://id.example/x", true);
+        let json = |name: &str| who.claim::<Value>(name);
+        assert_eq!(who.claim::<String>("plan").as_deref(), Some("pro"));
+        assert_eq!(who.claim::<u64>("plan"), None, "another type");
+        assert_eq!(json("/realm_access/roles/1"), Some(json!("b")));
+        assert_eq!(json("/realm_access/a~1b/~0"), Some(json!(7)));
+        assert_eq!(
+            (json("/odd"), json("https://id.example/x")),
+            (Some(json!(1)), Some(json!(true)))
+        );
+        assert_eq!(json("/plan"), Some(json!("pro")));
+        for none in ["", "/", "//", "realm_access/roles", "/realm_access/none", "/plan/x", "Plan"] {
+            assert_eq!(json(none), None, "{none}");
+        }
+        assert_eq!(
+            who.clone().with_claim("plan", f64::NAN).claim::<Value>("plan"),
+            Some(json!(null))
+        );
+        assert_eq!(who.with_claim("plan", "free").claim::<String>("plan").as_deref(), Some("free"));
+    }
+
+    #[test]
+    fn a_tenant_is_itself_to_the_byte_and_an_empty_one_is_none() {
+        let refused = |who: &Principal, tenant: &str| {
+            who.require_tenant_is(tenant).expect_err(tenant).to_string()
+        };
+        let who = Principal::new("ann").tenant("t1");
+        assert!(who.require_tenant_is("t1").is_ok());
+        let of_another = refused(&who, "t2");
+        for other in ["", "T1", "t1 ", "t1/", "t1\0", "t\u{ff11}", "t", "t11"] {
+            assert_eq!(refused(&who, other), of_another);
+        }
+        for who in [Principal::new("ann"), who.tenant("")] {
+            assert_eq!((who.tenant_id(), refused(&who, "")), (None, of_another.clone()));
+            assert!(who.require_tenant().is_err());
+        }
+    }
+
+    #[test]
+    fn permissions_are_told_in_order() {
+        let who = Principal::new("ann").permission("b").permission("a").permission("b");
+        assert_eq!(who.permissions().collect::<Vec<_>>(), ["a", "b"]);
+    }
 
     #[test]
     fn a_star_is_for_whole_segments_at_the_end() {

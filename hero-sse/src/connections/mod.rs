@@ -19,12 +19,13 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until};
 
 pub use self::filter::ConnectionFilter;
-use self::limits::{Churn, Keys, Places, Said};
+use self::limits::{Holder, Keys, Places};
 pub(crate) use self::limits::{Limits, NoPlace};
 use crate::auth::Principal;
 use crate::close::CloseReason;
 use crate::peer;
 use crate::telemetry;
+use crate::throttle::{Churn, Said};
 
 /// Code that keeps a thread busy for so long holds up what else was to run there.
 const BLOCKING: Duration = Duration::from_millis(100);
@@ -58,8 +59,8 @@ struct Registry {
 struct Open {
     streams: Slab<Arc<Connection>>,
     places: Places,
-    churn: Churn,
-    said: Said,
+    churn: Churn<Arc<Holder>>,
+    said: Said<(Arc<str>, &'static str)>,
     /// The endpoints that are closed.
     closed: HashSet<Arc<str>>,
     draining: bool,
@@ -71,6 +72,7 @@ struct Connection {
     id: u64,
     path: Arc<str>,
     subject: Option<Arc<str>>,
+    holder: Option<Arc<Holder>>,
     principal: Option<Principal>,
     address: Option<IpAddr>,
     since: Instant,
@@ -313,6 +315,7 @@ impl Connections {
             id: self.0.next_id.fetch_add(1, Ordering::Relaxed),
             path: path.clone(),
             subject: caller.principal.map(|who| Arc::from(who.subject())),
+            holder: caller.principal.map(|who| Arc::new(Holder::of(who))),
             principal: caller.principal.cloned(),
             address: caller.address,
             since: now,
@@ -330,7 +333,7 @@ impl Connections {
             return Err(NoPlace::Changed);
         }
         if let Err(no_place) = open.check(&connection.keys(), limits, now) {
-            let said = open.said.say(path, no_place.as_str(), now);
+            let said = open.said.say((path.clone(), no_place.as_str()), now);
             drop(open);
             self.count_turned_away(path, no_place);
             match no_place {
@@ -396,8 +399,8 @@ impl Open {
             return Err(NoPlace::Closed);
         }
         // First: an attempt counts whatever comes of it.
-        if let Some((subject, per_minute)) = keys.subject.zip(limits.connects_per_minute) {
-            self.churn.attempt(subject, per_minute, now).map_err(NoPlace::Churn)?;
+        if let Some((holder, per_minute)) = keys.holder.zip(limits.connects_per_minute) {
+            self.churn.attempt(holder, per_minute, now).map_err(NoPlace::Churn)?;
         }
         self.places.check(self.streams.len(), keys, limits)
     }
@@ -441,7 +444,7 @@ impl Registry {
 impl Connection {
     fn keys(&self) -> Keys<'_> {
         let place = self.address.map(peer::place);
-        Keys { path: &self.path, subject: self.subject.as_ref(), place }
+        Keys { path: &self.path, holder: self.holder.as_ref(), place }
     }
 
     /// Asks the stream to go, unless it was asked before.
@@ -626,6 +629,29 @@ mod tests {
         assert_eq!(connections.closed(CloseReason::ClientGone), 4);
         assert!(connections.0.lock().places.is_empty());
         assert!(admit(&a, Some(&ann), Some("192.0.2.1")).is_ok());
+    }
+
+    #[test]
+    fn a_subject_is_one_among_those_of_its_issuer() {
+        let connections = Connections::default();
+        let path = Arc::from("/a");
+        let limits = Limits { of_subject: 1, connects_per_minute: Some(2), ..Limits::NONE };
+        let admit = |who: &Principal| {
+            connections.admit(&path, Caller { principal: Some(who), ..Caller::default() }, &limits)
+        };
+        // Concatenated, the first two would be one.
+        let people = [
+            Principal::new("b\0ann").issued_by("a"),
+            Principal::new("ann").issued_by("a\0b"),
+            Principal::new("ann").issued_by("c"),
+            Principal::new("ann").issued_by(""),
+            Principal::new("ann"),
+        ];
+        let held: Vec<_> = people.iter().map(|who| admit(who).expect("a place")).collect();
+        assert!(people.iter().all(|who| admit(who).err() == Some(NoPlace::Subject)));
+        assert!(people.iter().all(|who| matches!(admit(who).err(), Some(NoPlace::Churn(_)))));
+        drop(held);
+        assert!(connections.0.lock().places.is_empty());
     }
 
     #[test]

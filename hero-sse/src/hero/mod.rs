@@ -2,6 +2,7 @@
 
 mod guard;
 mod mount;
+mod tickets;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -21,7 +22,7 @@ use tower::Service;
 pub use self::guard::{GuardedApp, GuardedListener, GuardedService};
 use self::mount::Mapped;
 pub use self::mount::{EndpointBuilder, Mount};
-use crate::auth::{Asked, Authenticator, Authorizer, Gate, Permits, Principal};
+use crate::auth::{Asked, Attempts, Authenticator, Authorizer, Gate, Permits, Principal, Tickets};
 use crate::connections::Connections;
 use crate::endpoint::{AppState, Endpoints};
 use crate::options::{SetupErrors, SseOptions};
@@ -80,6 +81,7 @@ impl HeroSse {
             environment: None,
             authenticator: None,
             authorizer: None,
+            tickets: None,
         }
     }
 
@@ -122,7 +124,8 @@ impl HeroSse {
     ///
     /// `401` without a token or with one that is not accepted, `400` for doubled or malformed
     /// credentials, `403` for a cookie that another site's page sends and for a host that is not
-    /// served.
+    /// served, `429` after too many that were not accepted (`FailedAttemptsPerMinute`), `503` when it
+    /// cannot be told.
     pub async fn authenticate(&self, parts: &Parts) -> Result<Principal, Refusal> {
         let gate = &self.kit().gate;
         gate.principal(parts, gate.sources).await?.ok_or_else(Refusal::no_token)
@@ -212,6 +215,7 @@ pub struct Builder {
     environment: Option<Vec<(String, String)>>,
     authenticator: Option<Arc<dyn Authenticator>>,
     authorizer: Option<Arc<dyn Authorizer>>,
+    tickets: Option<Tickets>,
 }
 
 impl Builder {
@@ -251,11 +255,18 @@ impl Builder {
         self
     }
 
+    /// Lets tickets open streams, besides tokens; where they are made is said by
+    /// [`Mount::tickets`].
+    pub fn tickets(mut self, tickets: Tickets) -> Self {
+        self.tickets = Some(tickets);
+        self
+    }
+
     /// The kit.
     ///
     /// # Errors
     ///
-    /// Every mistake of options, environment and authenticator together.
+    /// Every mistake of options, environment, authenticator and tickets together.
     pub fn build(self) -> Result<HeroSse, SetupErrors> {
         let mut mistakes = Vec::new();
         let mut options = self.options;
@@ -275,8 +286,10 @@ impl Builder {
         if general.recheck.is_some() && self.authorizer.is_none() {
             mistakes.push(format!("SseOptions.Recheck: {NOTHING_TO_RECHECK}"));
         }
+        mistakes.extend(self.tickets.iter().flat_map(Tickets::mistakes));
         SetupErrors::none_or(mistakes)?;
         telemetry::describe_metrics();
+        let failed = options.failed_attempts_per_minute;
         let sites = Sites {
             public: options.public_origins.entries.clone(),
             friends: match options.cors.credentials {
@@ -290,6 +303,8 @@ impl Builder {
             sources: options.policy("", &PolicyOverrides::NONE).token_sources,
             cookie: options.token_cookie.as_deref().map(Arc::from),
             sites: Arc::new(sites),
+            tickets: self.tickets.map(Arc::new),
+            attempts: Arc::new(Attempts::new(options.proxies.clone(), failed)),
         };
         let timeout = options.authorizer_timeout;
         let permits = Permits { authorizer: self.authorizer, timeout };

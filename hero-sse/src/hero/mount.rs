@@ -110,7 +110,7 @@ impl HeroSse {
                   what its method can have (a `POST` has none in its query) have nothing in common",
             );
         }
-        let entered = declaration.check_path().and_then(|()| mapped.enter(&declaration));
+        let entered = mapped.enter(&declaration);
         entered.err().iter().for_each(|why| wrong(why));
         mistakes.is_empty().then(|| Arc::new(Route::new(declaration, options)))
     }
@@ -119,7 +119,8 @@ impl HeroSse {
 /// The endpoints that all calls together have mapped.
 #[derive(Clone, Default)]
 pub(super) struct Mapped {
-    routes: matchit::Router<Location>,
+    /// To the first entry at the path.
+    routes: matchit::Router<usize>,
     entries: Vec<Entry>,
 }
 
@@ -128,6 +129,7 @@ struct Entry {
     path: String,
     method: Method,
     location: Location,
+    rule: Option<PermissionRule>,
 }
 
 impl Mapped {
@@ -135,9 +137,19 @@ impl Mapped {
         self.entries.iter().any(|entry| entry.path == path)
     }
 
+    /// What the endpoint asks for that answers `GET` at the path of a URL; `None` is public.
+    pub(super) fn opened_by(&self, path: &str) -> Result<Option<PermissionRule>, NotFound> {
+        let first = self.routes.at(path).ok().and_then(|found| self.entries.get(*found.value));
+        let entry = self.entries.iter().find(|entry| {
+            entry.method == Method::Get && first.is_some_and(|first| first.path == entry.path)
+        });
+        entry.map(|entry| entry.rule.clone()).ok_or(NotFound)
+    }
+
     /// Asks the router that axum uses, since axum itself would panic.
-    fn enter(&mut self, declaration: &Declaration) -> Result<(), String> {
-        let Declaration { path, method, location, .. } = declaration;
+    pub(super) fn enter(&mut self, declaration: &Declaration) -> Result<(), String> {
+        declaration.check_path()?;
+        let Declaration { path, method, location, rule, .. } = declaration;
         let (method, location) = (*method, *location);
         let same = |entry: &&Entry| entry.path == *path && entry.method == method;
         if let Some(first) = self.entries.iter().find(same) {
@@ -145,18 +157,24 @@ impl Mapped {
         }
         // Another method on the very same path is none of the router's business.
         if !self.has(path) {
-            self.routes.insert(path, location).map_err(|error| match error {
+            let place = self.entries.len();
+            self.routes.insert(path, place).map_err(|error| match error {
                 matchit::InsertError::Conflict { with } => {
-                    taken(&with, self.routes.at(&with).ok().map(|found| found.value))
+                    let found = self.routes.at(&with).ok();
+                    let first = found.and_then(|found| self.entries.get(*found.value));
+                    taken(&with, first.map(|first| &first.location))
                 }
                 _ => "the path's captures are malformed: write `{name}`, and `{*rest}` at the end"
                     .to_owned(),
             })?;
         }
-        self.entries.push(Entry { path: path.clone(), method, location });
+        self.entries.push(Entry { path: path.clone(), method, location, rule: rule.clone() });
         Ok(())
     }
 }
+
+/// No endpoint answers `GET` there.
+pub(super) struct NotFound;
 
 fn taken(path: &str, first: Option<&Location>) -> String {
     let place = first.map(|l| format!(" ({}:{})", l.file, l.line)).unwrap_or_default();
@@ -352,9 +370,17 @@ fn handler<S: AppState>(
         Method::Get => get(handler),
         Method::Post => post(handler),
     };
-    match sse.kit().options.cors.is_on() {
-        true => handler
-            .layer(from_fn_with_state(Arc::new(sse.kit().options.cors.clone()), cors::answer)),
+    open_to_pages(sse, handler)
+}
+
+/// Adds what pages of other origins need, where there are any.
+pub(super) fn open_to_pages<S: AppState>(
+    sse: &HeroSse,
+    handler: MethodRouter<S>,
+) -> MethodRouter<S> {
+    let cors = &sse.kit().options.cors;
+    match cors.is_on() {
+        true => handler.layer(from_fn_with_state(Arc::new(cors.clone()), cors::answer)),
         false => handler,
     }
 }

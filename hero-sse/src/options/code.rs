@@ -100,6 +100,15 @@ impl SseOptions {
         self
     }
 
+    /// How many tokens and tickets from one address may be not accepted, that many at once and a minute;
+    /// whoever sends more is turned away before the next one is looked at. `None` is any number. Default
+    /// 60. Behind a proxy of yours set [`trusted_proxies`](Self::trusted_proxies) too.
+    #[must_use]
+    pub fn failed_attempts_per_minute(mut self, attempts: impl Into<Option<usize>>) -> Self {
+        self.failed_attempts_per_minute = attempts.into();
+        self
+    }
+
     /// The networks of your own proxies (`"10.0.0.0/8"`, or an address), which say whose requests
     /// they pass on. Default none: no header is read. What is no network comes out of
     /// [`build`](crate::Builder::build).

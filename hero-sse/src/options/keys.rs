@@ -125,6 +125,10 @@ pub(super) const KEYS: &[Key] = {
             options.connects_per_minute = count_or_off(value)?;
             Ok(())
         }),
+        server("FailedAttemptsPerMinute", |options, value| {
+            options.failed_attempts_per_minute = count_or_off(value)?;
+            Ok(())
+        }),
         server("TrustedProxies", |options, value| {
             let networks = texts(value, "10.0.0.0/8")?;
             options.proxies.trust(networks).map_err(|faults| faults.join("; "))

@@ -66,6 +66,7 @@ pub(crate) const NO_COOKIE: &str =
 /// | `MaxPerPrincipal` | 8 | yes | open streams of one subject over all endpoints; an endpoint's own value is compared with that total. Callers without a token are not counted |
 /// | `MaxPerAddress` | off | yes | open streams of one address over all endpoints, those of an IPv6 network of 64 bits as one; off since behind a proxy or a company's router many share one: set `TrustedProxies` first. An endpoint's own value is compared with the same total. Sockets without an address are not counted |
 /// | `ConnectsPerMinute` | 300 | | attempts of one subject to open a stream, over all endpoints, that many at once and a minute: eight tabs that come back every 3 s make 160; more for a subject that holds many streams, such as a service. Callers without a token are not counted: `MaxPerAddress` is for them |
+/// | `FailedAttemptsPerMinute` | 60 | | tokens and tickets of one address (an IPv6 network of 64 bits) that are not accepted, that many at once and a minute: a second each is what a page in error makes at most, and no guessing. Whoever is over it is turned away before a token is looked at, and so is everybody at that address, good tokens included, until a place is free again: at the default within a second. Without `TrustedProxies` a client in a private network that sends the header of a proxy is not limited, since it may be one; the log says so once |
 /// | `TrustedProxies` | none | | networks (`["10.0.0.0/8", "127.0.0.1"]`; in a variable with commas) of your own proxies. From them, and from nobody else, a header is read that says whose request it is |
 /// | `ForwardedHeader` | `"x-forwarded-for"` | | that header; or `"forwarded"` (RFC 7239). Every trusted proxy must set it: what it leaves there is believed |
 /// | `OverLimit` | `"retry"` | yes | `"retry"` or `"refuse"`; a browser never returns from a refusal |
@@ -92,6 +93,7 @@ pub struct SseOptions {
     pub(crate) authorizer_timeout: Option<Duration>,
     pub(crate) max_connections: usize,
     pub(crate) connects_per_minute: Option<usize>,
+    pub(crate) failed_attempts_per_minute: Option<usize>,
     pub(crate) proxies: TrustedProxies,
     /// What code gave that is no network.
     no_networks: Vec<String>,
@@ -114,6 +116,7 @@ impl Default for SseOptions {
             authorizer_timeout: Some(Duration::from_secs(5)),
             max_connections: 10_000,
             connects_per_minute: Some(300),
+            failed_attempts_per_minute: Some(60),
             proxies: TrustedProxies::NONE,
             no_networks: Vec::new(),
             token_cookie: None,
@@ -326,6 +329,8 @@ impl SseOptions {
         faults.extend(fault_of_time("authorizer timeout", self.authorizer_timeout));
         faults.extend(fault_of_count("connections", Some(self.max_connections)));
         faults.extend(fault_of_count("connects a minute", self.connects_per_minute));
+        let failed = self.failed_attempts_per_minute;
+        faults.extend(fault_of_count("failed attempts a minute", failed));
         faults.extend(self.no_networks.iter().map(|fault| format!("trusted proxies: {fault}")));
         faults.extend(self.token_cookie.as_deref().and_then(fault_of_cookie));
         let public = self.public_origins.faults.iter();
@@ -779,6 +784,25 @@ mod tests {
         let table = "[SseOptions.Endpoints.\"/a\"]\nTokenSources = [\"cookie\"]";
         let table = SseOptions::from_toml(table).expect("options").faults().join("\n");
         assert!(table.contains("Endpoints.\"/a\": a token may stand in a cookie"), "{table}");
+    }
+
+    #[test]
+    fn failed_attempts_are_read_from_files_variables_and_code() {
+        let read = |text: &str| SseOptions::from_toml(&format!("[SseOptions]\n{text}"));
+        let of = |options: &SseOptions| options.failed_attempts_per_minute;
+        assert_eq!(of(&SseOptions::default()), Some(60));
+        assert_eq!(of(&read("FailedAttemptsPerMinute = 7").expect("options")), Some(7));
+        let mut options = read("FailedAttemptsPerMinute = \"off\"").expect("options");
+        assert_eq!(of(&options), None);
+        let variable = ("HERO_SSE_FAILED_ATTEMPTS_PER_MINUTE".to_owned(), "9".to_owned());
+        let mut mistakes = Vec::new();
+        options.read_environment([variable], &mut mistakes);
+        assert_eq!((of(&options), mistakes), (Some(9), Vec::new()));
+        let error = read("FailedAttemptsPerMinute = 0").expect_err("no limit").to_string();
+        assert!(error.contains("or \"off\""), "{error}");
+        let code = SseOptions::default().failed_attempts_per_minute(0);
+        assert!(code.faults().concat().contains("failed attempts a minute"), "{:?}", code.faults());
+        assert!(code.failed_attempts_per_minute(None).faults().is_empty());
     }
 
     #[test]

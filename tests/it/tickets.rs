@@ -1,0 +1,520 @@
+//! Tickets: how they are made, what they open, and what their streams are told.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::response::Response;
+use futures_util::{FutureExt, future::BoxFuture, stream};
+use hero_sse::testing::{self, OpenError};
+use hero_sse::{
+    AuthError, Authenticator, Builder, CloseReason, Event, HeroSse, Principal, Refusal, Secret,
+    SetupErrors, TicketGrant, TicketStore, Tickets,
+};
+use http::{Request, StatusCode};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use crate::support::{burst, options};
+
+/// Reads tokens such as `ann`, `ann.may` and `ann.may.1500`: who, whether it may do all there is, and for
+/// how many milliseconds.
+struct Names;
+
+impl Authenticator for Names {
+    fn authenticate<'a>(
+        &'a self,
+        token: &'a Secret<String>,
+    ) -> BoxFuture<'a, Result<Principal, AuthError>> {
+        let mut parts = token.expose().split('.');
+        let principal = match (parts.next(), parts.next(), parts.next()) {
+            (Some("bad"), ..) => Err(AuthError::invalid("the token is bad")),
+            (Some("down"), ..) => Err(AuthError::unavailable("the issuer is down")),
+            (Some(subject), may, life) => {
+                let mut who = Principal::new(subject).with_claim("plan", "pro");
+                if may == Some("may") {
+                    who = who.permission("usage.read").tenant("t1");
+                }
+                if let Some(life) = life.and_then(|life| life.parse().ok()) {
+                    who = who.valid_until(SystemTime::now() + Duration::from_millis(life));
+                }
+                Ok(who)
+            }
+            _ => Err(AuthError::invalid("no token")),
+        };
+        std::future::ready(principal).boxed()
+    }
+}
+
+pub(crate) fn builder(toml: &str) -> Builder {
+    HeroSse::builder()
+        .options(options(toml))
+        .environment(Vec::<(String, String)>::new())
+        .authenticator(Names)
+}
+
+pub(crate) fn kit(toml: &str) -> HeroSse {
+    builder(toml).tickets(Tickets::new().audience("usage")).build().expect("a kit")
+}
+
+/// `/api/usage` asks for `usage.read` and says who is asking; `/api/other/{id}` asks for a token,
+/// `/api/public` for nothing; `/api/answers` is a `POST`.
+pub(crate) fn app(sse: &HeroSse) -> Router {
+    let api = sse.at("/api");
+    let told = |who: Option<Principal>| {
+        let told = who.map(|who| {
+            let plan: Option<String> = who.claim("plan");
+            format!(
+                "{} {:?} {:?} {:?}",
+                who.subject(),
+                who.tenant_id(),
+                who.has("usage.read"),
+                plan
+            )
+        });
+        stream::iter([Event::text(told.unwrap_or_default())])
+    };
+    let usage = api.endpoint("/usage").permission("usage.read").max_per_principal(2);
+    let held = api.endpoint("/held").handler(async || burst(1)).expect("a route");
+    Router::new()
+        .merge(api.tickets("/tickets").expect("a route"))
+        .merge(usage.handler(async move |who: Principal| told(Some(who))).expect("a route"))
+        .merge(api.endpoint("/other/{id}").handler(async || burst(1)).expect("a route"))
+        .merge(held)
+        .merge(
+            api.endpoint("/public")
+                .public()
+                .handler(async move |who: Option<Principal>| told(who))
+                .expect("a route"),
+        )
+        .merge(api.endpoint("/answers").post_handler(async || burst(1)).expect("a route"))
+}
+
+pub(crate) async fn post(app: &Router, path: &str, token: &str, body: impl Into<Body>) -> Response {
+    let request = Request::post(path).header("authorization", format!("Bearer {token}"));
+    app.clone().oneshot(request.body(body.into()).expect("a request")).await.expect("an answer")
+}
+
+pub(crate) async fn json_of(response: Response) -> Value {
+    let body = to_bytes(response.into_body(), 1 << 20).await.expect("a body");
+    serde_json::from_slice(&body).expect("JSON")
+}
+
+/// A ticket for `path`, bought with `token`.
+pub(crate) async fn buy(app: &Router, token: &str, path: &str) -> String {
+    let answer = post(app, "/api/tickets", token, json!({ "path": path }).to_string()).await;
+    assert_eq!(answer.status(), StatusCode::OK, "{path}");
+    json_of(answer).await["ticket"].as_str().expect("a ticket").to_owned()
+}
+
+pub(crate) async fn open(app: &Router, path: &str, ticket: &str) -> Result<String, OpenError> {
+    let mut stream = testing::open(app, &format!("{path}?ticket={ticket}")).await?;
+    Ok(stream.next().await.expect("in time").expect("an event").data)
+}
+
+const NOT_ACCEPTED: &str = "the ticket is not accepted: ask for a new one";
+
+pub(crate) fn assert_not_accepted(result: Result<String, OpenError>, what: &str) {
+    let error = result.expect_err(what);
+    assert_eq!(error.status, Some(StatusCode::UNAUTHORIZED), "{what}: {error}");
+    let problem: Value = serde_json::from_str(&error.body).expect("problem+json");
+    let detail = json!({ "type": "about:blank", "title": "Unauthorized", "status": 401, "detail": NOT_ACCEPTED });
+    assert_eq!(problem, detail, "{what}");
+    let challenge = error.headers["www-authenticate"].to_str().expect("ASCII");
+    let expected = format!(
+        "Bearer realm=\"hero-sse\", error=\"invalid_token\", error_description=\"{NOT_ACCEPTED}\""
+    );
+    assert_eq!(challenge, expected, "{what}");
+}
+
+#[tokio::test]
+async fn a_ticket_opens_the_stream_of_the_token_that_bought_it() {
+    let app = app(&kit(""));
+    let answer = post(&app, "/api/tickets", "ann.may", r#"{"path": "/api/usage"}"#).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    let headers = answer.headers().clone();
+    assert_eq!(headers["content-type"], "application/json");
+    assert_eq!(headers["cache-control"], "no-store");
+    assert_eq!(headers["referrer-policy"], "no-referrer");
+    let who = answer.extensions().get::<Principal>().expect("for access logs").subject().to_owned();
+    let bought = json_of(answer).await;
+    let ticket = bought["ticket"].as_str().expect("a ticket").to_owned();
+    assert_eq!((who.as_str(), &bought["expires_in"]), ("ann", &json!(30)));
+    assert_eq!(ticket.len(), 64);
+    assert!(ticket.bytes().all(|byte| byte.is_ascii_hexdigit()), "{ticket}");
+    let told = open(&app, "/api/usage", &ticket).await.expect("a stream");
+    assert_eq!(told, "ann Some(\"t1\") true Some(\"pro\")");
+    let ticket = buy(&app, "bob", "/api/public").await;
+    assert!(open(&app, "/api/public", &ticket).await.expect("a stream").starts_with("bob"));
+}
+
+#[tokio::test]
+async fn who_may_not_open_the_stream_gets_no_ticket_and_is_told_what_opening_tells() {
+    let app = app(&kit(""));
+    let of = async |token: &str, body: &str| {
+        let answer = post(&app, "/api/tickets", token, body.to_owned()).await;
+        let challenge = answer.headers().get("www-authenticate").cloned();
+        assert_eq!(answer.headers()["content-type"], "application/problem+json");
+        (answer.status().as_u16(), challenge, json_of(answer).await["detail"].clone())
+    };
+    let (status, challenge, detail) = of("bob", r#"{"path": "/api/usage"}"#).await;
+    let opened = testing::open(&app, "/api/usage").bearer("bob").await.expect_err("403");
+    assert_eq!((status, opened.status), (403, Some(StatusCode::FORBIDDEN)));
+    assert_eq!(challenge.as_ref(), opened.headers.get("www-authenticate"));
+    assert!(opened.body.contains(detail.as_str().expect("a sentence")), "{detail} {}", opened.body);
+    for path in [
+        "/",
+        "/api",
+        "/api/none",
+        "/api/usage/",
+        "/api/USAGE",
+        "/api/other",
+        "/api/answers",
+        "/api/tickets",
+    ] {
+        let (status, _, detail) = of("ann.may", &json!({ "path": path }).to_string()).await;
+        assert_eq!(
+            (status, detail),
+            (404, json!("no stream is opened by GET at this path")),
+            "{path}"
+        );
+    }
+    for path in [
+        "",
+        "api/usage",
+        "/api/usage?x=1",
+        "/api/usage#x",
+        "/api/us age",
+        "http://h/api/usage",
+        "*",
+        "//",
+        "/\u{e4}",
+    ] {
+        let (status, ..) = of("ann.may", &json!({ "path": path }).to_string()).await;
+        let legal = matches!(path, "//" | "/\u{e4}");
+        assert_eq!(status, if legal { 404 } else { 400 }, "{path}");
+    }
+    let long = json!({ "path": format!("/{}", "a".repeat(5000)) }).to_string();
+    for body in [
+        "",
+        "{}",
+        "[]",
+        "\"/api/usage\"",
+        r#"{"path": 7}"#,
+        r#"{"path": "/api/usage", "x": 1}"#,
+        long.as_str(),
+    ] {
+        assert_eq!(of("ann.may", body).await.0, 400, "{body:.40}");
+    }
+    assert_eq!(of("bad", r#"{"path": "/api/usage"}"#).await.0, 401);
+    assert_eq!(of("down", r#"{"path": "/api/usage"}"#).await.0, 503);
+}
+
+#[tokio::test]
+async fn only_a_token_in_the_header_buys_a_ticket() {
+    let app = app(&kit(""));
+    let body = r#"{"path": "/api/usage"}"#;
+    let ticket = buy(&app, "ann.may", "/api/usage").await;
+    for uri in [
+        "/api/tickets?access_token=ann.may",
+        &format!("/api/tickets?ticket={ticket}"),
+        "/api/tickets",
+    ] {
+        let request = Request::post(uri).header("cookie", "token=ann.may").body(Body::from(body));
+        let answer = app.clone().oneshot(request.expect("a request")).await.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{uri}");
+        assert_eq!(answer.headers()["www-authenticate"], "Bearer realm=\"hero-sse\"");
+    }
+    let get = Request::get("/api/tickets").body(Body::empty()).expect("a request");
+    let answer = app.clone().oneshot(get).await.expect("an answer");
+    assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED);
+    open(&app, "/api/usage", &ticket).await.expect("still good");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ticket_waits_for_its_time_and_no_longer() {
+    let sse = builder("").tickets(Tickets::new().audience("usage").ttl(Duration::from_secs(5)));
+    let app = app(&sse.build().expect("a kit"));
+    let in_time = buy(&app, "ann.may", "/api/usage").await;
+    let late = buy(&app, "ann.may", "/api/usage").await;
+    tokio::time::advance(Duration::from_millis(4_999)).await;
+    open(&app, "/api/usage", &in_time).await.expect("in time");
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert_not_accepted(open(&app, "/api/usage", &late).await, "late");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_by_a_ticket_ends_with_the_token_that_bought_it_and_says_not_to_come_back() {
+    let sse = kit("MaxAge = \"40s\"");
+    let app = app(&sse);
+    let life = async |token: &str| {
+        let ticket = buy(&app, token, "/api/held").await;
+        tokio::time::advance(Duration::from_secs(10)).await;
+        let start = tokio::time::Instant::now();
+        let stream = testing::open(&app, &format!("/api/held?ticket={ticket}")).await;
+        let mut stream = stream.expect("a stream").patience(Duration::from_secs(3600));
+        let close = stream.rest().await.expect("a clean end").pop().expect("a farewell");
+        (start.elapsed().as_secs_f64(), close.json::<Value>().expect("JSON"))
+    };
+    // The system's clock stands still meanwhile: what is left of the token is what it had.
+    let (seconds, close) = life("ann.may.20000").await;
+    assert!((17.9..=20.1).contains(&seconds), "{seconds}");
+    assert_eq!((&close["reason"], &close["reconnect"]), (&json!("token_expired"), &json!(false)));
+    let (seconds, close) = life("ann.may").await;
+    assert!((31.9..=40.1).contains(&seconds), "{seconds}");
+    assert_eq!((&close["reason"], &close["reconnect"]), (&json!("max_age"), &json!(false)));
+    // By a token it may.
+    let stream = testing::open(&app, "/api/held").bearer("ann.may").await.expect("a stream");
+    let close = stream.patience(Duration::from_secs(3600)).rest().await.expect("a clean end").pop();
+    assert_eq!(close.expect("a farewell").json::<Value>().expect("JSON")["reconnect"], json!(true));
+}
+
+#[tokio::test]
+async fn who_is_over_a_limit_has_spent_the_ticket_and_is_told_to_get_another() {
+    let sse = kit("MaxPerPrincipal = 1");
+    let app = app(&sse);
+    let _held = testing::open(&app, "/api/held").bearer("ann.may").await.expect("a stream");
+    let ticket = buy(&app, "ann.may", "/api/other/7").await;
+    let path = format!("/api/other/7?ticket={ticket}");
+    let mut stream = testing::open(&app, &path).await.expect("a farewell");
+    let close = stream.rest().await.expect("a clean end").pop().expect("a farewell");
+    let close: Value = close.json().expect("JSON");
+    assert_eq!((&close["reason"], &close["reconnect"]), (&json!("over_limit"), &json!(false)));
+    assert_not_accepted(open(&app, "/api/other/7", &ticket).await, "spent");
+}
+
+#[tokio::test]
+async fn a_ticket_never_outlives_its_token() {
+    let app = app(&kit(""));
+    let body = r#"{"path": "/api/usage"}"#;
+    let answer = post(&app, "/api/tickets", "ann.may.4500", body).await;
+    let bought = json_of(answer).await;
+    assert_eq!(bought["expires_in"], json!(4));
+    let bought = json_of(post(&app, "/api/tickets", "ann.may.300", body).await).await;
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    let ticket = bought["ticket"].as_str().expect("a ticket");
+    assert_not_accepted(open(&app, "/api/usage", ticket).await, "the token is over");
+}
+
+#[tokio::test]
+async fn in_a_nested_router_the_paths_are_those_of_the_url() {
+    let sse = kit("");
+    let app: Router = Router::new().nest("/outer", app(&sse)).nest("/elsewhere", public_page());
+    let sell = async |path: &str| {
+        let body = json!({ "path": path }).to_string();
+        let answer = post(&app, "/outer/api/tickets", "ann.may", body).await;
+        (answer.status().as_u16(), json_of(answer).await["ticket"].as_str().map(str::to_owned))
+    };
+    let (status, ticket) = sell("/outer/api/usage").await;
+    assert_eq!(status, 200);
+    open(&app, "/outer/api/usage", &ticket.expect("a ticket")).await.expect("a stream");
+    for path in ["/api/usage", "/elsewhere/api/usage", "/outer", "/outerx/api/usage"] {
+        assert_eq!(sell(path).await.0, 404, "{path}");
+    }
+}
+
+fn public_page() -> Router {
+    Router::new().route("/", axum::routing::get(async || "page"))
+}
+
+#[test]
+fn what_is_missing_is_told_at_the_start() {
+    let errors = |result: Result<HeroSse, SetupErrors>| result.expect_err("mistakes").to_string();
+    let no_audience = builder("").tickets(Tickets::new());
+    assert!(errors(no_audience.build()).contains("Tickets: no audience"));
+    for ttl in [Duration::ZERO, Duration::from_millis(999), Duration::from_secs(601), Duration::MAX]
+    {
+        let tickets = Tickets::new().audience("usage").ttl(ttl);
+        assert!(
+            errors(builder("").tickets(tickets).build()).contains("out of bounds: 1 s to 10 min")
+        );
+    }
+    let map = |sse: &HeroSse, path: &str| match sse.at("/api").tickets::<()>(path) {
+        Ok(_) => String::new(),
+        Err(error) => error.to_string(),
+    };
+    let none =
+        HeroSse::builder().environment(Vec::<(String, String)>::new()).build().expect("a kit");
+    let told = map(&none, "/tickets");
+    assert!(told.contains("no authenticator") && told.contains("no tickets"), "{told}");
+    assert!(told.contains("tickets.rs:"), "where: {told}");
+    let sse = kit("");
+    assert_eq!(map(&sse, "/tickets"), "");
+    assert!(map(&sse, "/tickets").contains("the path is taken by /api/tickets"));
+    assert!(map(&sse, "tickets").contains("must begin with `/`"));
+    assert!(map(&kit("Enabled = false"), "/tickets").contains("disabled"));
+    let endpoint = |sse: &HeroSse| {
+        sse.at("/api").endpoint("/x").post_handler::<_, _, (), _>(async || burst(1))
+    };
+    let _: Router = endpoint(&sse).expect("a route");
+    assert!(map(&sse, "/x").contains("the path is taken by /api/x"));
+}
+
+#[tokio::test]
+async fn a_kit_without_tickets_knows_none() {
+    let sse = builder("").build().expect("a kit");
+    let app: Router = sse.endpoint("/s").handler(async || burst(1)).expect("a route");
+    let error = testing::open(&app, "/s?ticket=7").await.expect_err("401");
+    assert_eq!(error.headers["www-authenticate"], "Bearer realm=\"hero-sse\"");
+    testing::open(&app, "/s?ticket=7").bearer("ann").await.expect("a stream");
+}
+
+/// The store of several nodes: what a shared one does, in miniature.
+#[derive(Clone, Default)]
+pub(crate) struct Shared(Arc<std::sync::Mutex<Texts>>);
+
+/// A grant and its end by key.
+type Texts = std::collections::HashMap<String, (String, tokio::time::Instant)>;
+
+impl Shared {
+    /// All that leaks where it leaks.
+    pub(crate) fn everything(&self) -> String {
+        format!("{:?}", self.0.lock().expect("no panic"))
+    }
+}
+
+impl TicketStore for Shared {
+    fn put<'a>(
+        &'a self,
+        key: &'a str,
+        grant: &'a TicketGrant,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<(), AuthError>> {
+        async move {
+            tokio::task::yield_now().await;
+            let grant = (grant.as_str().to_owned(), tokio::time::Instant::now() + ttl);
+            self.0.lock().expect("no panic").insert(key.to_owned(), grant);
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn take<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<String>, AuthError>> {
+        async move {
+            tokio::task::yield_now().await;
+            let taken = self.0.lock().expect("no panic").remove(key);
+            let in_time = taken.filter(|(_, end)| *end > tokio::time::Instant::now());
+            Ok(in_time.map(|(grant, _)| grant))
+        }
+        .boxed()
+    }
+}
+
+#[tokio::test]
+async fn what_one_node_sells_opens_at_another_that_shares_its_store() {
+    let shared = Shared::default();
+    let node = |audience: &str| {
+        let tickets = Tickets::new().audience(audience).store(shared.clone());
+        app(&builder("").tickets(tickets).build().expect("a kit"))
+    };
+    let (one, two, other) = (node("usage"), node("usage"), node("mail"));
+    let ticket = buy(&one, "ann.may", "/api/usage").await;
+    assert!(open(&two, "/api/usage", &ticket).await.expect("a stream").starts_with("ann"));
+    assert_not_accepted(open(&one, "/api/usage", &ticket).await, "spent elsewhere");
+    let ticket = buy(&one, "ann.may", "/api/usage").await;
+    assert_not_accepted(open(&other, "/api/usage", &ticket).await, "another audience");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shared_store_keeps_the_contract_and_broken_ones_are_found_out() {
+    testing::ticket_store_contract(Shared::default()).await.expect("the contract");
+    let broken = |fault| Broken { fault, inner: Shared::default() };
+    for (fault, words) in [
+        ("get and delete", "at the same time"),
+        ("for ever", "time is over"),
+        ("keeps", "second take"),
+    ] {
+        let told = testing::ticket_store_contract(broken(fault)).await.expect_err(fault);
+        assert!(told.contains(words), "{fault}: {told}");
+    }
+}
+
+struct Broken {
+    fault: &'static str,
+    inner: Shared,
+}
+
+impl TicketStore for Broken {
+    fn put<'a>(
+        &'a self,
+        key: &'a str,
+        grant: &'a TicketGrant,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<(), AuthError>> {
+        let ttl = if self.fault == "for ever" { Duration::from_secs(3600) } else { ttl };
+        self.inner.put(key, grant, ttl)
+    }
+
+    fn take<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<String>, AuthError>> {
+        match self.fault {
+            "for ever" => self.inner.take(key),
+            _ => async move {
+                let found = self.inner.0.lock().expect("no panic").get(key).cloned();
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                if self.fault == "get and delete" {
+                    self.inner.0.lock().expect("no panic").remove(key);
+                }
+                Ok(found.map(|(grant, _)| grant))
+            }
+            .boxed(),
+        }
+    }
+}
+
+/// Down, until told otherwise.
+struct Down;
+
+impl TicketStore for Down {
+    fn put<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a TicketGrant,
+        _: Duration,
+    ) -> BoxFuture<'a, Result<(), AuthError>> {
+        async { Err(AuthError::unavailable("redis-3 refuses")) }.boxed()
+    }
+
+    fn take<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<String>, AuthError>> {
+        async { Err(AuthError::unavailable("redis-3 refuses")) }.boxed()
+    }
+}
+
+#[tokio::test]
+async fn while_the_store_is_down_no_ticket_opens_and_callers_are_asked_to_come_back() {
+    let sse =
+        builder("").tickets(Tickets::new().audience("usage").store(Down)).build().expect("a kit");
+    let app = app(&sse);
+    let answer = post(&app, "/api/tickets", "ann.may", r#"{"path": "/api/usage"}"#).await;
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(answer.headers().contains_key("retry-after"));
+    assert!(!json_of(answer).await.to_string().contains("redis"));
+    let path = format!("/api/usage?ticket={}", "a".repeat(64));
+    let mut stream = testing::open(&app, &path).await.expect("a farewell");
+    let close = stream.rest().await.expect("a clean end").pop().expect("a farewell");
+    let close: Value = close.json().expect("JSON");
+    assert_eq!((&close["reason"], &close["reconnect"]), (&json!("unverified"), &json!(false)));
+    assert_eq!(sse.connections().closed(CloseReason::Unverified), 1);
+}
+
+#[tokio::test]
+async fn a_principal_is_made_in_a_line_and_read_in_one() {
+    let who =
+        Principal::test("ann").tenant("t1").permission("usage.read").with_claim("plan", "pro");
+    let read = |who: &Principal| -> Result<String, Refusal> {
+        who.require_tenant_is("t1")?;
+        who.require("usage.read")?;
+        let plan: String = who.claim("plan").unwrap_or_default();
+        Ok(format!("{} {plan}", who.subject()))
+    };
+    assert_eq!(read(&who).expect("all of it"), "ann pro");
+    let until = SystemTime::now() + Duration::from_secs(9);
+    assert_eq!(
+        (who.expires_at(), who.clone().valid_until(until).expires_at()),
+        (None, Some(until))
+    );
+    assert_eq!(
+        (who.issuer(), who.clone().issued_by("https://id.example").issuer()),
+        (None, Some("https://id.example"))
+    );
+}
