@@ -98,7 +98,8 @@ pub use crate::auth::jwt::JwtAuthenticator;
 #[cfg(feature = "jwt")]
 pub use crate::auth::keys::Algorithm;
 pub use crate::auth::{
-    AuthError, Authenticator, InvalidToken, Principal, TicketGrant, TicketStore, Tickets,
+    Access, AuthError, Authenticator, Authorizer, Decision, InvalidToken, Principal, TicketGrant,
+    TicketStore, Tickets, authorizer_fn,
 };
 pub use crate::close::CloseReason;
 pub use crate::connections::{ConnectionFilter, ConnectionInfo, Connections};

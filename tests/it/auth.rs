@@ -365,7 +365,7 @@ async fn an_endpoints_own_word_on_query_tokens_holds_for_its_extractors_too() {
         .handler(async move |who: Option<Principal>| name(who))
         .expect("a route");
     let context =
-        async move |sse: SseContext, who: Option<Principal>| sse.public().stream(name(who));
+        async move |sse: SseContext, who: Option<Principal>| sse.public().stream(name(who)).await;
     let app = app.route("/c", axum::routing::get(context));
     let server = crate::support::Server::start(&sse, app).await;
     for path in ["/p", "/c"] {

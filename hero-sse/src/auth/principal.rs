@@ -184,7 +184,8 @@ impl Principal {
             || *wildcards && permissions.iter().any(|granted| covers(granted, permission))
     }
 
-    /// Makes sure that it holds this permission, for routes of your own.
+    /// Makes sure that it holds this permission, for routes of your own: by the token's claims alone.
+    /// Where an [`Authorizer`](crate::Authorizer) decides, ask [`HeroSse::authorize`](crate::HeroSse::authorize).
     ///
     /// # Errors
     ///
