@@ -16,24 +16,15 @@ const TICKET: &str = "ticket";
 /// The tokens and tickets of a request's query, in order.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct QueryTokens {
-    tokens: Vec<Secret<String>>,
-    tickets: Vec<Secret<String>>,
+    pub(crate) access: Vec<Secret<String>>,
+    pub(crate) tickets: Vec<Secret<String>>,
 }
 
 impl QueryTokens {
     /// What [`redact`] put aside, or what the URI still carries where it never ran.
-    pub(crate) fn of(parts: &Parts) -> Vec<Secret<String>> {
-        Self::all(parts).tokens
-    }
-
-    /// The tickets, as [`of`](Self::of).
-    pub(crate) fn tickets(parts: &Parts) -> Vec<Secret<String>> {
-        Self::all(parts).tickets
-    }
-
-    fn all(parts: &Parts) -> Self {
+    pub(crate) fn of(parts: &Parts) -> Self {
         match parts.extensions.get::<Self>() {
-            Some(found) => found.clone(),
+            Some(tokens) => tokens.clone(),
             None => split(parts.uri.query().unwrap_or_default()).0,
         }
     }
@@ -80,7 +71,7 @@ fn split(query: &str) -> (QueryTokens, Option<String>) {
         }
         changed = true;
         if key == PARAMETER {
-            found.tokens.push(Secret::new(value.into_owned()));
+            found.access.push(Secret::new(value.into_owned()));
         } else if key == TICKET {
             found.tickets.push(Secret::new(value.into_owned()));
         }
@@ -108,7 +99,7 @@ mod tests {
         let mut request = Request::get(uri).body(()).expect("a request");
         redact(&mut request);
         let (parts, ()) = request.into_parts();
-        let tokens = QueryTokens::of(&parts).iter().map(|t| t.expose().clone()).collect();
+        let tokens = QueryTokens::of(&parts).access.iter().map(|t| t.expose().clone()).collect();
         (parts.uri.to_string(), tokens)
     }
 
@@ -144,13 +135,13 @@ mod tests {
     #[test]
     fn a_request_that_was_never_redacted_gives_its_tokens_too() {
         let request = Request::get("/a?access_token=t").body(()).expect("a request");
-        let tokens = QueryTokens::of(&request.into_parts().0);
+        let tokens = QueryTokens::of(&request.into_parts().0).access;
         assert_eq!(tokens, vec![Secret::new("t".to_owned())]);
         let mut request = Request::get("/a?ticket=1&ticket=2").body(()).expect("a request");
         let two = ["1", "2"].map(|text| Secret::new(text.to_owned())).to_vec();
-        assert_eq!(QueryTokens::tickets(&request.clone().into_parts().0), two);
+        assert_eq!(QueryTokens::of(&request.clone().into_parts().0).tickets, two);
         redact(&mut request);
-        assert_eq!(QueryTokens::tickets(&request.into_parts().0), two);
+        assert_eq!(QueryTokens::of(&request.into_parts().0).tickets, two);
     }
 
     #[test]

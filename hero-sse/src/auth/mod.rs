@@ -161,7 +161,7 @@ impl Gate {
         if parts.method != http::Method::GET && parts.method != http::Method::HEAD {
             return None;
         }
-        let mut found = QueryTokens::tickets(parts);
+        let mut found = QueryTokens::of(parts).tickets;
         found.retain(|ticket| !ticket.expose().is_empty());
         (!found.is_empty()).then_some((tickets, found))
     }

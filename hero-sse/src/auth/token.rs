@@ -21,7 +21,7 @@ pub(crate) fn bearer_token(
     let mut tokens = Vec::new();
     tokens.extend(from_header(parts)?);
     if accept_query {
-        let query = QueryTokens::of(parts);
+        let query = QueryTokens::of(parts).access;
         if query.len() > 1 {
             return Err(Refusal::invalid_request("the parameter access_token is repeated"));
         }
