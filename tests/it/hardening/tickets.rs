@@ -462,6 +462,20 @@ async fn an_attack_is_a_line_a_second_in_the_log() {
     assert!(text.contains("kept_back=98"), "{text}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_stopped_guess_is_counted_under_the_limit_that_stopped_it() {
+    let recorder = metrics_util::debugging::DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let (_, app) = guarded("FailedAttemptsPerMinute = 1");
+    for _ in 0..3 {
+        from(&app, "203.0.113.9:1", "/refuse", &[BAD]).await;
+    }
+    let all = format!("{:?}", snapshotter.snapshot().into_vec());
+    assert!(all.contains("this address's failed attempts a minute"), "{all}");
+    assert!(!all.contains("203.0.113.9"), "no label is a client's to make: {all}");
+}
+
 #[tokio::test]
 async fn guessing_over_sockets_at_endpoints_at_the_tickets_and_at_routes_of_ones_own_is_one_count()
 {
