@@ -20,8 +20,8 @@
 //! ```
 //!
 //! [`HeroSse`] maps endpoints and serves them; [`sse_endpoint`] and [`SseEvent`] declare them;
-//! [`SseOptions`] is what an operator writes, [`operating`] what one knows; `testing` reads streams in
-//! tests.
+//! [`SseOptions`] is what an operator writes, [`operating`] what one knows; [`tenancy`] keeps tenants
+//! apart; `testing` reads streams in tests.
 //!
 //! # Features
 //!
@@ -83,6 +83,10 @@ pub mod errors {}
 #[cfg(doc)]
 #[doc = include_str!("../docs/operating.md")]
 pub mod operating {}
+
+#[cfg(doc)]
+#[doc = include_str!("../docs/tenancy.md")]
+pub mod tenancy {}
 
 #[cfg(feature = "macros")]
 #[doc = include_str!("../docs/event.md")]
