@@ -120,6 +120,11 @@ impl CloseReason {
     pub(crate) const fn index(self) -> usize {
         self as usize
     }
+
+    /// Whether whoever is asked to go for it loses what it has begun, too.
+    pub(crate) const fn is_withdrawal(self) -> bool {
+        matches!(self, Self::Revoked | Self::TokenExpired | Self::Unverified)
+    }
 }
 
 impl fmt::Display for CloseReason {

@@ -13,7 +13,7 @@ use crate::endpoint::{EventItem, EventStream};
 use crate::frame::LastEventId;
 use crate::hero::HeroSse;
 use crate::permission::IntoPermission;
-use crate::pipeline::{Route, Visit};
+use crate::pipeline::{Errand, Route, Visit};
 use crate::refusal::Refusal;
 use crate::telemetry;
 
@@ -36,7 +36,7 @@ const FALLBACK: &str = "/{*path}";
 /// use hero_sse::axum::{Router, response::Response, routing::get};
 ///
 /// async fn old(sse: SseContext) -> Response {
-///     sse.public().stream(futures_util::stream::iter([Event::text("hello")]))
+///     sse.public().stream(futures_util::stream::iter([Event::text("hello")])).await
 /// }
 ///
 /// let app: Router = Router::new().route("/old", get(old));
@@ -44,6 +44,7 @@ const FALLBACK: &str = "/{*path}";
 #[must_use = "nothing is sent until `stream`"]
 pub struct SseContext {
     visit: Visit,
+    errand: Errand,
     declaration: Declaration,
     sse: HeroSse,
     mistakes: Vec<String>,
@@ -78,14 +79,15 @@ impl SseContext {
         self.visit.cursor().and_then(LastEventId::as_str)
     }
 
-    /// Answers with the stream, or refuses as an endpoint would.
-    pub fn stream<T, M>(self, stream: T) -> Response
+    /// Answers with the stream, or refuses as an endpoint would. It awaits the kit's
+    /// [`Authorizer`](crate::Authorizer), where there is one.
+    pub async fn stream<T, M>(self, stream: T) -> Response
     where
         T: Stream + Send + 'static,
         T::Item: EventItem<M>,
         M: 'static,
     {
-        let Self { visit, declaration, sse, mut mistakes } = self;
+        let Self { visit, errand, declaration, sse, mut mistakes } = self;
         let options = &sse.kit().options;
         if !options.enabled {
             mistakes.push(declaration.mistake(&"the kit is disabled (SseOptions.Enabled = false)"));
@@ -97,7 +99,7 @@ impl SseContext {
             return Refusal::internal().into_response();
         }
         let route = Route::new(declaration, options);
-        visit.answer(&route, EventStream::new(stream))
+        visit.answer(&route, errand, EventStream::new(stream)).await
     }
 }
 
@@ -122,7 +124,8 @@ impl<S: Send + Sync> FromRequestParts<S> for SseContext {
         let declaration = Declaration::new("", path, Location { file: "SseContext", line: 0 });
         let policy = sse.kit().options.policy(&declaration.path, &declaration.overrides);
         let visit = Visit::begin(sse.kit(), parts, &policy).await?;
+        let errand = Errand::of(sse.kit(), parts).await;
         visit.introduce(parts);
-        Ok(Self { visit, declaration, sse, mistakes: Vec::new() })
+        Ok(Self { visit, errand, declaration, sse, mistakes: Vec::new() })
     }
 }

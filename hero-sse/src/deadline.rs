@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -48,9 +49,34 @@ pub(crate) struct SocketWatch {
     write_timed_out: AtomicBool,
     peer_timed_out: AtomicBool,
     abandoned: AtomicBool,
+    /// How many streams there were, so that a kill meets none but its own.
+    begun: AtomicUsize,
+    killed: AtomicBool,
+    /// Of the task whose write is blocked.
+    blocked: AtomicWaker,
 }
 
 impl SocketWatch {
+    /// Whether bytes of this stream still wait to be written, if it began last.
+    fn owes(&self, stream: usize) -> bool {
+        self.begun.load(Ordering::Acquire) == stream && !self.flushed.load(Ordering::Acquire)
+    }
+
+    /// Fails the socket's writes, one that is blocked as well, and resets it.
+    fn kill(&self) {
+        self.abandon();
+        self.killed.store(true, Ordering::Release);
+        self.blocked.wake();
+    }
+
+    fn alive(&self) -> io::Result<()> {
+        if self.killed.load(Ordering::Acquire) {
+            let kind = io::ErrorKind::ConnectionAborted;
+            return Err(io::Error::new(kind, "the stream's access was withdrawn"));
+        }
+        Ok(())
+    }
+
     /// Nobody will see to what is still to be sent: dropping the socket resets it.
     pub(crate) fn abandon(&self) {
         self.abandoned.store(true, Ordering::Release);
@@ -69,6 +95,7 @@ impl SocketWatch {
     pub(crate) fn arm(self: &Arc<Self>, timeout: Option<Duration>) -> Armed {
         let _turning = self.turning.lock().unwrap_or_else(PoisonError::into_inner);
         self.streams.fetch_add(1, Ordering::AcqRel);
+        self.begun.fetch_add(1, Ordering::AcqRel);
         self.moved_on.store(false, Ordering::Release);
         self.flushed.store(false, Ordering::Release);
         self.engaged.store(true, Ordering::Release);
@@ -126,7 +153,28 @@ pub(crate) struct StreamReset(pub(crate) CancellationToken);
 #[derive(Debug)]
 pub(crate) struct Armed(Arc<SocketWatch>);
 
+/// A way to cut one stream's socket, whether the stream still lives or not.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    watch: Arc<SocketWatch>,
+    stream: usize,
+}
+
+impl Hold {
+    /// An ended stream's socket is cut only for what the stream left unsent.
+    pub(crate) fn cut(&self, ended: bool) {
+        if !ended || self.watch.owes(self.stream) {
+            self.watch.kill();
+        }
+    }
+}
+
 impl Armed {
+    /// For the stream that began last, which this one is when it begins.
+    pub(crate) fn hold(&self) -> Hold {
+        Hold { watch: self.0.clone(), stream: self.0.begun.load(Ordering::Acquire) }
+    }
+
     pub(crate) fn failure(&self) -> Option<CloseReason> {
         self.0.failure()
     }
@@ -201,7 +249,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> DeadlineIo<T> {
                 Poll::Ready(Ok(bytes))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(self.noted(error))),
-            Poll::Pending => self.poll_deadline(cx),
+            Poll::Pending => {
+                self.watch.blocked.register(cx.waker());
+                // It may have come before there was somebody to wake.
+                self.watch.alive()?;
+                self.poll_deadline(cx)
+            }
         }
     }
 
@@ -262,6 +315,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> AsyncWrite for DeadlineIo<T> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.watch.alive()?;
         self.engage();
         let written = Pin::new(&mut self.io).poll_write(cx, buf);
         self.after_write(cx, written)
@@ -272,6 +326,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> AsyncWrite for DeadlineIo<T> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.watch.alive()?;
         self.engage();
         let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
         self.after_write(cx, written)

@@ -20,8 +20,8 @@
 //! ```
 //!
 //! [`HeroSse`] maps endpoints and serves them; [`sse_endpoint`] and [`SseEvent`] declare them;
-//! [`SseOptions`] is what an operator writes, [`operating`] what one knows; `testing` reads streams in
-//! tests.
+//! [`SseOptions`] is what an operator writes, [`operating`] what one knows; [`tenancy`] keeps tenants
+//! apart; `testing` reads streams in tests.
 //!
 //! # Features
 //!
@@ -84,6 +84,10 @@ pub mod errors {}
 #[doc = include_str!("../docs/operating.md")]
 pub mod operating {}
 
+#[cfg(doc)]
+#[doc = include_str!("../docs/tenancy.md")]
+pub mod tenancy {}
+
 #[cfg(feature = "macros")]
 #[doc = include_str!("../docs/event.md")]
 pub use hero_sse_macros::SseEvent;
@@ -98,7 +102,8 @@ pub use crate::auth::jwt::JwtAuthenticator;
 #[cfg(feature = "jwt")]
 pub use crate::auth::keys::Algorithm;
 pub use crate::auth::{
-    AuthError, Authenticator, InvalidToken, Principal, TicketGrant, TicketStore, Tickets,
+    Access, AuthError, Authenticator, Authorizer, Decision, InvalidToken, Principal, TicketGrant,
+    TicketStore, Tickets, authorizer_fn,
 };
 pub use crate::close::CloseReason;
 pub use crate::connections::{ConnectionFilter, ConnectionInfo, Connections};

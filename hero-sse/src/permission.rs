@@ -215,6 +215,16 @@ impl PermissionRule {
         }
     }
 
+    /// Every permission it names, in its order; one that is named twice is there twice.
+    pub(crate) fn permissions(&self) -> Vec<&Permission> {
+        match self {
+            Self::One(permission) => vec![permission],
+            Self::All(rules) | Self::Any(rules) => {
+                rules.iter().flat_map(Self::permissions).collect()
+            }
+        }
+    }
+
     /// Permissions that together would do, joined by spaces: the `scope` of a challenge (RFC 6750,
     /// section 3). Where several sets would, the one named first.
     pub(crate) fn scope(&self) -> String {

@@ -9,7 +9,7 @@ use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use axum::body::{Body, HttpBody as _};
-use axum::extract::Request;
+use axum::extract::{FromRequestParts, RawPathParams, Request};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
@@ -18,9 +18,9 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
 use tokio::time::Instant;
 
-use crate::auth::{Gate, LookedFor, Principal};
+use crate::auth::{Asked, Gate, LookedFor, Permits, Place, Principal};
 use crate::close::CloseReason;
-use crate::connections::{Caller, Connections, Limits, NoPlace, Slot};
+use crate::connections::{Caller, Connections, Ended, Limits, NoPlace, Slot};
 use crate::deadline::{SocketWatch, StreamReset};
 use crate::descriptor::{Declaration, Method};
 use crate::endpoint::{EventStream, Opening};
@@ -31,12 +31,16 @@ use crate::policy::{OverLimit, Policy, TokenSource};
 use crate::refusal::{Refusal, TOO_MANY_FAILURES};
 use crate::sweeper::Sweeper;
 use crate::telemetry;
-use crate::writer::{End, Lent, Writer, write_farewell};
+use crate::writer::{End, Lent, Recheck, Stay, Writer, write_farewell};
+
+/// A request that is overtaken by a disconnect which means it is looked at again, so often at most.
+const LOOKS: usize = 3;
 
 /// What all requests share.
 pub(crate) struct Kit {
     pub(crate) options: SseOptions,
     pub(crate) gate: Gate,
+    pub(crate) permits: Permits,
     pub(crate) connections: Connections,
     pub(crate) sweeper: Sweeper,
     pub(crate) no_transport: Once,
@@ -74,21 +78,79 @@ pub(crate) async fn answer(
     request: Request,
     open: impl FnOnce(Request) -> Opening,
 ) -> Response {
-    let (parts, body) = request.into_parts();
-    let visit = match Visit::begin(kit, &parts, &route.policy).await {
-        Ok(visit) => visit,
-        Err(refusal) => return turned_down(kit, route, refusal, kit.gate.by_ticket(&parts)),
+    let (mut parts, body) = request.into_parts();
+    // Unread, it would hide the client's departure.
+    let unread = route.method == Method::Get && !body.is_end_stream();
+    let mut caller = None;
+    let response = match enter(kit, route, &mut parts, unread, &mut caller).await {
+        Ok((visit, permit, slot)) => visit.proceed(route, permit, slot, parts, body, open).await,
+        Err(answer) => Err(answer),
     };
-    let principal = visit.principal.clone();
-    let mut response = match visit.proceed(route, parts, body, open).await {
-        Ok(stream) => stream,
-        Err(answer) => answer,
-    };
+    let mut response = response.unwrap_or_else(|answer| answer);
     // For layers further out, such as an access log: who asked.
-    if let Some(principal) = principal {
+    if let Some(principal) = caller {
         response.extensions_mut().insert(principal);
     }
     response
+}
+
+/// Everything that comes before the application's function; `caller` is who it turned out to be.
+async fn enter(
+    kit: &Arc<Kit>,
+    route: &Route,
+    parts: &mut Parts,
+    unread: bool,
+    caller: &mut Option<Principal>,
+) -> Result<(Visit, Permit, Slot), Response> {
+    let mut by_ticket = false;
+    for _ in 0..LOOKS {
+        let visit = Visit::begin(kit, parts, &route.policy).await;
+        let visit =
+            visit.map_err(|refusal| turned_down(kit, route, refusal, kit.gate.by_ticket(parts)))?;
+        by_ticket = visit.by_ticket;
+        caller.clone_from(&visit.principal);
+        let errand = Errand::of(kit, parts).await;
+        let permit = visit.permit(route, errand).await?;
+        if unread {
+            let refusal = Refusal::bad_request("a request by GET has no body here".to_owned());
+            return Err(refuse(&route.path, refusal));
+        }
+        match visit.admit(route) {
+            Ok(slot) => return Ok((visit, permit, slot)),
+            // A ticket is spent: there is nothing left to look at.
+            Err(NoPlace::Changed) if by_ticket => break,
+            Err(NoPlace::Changed) => {}
+            Err(no_place) => return Err(turned_away(route, no_place, by_ticket)),
+        }
+    }
+    Err(unverified(kit, route, by_ticket))
+}
+
+/// What a request wants, as an authorizer sees it; nothing where nobody would look at it.
+#[derive(Default)]
+pub(crate) struct Errand {
+    path: Box<str>,
+    captures: Box<[(Box<str>, Box<str>)]>,
+}
+
+impl Errand {
+    pub(crate) async fn of(kit: &Kit, parts: &mut Parts) -> Self {
+        if !kit.permits.may_change() {
+            return Self::default();
+        }
+        let path = parts.uri.path().into();
+        // A path without captures, or with one that is no text.
+        let captures = RawPathParams::from_request_parts(parts, &()).await.ok();
+        let captures = captures.iter().flatten().map(|(key, value)| (key.into(), value.into()));
+        Self { path, captures: captures.collect() }
+    }
+}
+
+/// That a caller may have the stream, and since when that is known.
+struct Permit {
+    /// `None` where nothing was asked for.
+    asked: Option<Arc<Asked>>,
+    since: Instant,
 }
 
 /// A request whose caller is known, on its way to a stream.
@@ -98,6 +160,8 @@ pub(crate) struct Visit {
     /// Whether it came by a ticket, which is spent: the same request cannot open its stream again.
     by_ticket: bool,
     address: Option<IpAddr>,
+    /// The disconnects there were before anything was looked at.
+    looked_at: u64,
     cursor: Result<LastEventId, Refusal>,
     socket: Option<Arc<SocketWatch>>,
     /// Over HTTP/2, under our own transport.
@@ -113,6 +177,7 @@ impl Visit {
         parts: &Parts,
         policy: &Policy,
     ) -> Result<Self, Refusal> {
+        let looked_at = kit.connections.disconnects();
         let principal = kit.gate.visitor(parts, policy.token_sources).await?;
         let cursor = LastEventId::from_parts(parts);
         let socket = parts.extensions.get::<Arc<SocketWatch>>().cloned();
@@ -124,6 +189,7 @@ impl Visit {
             principal,
             by_ticket: kit.gate.by_ticket(parts),
             address: kit.options.proxies.client_of(parts),
+            looked_at,
             cursor: cursor.map_err(|error| Refusal::bad_request(error.to_string())),
             socket,
             reset: parts.extensions.get::<StreamReset>().cloned(),
@@ -135,30 +201,27 @@ impl Visit {
     async fn proceed(
         self,
         route: &Route,
+        permit: Permit,
+        mut slot: Slot,
         mut parts: Parts,
         body: Body,
         open: impl FnOnce(Request) -> Opening,
     ) -> Result<Response, Response> {
-        self.permit(route)?;
-        // Unread, it would hide the client's departure.
-        if route.method == Method::Get && !body.is_end_stream() {
-            let refusal = Refusal::bad_request("a request by GET has no body here".to_owned());
-            return Err(refuse(&route.path, refusal));
-        }
-        let mut slot = self.admit(route)?;
         self.introduce(&mut parts);
         let opening = async { open(Request::from_parts(parts, body)).await };
         let opening = AssertUnwindSafe(slot.origin().timed(opening)).catch_unwind();
-        // What a `POST` has begun it may finish.
+        // What a `POST` has begun it may finish, unless its caller must not have it.
         let asked = poll_fn(|cx| match slot.poll_asked(cx) {
-            Some(reason) if route.method == Method::Get => Poll::Ready(reason),
+            Some(reason) if route.method == Method::Get || reason.is_withdrawal() => {
+                Poll::Ready(reason)
+            }
             _ => Poll::Pending,
         });
         let opened = tokio::select! {
             biased;
             reason = asked => {
                 slot.close(reason);
-                return Err(turned_away(route, NoPlace::Draining, self.by_ticket));
+                return Err(withdrawn(route, reason, self.by_ticket));
             }
             opened = opening => opened.unwrap_or_else(|_| {
                 telemetry::panicked(&route.path, "endpoint function");
@@ -166,7 +229,7 @@ impl Visit {
             }),
         };
         match opened {
-            Ok(events) => Ok(self.stream(route, slot, events)),
+            Ok(events) => Ok(self.stream(route, permit, slot, events)),
             Err(answer) => {
                 slot.withdraw();
                 Err(no_success(&route.path, answer))
@@ -185,11 +248,21 @@ impl Visit {
     }
 
     /// The steps of a stream that the application has made already.
-    pub(crate) fn answer(self, route: &Route, events: EventStream) -> Response {
-        let admitted = self.permit(route).and_then(|()| self.admit(route));
-        match admitted {
-            Ok(slot) => self.stream(route, slot, events),
-            Err(answer) => answer,
+    pub(crate) async fn answer(
+        self,
+        route: &Route,
+        errand: Errand,
+        events: EventStream,
+    ) -> Response {
+        let permit = match self.permit(route, errand).await {
+            Ok(permit) => permit,
+            Err(answer) => return answer,
+        };
+        match self.admit(route) {
+            Ok(slot) => self.stream(route, permit, slot, events),
+            // The handler has run: there is no way back to its token.
+            Err(NoPlace::Changed) => unverified(&self.kit, route, self.by_ticket),
+            Err(no_place) => turned_away(route, no_place, self.by_ticket),
         }
     }
 
@@ -202,22 +275,48 @@ impl Visit {
     }
 
     /// Permission; then what needs no stream: a cursor at the end, and `HEAD`.
-    fn permit(&self, route: &Route) -> Result<(), Response> {
-        if let Some(rule) = &route.rule {
-            let principal = self.principal.as_ref().ok_or_else(Refusal::no_token);
-            principal.and_then(|who| who.meets(rule)).map_err(|r| refuse(&route.path, r))?;
-        }
+    async fn permit(&self, route: &Route, errand: Errand) -> Result<Permit, Response> {
+        let since = Instant::now();
+        let asked = match (&self.principal, &route.rule) {
+            (Some(who), rule) => Some(self.authorized(who, rule.as_ref(), route, errand).await?),
+            (None, Some(_)) => return Err(refuse(&route.path, Refusal::no_token())),
+            (None, None) => None,
+        };
         match &self.cursor {
             Err(refusal) => Err(refuse(&route.path, refusal.clone())),
             // To a browser `204` means: do not come back.
             Ok(cursor) if cursor.is_end() => Err(StatusCode::NO_CONTENT.into_response()),
             Ok(_) if self.head_only => Err(head(unsized_body(Bytes::new()))),
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(Permit { asked, since }),
         }
     }
 
+    async fn authorized(
+        &self,
+        who: &Principal,
+        rule: Option<&PermissionRule>,
+        route: &Route,
+        Errand { path, captures }: Errand,
+    ) -> Result<Arc<Asked>, Response> {
+        // An authenticator may round, or remember for too long; the stream would end as it begins.
+        if who.expires_at().is_some_and(|expiry| expiry <= SystemTime::now()) {
+            return Err(refuse(&route.path, Refusal::invalid_token("the token has expired")));
+        }
+        let asked = Arc::new(Asked {
+            principal: who.clone(),
+            // Who brings a token where none is needed is known by it all the same.
+            rule: rule.cloned().unwrap_or_else(PermissionRule::any_token),
+            place: Some(Place { endpoint: route.path.clone(), path, captures }),
+        });
+        let Kit { permits, connections, .. } = &*self.kit;
+        let checked = connections.timed(&route.path, permits.check(asked.clone())).await;
+        checked
+            .map(|()| asked)
+            .map_err(|refusal| turned_down(&self.kit, route, refusal, self.by_ticket))
+    }
+
     /// Admission, before any of the application's work starts.
-    fn admit(&self, route: &Route) -> Result<Slot, Response> {
+    fn admit(&self, route: &Route) -> Result<Slot, NoPlace> {
         let Route { path, policy, .. } = route;
         let limits = Limits {
             total: self.kit.options.max_connections,
@@ -226,25 +325,42 @@ impl Visit {
             of_address: policy.max_per_address,
             connects_per_minute: self.kit.options.connects_per_minute,
         };
-        let caller = Caller { principal: self.principal.as_ref(), address: self.address };
-        let admitted = self.kit.connections.admit(path, caller, &limits);
-        admitted.map_err(|no_place| turned_away(route, no_place, self.by_ticket))
+        let (principal, address) = (self.principal.as_ref(), self.address);
+        let caller = Caller { principal, address, looked_at: self.looked_at };
+        self.kit.connections.admit(path, caller, &limits)
     }
 
     /// The stream's answer: its head, and the writer as its body.
-    fn stream(self, route: &Route, slot: Slot, events: EventStream) -> Response {
+    fn stream(self, route: &Route, permit: Permit, slot: Slot, events: EventStream) -> Response {
         let (timeout, sweeper) = (route.policy.write_timeout, &self.kit.sweeper);
         let socket = self.socket.map(|socket| socket.arm(timeout));
         // Over HTTP/1.1 a client that takes nothing blocks its socket, which then tells.
         let socket_tells = socket.is_some() && self.version != http::Version::HTTP_2;
+        let permits = Some(&self.kit.permits).filter(|permits| permits.may_change());
+        let recheck = permits.zip(permit.asked).zip(route.policy.recheck);
+        let recheck = recheck.map(|((permits, asked), every)| {
+            Recheck::new(permits.clone(), asked, slot.origin(), every, permit.since)
+        });
         let end = end(&route.policy, self.principal.as_ref());
+        let stay = Stay { end, recheck, again: !self.by_ticket };
+        match (&self.reset, &socket) {
+            (Some(reset), _) => {
+                let reset = reset.clone();
+                slot.on_cut(move |_| reset.0.cancel());
+            }
+            (None, Some(socket)) if socket_tells => {
+                let hold = socket.hold();
+                slot.on_cut(move |Ended(ended)| hold.cut(ended));
+            }
+            // It is lent.
+            _ => {}
+        }
         let (name, policy) = (route.event.clone(), route.policy.clone());
         slot.opened();
         if let Some(once) = &route.deprecated {
             once.call_once(|| telemetry::deprecated(&route.path));
         }
-        let again = !self.by_ticket;
-        let writer = |note| Writer::new(events, name, policy, slot, socket, note, end, again);
+        let writer = |note| Writer::new(events, name, policy, slot, socket, note, stay);
         head(match self.reset {
             Some(reset) => {
                 let give_up = move || {
@@ -261,15 +377,25 @@ impl Visit {
 
 /// When a stream under this policy, for this caller, must end.
 fn end(policy: &Policy, principal: Option<&Principal>) -> Option<End> {
-    // Spread, so that streams which began together do not come back together.
-    let spread = |whole: Duration, share: f64| whole.mul_f64(1.0 - share * fastrand::f64());
     let age = policy.max_age.map(|age| (spread(age, 0.2), CloseReason::MaxAge));
     let token = principal.and_then(Principal::expires_at).map(|expiry| {
         let left = expiry.duration_since(SystemTime::now()).unwrap_or_default();
-        (spread(left, 0.1), CloseReason::TokenExpired)
+        (life_of_token(left), CloseReason::TokenExpired)
     });
     let (after, reason) = [age, token].into_iter().flatten().min_by_key(|(after, _)| *after)?;
     Some(End { at: Instant::now().checked_add(after)?, reason })
+}
+
+/// Less a share of it, so that streams which began together do not come back together.
+fn spread(whole: Duration, share: f64) -> Duration {
+    whole.mul_f64(1.0 - share * fastrand::f64())
+}
+
+/// How long a stream goes on a token that is accepted for so long. Whoever comes back with what is left
+/// of it gets a tenth at most the next time, and in the last minute everything: few streams a token.
+fn life_of_token(left: Duration) -> Duration {
+    const EXACT: Duration = Duration::from_secs(60);
+    if left <= EXACT { left } else { spread(left, 0.1) }
 }
 
 /// What a function refuses with. Most successes would be its mistake: without the head of a stream
@@ -294,6 +420,24 @@ fn turned_down(kit: &Kit, route: &Route, refusal: Refusal, by_ticket: bool) -> R
     turned_away(route, no_place, by_ticket)
 }
 
+/// Nobody can say any more that the caller may have a stream.
+fn unverified(kit: &Kit, route: &Route, by_ticket: bool) -> Response {
+    kit.connections.count_turned_away(&route.path, NoPlace::Unverified);
+    turned_away(route, NoPlace::Unverified, by_ticket)
+}
+
+/// The stream was asked to go before its function had made it.
+fn withdrawn(route: &Route, reason: CloseReason, by_ticket: bool) -> Response {
+    match reason {
+        CloseReason::Revoked => refuse(&route.path, Refusal::revoked()),
+        CloseReason::TokenExpired => {
+            refuse(&route.path, Refusal::invalid_token("the token has expired"))
+        }
+        CloseReason::Unverified => turned_away(route, NoPlace::Unverified, by_ticket),
+        _ => turned_away(route, NoPlace::Draining, by_ticket),
+    }
+}
+
 fn refuse(path: &str, refusal: Refusal) -> Response {
     telemetry::refused(path, refusal.status().as_u16(), refusal.detail());
     refusal.into_response()
@@ -315,7 +459,9 @@ fn turned_away(route: &Route, no_place: NoPlace, by_ticket: bool) -> Response {
         OverLimit::Refuse => {
             use StatusCode as S;
             let (status, detail) = match no_place {
-                NoPlace::Unverified => return refuse(&route.path, Refusal::unavailable()),
+                NoPlace::Unverified | NoPlace::Changed => {
+                    return refuse(&route.path, Refusal::unavailable());
+                }
                 NoPlace::Draining => (S::SERVICE_UNAVAILABLE, "the server is stopping"),
                 NoPlace::Closed => (S::SERVICE_UNAVAILABLE, "this endpoint is closed for now"),
                 NoPlace::Total => (S::SERVICE_UNAVAILABLE, "too many open streams on this server"),
@@ -354,4 +500,51 @@ fn head(body: Body) -> Response {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However unlucky the moments at which its streams end, a token opens few of them.
+    #[test]
+    fn no_token_opens_more_than_a_few_streams_one_after_another() {
+        for whole in [1, 29, 59, 60, 61, 66, 67, 600, 3_600, 86_400, 30 * 86_400] {
+            let whole = Duration::from_secs(whole) + Duration::from_millis(987);
+            for _ in 0..2_000 {
+                let (mut left, mut streams) = (whole, 0);
+                while !left.is_zero() {
+                    let life = life_of_token(left);
+                    assert!(life <= left && life >= left.mul_f64(0.9), "{life:?} of {left:?}");
+                    left -= life;
+                    streams += 1;
+                }
+                let tenths = (whole.as_secs_f64() / 60.0).log10().max(0.0).ceil() as u32;
+                assert!(streams <= tenths + 1, "{streams} streams of {whole:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_comes_first_ends_a_stream_and_says_so() {
+        let seconds = Duration::from_secs;
+        let policy = |age| {
+            let options = SseOptions::default().max_age(age);
+            options.policy("/s", &crate::policy::PolicyOverrides::NONE)
+        };
+        let token = |left| Principal::new("ann").valid_until(SystemTime::now() + seconds(left));
+        for (age, left, reason) in [
+            (Some(seconds(100)), Some(1_000), Some(CloseReason::MaxAge)),
+            (Some(seconds(1_000)), Some(100), Some(CloseReason::TokenExpired)),
+            (Some(seconds(100)), None, Some(CloseReason::MaxAge)),
+            (None, Some(50), Some(CloseReason::TokenExpired)),
+            (None, None, None),
+        ] {
+            let end = end(&policy(age), left.map(token).as_ref());
+            assert_eq!(end.map(|end| end.reason), reason, "{age:?} {left:?}");
+        }
+        let end = end(&policy(None), Some(&token(50))).expect("an end");
+        let left = end.at.saturating_duration_since(Instant::now());
+        assert!(left > seconds(49) && left <= seconds(50), "not to the moment: {left:?}");
+    }
 }

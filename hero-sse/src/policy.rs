@@ -122,6 +122,7 @@ pub(crate) struct Policy {
     pub(crate) write_timeout: Option<Duration>,
     pub(crate) retry: Duration,
     pub(crate) max_age: Option<Duration>,
+    pub(crate) recheck: Option<Duration>,
     pub(crate) max_connections: Option<usize>,
     pub(crate) max_per_principal: usize,
     /// The operator's alone, without a key in the attribute: it depends on what stands before the
@@ -177,6 +178,7 @@ impl Policy {
         set(&mut self.write_timeout, &over.write_timeout);
         set(&mut self.retry, &over.retry);
         set(&mut self.max_age, &over.max_age);
+        set(&mut self.recheck, &over.recheck);
         set(&mut self.max_connections, &over.max_connections.map(Some));
         set(&mut self.max_per_principal, &over.max_per_principal);
         set(&mut self.max_per_address, &over.max_per_address);
@@ -201,6 +203,7 @@ pub(crate) struct PolicyOverrides {
     pub(crate) write_timeout: Option<Option<Duration>>,
     pub(crate) retry: Option<Duration>,
     pub(crate) max_age: Option<Option<Duration>>,
+    pub(crate) recheck: Option<Option<Duration>>,
     pub(crate) max_connections: Option<usize>,
     pub(crate) max_per_principal: Option<usize>,
     pub(crate) max_per_address: Option<Option<usize>>,
@@ -218,6 +221,7 @@ impl PolicyOverrides {
         write_timeout: None,
         retry: None,
         max_age: None,
+        recheck: None,
         max_connections: None,
         max_per_principal: None,
         max_per_address: None,
@@ -234,6 +238,7 @@ impl PolicyOverrides {
             ("heartbeat", self.heartbeat.flatten()),
             ("write timeout", self.write_timeout.flatten()),
             ("maximum age", self.max_age.flatten()),
+            ("re-check interval", self.recheck.flatten()),
             ("drain spread", self.drain_spread.flatten()),
         ];
         let counts = [

@@ -89,9 +89,22 @@ impl Refusal {
 
     /// The caller lacks permissions.
     pub(crate) fn insufficient_scope(rule: &PermissionRule, unmet: &PermissionRule) -> Self {
-        let scope = rule.scope();
-        Self::new(StatusCode::FORBIDDEN, format!("the token lacks the permission {unmet}"))
-            .challenged(format!("{CHALLENGE}, error=\"insufficient_scope\", scope=\"{scope}\""))
+        let scope = match rule.scope() {
+            // No permission would help.
+            scope if scope.is_empty() => scope,
+            scope => format!(", scope=\"{scope}\""),
+        };
+        let detail = match unmet.is_empty() {
+            true => "access was denied".to_owned(),
+            false => format!("the caller lacks the permission {unmet}"),
+        };
+        Self::new(StatusCode::FORBIDDEN, detail)
+            .challenged(format!("{CHALLENGE}, error=\"insufficient_scope\"{scope}"))
+    }
+
+    /// Access was withdrawn while the caller's stream was opened.
+    pub(crate) fn revoked() -> Self {
+        Self::forbidden("access was withdrawn")
     }
 
     /// Something on this side failed; the log knows what.

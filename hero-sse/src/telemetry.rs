@@ -210,7 +210,8 @@ pub(crate) fn panicked(path: &str, what: &str) {
     tracing::error!(target: TARGET, path, what, "the application's code panicked");
 }
 
-pub(crate) fn blocking(path: &str, connection: u64, took: Duration) {
+/// Before a stream is opened there is no connection to name.
+pub(crate) fn blocking(path: &str, connection: Option<u64>, took: Duration) {
     count(BLOCKING, &[("path", path)]);
     let took_ms = took.as_millis();
     tracing::warn!(
@@ -302,6 +303,10 @@ pub(crate) fn not_ready(delay: Duration) {
 
 pub(crate) fn draining(connections: usize) {
     tracing::info!(target: TARGET, connections, "shutting down: saying farewell");
+}
+
+pub(crate) fn disconnected(connections: usize, reason: CloseReason) {
+    tracing::info!(target: TARGET, connections, reason = reason.as_str(), "streams were disconnected");
 }
 
 pub(crate) fn drain_cut(sockets: usize) {

@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,9 +14,10 @@ use futures_core::Stream;
 use serde_json::json;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::auth::{Asked, Asking, Permits};
 use crate::buffer::Events;
 use crate::close::CloseReason;
-use crate::connections::Slot;
+use crate::connections::{Origin, Slot};
 use crate::deadline::Armed;
 use crate::endpoint::EventStream;
 use crate::frame::{EventName, HEARTBEAT, write_control, write_retry};
@@ -44,6 +45,7 @@ pub(crate) struct Writer {
     /// Where the socket cannot tell that the client stalls.
     handover: Option<Handover>,
     end: Option<End>,
+    recheck: Option<Box<Recheck>>,
     /// Whether the same request can open the stream again; one by a ticket cannot.
     again: bool,
     stage: Stage,
@@ -52,6 +54,14 @@ pub(crate) struct Writer {
     rest: Bytes,
     last_write: Instant,
     timer: Pin<Box<Sleep>>,
+}
+
+/// How long a stream's caller may stay.
+pub(crate) struct Stay {
+    pub(crate) end: Option<End>,
+    pub(crate) recheck: Option<Recheck>,
+    /// Whether the same request can open the stream again; one by a ticket cannot.
+    pub(crate) again: bool,
 }
 
 /// When a stream must end, whatever it still has to say.
@@ -69,7 +79,6 @@ enum Stage {
 }
 
 impl Writer {
-    #[expect(clippy::too_many_arguments, reason = "what one stream is made of; made in one place")]
     pub(crate) fn new(
         events: EventStream,
         name: Option<EventName>,
@@ -77,8 +86,7 @@ impl Writer {
         slot: Slot,
         socket: Option<Armed>,
         handover: Option<Handover>,
-        end: Option<End>,
-        again: bool,
+        Stay { end, recheck, again }: Stay,
     ) -> Self {
         let last_write = Instant::now();
         Self {
@@ -88,6 +96,7 @@ impl Writer {
             socket,
             handover,
             end,
+            recheck: recheck.map(Box::new),
             again,
             stage: Stage::Prelude,
             out: BytesMut::new(),
@@ -118,17 +127,27 @@ impl Writer {
     }
 
     /// Why the stream must end now, if it must.
-    fn due(&self, cx: &Context<'_>) -> Option<CloseReason> {
-        let end = self.end.filter(|end| end.at <= Instant::now());
-        self.slot.poll_asked(cx).or(end.map(|end| end.reason))
+    fn due(&mut self, cx: &mut Context<'_>) -> Option<CloseReason> {
+        let now = Instant::now();
+        let end = self.end.filter(|end| end.at <= now);
+        let reason = self.slot.poll_asked(cx).or(end.map(|end| end.reason));
+        reason.or_else(|| self.recheck.as_mut()?.poll(cx, now))
     }
 
-    /// Nothing is ready: sends a heartbeat or ends the stream if it is time, else sets the timer.
+    /// Nothing is ready: does what it is time for, or sets the timer.
     fn wait(&mut self, cx: &mut Context<'_>) {
+        // A re-check is the only thing after which there may still be nothing to send.
+        while self.wait_once(cx) {}
+    }
+
+    /// Whether it must be called again.
+    fn wait_once(&mut self, cx: &mut Context<'_>) -> bool {
         let heartbeat = self.policy.heartbeat.map(|interval| self.last_write + interval);
         let end = self.end.map(|end| end.at);
+        let recheck = self.recheck.as_ref().map(|recheck| recheck.next());
         let far = self.last_write + FAR;
-        let due = [heartbeat, end].into_iter().flatten().min().map_or(far, |due| due.min(far));
+        let due = [heartbeat, end, recheck].into_iter().flatten().min();
+        let due = due.map_or(far, |due| due.min(far));
         // Events move the heartbeat back without touching the timer: it fires early once an
         // interval and is set anew, which costs less than setting it at every event.
         if due < self.timer.deadline() {
@@ -136,14 +155,22 @@ impl Writer {
         }
         while self.timer.as_mut().poll(cx).is_ready() {
             if self.timer.deadline() >= due {
-                match self.end {
-                    Some(End { at, reason }) if at <= due => self.close(reason),
-                    _ => self.heartbeat(),
+                if let Some(end) = self.end.filter(|end| end.at <= due) {
+                    self.close(end.reason);
+                } else if recheck == Some(due) {
+                    let reason = self.recheck.as_mut().and_then(|recheck| recheck.poll(cx, due));
+                    match reason {
+                        Some(reason) => self.close(reason),
+                        None => return true,
+                    }
+                } else {
+                    self.heartbeat();
                 }
-                return;
+                return false;
             }
             self.timer.as_mut().reset(due);
         }
+        false
     }
 
     fn heartbeat(&mut self) {
@@ -161,6 +188,9 @@ impl Writer {
 
     /// Why the client was given up, if it was.
     fn failure(&self) -> Option<CloseReason> {
+        if let Some(reason) = self.slot.was_cut() {
+            return Some(reason);
+        }
         let stream = self.handover.as_ref().and_then(Handover::failure);
         stream.or_else(|| self.socket.as_ref().and_then(Armed::failure))
     }
@@ -178,6 +208,7 @@ impl Writer {
     fn close(&mut self, reason: CloseReason) {
         // The application's stream goes at once, whatever else still waits to be sent.
         self.events = None;
+        self.recheck = None;
         self.slot.close(reason);
         self.stage = Stage::Closed;
         let retry = self.policy.farewell_retry(reason, Duration::ZERO);
@@ -257,6 +288,67 @@ impl Drop for Writer {
     }
 }
 
+/// Looks again, now and then, whether a stream's caller may stay. It is polled with the writer: it has
+/// neither task nor timer.
+pub(crate) struct Recheck {
+    permits: Permits,
+    asked: Arc<Asked>,
+    origin: Origin,
+    every: Duration,
+    due: Instant,
+    asking: Option<Asking>,
+    /// When whoever is being asked must have answered.
+    late: Instant,
+}
+
+impl Recheck {
+    /// `since` is when the caller was looked at last.
+    pub(crate) fn new(
+        permits: Permits,
+        asked: Arc<Asked>,
+        origin: Origin,
+        every: Duration,
+        since: Instant,
+    ) -> Self {
+        let due = since + spread(every);
+        Self { permits, asked, origin, every, due, asking: None, late: due }
+    }
+
+    /// When it wants to be polled next, whatever else happens.
+    fn next(&self) -> Instant {
+        if self.asking.is_some() { self.late } else { self.due }
+    }
+
+    /// Why the stream must end, if it must.
+    fn poll(&mut self, cx: &mut Context<'_>, now: Instant) -> Option<CloseReason> {
+        if self.asking.is_none() && now >= self.due {
+            self.late = now + self.permits.timeout.unwrap_or(FAR);
+            self.asking = Some(self.permits.ask(self.asked.clone(), true));
+        }
+        let asking = self.asking.as_mut()?;
+        let start = std::time::Instant::now();
+        let answer = Pin::new(asking).poll(cx);
+        self.origin.ran(start);
+        let answer = match answer {
+            Poll::Ready(answer) => answer,
+            Poll::Pending if now >= self.late => Err(self.permits.late(&self.asked)),
+            Poll::Pending => return None,
+        };
+        self.asking = None;
+        self.due = now + spread(self.every);
+        let refusal = answer.err()?;
+        Some(match refusal.is_unverified() {
+            true => CloseReason::Unverified,
+            false => CloseReason::Revoked,
+        })
+    }
+}
+
+/// Streams that began together must not all be looked at together.
+fn spread(interval: Duration) -> Duration {
+    interval.mul_f64(1.0 - 0.2 * fastrand::f64())
+}
+
 /// A writer in the hands of a server that keeps one without polling it, for ever if need be: it can
 /// be taken back, and everything it holds with it. The server is left with a body that has ended.
 pub(crate) struct Lent(Arc<Mutex<Option<Writer>>>);
@@ -270,18 +362,22 @@ impl Lent {
     ) -> Self {
         let writer = Arc::new(Mutex::new(None));
         let lent = Arc::downgrade(&writer);
-        let take_back = move || {
-            // One that is just being polled is not stalled.
-            let lent: Option<Arc<Mutex<Option<Writer>>>> = lent.upgrade();
-            let writer = lent.and_then(|lent| lent.try_lock().ok()?.take());
+        let cut: Weak<Mutex<Option<Writer>>> = lent.clone();
+        let give_up = move || {
             // The drop of the application's stream is its own code, and may take its time.
-            let dropping = writer.map(|writer| tokio::spawn(async move { drop(writer) }));
+            let dropping = take_back(&lent).map(|writer| tokio::spawn(async move { drop(writer) }));
             dropping.is_some()
         };
-        let made = make(sweeper.watch(timeout, false, take_back));
+        let made = make(sweeper.watch(timeout, false, give_up));
+        made.slot.on_cut(move |_| drop(take_back(&cut)));
         *writer.lock().unwrap_or_else(PoisonError::into_inner) = Some(made);
         Self(writer)
     }
+}
+
+/// One that is just being polled is not stalled.
+fn take_back(lent: &Weak<Mutex<Option<Writer>>>) -> Option<Writer> {
+    lent.upgrade()?.try_lock().ok()?.take()
 }
 
 impl Stream for Lent {
@@ -308,7 +404,8 @@ mod tests {
         let slot = Connections::default().admit(&path, caller, &Limits::NONE);
         let slot = slot.unwrap_or_else(|_| panic!("a place"));
         let policy = Arc::new(SseOptions::default().policy("/s", &PolicyOverrides::NONE));
-        Writer::new(EventStream::new(events), None, policy, slot, None, None, None, true)
+        let stay = Stay { end: None, recheck: None, again: true };
+        Writer::new(EventStream::new(events), None, policy, slot, None, None, stay)
     }
 
     #[test]

@@ -34,13 +34,13 @@ export async function until(what, look, holds, limit = SOON, pause = 50) {
 }
 
 export class Server {
-  constructor(args, { scheme = "http", host = "127.0.0.1" } = {}) {
-    Object.assign(this, { args, scheme, listen: `${host}:0` });
+  constructor(args, { scheme = "http", host = "127.0.0.1", command = "serve" } = {}) {
+    Object.assign(this, { args, scheme, command, listen: `${host}:0` });
   }
 
   async start() {
     const trial = program(process.env.TRIAL_BIN, "The server for trials", "Build it with `cargo build -p hero-sse-tests --bin trial` and set TRIAL_BIN to target/debug/trial.");
-    this.child = spawn(trial, ["serve", "--listen", this.listen, ...this.args], { stdio: ["ignore", "pipe", "inherit"] });
+    this.child = spawn(trial, [this.command, "--listen", this.listen, ...this.args], { stdio: ["ignore", "pipe", "inherit"] });
     this.gone = new Promise((done) => this.child.once("exit", done));
     const line = await new Promise((done, fail) => {
       this.child.stdout.once("data", (text) => done(String(text)));

@@ -7,7 +7,7 @@ use hero_sse::{CloseReason, Event, HeroSse, Principal, Refusal, SseOptions};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::{SECRET, burst, claims, jwt, kit, now, options, sign, token};
+use crate::support::{Log, SECRET, burst, claims, jwt, kit, now, options, sign, token};
 
 /// `/s` asks for `usage.read`; it sends who is asking.
 fn app(sse: &HeroSse) -> Router {
@@ -365,7 +365,7 @@ async fn an_endpoints_own_word_on_query_tokens_holds_for_its_extractors_too() {
         .handler(async move |who: Option<Principal>| name(who))
         .expect("a route");
     let context =
-        async move |sse: SseContext, who: Option<Principal>| sse.public().stream(name(who));
+        async move |sse: SseContext, who: Option<Principal>| sse.public().stream(name(who)).await;
     let app = app.route("/c", axum::routing::get(context));
     let server = crate::support::Server::start(&sse, app).await;
     for path in ["/p", "/c"] {
@@ -439,4 +439,32 @@ async fn the_principal_carries_tenant_and_claims_and_the_function_may_refuse() {
     let error = testing::open(&app, "/s").bearer(&token()).await.expect_err("403");
     assert_eq!(error.status, Some(StatusCode::FORBIDDEN));
     assert!(sse.connections().is_empty());
+}
+
+/// The only test that asks for it there: it is said once a process.
+#[tokio::test]
+async fn a_principal_where_no_kit_looks_says_so_once() {
+    use tower::ServiceExt;
+
+    let (log, _guard) = Log::everything();
+    let own = axum::routing::get(async |who: Principal| who.subject().to_owned());
+    let sse = kit(SseOptions::default());
+    let maybe = sse.endpoint("/s").public();
+    let maybe =
+        maybe.handler(async |who: Option<Principal>| stream::iter(who.map(|_| Event::text(""))));
+    let app: Router = Router::new().route("/own", own).merge(maybe.expect("a route"));
+    testing::open(&app, "/s").await.expect("a stream");
+    assert!(
+        !log.text().contains("on a route that the kit does not see"),
+        "an endpoint's was looked for"
+    );
+    for _ in 0..2 {
+        let request =
+            http::Request::get("/own").header("authorization", format!("Bearer {}", token()));
+        let request = request.body(axum::body::Body::empty()).expect("a request");
+        let answer = app.clone().oneshot(request).await.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+    }
+    let text = log.text();
+    assert_eq!(text.matches("on a route that the kit does not see").count(), 1, "{text}");
 }

@@ -18,6 +18,12 @@ fn tabs_that_leave_are_noticed_and_tabs_that_stay_live_through_restarts() {
     node("trial.test.mjs", &[]);
 }
 
+#[test]
+#[ignore = "needs Chromium and Node.js: ./tests/run installs them and runs it"]
+fn pages_renew_their_tokens_and_tickets_and_lose_nothing() {
+    node("renew.test.mjs", &[]);
+}
+
 pub(crate) fn node(file: &str, variables: &[(&str, &str)]) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("browser");
     let status = Command::new("node")

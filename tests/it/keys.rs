@@ -450,7 +450,7 @@ async fn permissions() {
         let error = refused(open(path, held)).await;
         assert_eq!(error.status, Some(StatusCode::FORBIDDEN), "{path} {held}");
         let problem: Value = serde_json::from_str(&error.body).expect("JSON");
-        assert_eq!(problem["detail"], format!("the token lacks the permission {lacking}"));
+        assert_eq!(problem["detail"], format!("the caller lacks the permission {lacking}"));
         let expected =
             format!("Bearer realm=\"hero-sse\", error=\"insufficient_scope\", scope=\"{scope}\"");
         assert_eq!(error.headers[WWW_AUTHENTICATE], expected.as_str(), "{path} {held}");

@@ -1,6 +1,7 @@
 //! Everything that is tested through the public face, in one binary: it links once.
 #![allow(missing_docs)]
 
+mod access;
 mod admission;
 mod auth;
 mod browser;

@@ -90,7 +90,7 @@ async fn every_stream_and_every_end_is_counted_as_the_registry_counts_it() {
 async fn a_fallback_is_one_path_whatever_clients_ask_for() {
     let sse = kit(options(""));
     let app: Router = Router::new()
-        .fallback(async |sse: SseContext| sse.public().stream(burst(1)))
+        .fallback(async |sse: SseContext| sse.public().stream(burst(1)).await)
         .layer(axum::Extension(sse.clone()));
     let mut kept = Vec::new();
     for n in 0..3 {

@@ -348,16 +348,16 @@ async fn sub_states_and_extractors_of_axum_reach_the_function() {
 async fn the_context_extractor_stands_on_the_same_machinery() {
     let sse = kit(options("Retry = \"2s\"\nMaxPerPrincipal = 1"));
     let app: Router = Router::new()
-        .route("/open", get(async |sse: SseContext| sse.public().event("x").stream(burst(1))))
+        .route("/open", get(async |sse: SseContext| sse.public().event("x").stream(burst(1)).await))
         .route(
             "/closed",
-            get(async |sse: SseContext| sse.permission("usage.read").stream(burst(1))),
+            get(async |sse: SseContext| sse.permission("usage.read").stream(burst(1)).await),
         )
         .route(
             "/cursor",
             get(async |sse: SseContext| {
                 let cursor = sse.last_event_id().unwrap_or("none").to_owned();
-                sse.public().stream(stream::iter([Event::text(cursor)]))
+                sse.public().stream(stream::iter([Event::text(cursor)])).await
             }),
         )
         .layer(Extension(sse.clone()));
@@ -395,7 +395,7 @@ async fn the_context_extractor_refuses_what_an_endpoint_would() {
                 "/s",
                 get(async move |sse: SseContext| {
                     let sse = if both { sse.permission("p") } else { sse };
-                    sse.public().stream(burst(1))
+                    sse.public().stream(burst(1)).await
                 }),
             )
             .layer(Extension(sse));
@@ -412,7 +412,7 @@ async fn the_context_extractor_refuses_what_an_endpoint_would() {
 async fn a_context_without_a_kit_is_a_500_and_says_so_in_the_log() {
     let (log, _guard) = Log::everything();
     let app: Router =
-        Router::new().route("/s", get(async |sse: SseContext| sse.public().stream(burst(1))));
+        Router::new().route("/s", get(async |sse: SseContext| sse.public().stream(burst(1)).await));
     let error = testing::open(&app, "/s").await.expect_err("no kit");
     assert_eq!(error.status, Some(StatusCode::INTERNAL_SERVER_ERROR));
     assert!(log.text().contains("add `.layer(Extension(sse))`"), "{}", log.text());

@@ -4,6 +4,7 @@
 mod client;
 mod memory;
 mod node;
+mod renew;
 mod serve;
 mod soak;
 
@@ -15,6 +16,7 @@ Trials of hero-sse under load.
 Usage: trial COMMAND [OPTIONS]; each command has its own --help.
 
   serve     a feed server: every process with the same arguments serves the same sequence
+  renew     the feed for tokens that expire, and for tickets
   soak      two servers, thousands of clients of mixed temper, restarts; ends with a verdict
   memory    what a stalled client costs, as a table
   follow    a client that follows the feed, and comes back with its cursor after silence
@@ -41,6 +43,7 @@ async fn run() -> Outcome {
     };
     match command.as_str() {
         "serve" => serve::run(arguments).await,
+        "renew" => renew::run(arguments).await,
         "soak" => soak::run(arguments).await,
         "memory" => memory::run(arguments).await,
         "follow" => client::follow(arguments).await,

@@ -133,7 +133,7 @@ pub(crate) async fn run(parser: lexopt::Parser) -> Outcome {
 }
 
 /// `WriteTimeout=1s` as the line of TOML that it stands for.
-fn options(settings: &[String]) -> Outcome<SseOptions> {
+pub(crate) fn options(settings: &[String]) -> Outcome<SseOptions> {
     let mut toml = "[SseOptions]\n".to_owned();
     for setting in settings {
         let (key, value) = setting.split_once('=').ok_or("--set: write KEY=VALUE")?;
@@ -191,7 +191,7 @@ fn peer(feed: Feed, census: Census) -> Router {
 
 /// The sequence: event n is due at epoch + n * interval, whoever serves it.
 #[derive(Clone)]
-struct Feed {
+pub(crate) struct Feed {
     zero: Instant,
     /// How long before `zero` event 0 was due.
     past: Duration,
@@ -200,7 +200,7 @@ struct Feed {
 }
 
 impl Feed {
-    fn new(epoch_ms: Option<u64>, interval_ms: u64, payload: usize) -> Self {
+    pub(crate) fn new(epoch_ms: Option<u64>, interval_ms: u64, payload: usize) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let epoch = epoch_ms.map_or(now, Duration::from_millis);
         Self {
@@ -218,7 +218,7 @@ impl Feed {
     }
 
     /// The first event for a client with this cursor; without one, the next that is due.
-    fn after(&self, cursor: Option<&str>) -> Result<u64, String> {
+    pub(crate) fn after(&self, cursor: Option<&str>) -> Result<u64, String> {
         let Some(cursor) = cursor else {
             let since = self.past + self.zero.elapsed();
             let next = since.as_millis() / self.interval.as_millis();
@@ -240,7 +240,10 @@ impl Feed {
         })
     }
 
-    fn from(&self, from: u64) -> impl Stream<Item = Result<Event, hero_sse::InvalidEvent>> + use<> {
+    pub(crate) fn from(
+        &self,
+        from: u64,
+    ) -> impl Stream<Item = Result<Event, hero_sse::InvalidEvent>> + use<> {
         let feed = self.clone();
         self.numbers(from).map(move |n| Event::text(feed.data(n)).with_id(n))
     }
@@ -256,7 +259,7 @@ impl Feed {
 
 /// Counts the application's streams, those that live and those that ever did.
 #[derive(Clone, Default)]
-struct Census(Arc<Counts>);
+pub(crate) struct Census(Arc<Counts>);
 
 #[derive(Default)]
 struct Counts {
@@ -266,16 +269,16 @@ struct Counts {
     alive: AtomicU64,
 }
 
-struct Watched<T>(Pin<Box<T>>, Census);
+pub(crate) struct Watched<T>(Pin<Box<T>>, Census);
 
 impl Census {
-    fn watch<T: Stream>(&self, stream: T) -> Watched<T> {
+    pub(crate) fn watch<T: Stream>(&self, stream: T) -> Watched<T> {
         self.0.opened.fetch_add(1, Ordering::SeqCst);
         self.0.alive.fetch_add(1, Ordering::SeqCst);
         Watched(Box::pin(stream), self.clone())
     }
 
-    fn stats(&self, sse: Option<&HeroSse>) -> Value {
+    pub(crate) fn stats(&self, sse: Option<&HeroSse>) -> Value {
         let mut closed = serde_json::Map::new();
         for reason in CloseReason::ALL {
             let count = sse.map_or(0, |sse| sse.connections().closed(*reason));

@@ -1,6 +1,7 @@
 //! Who is asking: the [`Principal`], and the [`Authenticator`] that makes one of a token.
 
 mod attempts;
+mod authorizer;
 #[cfg(feature = "jwt")]
 mod compact;
 #[cfg(feature = "jwt")]
@@ -26,6 +27,8 @@ use futures_util::FutureExt;
 use http::request::Parts;
 
 pub(crate) use self::attempts::Attempts;
+pub use self::authorizer::{Access, Authorizer, Decision, authorizer_fn};
+pub(crate) use self::authorizer::{Asked, Asking, Permits, Place};
 pub(crate) use self::principal::LookedFor;
 pub use self::principal::Principal;
 #[cfg(feature = "testing")]

@@ -21,7 +21,7 @@ use crate::telemetry;
 /// In an endpoint's function it is always there, but for a public endpoint, where it is
 /// `Option<Principal>`. Under [`HeroSse::serve`](crate::HeroSse::serve), and only there, it works on
 /// routes of your own as well: `401` without a token or with one that is not accepted, `400` for
-/// doubled or malformed credentials.
+/// doubled or malformed credentials, `429` and `503` as [`HeroSse::authenticate`](crate::HeroSse::authenticate).
 ///
 /// A test makes one in a line, and so does an [`Authenticator`](crate::Authenticator):
 ///
@@ -184,7 +184,8 @@ impl Principal {
             || *wildcards && permissions.iter().any(|granted| covers(granted, permission))
     }
 
-    /// Makes sure that it holds this permission, for routes of your own.
+    /// Makes sure that it holds this permission, for routes of your own: by the token's claims alone.
+    /// Where an [`Authorizer`](crate::Authorizer) decides, ask [`HeroSse::authorize`](crate::HeroSse::authorize).
     ///
     /// # Errors
     ///

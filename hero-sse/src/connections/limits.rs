@@ -43,6 +43,8 @@ pub(crate) enum NoPlace {
     Address,
     /// Whether the caller may have one cannot be found out now.
     Unverified,
+    /// Callers like this one were disconnected since it was looked at.
+    Changed,
     /// The subject comes too often; after this time it may come once more.
     Churn(Duration),
     /// Too many tokens from this address were not accepted; after this time one more is looked at.
@@ -53,7 +55,7 @@ impl NoPlace {
     pub(crate) const fn reason(self) -> CloseReason {
         match self {
             Self::Draining | Self::Closed => CloseReason::Draining,
-            Self::Unverified => CloseReason::Unverified,
+            Self::Unverified | Self::Changed => CloseReason::Unverified,
             Self::Total
             | Self::Path
             | Self::Subject
@@ -68,7 +70,7 @@ impl NoPlace {
         match self {
             Self::Draining => "draining",
             Self::Closed => "closed endpoint",
-            Self::Unverified => "unverified",
+            Self::Unverified | Self::Changed => "unverified",
             Self::Total => "all connections",
             Self::Path => "this endpoint's connections",
             Self::Subject => "this principal's connections",

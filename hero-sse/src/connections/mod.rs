@@ -3,18 +3,20 @@
 mod filter;
 mod limits;
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Context;
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use slab::Slab;
-use tokio::time::{Instant, sleep_until};
+use tokio::runtime::Handle;
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep, sleep_until};
 
 pub use self::filter::ConnectionFilter;
 use self::limits::{Holder, Keys, Places};
@@ -28,6 +30,13 @@ use crate::throttle::{Churn, Said};
 /// Code that keeps a thread busy for so long holds up what else was to run there.
 const BLOCKING: Duration = Duration::from_millis(100);
 
+/// Whoever is disconnected has this long to take the farewell.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// So many of the last disconnects are known to requests on their way in; one on its way for longer is
+/// looked at again.
+const RECENT: usize = 256;
+
 /// The registry of a kit: [`HeroSse::connections`](crate::HeroSse::connections).
 ///
 /// A stream is in it from its admission, before the application's function runs, until its last
@@ -40,6 +49,8 @@ pub struct Connections(Arc<Registry>);
 struct Registry {
     open: Mutex<Open>,
     next_id: AtomicU64,
+    /// How many disconnects there were; changed under the lock.
+    disconnects: AtomicU64,
     closed: [AtomicU64; CloseReason::ALL.len()],
     blocking: AtomicU64,
 }
@@ -53,6 +64,8 @@ struct Open {
     /// The endpoints that are closed.
     closed: HashSet<Arc<str>>,
     draining: bool,
+    /// Whom the last disconnects meant.
+    recent: VecDeque<ConnectionFilter>,
 }
 
 struct Connection {
@@ -60,13 +73,21 @@ struct Connection {
     path: Arc<str>,
     subject: Option<Arc<str>>,
     holder: Option<Arc<Holder>>,
-    tenant: Option<String>,
+    principal: Option<Principal>,
     address: Option<IpAddr>,
     since: Instant,
     /// The place in [`CloseReason::ALL`] of the end that was asked for, plus one; zero is none.
     asked: AtomicU8,
     waker: AtomicWaker,
+    ended: AtomicBool,
+    /// Takes the stream from a client that takes nothing, or that may have ended and left something unsent.
+    cut: OnceLock<Box<dyn Fn(Ended) + Send + Sync>>,
+    was_cut: AtomicBool,
+    runtime: Option<Handle>,
 }
+
+/// Whether a stream that is cut has ended already, as far as the writer can tell.
+pub(crate) struct Ended(pub(crate) bool);
 
 /// One open stream, as [`Connections::snapshot`] shows it.
 #[derive(Clone, Debug)]
@@ -80,6 +101,8 @@ pub struct ConnectionInfo {
     pub subject: Option<String>,
     /// For which tenant.
     pub tenant: Option<String>,
+    /// Who made the token (`iss`).
+    pub issuer: Option<String>,
     /// From where: the socket's other end, or the client that a
     /// [trusted proxy](crate::SseOptions::trusted_proxies) names; `None` where sockets have no
     /// address.
@@ -122,16 +145,89 @@ impl Connections {
 
     /// The open streams at this moment, in no particular order.
     pub fn snapshot(&self) -> Vec<ConnectionInfo> {
+        self.matching(&ConnectionFilter::all())
+    }
+
+    /// Those of the open streams that `filter` means, in no particular order: what a page that shows one
+    /// tenant its own streams, and nobody else's, is made of.
+    pub fn matching(&self, filter: &ConnectionFilter) -> Vec<ConnectionInfo> {
+        self.meant(filter).iter().map(|connection| connection.info()).collect()
+    }
+
+    /// How many of the open streams `filter` means.
+    pub fn count(&self, filter: &ConnectionFilter) -> usize {
+        let now = Instant::now();
         let open = self.0.lock();
-        let info = |connection: &Arc<Connection>| ConnectionInfo {
-            id: connection.id,
-            path: connection.path.to_string(),
-            subject: connection.subject.as_deref().map(str::to_owned),
-            tenant: connection.tenant.clone(),
-            address: connection.address,
-            age: connection.since.elapsed(),
+        open.streams.iter().filter(|(_, connection)| filter.matches(connection, now)).count()
+    }
+
+    /// Ends the streams that `filter` means, at once and for this `reason`, mostly
+    /// [`CloseReason::Revoked`], and returns how many there are.
+    ///
+    /// Nothing more is sent but what had left the application, and the farewell. Within a second the client knows, or, if it
+    /// takes nothing, the application's stream is dropped, its place free and its connection reset (under HTTP/2 the one
+    /// stream; under a server that is neither [`serve`](crate::HeroSse::serve) nor
+    /// [guarded](crate::HeroSse::guard) the connection stays). A function that still runs is dropped and the client refused, `403` for
+    /// [`Revoked`](CloseReason::Revoked); one of a `POST` may finish first, unless access is withdrawn
+    /// (`Revoked`, `TokenExpired`, `Unverified`). Only code that blocks its thread is waited for.
+    ///
+    /// First make sure that the caller is refused when it comes back, then disconnect it: the token denied by the
+    /// [`Authenticator`](crate::Authenticator), the permission gone from what the
+    /// [`Authorizer`](crate::Authorizer) reads. Else a client that reconnects is in again. A request that is on its
+    /// way in meanwhile is looked at again from the start, token and all, if the filter means it.
+    ///
+    /// This kit alone knows of it: with several nodes, tell each.
+    ///
+    /// ```
+    /// use hero_sse::{CloseReason, ConnectionFilter, HeroSse};
+    ///
+    /// # struct Users;
+    /// # impl Users { async fn remove(&self, _: &str) -> Result<(), std::io::Error> { Ok(()) } }
+    /// async fn remove(users: &Users, sse: &HeroSse, name: &str) -> Result<usize, std::io::Error> {
+    ///     users.remove(name).await?;      // the authorizer says no from now on
+    ///     let hers = ConnectionFilter::all().subject(name);
+    ///     Ok(sse.connections().disconnect(&hers, CloseReason::Revoked))
+    /// }
+    /// ```
+    pub fn disconnect(&self, filter: &ConnectionFilter, reason: CloseReason) -> usize {
+        let now = Instant::now();
+        let streams: Vec<_> = {
+            let mut open = self.0.lock();
+            self.0.disconnects.fetch_add(1, Ordering::AcqRel);
+            if open.recent.len() == RECENT {
+                open.recent.pop_front();
+            }
+            open.recent.push_back(filter.clone());
+            let streams = open.streams.iter().map(|(_, connection)| connection);
+            streams.filter(|connection| filter.matches(connection, now)).cloned().collect()
         };
-        open.streams.iter().map(|(_, connection)| info(connection)).collect()
+        streams.iter().for_each(|connection| connection.withdraw(reason));
+        let count = streams.len();
+        telemetry::disconnected(count, reason);
+        let here = Handle::try_current().ok();
+        let runtime = here.or_else(|| streams.iter().find_map(|stream| stream.runtime.clone()));
+        if let Some(runtime) = runtime.filter(|_| count > 0) {
+            runtime.spawn(async move {
+                sleep(LAST_WORDS).await;
+                for (place, connection) in streams.iter().enumerate() {
+                    connection.cut();
+                    if place % 64 == 63 {
+                        yield_now().await;
+                    }
+                }
+            });
+        }
+        count
+    }
+
+    /// How many disconnects there were: a caller who is looked at after that has them behind it.
+    pub(crate) fn disconnects(&self) -> u64 {
+        self.0.disconnects.load(Ordering::Acquire)
+    }
+
+    /// A future of the application's that belongs to no stream yet, each of whose polls is timed.
+    pub(crate) async fn timed<F: Future>(&self, path: &str, code: F) -> F::Output {
+        self.0.timed(path, None, code).await
     }
 
     /// Asks the streams that `filter` means to say farewell, as in a shutdown
@@ -220,13 +316,22 @@ impl Connections {
             path: path.clone(),
             subject: caller.principal.map(|who| Arc::from(who.subject())),
             holder: caller.principal.map(|who| Arc::new(Holder::of(who))),
-            tenant: caller.principal.and_then(Principal::tenant_id).map(str::to_owned),
+            principal: caller.principal.cloned(),
             address: caller.address,
             since: now,
             asked: AtomicU8::new(0),
             waker: AtomicWaker::new(),
+            ended: AtomicBool::new(false),
+            cut: OnceLock::new(),
+            was_cut: AtomicBool::new(false),
+            runtime: Handle::try_current().ok(),
         });
         let mut open = self.0.lock();
+        // Under the lock: a disconnect has come before, or finds the stream in the table.
+        let missed = self.disconnects().saturating_sub(caller.looked_at);
+        if open.changed(&connection, missed, now) {
+            return Err(NoPlace::Changed);
+        }
         if let Err(no_place) = open.check(&connection.keys(), limits, now) {
             let said = open.said.say((path.clone(), no_place.as_str()), now);
             drop(open);
@@ -274,9 +379,18 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 pub(crate) struct Caller<'a> {
     pub(crate) principal: Option<&'a Principal>,
     pub(crate) address: Option<IpAddr>,
+    /// The [disconnects](Connections::disconnects) that there were before.
+    pub(crate) looked_at: u64,
 }
 
 impl Open {
+    /// Whether one of the last `missed` disconnects meant a stream like this one.
+    fn changed(&self, connection: &Connection, missed: u64, now: Instant) -> bool {
+        let missed = usize::try_from(missed).unwrap_or(usize::MAX);
+        let mut filters = self.recent.iter().rev().take(missed);
+        missed > self.recent.len() || filters.any(|filter| filter.matches(connection, now))
+    }
+
     fn check(&mut self, keys: &Keys<'_>, limits: &Limits, now: Instant) -> Result<(), NoPlace> {
         if self.draining {
             return Err(NoPlace::Draining);
@@ -298,6 +412,28 @@ impl Registry {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A future of the application's, each of whose polls is timed.
+    async fn timed<F: Future>(&self, path: &str, id: Option<u64>, code: F) -> F::Output {
+        let mut code = pin!(code);
+        poll_fn(|cx| {
+            let start = std::time::Instant::now();
+            let output = code.as_mut().poll(cx);
+            self.ran(path, id, start);
+            output
+        })
+        .await
+    }
+
+    /// A piece of the application's code, which began then, has come to its end or its next `await`.
+    /// The machine's clock: that of tests stands still while a thread is blocked.
+    fn ran(&self, path: &str, id: Option<u64>, since: std::time::Instant) {
+        let took = since.elapsed();
+        if took >= BLOCKING {
+            self.blocking.fetch_add(1, Ordering::Relaxed);
+            telemetry::blocking(path, id, took);
+        }
+    }
+
     fn count(&self, reason: CloseReason) {
         if let Some(count) = self.closed.get(reason.index()) {
             count.fetch_add(1, Ordering::Relaxed);
@@ -311,11 +447,51 @@ impl Connection {
         Keys { path: &self.path, holder: self.holder.as_ref(), place }
     }
 
+    /// Asks the stream to go, unless it was asked before.
     fn ask(&self, reason: CloseReason) {
-        let place = u8::try_from(reason.index() + 1).unwrap_or(u8::MAX);
-        self.asked.store(place, Ordering::Release);
+        let asked = place_of(reason);
+        let _ = self.asked.compare_exchange(0, asked, Ordering::AcqRel, Ordering::Acquire);
         self.waker.wake();
     }
+
+    /// The same, whatever else it was asked for: who must not stay is not told to come back.
+    fn withdraw(&self, reason: CloseReason) {
+        self.asked.store(place_of(reason), Ordering::Release);
+        self.waker.wake();
+    }
+
+    fn asked(&self) -> Option<CloseReason> {
+        let place = usize::from(self.asked.load(Ordering::Acquire));
+        CloseReason::ALL.get(place.checked_sub(1)?).copied()
+    }
+
+    /// The time for a farewell is over.
+    fn cut(&self) {
+        let ended = self.ended.load(Ordering::Acquire);
+        if let Some(cut) = self.cut.get() {
+            // Before, for whoever is dropped by it.
+            self.was_cut.store(!ended, Ordering::Release);
+            cut(Ended(ended));
+        }
+    }
+
+    fn info(&self) -> ConnectionInfo {
+        let principal = self.principal.as_ref();
+        ConnectionInfo {
+            id: self.id,
+            path: self.path.to_string(),
+            subject: self.subject.as_deref().map(str::to_owned),
+            tenant: principal.and_then(Principal::tenant_id).map(str::to_owned),
+            issuer: principal.and_then(Principal::issuer).map(str::to_owned),
+            address: self.address,
+            age: self.since.elapsed(),
+        }
+    }
+}
+
+/// A reason's place in [`CloseReason::ALL`], plus one.
+fn place_of(reason: CloseReason) -> u8 {
+    u8::try_from(reason.index() + 1).unwrap_or(u8::MAX)
 }
 
 /// A stream's place in the registry. Dropping it gives the place back and counts the end.
@@ -335,8 +511,19 @@ impl Slot {
     /// The end that somebody asked for; the task is woken when one is.
     pub(crate) fn poll_asked(&self, cx: &Context<'_>) -> Option<CloseReason> {
         self.connection.waker.register(cx.waker());
-        let place = usize::from(self.connection.asked.load(Ordering::Acquire));
-        CloseReason::ALL.get(place.checked_sub(1)?).copied()
+        self.connection.asked()
+    }
+
+    /// What takes the stream from its client, if it has not taken a farewell in time.
+    pub(crate) fn on_cut(&self, cut: impl Fn(Ended) + Send + Sync + 'static) {
+        // A stream has one writer.
+        let _ = self.connection.cut.set(Box::new(cut));
+    }
+
+    /// For what reason it was taken from its client, if it was.
+    pub(crate) fn was_cut(&self) -> Option<CloseReason> {
+        let cut = self.connection.was_cut.load(Ordering::Acquire);
+        self.connection.asked().filter(|_| cut)
     }
 
     /// The stream begins.
@@ -357,6 +544,7 @@ impl Slot {
 }
 
 /// Whose code it is that runs: for the log and the counts.
+#[derive(Clone)]
 pub(crate) struct Origin {
     registry: Arc<Registry>,
     connection: Arc<Connection>,
@@ -373,30 +561,19 @@ impl Origin {
 
     /// A future of the application's, each of whose polls is timed.
     pub(crate) async fn timed<F: Future>(self, code: F) -> F::Output {
-        let mut code = pin!(code);
-        poll_fn(|cx| {
-            let start = std::time::Instant::now();
-            let output = code.as_mut().poll(cx);
-            self.ran(start);
-            output
-        })
-        .await
+        self.registry.timed(self.path(), Some(self.id()), code).await
     }
 
-    /// A piece of the application's code, which began then, has come to its end or its next `await`.
-    /// The machine's clock: that of tests stands still while a thread is blocked.
+    /// A piece of it, which began then, has come to its end or its next `await`.
     pub(crate) fn ran(&self, since: std::time::Instant) {
-        let took = since.elapsed();
-        if took >= BLOCKING {
-            self.registry.blocking.fetch_add(1, Ordering::Relaxed);
-            telemetry::blocking(self.path(), self.id(), took);
-        }
+        self.registry.ran(self.path(), Some(self.id()), since);
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
         let Connection { id, path, since, .. } = &*self.connection;
+        self.connection.ended.store(true, Ordering::Release);
         {
             let mut open = self.registry.lock();
             open.streams.try_remove(self.key);
@@ -413,7 +590,6 @@ impl Drop for Slot {
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
-    use std::sync::atomic::AtomicBool;
 
     use super::*;
 
@@ -435,7 +611,7 @@ mod tests {
         let (a, b) = (Arc::from("/a"), Arc::from("/b"));
         let ann = Principal::new("ann");
         let admit = |path, who: Option<&Principal>, from: Option<&str>| {
-            let caller = Caller { principal: who, address: from.map(address) };
+            let caller = Caller { principal: who, address: from.map(address), ..Caller::default() };
             connections.admit(path, caller, &LIMITS)
         };
         let first = admit(&a, Some(&ann), Some("2001:db8::1")).ok();
@@ -461,7 +637,7 @@ mod tests {
         let path = Arc::from("/a");
         let limits = Limits { of_subject: 1, connects_per_minute: Some(2), ..Limits::NONE };
         let admit = |who: &Principal| {
-            connections.admit(&path, Caller { principal: Some(who), address: None }, &limits)
+            connections.admit(&path, Caller { principal: Some(who), ..Caller::default() }, &limits)
         };
         // Concatenated, the first two would be one.
         let people = [
@@ -485,7 +661,8 @@ mod tests {
         let limits = Limits { total: 1, connects_per_minute: Some(3), ..Limits::NONE };
         let admit = |principal| {
             let address = Some(address("192.0.2.1"));
-            connections.admit(&path, Caller { principal, address }, &limits)
+            let caller = Caller { principal, address, ..Caller::default() };
+            connections.admit(&path, caller, &limits)
         };
         let held = admit(Some(&ann)).expect("a place");
         assert_eq!(admit(Some(&ann)).err(), Some(NoPlace::Total));
@@ -570,7 +747,7 @@ mod tests {
                     1 => Some(IpAddr::from([192, 0, 2, place as u8])),
                     _ => Some(IpAddr::from([0x2001, 0xdb8, 0, place, 0, 0, 0, random.u16(..)])),
                 };
-                let caller = Caller { principal: people.get(person), address };
+                let caller = Caller { principal: people.get(person), address, ..Caller::default() };
                 match connections.admit(&paths[random.usize(..paths.len())], caller, limits) {
                     Ok(slot) => held.push(slot),
                     Err(_) => turned_away += 1,
@@ -634,7 +811,7 @@ mod tests {
         let connections = Connections::default();
         let person = |name: &str, tenant: &str| Principal::new(name).tenant(tenant);
         let admit = |path: &str, principal: Option<Principal>| {
-            let caller = Caller { principal: principal.as_ref(), address: None };
+            let caller = Caller { principal: principal.as_ref(), ..Caller::default() };
             connections.admit(&Arc::from(path), caller, &Limits::NONE).expect("a place")
         };
         let old = [admit("/a", Some(person("ann", "t1"))), admit("/a", None)];

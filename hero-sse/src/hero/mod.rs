@@ -22,11 +22,12 @@ use tower::Service;
 pub use self::guard::{GuardedApp, GuardedListener, GuardedService};
 use self::mount::Mapped;
 pub use self::mount::{EndpointBuilder, Mount};
-use crate::auth::{Attempts, Authenticator, Gate, Principal, Tickets};
+use crate::auth::{Asked, Attempts, Authenticator, Authorizer, Gate, Permits, Principal, Tickets};
 use crate::connections::Connections;
 use crate::endpoint::{AppState, Endpoints};
 use crate::options::{SetupErrors, SseOptions};
 use crate::origin::{OverTls, Sites};
+use crate::permission::{IntoPermission, PermissionRule};
 use crate::pipeline::Kit;
 use crate::policy::PolicyOverrides;
 use crate::redact::redact;
@@ -79,6 +80,7 @@ impl HeroSse {
             file: None,
             environment: None,
             authenticator: None,
+            authorizer: None,
             tickets: None,
         }
     }
@@ -127,6 +129,24 @@ impl HeroSse {
     pub async fn authenticate(&self, parts: &Parts) -> Result<Principal, Refusal> {
         let gate = &self.kit().gate;
         gate.principal(parts, gate.sources).await?.ok_or_else(Refusal::no_token)
+    }
+
+    /// Whether `principal` holds `permission`, for routes of your own: asks the kit's [`Authorizer`], which
+    /// [`Principal::require`] does not, and without one the token's claims.
+    ///
+    /// # Errors
+    ///
+    /// `403` without it, `503` where that cannot be told now, `500` when `permission` cannot be one.
+    pub async fn authorize(
+        &self,
+        principal: &Principal,
+        permission: impl IntoPermission,
+    ) -> Result<(), Refusal> {
+        let permission = permission.into_permission().map_err(|_| Refusal::internal())?;
+        let rule = PermissionRule::One(permission);
+        let asked = Arc::new(Asked { principal: principal.clone(), rule, place: None });
+        let Kit { permits, connections, .. } = &**self.kit();
+        connections.timed("", permits.check(asked)).await
     }
 
     /// Begins the shutdown of a server other than [`serve`](Self::serve), which does this by itself: the
@@ -183,6 +203,10 @@ impl fmt::Debug for HeroSse {
     }
 }
 
+/// Whoever sets an interval counts on it.
+const NOTHING_TO_RECHECK: &str = "re-checks ask the kit's authorizer, and there is none: the claims of a token never \
+                                  change. Add .authorizer(..) to the builder, or write \"off\"";
+
 /// Collects a kit's settings; [`build`](Self::build) checks them all.
 #[must_use = "a builder does nothing until `build`"]
 pub struct Builder {
@@ -190,6 +214,7 @@ pub struct Builder {
     file: Option<PathBuf>,
     environment: Option<Vec<(String, String)>>,
     authenticator: Option<Arc<dyn Authenticator>>,
+    authorizer: Option<Arc<dyn Authorizer>>,
     tickets: Option<Tickets>,
 }
 
@@ -223,6 +248,13 @@ impl Builder {
         self
     }
 
+    /// Says what a caller may have, in place of the claims of its token. It does not stand in for an
+    /// authenticator, which says who the caller is.
+    pub fn authorizer(mut self, authorizer: impl Authorizer) -> Self {
+        self.authorizer = Some(Arc::new(authorizer));
+        self
+    }
+
     /// Lets tickets open streams, besides tokens; where they are made is said by
     /// [`Mount::tickets`].
     pub fn tickets(mut self, tickets: Tickets) -> Self {
@@ -250,6 +282,10 @@ impl Builder {
         if let Some(authenticator) = &self.authenticator {
             mistakes.extend(authenticator.mistakes());
         }
+        let general = options.policy("", &PolicyOverrides::NONE);
+        if general.recheck.is_some() && self.authorizer.is_none() {
+            mistakes.push(format!("SseOptions.Recheck: {NOTHING_TO_RECHECK}"));
+        }
         mistakes.extend(self.tickets.iter().flat_map(Tickets::mistakes));
         SetupErrors::none_or(mistakes)?;
         telemetry::describe_metrics();
@@ -270,9 +306,12 @@ impl Builder {
             tickets: self.tickets.map(Arc::new),
             attempts: Arc::new(Attempts::new(options.proxies.clone(), failed)),
         };
+        let timeout = options.authorizer_timeout;
+        let permits = Permits { authorizer: self.authorizer, timeout };
         let kit = Arc::new(Kit {
             options,
             gate,
+            permits,
             connections: Connections::default(),
             sweeper: Sweeper::default(),
             no_transport: Once::new(),

@@ -11,7 +11,7 @@ use axum::extract::{Request, State};
 use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, get, post};
 
-use super::HeroSse;
+use super::{HeroSse, NOTHING_TO_RECHECK};
 use crate::cors;
 use crate::descriptor::{Declaration, Location, Method};
 use crate::endpoint::{AppState, Endpoints, EventHandler, FromParts, Opening};
@@ -80,7 +80,7 @@ impl HeroSse {
         declaration: Declaration,
         mistakes: &mut Vec<String>,
     ) -> Option<Arc<Route>> {
-        let Kit { options, gate, .. } = &**self.kit();
+        let Kit { options, gate, permits, .. } = &**self.kit();
         let mut wrong = |what: &dyn fmt::Display| mistakes.push(declaration.mistake(what));
         if !options.enabled {
             wrong(&"the kit is disabled (SseOptions.Enabled = false); do not map its endpoints");
@@ -94,6 +94,9 @@ impl HeroSse {
         declaration.overrides.faults().iter().for_each(|fault| wrong(fault));
         let policy = options.policy(&declaration.path, &declaration.overrides);
         policy.fault().iter().for_each(|fault| wrong(fault));
+        if policy.recheck.is_some() && !permits.may_change() {
+            wrong(&NOTHING_TO_RECHECK);
+        }
         if options.names_no_cookie(&declaration.overrides) {
             wrong(&NO_COOKIE);
         }
@@ -238,6 +241,13 @@ impl EndpointBuilder<'_> {
     /// How long a stream lasts; `None` as long as it goes.
     pub fn max_age(mut self, age: impl Into<Option<Duration>>) -> Self {
         self.declaration.overrides.max_age = Some(age.into());
+        self
+    }
+
+    /// How often the kit's [`Authorizer`](crate::Authorizer) is asked again whether the caller may
+    /// stay; `None` never.
+    pub fn recheck(mut self, interval: impl Into<Option<Duration>>) -> Self {
+        self.declaration.overrides.recheck = Some(interval.into());
         self
     }
 

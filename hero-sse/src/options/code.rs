@@ -53,6 +53,22 @@ impl SseOptions {
         self
     }
 
+    /// How often the [`Authorizer`](crate::Authorizer) is asked again about an open stream, each time
+    /// after four fifths of this or more; `None`, the default, never.
+    #[must_use]
+    pub fn recheck(mut self, interval: impl Into<Option<Duration>>) -> Self {
+        self.general.recheck = Some(interval.into());
+        self
+    }
+
+    /// How long the [`Authorizer`](crate::Authorizer) may take; then nobody knows, and the caller is
+    /// refused. `None` waits for ever. Default 5 s.
+    #[must_use]
+    pub fn authorizer_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.authorizer_timeout = timeout.into();
+        self
+    }
+
     /// How many streams may be open in all. Default 10,000.
     #[must_use]
     pub fn max_connections(mut self, limit: usize) -> Self {

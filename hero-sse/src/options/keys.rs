@@ -93,6 +93,14 @@ pub(super) const KEYS: &[Key] = {
             over.max_age = Some(duration(value)?);
             Ok(())
         }),
+        policy("Recheck", Both, |over, value| {
+            over.recheck = Some(duration(value)?);
+            Ok(())
+        }),
+        server("AuthorizerTimeout", |options, value| {
+            options.authorizer_timeout = duration(value)?;
+            Ok(())
+        }),
         Key {
             name: "MaxConnections",
             scope: Server,

@@ -60,11 +60,13 @@ pub(crate) const NO_COOKIE: &str =
 /// | `PeerTimeout` | 60 s | | bytes unacknowledged, or a window kept shut, while a stream is live; shorter would cut clients in a tunnel, which never learn of it |
 /// | `Retry` | 3 s | yes | reconnection time, spread to 1.5 times; the browsers' own. At least 500 ms |
 /// | `MaxAge` | off | yes | a stream's life, cut up to a fifth earlier; a cut re-runs the work of a private stream |
+/// | `Recheck` | off | yes | how often an open stream's caller is looked at again, each time after four fifths of it or more; needs an [`Authorizer`](crate::Authorizer), which it costs one question a stream. Off since without one nothing could change, and [`disconnect`](crate::Connections::disconnect) is at once |
+/// | `AuthorizerTimeout` | 5 s | | how long an [`Authorizer`](crate::Authorizer) may take; then nobody knows, and the caller is refused. As long as a browser's user waits |
 /// | `MaxConnections` | 10000 | yes, no limit by default | open streams; `serve` raises the soft limit of open files to fit, or warns |
-/// | `MaxPerPrincipal` | 8 | yes | open streams of one subject over all endpoints; an endpoint's own value is compared with that total. Callers without a token are not counted |
+/// | `MaxPerPrincipal` | 8 | yes | open streams of one subject (of one issuer) over all endpoints; an endpoint's own value is compared with that total. Callers without a token are not counted |
 /// | `MaxPerAddress` | off | yes | open streams of one address over all endpoints, those of an IPv6 network of 64 bits as one; off since behind a proxy or a company's router many share one: set `TrustedProxies` first. An endpoint's own value is compared with the same total. Sockets without an address are not counted |
-/// | `ConnectsPerMinute` | 300 | | attempts of one subject to open a stream, over all endpoints, that many at once and a minute: eight tabs that come back every 3 s make 160; more for a subject that holds many streams, such as a service. Callers without a token are not counted: `MaxPerAddress` is for them |
-/// | `FailedAttemptsPerMinute` | 60 | | tokens and tickets of one address (an IPv6 network of 64 bits) that are not accepted, that many at once and a minute: a second each is what a page in error makes at most, and no guessing. Whoever is over it is turned away before a token is looked at, and so is everybody at that address, good tokens included, until a place is free again: at the default within a second. Without `TrustedProxies` a client in a private network that sends the header of a proxy is not limited, since it may be one; the log says so once |
+/// | `ConnectsPerMinute` | 300 | | attempts of one subject (of one issuer) to open a stream, over all endpoints, that many at once and a minute: eight tabs that come back every 3 s make 160; more for a subject that holds many streams, such as a service. Callers without a token are not counted: `MaxPerAddress` is for them |
+/// | `FailedAttemptsPerMinute` | 60 | | tokens and tickets of one address (an IPv6 network of 64 bits) that are not accepted, that many at once and a minute: a page whose token has expired makes one, and guessing gets nowhere at that pace. Whoever is over it is turned away before a token is looked at, and so is everybody at that address, good tokens included, until there is room again: at the default within a second. Sockets without an address are not counted. Without `TrustedProxies` a client in a private network that sends the header of a proxy is not limited, since it may be one; the log says so once |
 /// | `TrustedProxies` | none | | networks (`["10.0.0.0/8", "127.0.0.1"]`; in a variable with commas) of your own proxies. From them, and from nobody else, a header is read that says whose request it is |
 /// | `ForwardedHeader` | `"x-forwarded-for"` | | that header; or `"forwarded"` (RFC 7239). Every trusted proxy must set it: what it leaves there is believed |
 /// | `OverLimit` | `"retry"` | yes | `"retry"` or `"refuse"`; a browser never returns from a refusal |
@@ -88,6 +90,7 @@ pub struct SseOptions {
     pub(crate) peer_timeout: Option<Duration>,
     pub(crate) drain_timeout: Option<Duration>,
     pub(crate) drain_delay: Option<Duration>,
+    pub(crate) authorizer_timeout: Option<Duration>,
     pub(crate) max_connections: usize,
     pub(crate) connects_per_minute: Option<usize>,
     pub(crate) failed_attempts_per_minute: Option<usize>,
@@ -110,6 +113,7 @@ impl Default for SseOptions {
             peer_timeout: Some(Duration::from_secs(60)),
             drain_timeout: Some(Duration::from_secs(5)),
             drain_delay: None,
+            authorizer_timeout: Some(Duration::from_secs(5)),
             max_connections: 10_000,
             connects_per_minute: Some(300),
             failed_attempts_per_minute: Some(60),
@@ -133,6 +137,7 @@ fn default_policy() -> Policy {
         write_timeout: Some(Duration::from_secs(5)),
         retry: Duration::from_secs(3),
         max_age: None,
+        recheck: None,
         max_connections: None,
         max_per_principal: 8,
         max_per_address: None,
@@ -321,6 +326,7 @@ impl SseOptions {
         faults.extend(fault_of_time("peer timeout", self.peer_timeout));
         faults.extend(fault_of_time("drain timeout", self.drain_timeout));
         faults.extend(fault_of_time("drain delay", self.drain_delay));
+        faults.extend(fault_of_time("authorizer timeout", self.authorizer_timeout));
         faults.extend(fault_of_count("connections", Some(self.max_connections)));
         faults.extend(fault_of_count("connects a minute", self.connects_per_minute));
         let failed = self.failed_attempts_per_minute;
@@ -565,6 +571,40 @@ mod tests {
         );
         assert_eq!(default_policy().drain_spread, Some(Duration::from_secs(5)));
         assert_eq!(options.drain_delay, None);
+        assert_eq!(default_policy().recheck, None);
+        assert_eq!(options.authorizer_timeout, Some(Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn rechecks_are_read_from_files_variables_and_code() {
+        let options = SseOptions::from_toml(
+            "[SseOptions]\nRecheck = \"30s\"\nAuthorizerTimeout = \"2s\"\n\
+             [SseOptions.Endpoints.\"/a\"]\nRecheck = \"off\"",
+        );
+        let mut options = options.expect("options");
+        let declared = PolicyOverrides {
+            recheck: Some(Some(Duration::from_secs(9))),
+            ..PolicyOverrides::NONE
+        };
+        let recheck = |options: &SseOptions, path, over: &PolicyOverrides| {
+            options.policy(path, over).recheck.map(|interval| interval.as_secs())
+        };
+        assert_eq!(recheck(&options, "/b", &PolicyOverrides::NONE), Some(30));
+        assert_eq!(recheck(&options, "/b", &declared), Some(9));
+        assert_eq!(recheck(&options, "/a", &declared), None, "the operator has the last word");
+        assert_eq!(options.authorizer_timeout, Some(Duration::from_secs(2)));
+        let variables = [("HERO_SSE_RECHECK", "1m"), ("HERO_SSE_AUTHORIZER_TIMEOUT", "off")];
+        let text = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+        options.read_environment(variables.map(text), &mut Vec::new());
+        assert_eq!(recheck(&options, "/b", &PolicyOverrides::NONE), Some(60));
+        assert_eq!(options.authorizer_timeout, None);
+        let code = SseOptions::default().recheck(Duration::ZERO).authorizer_timeout(Duration::ZERO);
+        let faults = code.faults().join("\n");
+        for words in ["re-check interval", "authorizer timeout"] {
+            assert!(faults.contains(words), "{words} in {faults}");
+        }
+        let code = code.recheck(None).authorizer_timeout(None);
+        assert_eq!(code.faults(), Vec::<String>::new());
     }
 
     #[test]

@@ -765,7 +765,7 @@ fn every_way(sse: &HeroSse) -> Router {
         .merge(made(endpoint("/fails").handler(async move || fails())))
         .merge(made(endpoint("/rejects").handler(async |_: Query<Page>| burst(1))))
         .route("/own", get(async |who: Principal| format!("{who:?}")))
-        .route("/context", get(async |sse: SseContext| sse.stream(burst(1))))
+        .route("/context", get(async |sse: SseContext| sse.stream(burst(1)).await))
         .layer(axum::Extension(sse.clone()))
 }
 

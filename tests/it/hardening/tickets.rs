@@ -11,8 +11,10 @@ use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use hero_sse::testing;
-use hero_sse::{HeroSse, OverLimit, Principal, Tickets};
+use hero_sse::{AuthError, HeroSse, OverLimit, Principal, TicketGrant, TicketStore, Tickets};
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -164,6 +166,53 @@ async fn a_leaked_store_opens_nothing() {
     assert_eq!(key.len(), 64);
     assert_not_accepted(open(&app, "/api/usage", &key).await, "the store's key as a ticket");
     open(&app, "/api/usage", &ticket).await.expect("a stream");
+}
+
+/// Keeps tickets for ever, and gives them back as if they had been made a while ago.
+struct Hoarder {
+    inner: Shared,
+    older_by: u64,
+}
+
+impl TicketStore for Hoarder {
+    fn put<'a>(
+        &'a self,
+        key: &'a str,
+        grant: &'a TicketGrant,
+        _: Duration,
+    ) -> BoxFuture<'a, Result<(), AuthError>> {
+        self.inner.put(key, grant, Duration::from_secs(3600))
+    }
+
+    fn take<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<String>, AuthError>> {
+        async move {
+            let Some(text) = self.inner.take(key).await? else { return Ok(None) };
+            let mut grant: Value = serde_json::from_str(&text).expect("JSON");
+            let until = &mut grant["until"]["secs_since_epoch"];
+            *until = (until.as_u64().expect("seconds") - self.older_by).into();
+            Ok(Some(grant.to_string()))
+        }
+        .boxed()
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_forgets_nothing_makes_no_ticket_live_longer() {
+    let app = |older_by| {
+        let store = Hoarder { inner: Shared::default(), older_by };
+        let tickets = Tickets::new().audience("usage").store(store);
+        app(&builder("").tickets(tickets).build().expect("a kit"))
+    };
+    // 30 s to live, and 30 s that the clocks of two nodes may differ.
+    let fresh = app(50);
+    let ticket = buy(&fresh, "ann.may", "/api/usage").await;
+    open(&fresh, "/api/usage", &ticket).await.expect("a stream");
+    let old = app(70);
+    let ticket = buy(&old, "ann.may", "/api/usage").await;
+    assert_not_accepted(open(&old, "/api/usage", &ticket).await, "its time is over");
+    let ticket = buy(&fresh, "ann.may.100", "/api/usage").await;
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    assert_not_accepted(open(&fresh, "/api/usage", &ticket).await, "its token's time is over");
 }
 
 #[tokio::test]
@@ -460,6 +509,20 @@ async fn an_attack_is_a_line_a_second_in_the_log() {
     let text = log.text();
     assert_eq!(warned(&text), 2, "{text}");
     assert!(text.contains("kept_back=98"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stopped_guess_is_counted_under_the_limit_that_stopped_it() {
+    let recorder = metrics_util::debugging::DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let (_, app) = guarded("FailedAttemptsPerMinute = 1");
+    for _ in 0..3 {
+        from(&app, "203.0.113.9:1", "/refuse", &[BAD]).await;
+    }
+    let all = format!("{:?}", snapshotter.snapshot().into_vec());
+    assert!(all.contains("this address's failed attempts a minute"), "{all}");
+    assert!(!all.contains("203.0.113.9"), "no label is a client's to make: {all}");
 }
 
 #[tokio::test]

@@ -131,6 +131,7 @@ pub mod feeds {
         heartbeat_event = true,
         retry = "2s",
         max_age = "1h",
+        recheck = "1m",
         max_connections = 3,
         over_limit = "refuse",
         overflow = "latest",

@@ -1,0 +1,102 @@
+//! A server whose tokens live for as long as their asker says: for trials of renewal.
+
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::extract::RawQuery;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::Html;
+use axum::routing::get;
+use futures_util::future::BoxFuture;
+use hero_sse::{
+    AuthError, Authenticator, HeroSse, LastEventId, Principal, Refusal, Secret, Tickets,
+};
+use lexopt::{Arg, ValueExt};
+use serde_json::json;
+use tokio::net::TcpListener;
+
+use crate::Outcome;
+use crate::serve::{Census, Feed, options};
+
+const HELP: &str = "\
+A feed that asks for a token, for trials of renewal.
+
+Usage: trial renew [OPTIONS]
+
+  --listen ADDR        address to listen on [default: 127.0.0.1:0]; port 0 takes any free one
+  --epoch-ms N         when event 0 is due, in milliseconds after 1970 [default: now]
+  --interval-ms N      from one event to the next [default: 200]
+  --set KEY=VALUE      an option of the kit, as in its section SseOptions; may be repeated
+
+  /feed        event n has the id n and is due at epoch + n * interval
+  /tickets     where tickets for it are made
+  /token?N     a token that is good for N milliseconds
+  /tickets.js  the page's part: the documentation's own
+  /stats       what the server holds, as JSON
+  /            an empty page
+";
+
+/// Tokens are the time until which they are good.
+struct Until;
+
+impl Authenticator for Until {
+    fn authenticate<'a>(
+        &'a self,
+        token: &'a Secret<String>,
+    ) -> BoxFuture<'a, Result<Principal, AuthError>> {
+        let millis = token.expose().parse().ok().map(Duration::from_millis);
+        let until = millis.and_then(|millis| UNIX_EPOCH.checked_add(millis));
+        let good = until.filter(|until| *until > SystemTime::now());
+        let principal = good.map(|until| Principal::new("ann").valid_until(until));
+        let answer = principal.ok_or(AuthError::invalid("the token has expired"));
+        Box::pin(std::future::ready(answer))
+    }
+}
+
+async fn token(RawQuery(millis): RawQuery) -> String {
+    let life = millis.and_then(|millis| millis.parse().ok()).unwrap_or(60_000);
+    let until = SystemTime::now() + Duration::from_millis(life);
+    until.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis().to_string()
+}
+
+pub(crate) async fn run(mut parser: lexopt::Parser) -> Outcome {
+    let (mut listen, mut settings) = ("127.0.0.1:0".to_owned(), Vec::new());
+    let (mut epoch_ms, mut interval_ms) = (None, 200);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Arg::Long("listen") => listen = parser.value()?.string()?,
+            Arg::Long("epoch-ms") => epoch_ms = Some(parser.value()?.parse()?),
+            Arg::Long("interval-ms") => interval_ms = parser.value()?.parse()?,
+            Arg::Long("set") => settings.push(parser.value()?.string()?),
+            Arg::Short('h') | Arg::Long("help") => {
+                print!("{HELP}");
+                return Ok(ExitCode::SUCCESS);
+            }
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let (feed, census) = (Feed::new(epoch_ms, interval_ms, 100), Census::default());
+    let listener = TcpListener::bind(&listen).await?;
+    println!("{}", json!({ "listening": listener.local_addr()?.to_string() }));
+    let sse = HeroSse::builder()
+        .options(options(&settings)?)
+        .authenticator(Until)
+        .tickets(Tickets::new().audience("trial"))
+        .build()?;
+    let (watch, stats, kit) = (census.clone(), census, sse.clone());
+    let feed = sse.endpoint("/feed").handler(async move |cursor: LastEventId| {
+        let from = feed.after(cursor.as_str()).map_err(Refusal::bad_request)?;
+        Ok::<_, Refusal>(watch.watch(feed.from(from)))
+    })?;
+    let script = include_str!("../../hero-sse/docs/tickets.js");
+    let app: Router = Router::new()
+        .merge(feed)
+        .merge(sse.at("").tickets("/tickets")?)
+        .route("/token", get(token))
+        .route("/tickets.js", get(async move || ([(CONTENT_TYPE, "text/javascript")], script)))
+        .route("/stats", get(async move || axum::Json(stats.stats(Some(&kit)))))
+        .route("/", get(async || Html("<!doctype html><title>trial</title>")));
+    sse.serve(listener, app).with_graceful_shutdown(hero_sse::shutdown_signal()).await?;
+    Ok(ExitCode::SUCCESS)
+}
