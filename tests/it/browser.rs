@@ -18,6 +18,12 @@ fn tabs_that_leave_are_noticed_and_tabs_that_stay_live_through_restarts() {
     node("trial.test.mjs", &[]);
 }
 
+#[test]
+#[ignore = "needs Chromium and Node.js: ./tests/run installs them and runs it"]
+fn cookies_count_from_pages_of_this_site_alone() {
+    node("credentials.test.mjs", &[]);
+}
+
 pub(crate) fn node(file: &str, variables: &[(&str, &str)]) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("browser");
     let status = Command::new("node")
