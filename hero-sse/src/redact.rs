@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::task::{Context, Poll};
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, OriginalUri};
 use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION, REFERER};
 use http::request::Parts;
 use http::uri::PathAndQuery;
@@ -120,15 +120,24 @@ pub(crate) fn redact<B>(request: &mut Request<B>, query: bool) {
     if !query {
         return;
     }
-    let (mut tokens, kept) = split(request.uri().query().unwrap_or_default());
-    if let Some(kept) = kept {
-        *request.uri_mut() = with_query(request.uri(), &kept);
+    let mut tokens = take(request.uri_mut());
+    // What a router remembers, where this runs behind it.
+    if let Some(OriginalUri(uri)) = request.extensions_mut().get_mut() {
+        take(uri);
     }
     if let Some(QueryTokens { access, tickets }) = request.extensions_mut().remove() {
         tokens.access.splice(0..0, access);
         tokens.tickets.splice(0..0, tickets);
     }
     request.extensions_mut().insert(tokens);
+}
+
+fn take(uri: &mut Uri) -> QueryTokens {
+    let (tokens, kept) = split(uri.query().unwrap_or_default());
+    if let Some(kept) = kept {
+        *uri = with_query(uri, &kept);
+    }
+    tokens
 }
 
 fn mark_sensitive(headers: &mut HeaderMap) {

@@ -228,7 +228,8 @@ pub(crate) fn no_transport() {
         target: TARGET,
         "this router runs neither under `sse.serve` nor behind `sse.guard`: a stalled client is noticed when \
          the kernel's buffers are full, which is megabytes, and keeps its connection; there is no peer \
-         timeout, tokens stay in the URI for your own layers to see, and streams do not end at shutdown. \
+         timeout, tokens stay in the URI for your own layers to see (unless `sse.redact_layer()` is the \
+         outermost), and streams do not end at shutdown. \
          Serve it by `sse.serve(listener, app)`; under another server `sse.guard` and \
          `sse.guard_connection` bring all but the last, and `sse.drain()` that"
     );

@@ -2,10 +2,10 @@
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { accessSync, constants } from "node:fs";
+import { accessSync, constants, mkdirSync, writeFileSync } from "node:fs";
 import http from "node:http";
 import https from "node:https";
-import { resolve } from "node:path";
+import { join, resolve } from "node:path";
 
 export const SOON = 15_000;
 
@@ -76,12 +76,20 @@ export class Server {
 export const chromium = () =>
   program(process.env.CHROMIUM ?? "/usr/bin/chromium", "Chromium", "Install it (on Debian: apt-get install chromium) or set CHROMIUM to its path.");
 
-export async function launch(executablePath = chromium()) {
-  const playwright = await import("playwright-core").catch((cause) => {
+const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+
+async function playwright() {
+  const found = await import("playwright-core").catch((cause) => {
     throw new Error("playwright-core is missing. Run `npm ci` in tests/browser.", { cause });
   });
-  return playwright.chromium.launch({
-    executablePath,
-    args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
-  });
+  return found.chromium;
+}
+
+export const launch = async (executablePath = chromium()) => (await playwright()).launch({ executablePath, args: FLAGS });
+
+/** A browser with a profile of its own, in this folder, which sends cookies to third parties as well. */
+export async function launchWithCookies(folder, more = []) {
+  mkdirSync(join(folder, "Default"));
+  writeFileSync(join(folder, "Default", "Preferences"), JSON.stringify({ profile: { cookie_controls_mode: 0, block_third_party_cookies: false } }));
+  return (await playwright()).launchPersistentContext(folder, { executablePath: chromium(), args: [...FLAGS, ...more], ignoreHTTPSErrors: true });
 }

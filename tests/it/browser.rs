@@ -24,6 +24,12 @@ fn pages_renew_their_tokens_and_tickets_and_lose_nothing() {
     node("renew.test.mjs", &[]);
 }
 
+#[test]
+#[ignore = "needs Chromium and Node.js: ./tests/run installs them and runs it"]
+fn cookies_count_from_pages_of_this_site_alone() {
+    node("credentials.test.mjs", &[]);
+}
+
 pub(crate) fn node(file: &str, variables: &[(&str, &str)]) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("browser");
     let status = Command::new("node")

@@ -10,12 +10,17 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{RawQuery, Request};
+use axum::http::{Method, header};
 use axum::middleware::{Next, from_fn};
-use axum::response::Html;
+use axum::response::{Html, IntoResponse};
 use axum::routing::get;
+use futures_util::future::BoxFuture;
 use futures_util::{Stream, StreamExt, stream};
-use hero_sse::{CloseReason, Event, HeroSse, LastEventId, Refusal, SseOptions, Tls};
+use hero_sse::{
+    AuthError, Authenticator, CloseReason, Event, HeroSse, LastEventId, Principal, Refusal, Secret,
+    SseOptions, Tls,
+};
 use lexopt::{Arg, ValueExt};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -42,6 +47,9 @@ Usage: trial serve [OPTIONS]
   /feed     event n has the id n and is due at epoch + n * interval; goes on after Last-Event-ID or
             ?last_event_id=, with the next event due without it
   /idle     says nothing; its heartbeat is 60 s
+  /private  the same feed, for whoever has the token `ann`
+  /posted   that, by POST
+  /login    sets the cookie `t` to this token; its attributes stand behind the question mark
   /stats    what the server holds, as JSON
   /         an empty page
 
@@ -121,7 +129,8 @@ pub(crate) async fn run(parser: lexopt::Parser) -> Outcome {
         return Ok(ExitCode::SUCCESS);
     }
 
-    let sse = HeroSse::builder().options(options(&arguments.settings)?).build()?;
+    let options = options(&arguments.settings)?;
+    let sse = HeroSse::builder().options(options).authenticator(OnlyAnn).build()?;
     let app = app(&sse, feed, census.clone())?;
     let mut serve = sse.serve(listener, app).with_graceful_shutdown(hero_sse::shutdown_signal());
     if let Some(tls) = arguments.tls()? {
@@ -144,9 +153,31 @@ pub(crate) fn options(settings: &[String]) -> Outcome<SseOptions> {
     Ok(SseOptions::from_toml(&toml)?)
 }
 
+/// Knows one token.
+struct OnlyAnn;
+
+impl Authenticator for OnlyAnn {
+    fn authenticate<'a>(
+        &'a self,
+        token: &'a Secret<String>,
+    ) -> BoxFuture<'a, Result<Principal, AuthError>> {
+        let known = token.expose() == "ann";
+        Box::pin(async move {
+            if known { Ok(Principal::new("ann")) } else { Err(AuthError::invalid("not ann's")) }
+        })
+    }
+}
+
 fn app(sse: &HeroSse, feed: Feed, census: Census) -> Outcome<Router> {
     let (idle, stats, watch) = (census.clone(), census.clone(), census.clone());
     let kit = sse.clone();
+    let (ours, private) = (feed.clone(), census.clone());
+    let private = move |cursor: LastEventId| {
+        let from = ours.after(cursor.as_str()).unwrap_or_default();
+        std::future::ready(private.watch(ours.from(from)))
+    };
+    let posted = sse.endpoint("/posted").post_handler(private.clone())?;
+    let private = sse.endpoint("/private").handler(private)?;
     let feed = sse.endpoint("/feed").public().handler(async move |cursor: LastEventId| {
         let from = feed.after(cursor.as_str()).map_err(Refusal::bad_request)?;
         Ok::<_, Refusal>(watch.watch(feed.from(from)))
@@ -155,18 +186,32 @@ fn app(sse: &HeroSse, feed: Feed, census: Census) -> Outcome<Router> {
         .endpoint("/idle")
         .public()
         .heartbeat(Duration::from_secs(60))
+        .max_age(None)
         .handler(async move || idle.watch(stream::pending::<Event>()))?;
     let asked = census.clone();
     let count = move |request: Request, next: Next| {
         asked.0.asked.fetch_add(1, Ordering::SeqCst);
+        let one_if = |condition: bool| u64::from(condition);
+        let cookie = request.headers().contains_key(header::COOKIE);
+        asked.0.cookies.fetch_add(one_if(cookie), Ordering::SeqCst);
+        let preflight = request.method() == Method::OPTIONS;
+        asked.0.preflights.fetch_add(one_if(preflight), Ordering::SeqCst);
         next.run(request)
     };
     Ok(Router::new()
         .merge(feed)
         .merge(idle)
+        .merge(private)
+        .merge(posted)
         .layer(from_fn(count))
+        .route("/login", get(login))
         .route("/stats", get(async move || axum::Json(stats.stats(Some(&kit)))))
         .route("/", get(async || Html("<!doctype html><title>trial</title>"))))
+}
+
+async fn login(attributes: RawQuery) -> impl IntoResponse {
+    let attributes = attributes.0.unwrap_or_default();
+    ([(header::SET_COOKIE, format!("t=ann; Path=/; HttpOnly; {attributes}"))], "hello, ann")
 }
 
 /// The same feed as others serve it.
@@ -265,6 +310,9 @@ pub(crate) struct Census(Arc<Counts>);
 struct Counts {
     /// Requests for a stream: each is counted once at its end, under one reason or another.
     asked: AtomicU64,
+    /// Those that brought a cookie, and a browser's questions before one.
+    cookies: AtomicU64,
+    preflights: AtomicU64,
     opened: AtomicU64,
     alive: AtomicU64,
 }
@@ -291,6 +339,8 @@ impl Census {
             "alive": self.0.alive.load(Ordering::SeqCst),
             "asked": self.0.asked.load(Ordering::SeqCst),
             "opened": self.0.opened.load(Ordering::SeqCst),
+            "cookies": self.0.cookies.load(Ordering::SeqCst),
+            "preflights": self.0.preflights.load(Ordering::SeqCst),
             "closed": closed,
             "tasks": Handle::current().metrics().num_alive_tasks(),
             "fds": std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count),

@@ -74,7 +74,7 @@ pub enum AuthError {
     /// The token is not accepted: `401`.
     InvalidToken(InvalidToken),
     /// Whether it is good cannot be told now, such as while the issuer of keys does not answer. The
-    /// text goes to the log; the client is refused all the same, and asked to come back.
+    /// text goes to the log, so keep the token out of it; the client is refused all the same, and asked to come back.
     Unavailable(String),
 }
 

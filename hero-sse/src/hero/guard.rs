@@ -124,10 +124,6 @@ impl HeroSse {
     /// hero_sse::axum::serve(listener, app).await
     /// # }
     /// ```
-    ///
-    /// A `Router` has found the route by then, and
-    /// [`OriginalUri`](https://docs.rs/axum/0.8/axum/extract/struct.OriginalUri.html) holds the URI that it
-    /// saw; around the whole service, `sse.redact_layer().layer(app)`, nothing does.
     pub fn redact_layer(&self) -> RedactLayer {
         RedactLayer { query: self.kit().options.redact_query }
     }

@@ -868,6 +868,8 @@ async fn axum_serve(app: Router) -> (SocketAddr, JoinHandle<std::io::Result<()>>
 async fn looks(request: Request, next: Next) -> axum::response::Response {
     tracing::trace!(uri = %request.uri(), headers = ?request.headers(), "an access log");
     tracing::trace!(?request, "a careless access log");
+    let original = request.extensions().get::<axum::extract::OriginalUri>();
+    tracing::trace!(?original, "a careful access log");
     next.run(request).await
 }
 
