@@ -85,6 +85,12 @@ impl Authorizer for Held {
     }
 }
 
+/// Waits until the other side is asked.
+async fn question(asked: &mut UnboundedReceiver<()>) {
+    let asked = tokio::time::timeout(Duration::from_secs(5), asked.recv()).await;
+    asked.expect("asked in time").expect("somebody who asks");
+}
+
 fn of(subject: &str) -> ConnectionFilter {
     ConnectionFilter::all().subject(subject)
 }
@@ -105,10 +111,10 @@ async fn whoever_was_let_in_before_a_disconnect_does_not_slip_in_after_it() {
     let open = || tokio::spawn(testing::open(&app, "/s").principal("ann").into_future());
 
     let opening = open();
-    asked.recv().await.expect("a question");
+    question(&mut asked).await;
     assert_eq!(sse.connections().disconnect(&of("ann"), CloseReason::Revoked), 0);
     answer.send(true).expect("an answer of before");
-    asked.recv().await.expect("the question again");
+    question(&mut asked).await;
     answer.send(false).expect("an answer of now");
     let error = opening.await.expect("no panic").expect_err("403");
     assert_eq!(error.status, Some(StatusCode::FORBIDDEN));
@@ -117,11 +123,11 @@ async fn whoever_was_let_in_before_a_disconnect_does_not_slip_in_after_it() {
     // Who still may is let in, and whoever is not meant is not asked about twice.
     for (name, questions) in [("ann", 2), ("bob", 1)] {
         let opening = open();
-        asked.recv().await.expect("a question");
+        question(&mut asked).await;
         sse.connections().disconnect(&of(name), CloseReason::Revoked);
         answer.send(true).expect("an answer");
         if questions == 2 {
-            asked.recv().await.expect("the question again");
+            question(&mut asked).await;
             answer.send(true).expect("an answer");
         }
         opening.await.expect("no panic").expect("a stream");
@@ -129,12 +135,12 @@ async fn whoever_was_let_in_before_a_disconnect_does_not_slip_in_after_it() {
     }
     // What happened too long ago to be remembered might have meant anybody.
     let opening = open();
-    asked.recv().await.expect("a question");
+    question(&mut asked).await;
     for n in 0..300 {
         sse.connections().disconnect(&of(&format!("user {n}")), CloseReason::Revoked);
     }
     answer.send(true).expect("an answer");
-    asked.recv().await.expect("the question again");
+    question(&mut asked).await;
     answer.send(true).expect("an answer");
     opening.await.expect("no panic").expect("a stream");
 }
@@ -170,7 +176,7 @@ async fn a_token_that_is_denied_while_its_request_is_on_the_way_is_looked_at_aga
         .expect("a kit");
     let app: Router = sse.endpoint("/s").handler(async || burst(1)).expect("a route");
     let opening = tokio::spawn(testing::open(&app, "/s").bearer("good").into_future());
-    asked.recv().await.expect("a question");
+    question(&mut asked).await;
     sessions.lock().expect("no panic").clear();
     sse.connections().disconnect(&ConnectionFilter::all(), CloseReason::Revoked);
     answer.send(true).expect("an answer");
@@ -206,10 +212,10 @@ async fn a_disconnect_while_the_token_is_looked_at_is_not_missed() {
         .expect("a kit");
     let app: Router = sse.endpoint("/s").handler(async || burst(1)).expect("a route");
     let opening = tokio::spawn(testing::open(&app, "/s").bearer("t").into_future());
-    asked.recv().await.expect("a question");
+    question(&mut asked).await;
     sse.connections().disconnect(&of("ann"), CloseReason::Revoked);
     answer.send(true).expect("an answer of before");
-    asked.recv().await.expect("the question again");
+    question(&mut asked).await;
     answer.send(false).expect("an answer of now");
     let error = opening.await.expect("no panic").expect_err("401");
     assert_eq!(error.status, Some(StatusCode::UNAUTHORIZED));
