@@ -69,13 +69,13 @@ impl<T: Display + ?Sized> Id for T {
     label = "does not implement `Display`",
     note = "a key is anything that implements `Display`, such as a number or a `String`"
 )]
-pub trait Key {
+pub trait EventKey {
     /// The key as text.
     fn text(&self) -> Option<String>;
 }
 
 #[diagnostic::do_not_recommend]
-impl<T: Display + ?Sized> Key for T {
+impl<T: Display + ?Sized> EventKey for T {
     fn text(&self) -> Option<String> {
         Some(self.to_string())
     }

@@ -5,9 +5,13 @@ use std::fmt::Display;
 use std::net::IpAddr;
 #[cfg(feature = "tls")]
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::close::CloseReason;
+use crate::throttle::Said;
 
 const TARGET: &str = "hero_sse";
 
@@ -140,9 +144,24 @@ pub(crate) fn refused(path: &str, status: u16, detail: &str) {
     tracing::debug!(target: TARGET, path, status, detail, "request refused");
 }
 
-/// Whether a caller may have a stream could not be found out, so it may not.
-pub(crate) fn unverified(path: &str, who: &str, why: &dyn Display) {
-    tracing::error!(target: TARGET, path, who, %why, "a caller could not be verified, and is refused");
+/// Whether callers may have a stream could not be found out, so they may not. While a database is down
+/// that is so of everybody who comes: each who could not tell is named once a second at most.
+#[derive(Default)]
+pub(crate) struct Doubts(Mutex<Said<&'static str>>);
+
+impl Doubts {
+    pub(crate) fn tell(&self, path: &str, who: &'static str, why: &dyn Display) {
+        let said = self.0.lock().unwrap_or_else(PoisonError::into_inner).say(who, Instant::now());
+        let Some(kept_back) = said else { return };
+        tracing::error!(
+            target: TARGET,
+            path,
+            who,
+            %why,
+            kept_back,
+            "a caller could not be verified, and is refused"
+        );
+    }
 }
 
 /// Once with the cure, since behind a proxy this is how a missing option shows; a stranger must not

@@ -249,6 +249,8 @@ async fn an_authorizer_that_fails_refuses_before_the_function_runs_and_the_log_t
         (Answer::Never, "no answer within 2s", 2),
     ] {
         oracle.says(answer);
+        // The log has one line a second.
+        sleep(Duration::from_secs(1)).await;
         let start = Instant::now();
         let mut stream = testing::open(&app, "/retry").principal("ann").await.expect("a farewell");
         assert_eq!(farewell(&mut stream).await, ("unverified".to_owned(), true), "{answer:?}");
@@ -263,6 +265,25 @@ async fn an_authorizer_that_fails_refuses_before_the_function_runs_and_the_log_t
     assert_eq!(*ran.lock().expect("no panic"), 0);
     assert_eq!(sse.connections().closed(CloseReason::Unverified), 8);
     assert!(sse.connections().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_database_that_is_down_is_a_line_a_second_in_the_log() {
+    let (log, _guard) = Log::everything();
+    let sse = kit_of(SseOptions::default(), Oracle::new(Answer::Error));
+    let app = reading(&sse, "/s");
+    let attempts = async |count: usize| {
+        for _ in 0..count {
+            testing::open(&app, "/s").principal("ann").await.expect("a farewell");
+        }
+    };
+    let lines = || log.text().lines().filter(|line| line.contains("no route to db-7")).count();
+    attempts(50).await;
+    assert_eq!(lines(), 1);
+    sleep(Duration::from_secs(1)).await;
+    attempts(1).await;
+    assert_eq!(lines(), 2);
+    assert!(log.text().contains("kept_back=49"), "{}", log.text());
 }
 
 #[tokio::test]

@@ -9,8 +9,8 @@ use axum::response::Response;
 use futures_util::{FutureExt, future::BoxFuture, stream};
 use hero_sse::testing::{self, OpenError};
 use hero_sse::{
-    AuthError, Authenticator, Builder, CloseReason, Event, HeroSse, Principal, Refusal, Secret,
-    SetupErrors, TicketGrant, TicketStore, Tickets,
+    AuthError, Authenticator, Builder, CloseReason, Event, HeroSse, Permission, Principal, Refusal,
+    Secret, SetupErrors, TicketGrant, TicketStore, Tickets, authorizer_fn,
 };
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
@@ -209,6 +209,21 @@ async fn who_may_not_open_the_stream_gets_no_ticket_and_is_told_what_opening_tel
     }
     assert_eq!(of("bad", r#"{"path": "/api/usage"}"#).await.0, 401);
     assert_eq!(of("down", r#"{"path": "/api/usage"}"#).await.0, 503);
+}
+
+#[tokio::test]
+async fn an_authorizer_is_asked_when_a_ticket_is_used() {
+    let members = authorizer_fn(|who: Principal, _: Permission| async move {
+        Ok::<_, std::convert::Infallible>(who.subject() == "bob")
+    });
+    let sse = builder("").tickets(Tickets::new().audience("usage")).authorizer(members);
+    let app = app(&sse.build().expect("a kit"));
+    // Neither token has the permission, and it is not the token's word that counts.
+    for (who, status) in [("bob", None), ("eve", Some(StatusCode::FORBIDDEN))] {
+        let ticket = buy(&app, who, "/api/usage").await;
+        let opened = open(&app, "/api/usage", &ticket).await;
+        assert_eq!(opened.err().and_then(|error| error.status), status, "{who}");
+    }
 }
 
 #[tokio::test]

@@ -139,7 +139,7 @@ fn frame_of(
 }
 
 fn key_of(key: &Marked<'_>, own: &TokenStream) -> TokenStream {
-    quote_spanned!(key.at=> __sse::Key::text(#own))
+    quote_spanned!(key.at=> __sse::EventKey::text(#own))
 }
 
 fn enum_key(variants: &[Variant<'_>]) -> Option<TokenStream> {

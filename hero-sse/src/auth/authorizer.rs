@@ -14,7 +14,7 @@ use futures_util::FutureExt;
 use super::{AuthError, Principal};
 use crate::permission::{Permission, PermissionRule};
 use crate::refusal::Refusal;
-use crate::telemetry;
+use crate::telemetry::Doubts;
 
 /// Decides whether a caller whose token was accepted may have a stream. Without one the token's claims
 /// decide: [`Principal::has`].
@@ -258,6 +258,7 @@ impl Asked {
 pub(crate) struct Permits {
     pub(crate) authorizer: Option<Arc<dyn Authorizer>>,
     pub(crate) timeout: Option<Duration>,
+    pub(crate) doubts: Arc<Doubts>,
 }
 
 impl Permits {
@@ -283,7 +284,7 @@ impl Permits {
 
     /// Decides, under guard but without end: whoever polls it knows the time.
     pub(crate) fn ask(&self, asked: Arc<Asked>, again: bool) -> Asking {
-        let authorizer = self.authorizer.clone();
+        let (authorizer, doubts) = (self.authorizer.clone(), self.doubts.clone());
         Asking(Some(Box::pin(async move {
             let Some(authorizer) = authorizer else { return asked.principal.meets(&asked.rule) };
             let access = Access { asked: &asked, again };
@@ -297,7 +298,7 @@ impl Permits {
                 Ok(Err(AuthError::Unavailable(why))) => why,
                 Err(_) => "it panicked".to_owned(),
             };
-            telemetry::unverified(asked.path(), "authorizer", &why);
+            doubts.tell(asked.path(), "authorizer", &why);
             Err(Refusal::unavailable())
         })))
     }
@@ -305,7 +306,7 @@ impl Permits {
     /// There was no answer in time.
     pub(crate) fn late(&self, asked: &Asked) -> Refusal {
         let why = format_args!("no answer within {:?}", self.timeout.unwrap_or_default());
-        telemetry::unverified(asked.path(), "authorizer", &why);
+        self.doubts.tell(asked.path(), "authorizer", &why);
         Refusal::unavailable()
     }
 }

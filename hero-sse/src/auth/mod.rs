@@ -40,7 +40,7 @@ use crate::policy::{TokenSource, TokenSources};
 use crate::redact::QueryTokens;
 use crate::refusal::Refusal;
 use crate::secret::Secret;
-use crate::telemetry;
+use crate::telemetry::{self, Doubts};
 
 /// Makes a [`Principal`] of a token.
 ///
@@ -142,6 +142,7 @@ pub(crate) struct Gate {
     pub(crate) sites: Arc<Sites>,
     pub(crate) tickets: Option<Arc<Tickets>>,
     pub(crate) attempts: Arc<Attempts>,
+    pub(crate) doubts: Arc<Doubts>,
 }
 
 impl Gate {
@@ -241,7 +242,7 @@ impl Gate {
                 Err(self.counted(parts, Refusal::invalid_token(invalid.reason())))
             }
             Ok(Err(AuthError::Unavailable(why))) => {
-                telemetry::unverified(parts.uri.path(), who, &why);
+                self.doubts.tell(parts.uri.path(), who, &why);
                 Err(Refusal::unavailable())
             }
             Err(_) => {

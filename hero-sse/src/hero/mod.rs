@@ -34,7 +34,7 @@ use crate::redact::redact;
 use crate::refusal::Refusal;
 use crate::signal::Readiness;
 use crate::sweeper::Sweeper;
-use crate::telemetry;
+use crate::telemetry::{self, Doubts};
 use crate::transport::{Tls, Transport};
 
 /// The kit: registry, heartbeats, writers, authentication. Building one exposes nothing: an endpoint
@@ -298,6 +298,7 @@ impl Builder {
             },
             hosts: options.allowed_hosts.entries.clone(),
         };
+        let doubts = Arc::new(Doubts::default());
         let gate = Gate {
             authenticator: self.authenticator,
             sources: options.policy("", &PolicyOverrides::NONE).token_sources,
@@ -305,9 +306,10 @@ impl Builder {
             sites: Arc::new(sites),
             tickets: self.tickets.map(Arc::new),
             attempts: Arc::new(Attempts::new(options.proxies.clone(), failed)),
+            doubts: doubts.clone(),
         };
         let timeout = options.authorizer_timeout;
-        let permits = Permits { authorizer: self.authorizer, timeout };
+        let permits = Permits { authorizer: self.authorizer, timeout, doubts };
         let kit = Arc::new(Kit {
             options,
             gate,

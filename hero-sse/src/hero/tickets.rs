@@ -124,13 +124,14 @@ async fn make(
     let rule = inner_path(&parts, &wish.path).and_then(|inner| sse.mapped().opened_by(inner));
     let rule =
         rule.map_err(|NotFound| Refusal::not_found("no stream is opened by GET at this path"))?;
-    if let Some(rule) = rule {
+    // An authorizer may go by the stream's place and moment: it is asked when the ticket is used.
+    if let Some(rule) = rule.filter(|_| !sse.kit().permits.may_change()) {
         principal.meets(&rule)?;
     }
     let Some(tickets) = &gate.tickets else { return Err(Refusal::internal()) };
     let (ticket, ttl) = tickets.issue(principal, &wish.path).await.map_err(|error| {
         if let AuthError::Unavailable(why) = &error {
-            telemetry::unverified(parts.uri.path(), "ticket store", why);
+            gate.doubts.tell(parts.uri.path(), "ticket store", why);
         }
         Refusal::unavailable()
     })?;
