@@ -20,7 +20,7 @@
 //! ```
 //!
 //! [`HeroSse`] maps endpoints and serves them; [`sse_endpoint`] and [`SseEvent`] declare them;
-//! [`SseOptions`] is what an operator writes, [`operating`] what one knows; [`tenancy`] keeps tenants
+//! [`SseOptions`] is what an operator writes, [`operating`] what one knows; [`access`] says who gets in, [`tenancy`] keeps tenants
 //! apart; `testing` reads streams in tests.
 //!
 //! # Features
@@ -79,6 +79,10 @@ pub use futures_core;
 #[cfg(doc)]
 #[doc = include_str!("../docs/errors.md")]
 pub mod errors {}
+
+#[cfg(doc)]
+#[doc = include_str!("../docs/access.md")]
+pub mod access {}
 
 #[cfg(doc)]
 #[doc = include_str!("../docs/operating.md")]
