@@ -107,7 +107,7 @@ pub use crate::auth::jwt::JwtAuthenticator;
 pub use crate::auth::keys::Algorithm;
 pub use crate::auth::{
     Access, AuthError, Authenticator, Authorizer, Decision, InvalidToken, Principal, TicketGrant,
-    TicketStore, Tickets, authorizer_fn,
+    TicketStore, Tickets, authenticator_fn, authorizer_fn,
 };
 pub use crate::close::CloseReason;
 pub use crate::connections::{ConnectionFilter, ConnectionInfo, Connections};

@@ -3,7 +3,9 @@
 use axum::Router;
 use futures_util::stream;
 use hero_sse::testing::{self, OpenError};
-use hero_sse::{CloseReason, Event, HeroSse, Principal, Refusal, SseOptions};
+use hero_sse::{
+    AuthError, CloseReason, Event, HeroSse, Principal, Refusal, SseOptions, authenticator_fn,
+};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -307,20 +309,9 @@ async fn an_authenticator_that_panics_refuses_and_one_that_is_not_set_up_accepts
 
 #[tokio::test]
 async fn a_reason_that_does_not_fit_a_header_is_left_out_of_the_challenge() {
-    use futures_util::FutureExt as _;
-    use futures_util::future::BoxFuture;
-    use hero_sse::{AuthError, Authenticator, Secret};
-    struct Rude;
-    impl Authenticator for Rude {
-        fn authenticate<'a>(
-            &'a self,
-            _: &'a Secret<String>,
-        ) -> BoxFuture<'a, Result<Principal, AuthError>> {
-            async { Err(AuthError::invalid("no \"good\"\r\nx: y")) }.boxed()
-        }
-    }
+    let rude = authenticator_fn(async |_| Err(AuthError::invalid("no \"good\"\r\nx: y")));
     let builder = HeroSse::builder().environment(Vec::<(String, String)>::new());
-    let sse = builder.authenticator(Rude).build().expect("a kit");
+    let sse = builder.authenticator(rude).build().expect("a kit");
     let error = testing::open(&app(&sse), "/s").bearer("t").await.expect_err("401");
     let challenge = header(&error, "www-authenticate");
     assert_eq!(challenge, "Bearer realm=\"hero-sse\", error=\"invalid_token\"");

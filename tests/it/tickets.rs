@@ -9,8 +9,8 @@ use axum::response::Response;
 use futures_util::{FutureExt, future::BoxFuture, stream};
 use hero_sse::testing::{self, OpenError};
 use hero_sse::{
-    AuthError, Authenticator, Builder, CloseReason, Event, HeroSse, Permission, Principal, Refusal,
-    Secret, SetupErrors, TicketGrant, TicketStore, Tickets, authorizer_fn,
+    AuthError, Builder, CloseReason, Event, HeroSse, Permission, Principal, Refusal, Secret,
+    SetupErrors, TicketGrant, TicketStore, Tickets, authenticator_fn, authorizer_fn,
 };
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
@@ -20,30 +20,22 @@ use crate::support::{burst, options};
 
 /// Reads tokens such as `ann`, `ann.may` and `ann.may.1500`: who, whether it may do all there is, and for
 /// how many milliseconds.
-struct Names;
-
-impl Authenticator for Names {
-    fn authenticate<'a>(
-        &'a self,
-        token: &'a Secret<String>,
-    ) -> BoxFuture<'a, Result<Principal, AuthError>> {
-        let mut parts = token.expose().split('.');
-        let principal = match (parts.next(), parts.next(), parts.next()) {
-            (Some("bad"), ..) => Err(AuthError::invalid("the token is bad")),
-            (Some("down"), ..) => Err(AuthError::unavailable("the issuer is down")),
-            (Some(subject), may, life) => {
-                let mut who = Principal::new(subject).with_claim("plan", "pro");
-                if may == Some("may") {
-                    who = who.permission("usage.read").tenant("t1");
-                }
-                if let Some(life) = life.and_then(|life| life.parse().ok()) {
-                    who = who.valid_until(SystemTime::now() + Duration::from_millis(life));
-                }
-                Ok(who)
+fn named(token: &str) -> Result<Principal, AuthError> {
+    let mut parts = token.split('.');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some("bad"), ..) => Err(AuthError::invalid("the token is bad")),
+        (Some("down"), ..) => Err(AuthError::unavailable("the issuer is down")),
+        (Some(subject), may, life) => {
+            let mut who = Principal::new(subject).with_claim("plan", "pro");
+            if may == Some("may") {
+                who = who.permission("usage.read").tenant("t1");
             }
-            _ => Err(AuthError::invalid("no token")),
-        };
-        std::future::ready(principal).boxed()
+            if let Some(life) = life.and_then(|life| life.parse().ok()) {
+                who = who.valid_until(SystemTime::now() + Duration::from_millis(life));
+            }
+            Ok(who)
+        }
+        _ => Err(AuthError::invalid("no token")),
     }
 }
 
@@ -51,7 +43,7 @@ pub(crate) fn builder(toml: &str) -> Builder {
     HeroSse::builder()
         .options(options(toml))
         .environment(Vec::<(String, String)>::new())
-        .authenticator(Names)
+        .authenticator(authenticator_fn(async |token: Secret<String>| named(token.expose())))
 }
 
 pub(crate) fn kit(toml: &str) -> HeroSse {

@@ -8,9 +8,8 @@ use axum::extract::RawQuery;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::Html;
 use axum::routing::get;
-use futures_util::future::BoxFuture;
 use hero_sse::{
-    AuthError, Authenticator, HeroSse, LastEventId, Principal, Refusal, Secret, Tickets,
+    AuthError, HeroSse, LastEventId, Principal, Refusal, Secret, Tickets, authenticator_fn,
 };
 use lexopt::{Arg, ValueExt};
 use serde_json::json;
@@ -38,20 +37,12 @@ Usage: trial renew [OPTIONS]
 ";
 
 /// Tokens are the time until which they are good.
-struct Until;
-
-impl Authenticator for Until {
-    fn authenticate<'a>(
-        &'a self,
-        token: &'a Secret<String>,
-    ) -> BoxFuture<'a, Result<Principal, AuthError>> {
-        let millis = token.expose().parse().ok().map(Duration::from_millis);
-        let until = millis.and_then(|millis| UNIX_EPOCH.checked_add(millis));
-        let good = until.filter(|until| *until > SystemTime::now());
-        let principal = good.map(|until| Principal::new("ann").valid_until(until));
-        let answer = principal.ok_or(AuthError::invalid("the token has expired"));
-        Box::pin(std::future::ready(answer))
-    }
+fn until(token: &str) -> Result<Principal, AuthError> {
+    let millis = token.parse().ok().map(Duration::from_millis);
+    let until = millis.and_then(|millis| UNIX_EPOCH.checked_add(millis));
+    let good = until.filter(|until| *until > SystemTime::now());
+    let principal = good.map(|until| Principal::new("ann").valid_until(until));
+    principal.ok_or(AuthError::invalid("the token has expired"))
 }
 
 async fn token(RawQuery(millis): RawQuery) -> String {
@@ -81,7 +72,7 @@ pub(crate) async fn run(mut parser: lexopt::Parser) -> Outcome {
     println!("{}", json!({ "listening": listener.local_addr()?.to_string() }));
     let sse = HeroSse::builder()
         .options(options(&settings)?)
-        .authenticator(Until)
+        .authenticator(authenticator_fn(async |token: Secret<String>| until(token.expose())))
         .tickets(Tickets::new().audience("trial"))
         .build()?;
     let (watch, stats, kit) = (census.clone(), census, sse.clone());

@@ -15,11 +15,10 @@ use axum::http::{Method, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{Html, IntoResponse};
 use axum::routing::get;
-use futures_util::future::BoxFuture;
 use futures_util::{Stream, StreamExt, stream};
 use hero_sse::{
-    AuthError, Authenticator, CloseReason, Event, HeroSse, LastEventId, Principal, Refusal, Secret,
-    SseOptions, Tls,
+    AuthError, CloseReason, Event, HeroSse, LastEventId, Principal, Refusal, Secret, SseOptions,
+    Tls, authenticator_fn,
 };
 use lexopt::{Arg, ValueExt};
 use serde_json::{Value, json};
@@ -130,7 +129,11 @@ pub(crate) async fn run(parser: lexopt::Parser) -> Outcome {
     }
 
     let options = options(&arguments.settings)?;
-    let sse = HeroSse::builder().options(options).authenticator(OnlyAnn).build()?;
+    let only_ann = authenticator_fn(async |token: Secret<String>| match token.expose().as_str() {
+        "ann" => Ok(Principal::new("ann")),
+        _ => Err(AuthError::invalid("not ann's")),
+    });
+    let sse = HeroSse::builder().options(options).authenticator(only_ann).build()?;
     let app = app(&sse, feed, census.clone())?;
     let mut serve = sse.serve(listener, app).with_graceful_shutdown(hero_sse::shutdown_signal());
     if let Some(tls) = arguments.tls()? {
@@ -151,21 +154,6 @@ pub(crate) fn options(settings: &[String]) -> Outcome<SseOptions> {
         toml.push_str(&line);
     }
     Ok(SseOptions::from_toml(&toml)?)
-}
-
-/// Knows one token.
-struct OnlyAnn;
-
-impl Authenticator for OnlyAnn {
-    fn authenticate<'a>(
-        &'a self,
-        token: &'a Secret<String>,
-    ) -> BoxFuture<'a, Result<Principal, AuthError>> {
-        let known = token.expose() == "ann";
-        Box::pin(async move {
-            if known { Ok(Principal::new("ann")) } else { Err(AuthError::invalid("not ann's")) }
-        })
-    }
 }
 
 fn app(sse: &HeroSse, feed: Feed, census: Census) -> Outcome<Router> {

@@ -67,6 +67,43 @@ pub trait Authenticator: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Principal, AuthError>>;
 }
 
+/// An [`Authenticator`] of a closure, for tokens that are no JWT, such as keys of a session store:
+///
+/// ```
+/// use hero_sse::{AuthError, HeroSse, Principal, Secret, authenticator_fn};
+///
+/// # async fn user_of(_: &str) -> Result<Option<String>, std::fmt::Error> { Ok(None) }
+/// let sse = HeroSse::builder()
+///     .authenticator(authenticator_fn(|session: Secret<String>| async move {
+///         let user = user_of(session.expose()).await.map_err(AuthError::unavailable)?;
+///         user.map(Principal::new).ok_or(AuthError::invalid("the session is over"))
+///     }))
+///     .build()?;
+/// # Ok::<(), hero_sse::SetupErrors>(())
+/// ```
+pub fn authenticator_fn<F, Fut>(who: F) -> impl Authenticator
+where
+    F: Fn(Secret<String>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Principal, AuthError>> + Send + 'static,
+{
+    ByClosure(who)
+}
+
+struct ByClosure<F>(F);
+
+impl<F, Fut> Authenticator for ByClosure<F>
+where
+    F: Fn(Secret<String>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Principal, AuthError>> + Send + 'static,
+{
+    fn authenticate<'a>(
+        &'a self,
+        token: &'a Secret<String>,
+    ) -> BoxFuture<'a, Result<Principal, AuthError>> {
+        Box::pin((self.0)(token.clone()))
+    }
+}
+
 /// Why there is no [`Principal`] for a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -9,12 +9,11 @@ use axum::Router;
 use axum::extract::{Query, Request};
 use axum::middleware::{Next, from_fn};
 use axum::routing::{get, post};
-use futures_util::future::BoxFuture;
-use futures_util::{FutureExt as _, stream};
+use futures_util::stream;
 use hero_sse::testing;
 use hero_sse::{
-    AuthError, Authenticator, Cors, Event, HeroSse, Principal, QueryToken, Secret, SseContext,
-    SseOptions, TokenSource, request_span,
+    AuthError, Cors, Event, HeroSse, Principal, QueryToken, Secret, SseContext, SseOptions,
+    TokenSource, authenticator_fn, request_span,
 };
 use http::{HeaderMap, Method, StatusCode};
 use metrics_util::debugging::DebuggingRecorder;
@@ -693,23 +692,13 @@ fn the_span_of_a_request_names_no_query() {
 }
 
 /// Accepts what ends in `good`, and has every way to fail. Its own texts name no token.
-struct Whims;
-
-impl Authenticator for Whims {
-    fn authenticate<'a>(
-        &'a self,
-        token: &'a Secret<String>,
-    ) -> BoxFuture<'a, Result<Principal, AuthError>> {
-        tracing::trace!(?token, "asked who holds a token");
-        async move {
-            match token.expose().rsplit('-').next() {
-                Some("good") => Ok(Principal::new("ann").permission("usage.read")),
-                Some("panics") => panic!("the authenticator panics on purpose: {token:?}"),
-                Some("unknown") => Err(AuthError::unavailable("the issuer is away on purpose")),
-                _ => Err(AuthError::invalid("the token is not accepted")),
-            }
-        }
-        .boxed()
+async fn whim(token: Secret<String>) -> Result<Principal, AuthError> {
+    tracing::trace!(?token, "asked who holds a token");
+    match token.expose().rsplit('-').next() {
+        Some("good") => Ok(Principal::new("ann").permission("usage.read")),
+        Some("panics") => panic!("the authenticator panics on purpose: {token:?}"),
+        Some("unknown") => Err(AuthError::unavailable("the issuer is away on purpose")),
+        _ => Err(AuthError::invalid("the token is not accepted")),
     }
 }
 
@@ -820,11 +809,13 @@ macro_rules! tells_all {
 
 fn whims(jwt_instead: bool) -> HeroSse {
     let builder = HeroSse::builder()
-        .options(options("TokenCookie = \"t\"\nConnectsPerMinute = \"off\""))
+        .options(options(
+            "TokenCookie = \"t\"\nConnectsPerMinute = \"off\"\nFailedAttemptsPerMinute = \"off\"",
+        ))
         .environment(Vec::<(String, String)>::new());
     match jwt_instead {
         true => builder.authenticator(jwt()).build().expect("a kit"),
-        false => builder.authenticator(Whims).build().expect("a kit"),
+        false => builder.authenticator(authenticator_fn(whim)).build().expect("a kit"),
     }
 }
 

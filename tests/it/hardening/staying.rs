@@ -13,7 +13,8 @@ use futures_util::{FutureExt, Stream, StreamExt, stream};
 use hero_sse::testing::{self, SlowReader};
 use hero_sse::{
     Access, AuthError, Authenticator, Authorizer, CloseReason, ConnectionFilter, Decision, Event,
-    HeroSse, Permission, Principal, Secret, SseContext, SseOptions, authorizer_fn,
+    HeroSse, Permission, Principal, Secret, SseContext, SseOptions, authenticator_fn,
+    authorizer_fn,
 };
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -26,23 +27,12 @@ use crate::support::{
     Alive, Server, burst, claims, eventually, flood, jwt, kit, now, options, sign, token, watched,
 };
 
-/// An authenticator whose database is down.
-struct Down;
-
-impl Authenticator for Down {
-    fn authenticate<'a>(
-        &'a self,
-        _: &'a Secret<String>,
-    ) -> BoxFuture<'a, Result<Principal, AuthError>> {
-        async { Err(AuthError::unavailable("connection refused by db-7")) }.boxed()
-    }
-}
-
 #[tokio::test]
 async fn while_nobody_can_be_verified_nobody_gets_in_and_browsers_come_back() {
+    let down = authenticator_fn(async |_| Err(AuthError::unavailable("refused by db-7")));
     let sse = HeroSse::builder()
         .environment(Vec::<(String, String)>::new())
-        .authenticator(Down)
+        .authenticator(down)
         .build()
         .expect("a kit");
     let retry = sse.endpoint("/retry").handler(async || burst(3)).expect("a route");
@@ -619,25 +609,16 @@ async fn a_token_in_its_leeway_does_not_open_stream_after_stream() {
     assert!(streams <= 1, "{streams}");
 }
 
-/// An authenticator that forgets nobody.
-struct Forgetful(Duration);
-
-impl Authenticator for Forgetful {
-    fn authenticate<'a>(
-        &'a self,
-        _: &'a Secret<String>,
-    ) -> BoxFuture<'a, Result<Principal, AuthError>> {
-        let over = SystemTime::now() - self.0;
-        async move { Ok(Principal::new("ann").valid_until(over)) }.boxed()
-    }
-}
-
 #[tokio::test]
 async fn a_credential_whose_time_is_over_opens_nothing_whatever_the_authenticator_says() {
     for over in [Duration::ZERO, Duration::from_secs(60)] {
+        // It forgets nobody.
+        let forgetful = authenticator_fn(move |_| async move {
+            Ok(Principal::new("ann").valid_until(SystemTime::now() - over))
+        });
         let sse = HeroSse::builder()
             .environment(Vec::<(String, String)>::new())
-            .authenticator(Forgetful(over))
+            .authenticator(forgetful)
             .build()
             .expect("a kit");
         let private: Router = sse.endpoint("/s").handler(async || burst(1)).expect("a route");
