@@ -48,10 +48,15 @@ impl<K: Clone + Eq + Hash> Churn<K> {
         now: Instant,
     ) -> Result<(), Duration> {
         let full = self.room(key, per_minute, now)?;
-        if self.recent.len() < self.most || self.recent.contains_key(key) {
-            self.recent.insert(key.clone(), full);
-        }
+        self.keep(key, full);
         Ok(())
+    }
+
+    /// Counts one that has happened, though there may have been room for none: what is too much is
+    /// paid back before there is room again, a minute's worth at most.
+    pub(crate) fn happened(&mut self, key: &K, per_minute: usize, now: Instant) {
+        let full = self.full(key, per_minute, now).min(now + 2 * MINUTE);
+        self.keep(key, full);
     }
 
     /// Whether there is room for one more attempt; when the bucket would be full again after it.
@@ -65,12 +70,23 @@ impl<K: Clone + Eq + Hash> Churn<K> {
         per_minute: usize,
         now: Instant,
     ) -> Result<Instant, Duration> {
+        let full = self.full(key, per_minute, now);
+        let wait = full.saturating_duration_since(now + MINUTE);
+        if wait.is_zero() { Ok(full) } else { Err(wait) }
+    }
+
+    /// When the bucket would be full again after one more.
+    fn full(&mut self, key: &K, per_minute: usize, now: Instant) -> Instant {
         self.turn(now);
         let step = MINUTE / u32::try_from(per_minute).unwrap_or(u32::MAX).max(1);
         let known = self.recent.get(key).or_else(|| self.older.get(key));
-        let full = known.map_or(now, |full| now.max(*full)) + step;
-        let wait = full.saturating_duration_since(now + MINUTE);
-        if wait.is_zero() { Ok(full) } else { Err(wait) }
+        known.map_or(now, |full| now.max(*full)) + step
+    }
+
+    fn keep(&mut self, key: &K, full: Instant) {
+        if self.recent.len() < self.most || self.recent.contains_key(key) {
+            self.recent.insert(key.clone(), full);
+        }
     }
 
     fn turn(&mut self, now: Instant) {
@@ -227,5 +243,17 @@ mod tests {
         assert!((0..1000).all(|_| churn.room(&"ann", 1, start).is_ok()));
         assert_eq!((churn.len(), churn.attempt(&"ann", 1, start)), (0, Ok(())));
         assert_eq!(churn.room(&"ann", 1, start).err(), Some(MINUTE));
+    }
+
+    #[test]
+    fn what_happened_without_room_is_paid_back_within_a_minute() {
+        let (mut churn, start) = (Churn::default(), Instant::now());
+        (0..90).for_each(|_| churn.happened(&"ann", 60, start));
+        // Thirty too many, and the one to come.
+        assert_eq!(churn.room(&"ann", 60, start).err(), Some(Duration::from_secs(31)));
+        (0..1_000).for_each(|_| churn.happened(&"ann", 60, start));
+        assert_eq!(churn.room(&"ann", 60, start).err(), Some(MINUTE + Duration::from_secs(1)));
+        assert!(churn.room(&"ann", 60, start + MINUTE + Duration::from_secs(1)).is_ok());
+        assert!(churn.room(&"bob", 60, start).is_ok());
     }
 }

@@ -52,8 +52,8 @@ impl Attempts {
     /// A token from there was not accepted.
     pub(super) fn failed(&self, parts: &Parts) {
         if let Some((place, per_minute)) = self.counted(parts) {
-            // Where others were faster it is one too many already.
-            let _ = self.lock().failed.attempt(&place, per_minute, Instant::now());
+            // Many may be looked at at once, each with room when it came: all of them count.
+            self.lock().failed.happened(&place, per_minute, Instant::now());
         }
     }
 
