@@ -178,7 +178,8 @@ impl Visit {
         policy: &Policy,
     ) -> Result<Self, Refusal> {
         let looked_at = kit.connections.disconnects();
-        let principal = kit.gate.visitor(parts, policy.token_sources).await?;
+        let visitor = kit.gate.visitor(parts, policy.token_sources, looked_at);
+        let (principal, looked_at) = visitor.await?;
         let cursor = LastEventId::from_parts(parts);
         let socket = parts.extensions.get::<Arc<SocketWatch>>().cloned();
         if socket.is_none() {

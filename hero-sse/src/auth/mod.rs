@@ -33,6 +33,7 @@ pub(crate) use self::principal::LookedFor;
 pub use self::principal::Principal;
 #[cfg(feature = "testing")]
 pub(crate) use self::principal::TestPrincipal;
+pub(crate) use self::ticket::LookedAt;
 pub use self::ticket::{TicketGrant, TicketStore, Tickets};
 use self::token::Credential;
 use crate::origin::Sites;
@@ -180,17 +181,21 @@ pub(crate) struct Gate {
     pub(crate) tickets: Option<Arc<Tickets>>,
     pub(crate) attempts: Arc<Attempts>,
     pub(crate) doubts: Arc<Doubts>,
+    /// Which kit it is, among those that share tickets.
+    pub(crate) kit: u64,
 }
 
 impl Gate {
-    /// Who wants a stream: by a ticket, where the kit has tickets, or by a token.
+    /// Who wants a stream: by a ticket, where the kit has tickets, or by a token; and how many
+    /// disconnects there were when the token was looked at, `so_far` where that is now.
     pub(crate) async fn visitor(
         &self,
         parts: &Parts,
         sources: TokenSources,
-    ) -> Result<Option<Principal>, Refusal> {
+        so_far: u64,
+    ) -> Result<(Option<Principal>, u64), Refusal> {
         let Some((tickets, mut found)) = self.ticket(parts) else {
-            return self.principal(parts, sources).await;
+            return Ok((self.principal(parts, sources).await?, so_far));
         };
         self.serves(parts)?;
         let (Some(ticket), true) = (found.pop(), found.is_empty()) else {
@@ -206,7 +211,9 @@ impl Gate {
             return Err(Refusal::invalid_request("a ticket is for one GET"));
         }
         let redeemed = async { tickets.redeem(parts, &ticket).await };
-        self.look(parts, "ticket store", redeemed).await.map(Some)
+        let (principal, looked_at) = self.look(parts, "ticket store", redeemed).await?;
+        let here = looked_at.kit == self.kit;
+        Ok((Some(principal), if here { looked_at.disconnects } else { so_far }))
     }
 
     /// Whether the request comes by a ticket, so that the same one cannot open its stream again.
@@ -265,16 +272,16 @@ impl Gate {
     }
 
     /// Has a credential looked at, unless too many from that address were not accepted.
-    async fn look(
+    async fn look<T>(
         &self,
         parts: &Parts,
         who: &'static str,
         // Lazy, so that what it does before its first await is contained as well.
-        looking: impl Future<Output = Result<Principal, AuthError>>,
-    ) -> Result<Principal, Refusal> {
+        looking: impl Future<Output = Result<T, AuthError>>,
+    ) -> Result<T, Refusal> {
         self.attempts.check(parts)?;
         match AssertUnwindSafe(looking).catch_unwind().await {
-            Ok(Ok(principal)) => Ok(principal),
+            Ok(Ok(found)) => Ok(found),
             Ok(Err(AuthError::InvalidToken(invalid))) => {
                 Err(self.counted(parts, Refusal::invalid_token(invalid.reason())))
             }

@@ -41,7 +41,8 @@ const NOT_ACCEPTED: AuthError = AuthError::invalid("the ticket is not accepted: 
 /// * is 256 random bits, of which the store keeps a hash only;
 /// * opens once, within its time to live, by whoever holds it. Asking for another path than the one it
 ///   was made for spends it as well, and so does a request that is then refused or turned away;
-/// * stands for the token that bought it: the stream has its principal, and ends when that token would.
+/// * stands for the token that bought it: the stream has its principal, and ends when that token would;
+/// * opens nothing once [`disconnect`](crate::Connections::disconnect) has meant its caller, at the kit that made it.
 ///
 /// Since the same URL cannot open twice, every `hero.close` in answer to a ticket says `"reconnect": false`:
 /// the page asks for a new ticket and opens a new `EventSource` with its cursor, as the README shows.
@@ -117,10 +118,11 @@ impl Tickets {
         mistakes
     }
 
-    /// A ticket that opens `path` for this caller, and for how long it waits.
+    /// A ticket that opens `path` for this caller, who was looked at then, and for how long it waits.
     pub(crate) async fn issue(
         &self,
         principal: &Principal,
+        looked_at: LookedAt,
         path: &str,
     ) -> Result<(Secret<String>, Duration), AuthError> {
         let mut random = [0; 32];
@@ -133,6 +135,7 @@ impl Tickets {
             audience: self.audience.clone().unwrap_or_default(),
             path: path.to_owned(),
             until: now + ttl,
+            looked_at,
             principal: principal.inner().clone(),
         };
         let holder = (principal.issuer(), principal.subject());
@@ -145,12 +148,12 @@ impl Tickets {
         Ok((ticket, ttl))
     }
 
-    /// Who holds this ticket, which is spent by asking.
+    /// Who holds this ticket, which is spent by asking, and when its token was looked at.
     pub(super) async fn redeem(
         &self,
         parts: &Parts,
         ticket: &Secret<String>,
-    ) -> Result<Principal, AuthError> {
+    ) -> Result<(Principal, LookedAt), AuthError> {
         if ticket.expose().len() != 64 {
             return Err(NOT_ACCEPTED);
         }
@@ -163,7 +166,7 @@ impl Tickets {
         let until = grant.until.checked_add(SKEW).ok_or(NOT_ACCEPTED)?;
         let in_time = now <= until && principal.expires_at().is_none_or(|end| now < end);
         let meant = Some(grant.audience) == self.audience && grant.path == opened_path(parts);
-        if in_time && meant { Ok(principal) } else { Err(NOT_ACCEPTED) }
+        if in_time && meant { Ok((principal, grant.looked_at)) } else { Err(NOT_ACCEPTED) }
     }
 }
 
@@ -188,7 +191,17 @@ struct Grant {
     audience: String,
     path: String,
     until: SystemTime,
+    looked_at: LookedAt,
     principal: Inner,
+}
+
+/// When a caller's token was looked at, by the count of a kit's disconnects: who was meant by one of
+/// those that came since must not get in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LookedAt {
+    /// Whose count it is; others of the same store have their own.
+    pub(crate) kit: u64,
+    pub(crate) disconnects: u64,
 }
 
 /// What a store keeps of a ticket: a text, and whose it is. It holds the caller's claims, which may be
@@ -419,6 +432,8 @@ impl TicketStore for MemoryTickets {
 mod tests {
     use super::*;
 
+    const NOBODYS: LookedAt = LookedAt { kit: 0, disconnects: 0 };
+
     fn grant(holder: &str, text: &str) -> TicketGrant {
         TicketGrant { text: text.to_owned(), holder: holder.to_owned() }
     }
@@ -499,7 +514,7 @@ mod tests {
         let some = Secret::new("a".repeat(64));
         let ask = async |broken| {
             let tickets = Tickets::new().audience("a").store(Broken(broken));
-            let issued = tickets.issue(&Principal::new("ann"), "/").await.map(|_| ());
+            let issued = tickets.issue(&Principal::new("ann"), NOBODYS, "/").await.map(|_| ());
             (issued, tickets.redeem(&parts, &some).await.map(|_| ()))
         };
         let unavailable =
@@ -511,6 +526,9 @@ mod tests {
             || async { Err(AuthError::invalid("not a store's to say")) }.boxed(),
         ];
         for broken in broken {
+            let tickets = Tickets::new().audience("a").store(Broken(broken));
+            let none = tickets.redeem(&parts, &Secret::new("a".repeat(63))).await;
+            assert_eq!(none.map(|_| ()), Err(NOT_ACCEPTED), "what is no ticket is not looked for");
             let (issued, redeemed) = ask(broken).await;
             assert!(unavailable(&issued) && unavailable(&redeemed), "{issued:?} {redeemed:?}");
         }
@@ -539,6 +557,41 @@ mod tests {
             fn take<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<String>, AuthError>> {
                 async { Ok(Some(self.0.to_owned())) }.boxed()
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_ticket_whose_token_ended_is_none_though_a_store_kept_it() {
+        #[derive(Default)]
+        struct Keeps(Mutex<HashMap<String, String>>);
+        impl TicketStore for Keeps {
+            fn put<'a>(
+                &'a self,
+                key: &'a str,
+                grant: &'a TicketGrant,
+                _: Duration,
+            ) -> BoxFuture<'a, Result<(), AuthError>> {
+                let grant = grant.as_str().to_owned();
+                self.0.lock().expect("no panic").insert(key.to_owned(), grant);
+                std::future::ready(Ok(())).boxed()
+            }
+
+            fn take<'a>(
+                &'a self,
+                key: &'a str,
+            ) -> BoxFuture<'a, Result<Option<String>, AuthError>> {
+                std::future::ready(Ok(self.0.lock().expect("no panic").remove(key))).boxed()
+            }
+        }
+        let tickets = Tickets::new().audience("a").store(Keeps::default());
+        let parts = http::Request::new(()).into_parts().0;
+        for (life, accepted) in [(Duration::from_millis(20), false), (STORE_TIMEOUT, true)] {
+            let who = Principal::new("ann").valid_until(SystemTime::now() + life);
+            let (ticket, _) = tickets.issue(&who, NOBODYS, "/").await.expect("a ticket");
+            std::thread::sleep(Duration::from_millis(50));
+            // Well within the skew that is granted to the clocks of nodes.
+            let redeemed = tickets.redeem(&parts, &ticket).await;
+            assert_eq!(redeemed.is_ok(), accepted, "{life:?}");
         }
     }
 }

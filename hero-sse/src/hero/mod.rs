@@ -307,6 +307,7 @@ impl Builder {
             tickets: self.tickets.map(Arc::new),
             attempts: Arc::new(Attempts::new(options.proxies.clone(), failed)),
             doubts: doubts.clone(),
+            kit: fastrand::u64(..),
         };
         let timeout = options.authorizer_timeout;
         let permits = Permits { authorizer: self.authorizer, timeout, doubts };

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::HeroSse;
 use super::mount::{Mount, NotFound, open_to_pages};
 use crate::auth::ticket::opened_path;
-use crate::auth::{AuthError, Principal};
+use crate::auth::{AuthError, LookedAt, Principal};
 use crate::descriptor::{Declaration, Location, Method};
 use crate::endpoint::{AppState, BODY_TIMEOUT};
 use crate::options::SetupErrors;
@@ -38,7 +38,8 @@ impl Mount<'_> {
     /// `GET /api/v1/usage/stream?ticket=..` opens it. Refused are, as problem+json: a body that is
     /// something else (`400`), a path at which no endpoint of the kit answers `GET` (`404`; a handler
     /// with [`SseContext`](crate::SseContext) is none), a caller that lacks the endpoint's permission (`403`, as
-    /// when it is opened, where it is checked again), and tokens as everywhere.
+    /// when it is opened, where it is checked again; an [`Authorizer`](crate::Authorizer) is asked only then), and tokens
+    /// as everywhere.
     ///
     /// A router that is nested takes the tickets of endpoints that are nested with it.
     ///
@@ -106,6 +107,7 @@ async fn make(
 ) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
     let gate = &sse.kit().gate;
+    let looked_at = LookedAt { kit: gate.kit, disconnects: sse.connections().disconnects() };
     // A URL must not turn into another, nor a cookie, which comes by itself, into what opens from anywhere.
     let header = TokenSources::of(&[TokenSource::Header]);
     let principal = gate.principal(&parts, header).await?.ok_or_else(Refusal::no_token)?;
@@ -129,7 +131,7 @@ async fn make(
         principal.meets(&rule)?;
     }
     let Some(tickets) = &gate.tickets else { return Err(Refusal::internal()) };
-    let (ticket, ttl) = tickets.issue(principal, &wish.path).await.map_err(|error| {
+    let (ticket, ttl) = tickets.issue(principal, looked_at, &wish.path).await.map_err(|error| {
         if let AuthError::Unavailable(why) = &error {
             gate.doubts.tell(parts.uri.path(), "ticket store", why);
         }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -14,7 +15,10 @@ use axum::routing::get;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use hero_sse::testing;
-use hero_sse::{AuthError, HeroSse, OverLimit, Principal, TicketGrant, TicketStore, Tickets};
+use hero_sse::{
+    AuthError, Authenticator, CloseReason, ConnectionFilter, HeroSse, OverLimit, Principal, Secret,
+    TicketGrant, TicketStore, Tickets,
+};
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -152,6 +156,28 @@ async fn a_ticket_opens_no_post_and_no_route_of_the_applications_own() {
     assert_eq!(status, 401);
     assert_eq!(router.status(&format!("/api/held?ticket={ticket}")).await, 200);
     server.stop().await;
+}
+
+#[tokio::test]
+async fn a_page_whose_name_was_made_to_lead_here_gets_and_uses_no_ticket() {
+    let app = app(&kit("AllowedHosts = [\"app.example.com\"]"));
+    let at = |host: &str, request: http::request::Builder, body: &str| {
+        let request = request.header("host", host).body(Body::from(body.to_owned()));
+        app.clone().oneshot(request.expect("a request"))
+    };
+    let buying = async |host| {
+        let request = Request::post("/api/tickets").header("authorization", "Bearer ann.may");
+        at(host, request, r#"{"path": "/api/usage"}"#).await.expect("an answer")
+    };
+    assert_eq!(buying("evil.example").await.status(), StatusCode::FORBIDDEN);
+    let answer = buying("app.example.com").await;
+    let ticket = json_of(answer).await["ticket"].as_str().expect("a ticket").to_owned();
+    let using = async |host| {
+        let request = Request::get(format!("/api/usage?ticket={ticket}"));
+        at(host, request, "").await.expect("an answer").status()
+    };
+    assert_eq!(using("evil.example").await, StatusCode::FORBIDDEN);
+    assert_eq!(using("app.example.com").await, StatusCode::OK, "it was not spent");
 }
 
 #[tokio::test]
@@ -350,6 +376,34 @@ async fn a_caller_that_buys_without_end_pushes_out_nobody_else() {
     open(&app, "/api/usage", &bobs).await.expect("his is there");
 }
 
+/// The authenticator is not asked again when a ticket is used.
+#[tokio::test]
+async fn a_ticket_kept_for_later_brings_nobody_back_who_was_sent_away() {
+    let sse = kit("");
+    let app = app(&sse);
+    let [anns, bobs, late] = [
+        buy(&app, "ann.may", "/api/usage").await,
+        buy(&app, "bob.may", "/api/usage").await,
+        buy(&app, "bob.may", "/api/usage").await,
+    ];
+    let ann = ConnectionFilter::all().subject("ann");
+    sse.connections().disconnect(&ann, CloseReason::Revoked);
+    let told = open(&app, "/api/usage", &anns).await.expect("a farewell");
+    let close: Value = serde_json::from_str(&told).expect("JSON");
+    assert_eq!((&close["reason"], &close["reconnect"]), (&"unverified".into(), &false.into()));
+    assert!(open(&app, "/api/usage", &bobs).await.expect("a stream").starts_with("bob"));
+    // Whom the authenticator still accepts may buy another.
+    let ticket = buy(&app, "ann.may", "/api/usage").await;
+    assert!(open(&app, "/api/usage", &ticket).await.expect("a stream").starts_with("ann"));
+    // Where more were sent away than is remembered, nobody's is taken on trust.
+    for n in 0..300 {
+        let other = ConnectionFilter::all().subject(n.to_string());
+        sse.connections().disconnect(&other, CloseReason::Revoked);
+    }
+    let told = open(&app, "/api/usage", &late).await.expect("a farewell");
+    assert!(told.contains("unverified"), "{told}");
+}
+
 #[tokio::test]
 async fn a_ticket_keeps_no_permission_that_was_not_its_tokens() {
     let app = app(&kit(""));
@@ -439,6 +493,58 @@ async fn guessing_is_stopped_after_a_minutes_attempts_whatever_comes_next() {
     assert_eq!(status("/refuse", BAD).await.0, 401);
     assert_eq!(status("/refuse", BAD).await.0, 429);
     assert!(sse.connections().closed(hero_sse::CloseReason::OverLimit) >= 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_that_are_too_long_to_look_at_are_guesses_too() {
+    let (_, app) = guarded("FailedAttemptsPerMinute = 3");
+    let long = format!("Bearer {}", "a".repeat(9_000));
+    let ask = async |header: &str| {
+        let headers = [("authorization", header)];
+        from(&app, "203.0.113.9:1", "/refuse", &headers).await.status().as_u16()
+    };
+    for _ in 0..3 {
+        assert_eq!(ask(&long).await, 401);
+    }
+    for header in [&*long, "Bearer bad", "Bearer ann.may", "Bearer mal formed"] {
+        assert_eq!(ask(header).await, 429, "{:.20}", header);
+    }
+}
+
+/// A token that is looked up: the answer takes a while.
+struct Slow(Arc<AtomicUsize>);
+
+impl Authenticator for Slow {
+    fn authenticate<'a>(
+        &'a self,
+        _: &'a Secret<String>,
+    ) -> BoxFuture<'a, Result<Principal, AuthError>> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        async {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            Err(AuthError::invalid("the key is not known"))
+        }
+        .boxed()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn guesses_that_come_all_at_once_do_not_pass_the_limit_together() {
+    let looked_at = Arc::new(AtomicUsize::new(0));
+    let sse = HeroSse::builder()
+        .environment(Vec::<(String, String)>::new())
+        .authenticator(Slow(looked_at.clone()))
+        .build()
+        .expect("a kit");
+    let app: Router = sse.endpoint("/s").handler(async || burst(1)).expect("a route");
+    for _ in 0..300 {
+        let burst = (0..100).map(|_| from(&app, "203.0.113.9:1", "/s", &[BAD]));
+        futures_util::future::join_all(burst).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let looked_at = looked_at.load(Ordering::SeqCst);
+    // In five minutes: as many as come at once, again and again, but not each second.
+    assert!(looked_at <= 800, "{looked_at} guesses in five minutes");
 }
 
 #[tokio::test(start_paused = true)]
