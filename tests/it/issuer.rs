@@ -290,6 +290,26 @@ async fn a_flood_of_tokens_with_made_up_keys_is_no_flood_of_fetches() {
     }
 }
 
+/// What no key of the issuer can ever have signed is no reason to ask it for keys.
+#[tokio::test]
+async fn a_token_of_another_issuer_or_algorithm_has_no_keys_fetched() {
+    let (signer, attacker) = (Signer::new(), Signer::new());
+    let id = Id::start(Answer::of(&[(&signer, "k")])).await;
+    let app = app(&kit(one(&id.url()).algorithms([Algorithm::ES256])));
+    assert_eq!(status(&app, &signer.token("k", &good())).await, OK);
+    let other = Signer::of(Algorithm::RS256);
+    for token in [
+        attacker.token("unknown", &from("somebody else")),
+        other.token("unknown", &good()),
+        hmac(Algorithm::HS256, b"a secret of at least thirty-two bytes", &good()),
+    ] {
+        assert_eq!(status(&app, &token).await, UNAUTHORIZED);
+    }
+    assert_eq!(id.asked(), 1);
+    assert_eq!(status(&app, &attacker.token("unknown", &good())).await, UNAUTHORIZED);
+    assert_eq!(id.asked(), 2, "and what one could have signed is");
+}
+
 #[tokio::test]
 async fn answers_that_are_no_keys_let_nobody_in() {
     let signer = Signer::new();

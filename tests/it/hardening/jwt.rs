@@ -3,14 +3,17 @@
 use axum::Router;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use futures_util::stream;
+use futures_util::{future::BoxFuture, stream};
 use hero_sse::testing::{self, OpenError};
-use hero_sse::{Algorithm, Event, HeroSse, Issuer, JwtAuthenticator, Principal};
+use hero_sse::{
+    Algorithm, AuthError, Authenticator, Event, HeroSse, Issuer, JwtAuthenticator, Principal,
+    Secret,
+};
 use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::signing::{Signer, hmac, hmac_raw, message, set};
-use crate::support::{SECRET, claims, jwt, now};
+use crate::support::{SECRET, burst, claims, jwt, now};
 
 const SIGNATURE: &str = "the token's signature is not accepted";
 const MALFORMED: &str = "the token is malformed";
@@ -500,4 +503,36 @@ fn keys_that_are_too_weak_or_fit_nothing_are_told_when_the_kit_is_built() {
     let secret = JwtAuthenticator::jwks_url("http://ann:pw@id.example.com/keys?code=sesame");
     let told = mistakes(for_tests(secret));
     assert!(!told.contains("pw") && !told.contains("sesame"), "{told}");
+}
+
+/// Hides another's mistakes from the kit, as a wrapper can that does not pass them on.
+struct Wrapped(JwtAuthenticator);
+
+impl Authenticator for Wrapped {
+    fn authenticate<'a>(
+        &'a self,
+        token: &'a Secret<String>,
+    ) -> BoxFuture<'a, Result<Principal, AuthError>> {
+        self.0.authenticate(token)
+    }
+}
+
+#[tokio::test]
+async fn mistakes_that_a_wrapper_hides_let_nobody_in() {
+    let issuer = || Issuer::new("tests").secret(Algorithm::HS256, SECRET).audience("streams");
+    let token = crate::support::token();
+    for (jwt, good) in [
+        (JwtAuthenticator::issuers([issuer()]), true),
+        (JwtAuthenticator::issuers([issuer(), issuer()]), false),
+        (JwtAuthenticator::issuers([issuer().permissions_claims([""; 0])]), false),
+        (JwtAuthenticator::issuers([issuer().secret(Algorithm::HS256, "short")]), false),
+    ] {
+        let builder = HeroSse::builder().environment(Vec::<(String, String)>::new());
+        let sse = builder.authenticator(Wrapped(jwt)).build().expect("a kit");
+        let app: Router = sse.endpoint("/s").handler(async || burst(1)).expect("a route");
+        match testing::open(&app, "/s").bearer(&token).await {
+            Ok(_) => assert!(good),
+            Err(error) => assert!(!good && error.body.contains("it is not set up"), "{error}"),
+        }
+    }
 }
