@@ -310,6 +310,20 @@ async fn a_token_of_another_issuer_or_algorithm_has_no_keys_fetched() {
     assert_eq!(id.asked(), 2, "and what one could have signed is");
 }
 
+/// The one thing that can be told of a token whose signature nobody checked.
+#[tokio::test]
+async fn while_an_issuer_is_down_only_who_needs_its_keys_is_told_so() {
+    let (signer, attacker) = (Signer::new(), Signer::new());
+    let mut id = Id::start(Answer::of(&[(&signer, "k")])).await;
+    let app = app(&kit(one(&id.url())));
+    assert_eq!(status(&app, &signer.token("k", &good())).await, OK);
+    id.goes_down().await;
+    assert_eq!(status(&app, &signer.token("k", &good())).await, OK);
+    assert_eq!(status(&app, &attacker.token("unknown", &good())).await, UNAVAILABLE);
+    assert_eq!(status(&app, &attacker.token("k", &good())).await, UNAUTHORIZED);
+    assert_eq!(status(&app, &attacker.token("unknown", &from("nobody"))).await, UNAUTHORIZED);
+}
+
 #[tokio::test]
 async fn answers_that_are_no_keys_let_nobody_in() {
     let signer = Signer::new();

@@ -54,7 +54,8 @@ use crate::telemetry;
 /// Mistakes are told by [`build`](crate::Builder::build): a secret or a key that is too short, a key
 /// that does not fit its algorithm, an issuer or audience that nobody settled, a crypto backend that
 /// does not check signatures. What a client is told of its token before the signature held depends on
-/// the token's form alone: nothing in it tells whether an issuer or a key exists.
+/// the token's form alone: nothing in it tells whether an issuer or a key exists. Only while an issuer's keys
+/// cannot be had is there a difference: who needs them is asked to come back.
 #[derive(Clone)]
 pub struct JwtAuthenticator {
     issuers: Vec<Issuer>,

@@ -487,6 +487,13 @@ async fn a_page_whose_name_was_made_to_lead_here_asks_for_its_own_host() {
     assert_eq!(answer.status(), StatusCode::OK);
     let answer = client.send(ask("http://evil.example/public")).await;
     assert_eq!(answer.status(), StatusCode::FORBIDDEN);
+    for (authority, host) in
+        [("evil.example", "app.example.com"), ("app.example.com", "evil.example")]
+    {
+        let request = http::Request::get(format!("http://{authority}/public")).header("host", host);
+        let answer = client.send(request.body(()).expect("a request")).await;
+        assert_ne!(answer.status(), StatusCode::OK, "{authority} and {host}");
+    }
     drop(client);
     server.stop().await;
 }
