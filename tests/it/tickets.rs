@@ -358,6 +358,19 @@ fn what_is_missing_is_told_at_the_start() {
     assert!(map(&sse, "/x").contains("the path is taken by /api/x"));
 }
 
+/// Else whoever has a token would get by a ticket what the operator lets nobody have by the header.
+#[test]
+fn where_no_token_may_stand_in_the_header_no_tickets_are_made() {
+    let mistakes = |sources: &str| {
+        let toml = format!("TokenSources = [{sources}]\nTokenCookie = \"t\"");
+        let made: Result<Router, SetupErrors> = kit(&toml).at("").tickets("/tickets");
+        made.err().map(|error| error.to_string())
+    };
+    assert_eq!(mistakes(r#""header", "cookie""#), None);
+    let told = mistakes(r#""cookie", "query""#).expect("a mistake");
+    assert!(told.contains("TokenSources lets none stand there"), "{told}");
+}
+
 #[tokio::test]
 async fn a_kit_without_tickets_knows_none() {
     let sse = builder("").build().expect("a kit");

@@ -46,7 +46,8 @@ impl Mount<'_> {
     /// # Errors
     ///
     /// A kit without [authenticator](crate::Builder::authenticator) or without
-    /// [tickets](crate::Builder::tickets), a path that is taken or can be none, and `Enabled = false`.
+    /// [tickets](crate::Builder::tickets), one whose `TokenSources` leave the header out, a path that is taken or can be
+    /// none, and `Enabled = false`.
     #[track_caller]
     pub fn tickets<S: AppState>(&self, path: &str) -> Result<Router<S>, SetupErrors> {
         let caller = Caller::caller();
@@ -67,6 +68,12 @@ impl Mount<'_> {
         if kit.gate.tickets.is_none() {
             wrong(
                 "the kit has no tickets; add .tickets(Tickets::new().audience(\"..\")) to the builder",
+            );
+        }
+        if !kit.gate.sources.has(TokenSource::Header) {
+            wrong(
+                "makes tickets for tokens in the header, and TokenSources lets none stand there; add \
+                 \"header\" to it",
             );
         }
         let mut mapped = self.sse.mapped();
