@@ -14,6 +14,7 @@ use crate::frame::LastEventId;
 use crate::hero::HeroSse;
 use crate::permission::IntoPermission;
 use crate::pipeline::{Errand, Route, Visit};
+use crate::policy::TokenSource;
 use crate::refusal::Refusal;
 use crate::telemetry;
 
@@ -122,7 +123,11 @@ impl<S: Send + Sync> FromRequestParts<S> for SseContext {
         let matched = parts.extensions.get::<axum::extract::MatchedPath>();
         let path = matched.map_or(FALLBACK, |matched| matched.as_str());
         let declaration = Declaration::new("", path, Location { file: "SseContext", line: 0 });
-        let policy = sse.kit().options.policy(&declaration.path, &declaration.overrides);
+        let mut policy = sse.kit().options.policy(&declaration.path, &declaration.overrides);
+        // As for an endpoint: whoever can send a body can send a header.
+        if parts.method == http::Method::POST {
+            policy.token_sources = policy.token_sources.without(TokenSource::Query);
+        }
         let visit = Visit::begin(sse.kit(), parts, &policy).await?;
         let errand = Errand::of(sse.kit(), parts).await;
         visit.introduce(parts);

@@ -291,12 +291,11 @@ impl Sites {
             }
             Ok(None) => {
                 let reads = matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
-                let mut sites = parts.headers.get_all("sec-fetch-site").iter();
-                match (sites.next().map(|site| site.as_bytes()), sites.next()) {
-                    (Some(b"same-origin" | b"none"), None) => Ok(()),
-                    (None, _) if reads => Ok(()),
-                    (None, _) => refuse("with a cookie alone this method needs an Origin", None),
-                    _ => refuse("a cookie counts only from a page of this site", None),
+                match sent_by_others(parts) {
+                    Some(false) => Ok(()),
+                    None if reads => Ok(()),
+                    None => refuse("with a cookie alone this method needs an Origin", None),
+                    Some(true) => refuse("a cookie counts only from a page of this site", None),
                 }
             }
         }
@@ -305,6 +304,14 @@ impl Sites {
 
 fn is_over_tls(parts: &Parts) -> bool {
     parts.extensions.get::<OverTls>().is_some()
+}
+
+/// Whether a page of another origin had the request sent, by a browser's `Sec-Fetch-Site`; `None` without
+/// one.
+pub(crate) fn sent_by_others(parts: &Parts) -> Option<bool> {
+    let mut sites = parts.headers.get_all("sec-fetch-site").iter();
+    let first = sites.next()?.as_bytes();
+    Some(sites.next().is_some() || !matches!(first, b"same-origin" | b"none"))
 }
 
 #[cfg(test)]

@@ -156,6 +156,9 @@ fn mark_sensitive(headers: &mut HeaderMap) {
     }
 }
 
+/// What parameters end with, or what clients end them with by mistake.
+const SEPARATORS: [char; 3] = ['&', ';', '?'];
+
 /// The tokens of `query`, and what is left without them.
 ///
 /// Only the very name is a token's. What looks like a misspelling of it (another case, `[]`, a `;` before
@@ -164,8 +167,9 @@ fn split(query: &str) -> (QueryTokens, Option<String>) {
     let mut tokens = QueryTokens::default();
     let mut kept = String::new();
     let mut changed = false;
-    for piece in query.split_inclusive(['&', ';']) {
-        let pair = piece.trim_end_matches(['&', ';']);
+    // A second `?` is a common slip, and what comes after it is a token to whoever sent it.
+    for piece in query.split_inclusive(SEPARATORS) {
+        let pair = piece.trim_end_matches(SEPARATORS);
         let Some((key, value)) = form_urlencoded::parse(pair.as_bytes()).next() else {
             kept.push_str(piece);
             continue;
@@ -184,8 +188,8 @@ fn split(query: &str) -> (QueryTokens, Option<String>) {
             found.push(Secret::new(value.into_owned()));
         }
     }
-    if changed && !query.ends_with(['&', ';']) {
-        kept.truncate(kept.trim_end_matches(['&', ';']).len());
+    if changed && !query.ends_with(SEPARATORS) {
+        kept.truncate(kept.trim_end_matches(SEPARATORS).len());
     }
     (tokens, changed.then_some(kept))
 }
@@ -230,6 +234,9 @@ mod tests {
             ("/a?+access_token=t", "/a", vec![]),
             ("/a?x=1;access_token=t", "/a?x=1", vec!["t"]),
             ("/a?x=1;y=2&", "/a?x=1;y=2&", vec![]),
+            ("/a?x=1?access_token=t", "/a?x=1", vec!["t"]),
+            ("/a?x=1?y?z=??", "/a?x=1?y?z=??", vec![]),
+            ("/a??access_token=t&b=?", "/a??b=?", vec!["t"]),
             ("/a?ticket=t", "/a", vec!["ticket t"]),
             (
                 "/a?ticket=1&x=1&access_token=2&ticket=3",

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use http::request::Parts;
 use tokio::time::Instant;
 
+use crate::origin;
 use crate::peer::{self, TrustedProxies};
 use crate::refusal::Refusal;
 use crate::telemetry;
@@ -24,8 +25,18 @@ pub(crate) struct Attempts {
 }
 
 struct Book {
-    failed: Churn<IpAddr>,
-    said: Said<IpAddr>,
+    failed: Churn<Visitors>,
+    said: Said<Visitors>,
+}
+
+/// Whose attempts count together.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Visitors {
+    place: IpAddr,
+    /// Whether a browser says that a page of another site sent them there. Any page can have its visitors'
+    /// browsers bring bad tokens: it must not shut them out of the application's own pages. Whoever makes
+    /// the header up has twice the attempts, and no more.
+    by_others: bool,
 }
 
 impl Attempts {
@@ -37,35 +48,36 @@ impl Attempts {
 
     /// Whether a token from there is to be looked at.
     pub(super) fn check(&self, parts: &Parts) -> Result<(), Refusal> {
-        let Some((place, per_minute)) = self.counted(parts) else { return Ok(()) };
+        let Some((visitors, per_minute)) = self.counted(parts) else { return Ok(()) };
         let now = Instant::now();
         let mut book = self.lock();
-        let Err(wait) = book.failed.room(&place, per_minute, now) else { return Ok(()) };
-        let said = book.said.say(place, now);
+        let Err(wait) = book.failed.room(&visitors, per_minute, now) else { return Ok(()) };
+        let said = book.said.say(visitors, now);
         drop(book);
         if let Some(kept_back) = said {
-            telemetry::failed_attempts(place, kept_back);
+            telemetry::failed_attempts(visitors.place, kept_back);
         }
         Err(Refusal::too_many_failures(wait))
     }
 
     /// A token from there was not accepted.
     pub(super) fn failed(&self, parts: &Parts) {
-        if let Some((place, per_minute)) = self.counted(parts) {
+        if let Some((visitors, per_minute)) = self.counted(parts) {
             // Many may be looked at at once, each with room when it came: all of them count.
-            self.lock().failed.happened(&place, per_minute, Instant::now());
+            self.lock().failed.happened(&visitors, per_minute, Instant::now());
         }
     }
 
     /// By what the request is counted, if it is.
-    fn counted(&self, parts: &Parts) -> Option<(IpAddr, usize)> {
+    fn counted(&self, parts: &Parts) -> Option<(Visitors, usize)> {
         let per_minute = self.per_minute?;
         let client = self.proxies.client_of(parts)?;
         if let Some(proxy) = self.proxies.unnamed(parts) {
             self.unnamed_proxy.call_once(|| telemetry::unnamed_proxy(proxy));
             return None;
         }
-        Some((peer::place(client), per_minute))
+        let by_others = origin::sent_by_others(parts) == Some(true);
+        Some((Visitors { place: peer::place(client), by_others }, per_minute))
     }
 
     /// No code that can panic runs under the lock, so a poisoned one is still sound.
