@@ -42,7 +42,7 @@ pub(crate) struct SocketWatch {
     engaged: AtomicBool,
     /// Held where they come into force or go out of it: a stream may begin during a flush.
     turning: Mutex<()>,
-    /// Whether all that was written since the last stream began is out.
+    /// Whether all that was written from the last stream's start to the request after it is out.
     flushed: AtomicBool,
     /// Whether there was a request after the last stream's.
     moved_on: AtomicBool,
@@ -67,6 +67,14 @@ impl SocketWatch {
         self.abandon();
         self.killed.store(true, Ordering::Release);
         self.blocked.wake();
+    }
+
+    /// Something is about to be written.
+    fn writing(&self) -> io::Result<()> {
+        if !self.moved_on.load(Ordering::Acquire) {
+            self.flushed.store(false, Ordering::Release);
+        }
+        self.alive()
     }
 
     fn alive(&self) -> io::Result<()> {
@@ -315,7 +323,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> AsyncWrite for DeadlineIo<T> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.watch.alive()?;
+        self.watch.writing()?;
         self.engage();
         let written = Pin::new(&mut self.io).poll_write(cx, buf);
         self.after_write(cx, written)
@@ -326,7 +334,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> AsyncWrite for DeadlineIo<T> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.watch.alive()?;
+        self.watch.writing()?;
         self.engage();
         let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
         self.after_write(cx, written)

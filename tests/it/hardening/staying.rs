@@ -665,3 +665,63 @@ async fn a_permission_that_is_gone_ends_the_stream_at_the_next_look() {
     let error = testing::open(&app, "/s").principal("ann").await.expect_err("403");
     assert_eq!(error.status, Some(StatusCode::FORBIDDEN));
 }
+
+/// As above, but the client took what came first: the socket was quiet in between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_read_for_a_while_and_then_stops_cannot_sit_a_revocation_out_either() {
+    let sse = kit(options("WriteTimeout = \"60s\""));
+    let alive = Alive::default();
+    let watch = alive.clone();
+    let large = || async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        Event::text("x".repeat(50_000))
+    };
+    let make = move || {
+        let later = stream::once(large()).chain(stream::pending());
+        watch.watch(stream::iter([Event::text("1")]).chain(later))
+    };
+    let app = sse.endpoint("/s").handler(async move || make()).expect("a route");
+    let server = Server::start(&sse, app).await;
+    let client = stalled(server.address, "/s").await;
+    assert_eq!(client.reset_within(Duration::from_millis(900)).await, None);
+    let start = Instant::now();
+    assert_eq!(sse.connections().disconnect(&of("ann"), CloseReason::Revoked), 1);
+    goes(&sse, &alive, &client, start).await;
+    server.stop().await;
+}
+
+/// From a runtime that is gone a moment later, such as that of a command line or of a thread for jobs.
+#[test]
+fn a_disconnect_from_a_runtime_that_ends_cuts_a_stalled_client_as_well() {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let sse = kit(options("WriteTimeout = \"60s\""));
+    let (app, alive) = flooding(&sse);
+    let (client, server) = runtime.block_on(async {
+        let server = Server::start(&sse, app).await;
+        let client = stalled(server.address, "/s").await;
+        assert_eq!(client.reset_within(Duration::from_millis(500)).await, None);
+        (client, server)
+    });
+    let start = Instant::now();
+    let other = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let count =
+        other.block_on(async { sse.connections().disconnect(&of("ann"), CloseReason::Revoked) });
+    drop(other);
+    assert_eq!(count, 1);
+    runtime.block_on(async {
+        goes(&sse, &alive, &client, start).await;
+        server.stop().await;
+    });
+}
+
+#[tokio::test]
+async fn a_later_disconnect_for_another_reason_invites_nobody_back_who_was_revoked() {
+    let sse = kit(SseOptions::default());
+    let app: Router = sse.endpoint("/s").handler(async || burst(1)).expect("a route");
+    let mut stream = testing::open(&app, "/s").principal("ann").await.expect("a stream");
+    sse.connections().disconnect(&of("ann"), CloseReason::Revoked);
+    sse.connections().disconnect(&ConnectionFilter::all(), CloseReason::MaxAge);
+    assert_eq!(farewell(&mut stream).await, ("revoked".to_owned(), false));
+}
