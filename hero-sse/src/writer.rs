@@ -452,6 +452,42 @@ mod tests {
         assert_eq!(never.0.load(Ordering::SeqCst), 1);
     }
 
+    /// What has left the application is still sent; the application's stream, and whoever is being asked,
+    /// go before that.
+    #[tokio::test]
+    async fn a_batch_on_its_way_in_pieces_keeps_neither_the_stream_nor_a_question() {
+        let (held, asking) = (Arc::new(()), Arc::new(()));
+        let kept = held.clone();
+        let events = stream::iter([Event::text("x".repeat(3 * PIECE))]);
+        let events = futures_util::StreamExt::chain(events, stream::pending());
+        let mut writer =
+            writer(futures_util::StreamExt::inspect(events, move |_| drop(kept.clone())));
+        writer.handover = Sweeper::default().watch(Some(Duration::from_secs(9)), true, || true);
+        let cx = &mut Context::from_waker(std::task::Waker::noop());
+        let Poll::Ready(Some(Ok(piece))) = Pin::new(&mut writer).poll_next(cx) else {
+            panic!("a piece")
+        };
+        assert!(piece.len() == PIECE && !writer.rest.is_empty());
+        let (permits, principal) =
+            (Permits { authorizer: None, timeout: None }, Principal::new("ann"));
+        let asked = Asked { principal, rule: PermissionRule::any_token(), place: None };
+        let (asked, origin, now) = (Arc::new(asked), writer.slot.origin(), Instant::now());
+        let mut recheck = Recheck::new(permits, asked, origin, Duration::from_secs(9), now);
+        let question = asking.clone();
+        recheck.asking = Some(Asking::of(async move {
+            let _question = question;
+            std::future::pending().await
+        }));
+        writer.recheck = Some(Box::new(recheck));
+        assert_eq!((Arc::strong_count(&held), Arc::strong_count(&asking)), (2, 2));
+        writer.end = Some(End { at: now, reason: CloseReason::TokenExpired });
+        let Poll::Ready(Some(Ok(piece))) = Pin::new(&mut writer).poll_next(cx) else {
+            panic!("a piece")
+        };
+        assert!(piece.iter().all(|byte| *byte == b'x'));
+        assert_eq!((Arc::strong_count(&held), Arc::strong_count(&asking)), (1, 1));
+    }
+
     #[test]
     fn a_batch_takes_little_more_memory_than_it_holds() {
         for size in [10, 1000, 1025, 3000, 10_000, 16_400, 100_000] {
