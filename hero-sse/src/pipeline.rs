@@ -242,10 +242,9 @@ impl Visit {
         }
     }
 
-    /// Tells the extractors of this request who is asking. The answer is final: the gate goes, which
-    /// would look again, by the kit's rules instead of the endpoint's.
+    /// Tells the extractors of this request who is asking. The answer is final: the kit's gate would look
+    /// again by the kit's rules instead of the endpoint's.
     pub(crate) fn introduce(&self, parts: &mut Parts) {
-        parts.extensions.remove::<Gate>();
         parts.extensions.insert(LookedFor);
         if let Some(principal) = &self.principal {
             parts.extensions.insert(principal.clone());

@@ -903,3 +903,19 @@ async fn one_stream_whose_drop_blocks_does_not_keep_the_others_that_are_revoked(
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     assert_eq!(sse.connections().closed(CloseReason::Revoked), 12);
 }
+
+/// Its ticket is spent by then: looking again would find nobody.
+#[tokio::test]
+async fn a_request_by_ticket_that_is_overtaken_is_told_so_and_to_get_another_ticket() {
+    let restless = Restless::default();
+    let tickets = hero_sse::Tickets::new().audience("usage");
+    let builder = crate::tickets::builder("").tickets(tickets).authorizer(restless.clone());
+    let sse = builder.build().expect("a kit");
+    let _ = restless.0.set(sse.clone());
+    let app = crate::tickets::app(&sse);
+    let ticket = crate::tickets::buy(&app, "ann.may", "/api/usage").await;
+    let path = format!("/api/usage?ticket={ticket}");
+    let mut stream = testing::open(&app, &path).await.expect("a farewell");
+    assert_eq!(farewell(&mut stream).await, ("unverified".to_owned(), false));
+    assert!(sse.connections().is_empty());
+}
