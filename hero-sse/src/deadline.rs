@@ -517,6 +517,33 @@ mod tests {
         assert_eq!(watch.failure(), None);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn after_its_end_a_stream_is_cut_for_what_it_left_unsent_itself_alone() {
+        let (mut io, mut far, watch) = pair();
+        let first = watch.arm(Some(TIMEOUT)).hold();
+        io.write_all(&[0; 10]).await.expect("a write");
+        io.flush().await.expect("a flush");
+        first.cut(true);
+        // Not for the next stream's bytes.
+        let second = watch.arm(Some(TIMEOUT)).hold();
+        io.write_all(&[0; 10]).await.expect("not cut");
+        first.cut(true);
+        io.flush().await.expect("a flush");
+        // Nor for those of an answer to the request after it.
+        watch.request();
+        io.write_all(&[0; 10]).await.expect("not cut");
+        second.cut(true);
+        io.flush().await.expect("a flush");
+        far.read_exact(&mut [0; 30]).await.expect("a read");
+        // But for its own, though there was a flush before.
+        let third = watch.arm(Some(TIMEOUT)).hold();
+        io.flush().await.expect("a flush");
+        io.write_all(&[0; 10]).await.expect("not cut");
+        third.cut(true);
+        let error = io.write_all(&[0; 10]).await.expect_err("cut");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+    }
+
     /// Fails every read.
     struct Broken(io::ErrorKind);
 
