@@ -42,7 +42,7 @@ pub(crate) struct SocketWatch {
     engaged: AtomicBool,
     /// Held where they come into force or go out of it: a stream may begin during a flush.
     turning: Mutex<()>,
-    /// Whether all that was written since the last stream began is out.
+    /// Whether all that was written from the last stream's start to the request after it is out.
     flushed: AtomicBool,
     /// Whether there was a request after the last stream's.
     moved_on: AtomicBool,
@@ -67,6 +67,14 @@ impl SocketWatch {
         self.abandon();
         self.killed.store(true, Ordering::Release);
         self.blocked.wake();
+    }
+
+    /// Something is about to be written.
+    fn writing(&self) -> io::Result<()> {
+        if !self.moved_on.load(Ordering::Acquire) {
+            self.flushed.store(false, Ordering::Release);
+        }
+        self.alive()
     }
 
     fn alive(&self) -> io::Result<()> {
@@ -315,7 +323,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> AsyncWrite for DeadlineIo<T> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.watch.alive()?;
+        self.watch.writing()?;
         self.engage();
         let written = Pin::new(&mut self.io).poll_write(cx, buf);
         self.after_write(cx, written)
@@ -326,7 +334,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> AsyncWrite for DeadlineIo<T> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.watch.alive()?;
+        self.watch.writing()?;
         self.engage();
         let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
         self.after_write(cx, written)
@@ -507,6 +515,33 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(10)).await;
         }
         assert_eq!(watch.failure(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_its_end_a_stream_is_cut_for_what_it_left_unsent_itself_alone() {
+        let (mut io, mut far, watch) = pair();
+        let first = watch.arm(Some(TIMEOUT)).hold();
+        io.write_all(&[0; 10]).await.expect("a write");
+        io.flush().await.expect("a flush");
+        first.cut(true);
+        // Not for the next stream's bytes.
+        let second = watch.arm(Some(TIMEOUT)).hold();
+        io.write_all(&[0; 10]).await.expect("not cut");
+        first.cut(true);
+        io.flush().await.expect("a flush");
+        // Nor for those of an answer to the request after it.
+        watch.request();
+        io.write_all(&[0; 10]).await.expect("not cut");
+        second.cut(true);
+        io.flush().await.expect("a flush");
+        far.read_exact(&mut [0; 30]).await.expect("a read");
+        // But for its own, though there was a flush before.
+        let third = watch.arm(Some(TIMEOUT)).hold();
+        io.flush().await.expect("a flush");
+        io.write_all(&[0; 10]).await.expect("not cut");
+        third.cut(true);
+        let error = io.write_all(&[0; 10]).await.expect_err("cut");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
     }
 
     /// Fails every read.

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::IpAddr;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Once};
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
@@ -211,6 +211,7 @@ impl Visit {
         self.introduce(&mut parts);
         let opening = async { open(Request::from_parts(parts, body)).await };
         let opening = AssertUnwindSafe(slot.origin().timed(opening)).catch_unwind();
+        let mut opening = Box::pin(opening);
         // What a `POST` has begun it may finish, unless its caller must not have it.
         let asked = poll_fn(|cx| match slot.poll_asked(cx) {
             Some(reason) if route.method == Method::Get || reason.is_withdrawal() => {
@@ -221,10 +222,14 @@ impl Visit {
         let opened = tokio::select! {
             biased;
             reason = asked => {
+                // Its drop is the application's code as well.
+                if catch_unwind(AssertUnwindSafe(|| drop(opening))).is_err() {
+                    telemetry::panicked(&route.path, "endpoint function's drop");
+                }
                 slot.close(reason);
                 return Err(withdrawn(route, reason, self.by_ticket));
             }
-            opened = opening => opened.unwrap_or_else(|_| {
+            opened = &mut opening => opened.unwrap_or_else(|_| {
                 telemetry::panicked(&route.path, "endpoint function");
                 Err(refuse(&route.path, Refusal::internal()))
             }),
@@ -238,10 +243,9 @@ impl Visit {
         }
     }
 
-    /// Tells the extractors of this request who is asking. The answer is final: the gate goes, which
-    /// would look again, by the kit's rules instead of the endpoint's.
+    /// Tells the extractors of this request who is asking. The answer is final: the kit's gate would look
+    /// again by the kit's rules instead of the endpoint's.
     pub(crate) fn introduce(&self, parts: &mut Parts) {
-        parts.extensions.remove::<Gate>();
         parts.extensions.insert(LookedFor);
         if let Some(principal) = &self.principal {
             parts.extensions.insert(principal.clone());

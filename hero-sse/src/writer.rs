@@ -363,21 +363,18 @@ impl Lent {
         let writer = Arc::new(Mutex::new(None));
         let lent = Arc::downgrade(&writer);
         let cut: Weak<Mutex<Option<Writer>>> = lent.clone();
-        let give_up = move || {
-            // The drop of the application's stream is its own code, and may take its time.
-            let dropping = take_back(&lent).map(|writer| tokio::spawn(async move { drop(writer) }));
-            dropping.is_some()
-        };
-        let made = make(sweeper.watch(timeout, false, give_up));
-        made.slot.on_cut(move |_| drop(take_back(&cut)));
+        let made = make(sweeper.watch(timeout, false, move || take_back(&lent)));
+        made.slot.on_cut(move |_| _ = take_back(&cut));
         *writer.lock().unwrap_or_else(PoisonError::into_inner) = Some(made);
         Self(writer)
     }
 }
 
-/// One that is just being polled is not stalled.
-fn take_back(lent: &Weak<Mutex<Option<Writer>>>) -> Option<Writer> {
-    lent.upgrade()?.try_lock().ok()?.take()
+/// Drops the writer, and says whether it does. One that is just being polled is not stalled.
+fn take_back(lent: &Weak<Mutex<Option<Writer>>>) -> bool {
+    let writer = lent.upgrade().and_then(|lent| lent.try_lock().ok()?.take());
+    // The drop of the application's stream is its own code, and may take its time.
+    writer.map(|writer| tokio::spawn(async move { drop(writer) })).is_some()
 }
 
 impl Stream for Lent {
@@ -391,12 +388,17 @@ impl Stream for Lent {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_core::future::BoxFuture;
     use futures_util::stream;
 
     use super::*;
+    use crate::auth::{Access, AuthError, Authorizer, Decision, Principal};
     use crate::connections::{Caller, Connections, Limits};
     use crate::event::Event;
     use crate::options::SseOptions;
+    use crate::permission::PermissionRule;
     use crate::policy::PolicyOverrides;
 
     fn writer(events: impl Stream<Item = Event> + Send + 'static) -> Writer {
@@ -406,6 +408,84 @@ mod tests {
         let policy = Arc::new(SseOptions::default().policy("/s", &PolicyOverrides::NONE));
         let stay = Stay { end: None, recheck: None, again: true };
         Writer::new(EventStream::new(events), None, policy, slot, None, None, stay)
+    }
+
+    /// Says no, and counts how often.
+    #[derive(Default)]
+    struct Never(AtomicUsize);
+
+    impl Authorizer for Never {
+        fn authorize<'a>(
+            &'a self,
+            _: &'a Access<'a>,
+        ) -> BoxFuture<'a, Result<Decision, AuthError>> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Box::pin(async { Ok(Decision::denied()) })
+        }
+    }
+
+    /// Nothing makes it wait, so nothing but the beginning of a turn is there to look at.
+    #[tokio::test]
+    async fn a_look_that_is_due_comes_before_what_an_always_ready_stream_has() {
+        let never = Arc::new(Never::default());
+        let permits = Permits { authorizer: Some(never.clone()), timeout: None };
+        let principal = Principal::new("ann");
+        let asked = Asked { principal, rule: PermissionRule::any_token(), place: None };
+        let mut writer = writer(stream::repeat_with(|| Event::text("x")));
+        let cx = &mut Context::from_waker(std::task::Waker::noop());
+        let mut next = |writer: &mut Writer| match Pin::new(writer).poll_next(cx) {
+            Poll::Ready(Some(Ok(batch))) => String::from_utf8_lossy(&batch).into_owned(),
+            _ => panic!("a batch"),
+        };
+        let (every, now) = (Duration::from_secs(30), Instant::now());
+        let recheck = |since| {
+            Recheck::new(permits.clone(), Arc::new(asked), writer.slot.origin(), every, since)
+        };
+        writer.recheck = Some(Box::new(recheck(now)));
+        assert!(next(&mut writer).contains("data: x"));
+        assert_eq!(never.0.load(Ordering::SeqCst), 0);
+        if let Some(recheck) = &mut writer.recheck {
+            recheck.due = now;
+        }
+        let text = next(&mut writer);
+        assert!(text.contains("\"revoked\"") && !text.contains("data: x"), "{text}");
+        assert_eq!(never.0.load(Ordering::SeqCst), 1);
+    }
+
+    /// What has left the application is still sent; the application's stream, and whoever is being asked,
+    /// go before that.
+    #[tokio::test]
+    async fn a_batch_on_its_way_in_pieces_keeps_neither_the_stream_nor_a_question() {
+        let (held, asking) = (Arc::new(()), Arc::new(()));
+        let kept = held.clone();
+        let events = stream::iter([Event::text("x".repeat(3 * PIECE))]);
+        let events = futures_util::StreamExt::chain(events, stream::pending());
+        let mut writer =
+            writer(futures_util::StreamExt::inspect(events, move |_| drop(kept.clone())));
+        writer.handover = Sweeper::default().watch(Some(Duration::from_secs(9)), true, || true);
+        let cx = &mut Context::from_waker(std::task::Waker::noop());
+        let Poll::Ready(Some(Ok(piece))) = Pin::new(&mut writer).poll_next(cx) else {
+            panic!("a piece")
+        };
+        assert!(piece.len() == PIECE && !writer.rest.is_empty());
+        let (permits, principal) =
+            (Permits { authorizer: None, timeout: None }, Principal::new("ann"));
+        let asked = Asked { principal, rule: PermissionRule::any_token(), place: None };
+        let (asked, origin, now) = (Arc::new(asked), writer.slot.origin(), Instant::now());
+        let mut recheck = Recheck::new(permits, asked, origin, Duration::from_secs(9), now);
+        let question = asking.clone();
+        recheck.asking = Some(Asking::of(async move {
+            let _question = question;
+            std::future::pending().await
+        }));
+        writer.recheck = Some(Box::new(recheck));
+        assert_eq!((Arc::strong_count(&held), Arc::strong_count(&asking)), (2, 2));
+        writer.end = Some(End { at: now, reason: CloseReason::TokenExpired });
+        let Poll::Ready(Some(Ok(piece))) = Pin::new(&mut writer).poll_next(cx) else {
+            panic!("a piece")
+        };
+        assert!(piece.iter().all(|byte| *byte == b'x'));
+        assert_eq!((Arc::strong_count(&held), Arc::strong_count(&asking)), (1, 1));
     }
 
     #[test]

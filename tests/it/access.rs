@@ -600,3 +600,42 @@ async fn what_waits_in_a_buffer_is_not_sent_to_who_is_disconnected() {
     assert!(events.last().expect("a farewell").data.contains("revoked"));
     assert_eq!(alive.count(), 0);
 }
+
+/// The interval runs from the last look, not from the stream's start.
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_no_older_than_the_interval_however_long_the_function_took() {
+    for (taken, most) in [(3_000, 1_001), (4_500, 0)] {
+        let oracle = Oracle::new(Answer::Yes);
+        let sse = kit_of(SseOptions::default(), oracle.clone());
+        let endpoint = sse.endpoint("/s").permission("read").recheck(Duration::from_secs(4));
+        let app: Router = endpoint
+            .handler(async move || {
+                sleep(Duration::from_millis(taken)).await;
+                burst(1)
+            })
+            .expect("a route");
+        let mut stream = testing::open(&app, "/s").principal("ann").await.expect("a stream");
+        oracle.says(Answer::No);
+        let start = Instant::now();
+        assert_eq!(farewell(&mut stream).await, ("revoked".to_owned(), false));
+        assert!(start.elapsed() <= Duration::from_millis(most), "{:?}", start.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn an_authorizer_that_blocks_its_thread_at_a_second_look_is_told_of() {
+    let again = Arc::new(Mutex::new(false));
+    let blocks = again.clone();
+    let authorizer = authorizer_fn(move |_: Principal, _: Permission| {
+        if std::mem::replace(&mut *blocks.lock().expect("no panic"), true) {
+            std::thread::sleep(Duration::from_millis(120));
+        }
+        async { Ok::<_, std::fmt::Error>(true) }
+    });
+    let sse = kit_of(options("Recheck = \"1s\""), authorizer);
+    let mut stream =
+        testing::open(&reading(&sse, "/s"), "/s").principal("ann").await.expect("a stream");
+    let reading = async { while let Ok(Some(_)) = stream.next().await {} };
+    assert!(tokio::time::timeout(Duration::from_millis(1_500), reading).await.is_err());
+    assert!(sse.connections().blocking_polls() >= 1);
+}

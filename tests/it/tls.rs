@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use futures_util::StreamExt;
 use hero_sse::{CloseReason, HeroSse, SseOptions, Tls};
 use rcgen::CertifiedKey;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -439,4 +440,34 @@ async fn files_that_are_replaced_one_by_one_are_taken_in_the_end() {
         assert!(new.trusted_at(server.address).await, "key first: {key_first}");
         server.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_takes_nothing_cannot_sit_a_revocation_out() {
+    let (sse, certificate) = (kit(options("WriteTimeout = \"60s\"")), Certificate::new());
+    let large = || async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        hero_sse::Event::text("x".repeat(50_000))
+    };
+    let once = move || {
+        let later = futures_util::stream::once(large());
+        let first = futures_util::stream::iter([hero_sse::Event::text("1")]);
+        first.chain(later).chain(futures_util::stream::pending())
+    };
+    let (app, alive) = watched(&sse, flood);
+    let quiet = sse.endpoint("/quiet").public().handler(async move || once()).expect("a route");
+    let server = start(&sse, app.merge(quiet), certificate.tls()).await;
+    for path in ["/s", "/quiet"] {
+        let stream = certificate.stall(server.address, path).await;
+        tokio::time::sleep(Duration::from_millis(900)).await;
+        assert_eq!(sse.connections().len(), 1);
+        let all = hero_sse::ConnectionFilter::all();
+        sse.connections().disconnect(&all, CloseReason::Revoked);
+        let took = reset(&stream).await;
+        assert!((0.4..1.5).contains(&took.as_secs_f64()), "{path}: {took:?}");
+        eventually("its place is free", || sse.connections().is_empty() && alive.count() == 0)
+            .await;
+    }
+    eventually("both are counted", || sse.connections().closed(CloseReason::Revoked) == 2).await;
+    server.stop().await;
 }

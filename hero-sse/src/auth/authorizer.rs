@@ -314,6 +314,13 @@ impl Permits {
 /// An authorizer at work. Its drop is the application's code as well.
 pub(crate) struct Asking(Option<BoxFuture<'static, Result<(), Refusal>>>);
 
+#[cfg(test)]
+impl Asking {
+    pub(crate) fn of(asking: impl Future<Output = Result<(), Refusal>> + Send + 'static) -> Self {
+        Self(Some(Box::pin(asking)))
+    }
+}
+
 impl Future for Asking {
     type Output = Result<(), Refusal>;
 

@@ -204,9 +204,8 @@ impl Connections {
         streams.iter().for_each(|connection| connection.withdraw(reason));
         let count = streams.len();
         telemetry::disconnected(count, reason);
-        let here = Handle::try_current().ok();
-        let runtime = here.or_else(|| streams.iter().find_map(|stream| stream.runtime.clone()));
-        if let Some(runtime) = runtime.filter(|_| count > 0) {
+        // The caller's own runtime may be gone before the time is over.
+        if let Some(runtime) = streams.iter().find_map(|stream| stream.runtime.clone()) {
             runtime.spawn(async move {
                 sleep(LAST_WORDS).await;
                 for (place, connection) in streams.iter().enumerate() {
@@ -454,15 +453,16 @@ impl Connection {
         self.waker.wake();
     }
 
-    /// The same, whatever else it was asked for: who must not stay is not told to come back.
+    /// The same, whatever else it was asked for, but that who must not stay is not told to come back.
     fn withdraw(&self, reason: CloseReason) {
-        self.asked.store(place_of(reason), Ordering::Release);
+        let stands = |asked: CloseReason| asked.is_withdrawal() && !asked.reconnect();
+        let change = |place| (!reason_at(place).is_some_and(stands)).then_some(place_of(reason));
+        let _ = self.asked.fetch_update(Ordering::AcqRel, Ordering::Acquire, change);
         self.waker.wake();
     }
 
     fn asked(&self) -> Option<CloseReason> {
-        let place = usize::from(self.asked.load(Ordering::Acquire));
-        CloseReason::ALL.get(place.checked_sub(1)?).copied()
+        reason_at(self.asked.load(Ordering::Acquire))
     }
 
     /// The time for a farewell is over.
@@ -492,6 +492,10 @@ impl Connection {
 /// A reason's place in [`CloseReason::ALL`], plus one.
 fn place_of(reason: CloseReason) -> u8 {
     u8::try_from(reason.index() + 1).unwrap_or(u8::MAX)
+}
+
+fn reason_at(place: u8) -> Option<CloseReason> {
+    CloseReason::ALL.get(usize::from(place).checked_sub(1)?).copied()
 }
 
 /// A stream's place in the registry. Dropping it gives the place back and counts the end.
