@@ -428,7 +428,8 @@ mod tests {
     #[tokio::test]
     async fn a_look_that_is_due_comes_before_what_an_always_ready_stream_has() {
         let never = Arc::new(Never::default());
-        let permits = Permits { authorizer: Some(never.clone()), timeout: None };
+        let permits =
+            Permits { authorizer: Some(never.clone()), timeout: None, doubts: Arc::default() };
         let principal = Principal::new("ann");
         let asked = Asked { principal, rule: PermissionRule::any_token(), place: None };
         let mut writer = writer(stream::repeat_with(|| Event::text("x")));
@@ -468,8 +469,10 @@ mod tests {
             panic!("a piece")
         };
         assert!(piece.len() == PIECE && !writer.rest.is_empty());
-        let (permits, principal) =
-            (Permits { authorizer: None, timeout: None }, Principal::new("ann"));
+        let (permits, principal) = (
+            Permits { authorizer: None, timeout: None, doubts: Arc::default() },
+            Principal::new("ann"),
+        );
         let asked = Asked { principal, rule: PermissionRule::any_token(), place: None };
         let (asked, origin, now) = (Arc::new(asked), writer.slot.origin(), Instant::now());
         let mut recheck = Recheck::new(permits, asked, origin, Duration::from_secs(9), now);

@@ -353,6 +353,23 @@ async fn a_token_where_none_may_stand_is_none() {
 }
 
 #[tokio::test]
+async fn what_is_posted_has_no_token_in_its_query() {
+    let sse = kit(SseOptions::default());
+    let posted: Router = sse.endpoint("/s").post_handler(async || burst(1)).expect("a route");
+    let context = async |sse: SseContext| sse.stream(burst(1)).await;
+    let app = posted.route("/context", get(context).post(context)).layer(axum::Extension(sse));
+    for (method, path, status) in [
+        (Method::POST, "/s", Some(StatusCode::UNAUTHORIZED)),
+        (Method::POST, "/context", Some(StatusCode::UNAUTHORIZED)),
+        (Method::GET, "/context", None),
+    ] {
+        let path = format!("{path}?access_token={}", token());
+        let opened = testing::open(&app, &path).method(method.clone()).await;
+        assert_eq!(opened.err().and_then(|error| error.status), status, "{method} {path:.9}");
+    }
+}
+
+#[tokio::test]
 async fn a_declaration_cannot_open_a_source_that_the_operator_shut() {
     let sse = kit(options("TokenCookie = \"t\"\nTokenSources = [\"header\"]"));
     let declare = |sources: &[TokenSource]| {

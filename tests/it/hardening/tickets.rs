@@ -547,6 +547,28 @@ async fn guesses_that_come_all_at_once_do_not_pass_the_limit_together() {
     assert!(looked_at <= 800, "{looked_at} guesses in five minutes");
 }
 
+/// `<img src="https://victim.example/stream?access_token=bad">`, sixty times a minute.
+#[tokio::test(start_paused = true)]
+async fn another_sites_page_does_not_shut_its_visitors_out() {
+    let (_, app) = guarded("FailedAttemptsPerMinute = 3\nMaxPerPrincipal = 100");
+    let status = async |site: Option<&'static str>, header| {
+        let mut headers = vec![header];
+        headers.extend(site.map(|site| ("sec-fetch-site", site)));
+        from(&app, "203.0.113.9:1", "/refuse", &headers).await.status().as_u16()
+    };
+    for site in ["cross-site", "same-site", "cross-site"] {
+        assert_eq!(status(Some(site), BAD).await, 401);
+    }
+    assert_eq!(status(Some("cross-site"), GOOD).await, 429, "what pages bring is limited too");
+    for own in [Some("same-origin"), Some("none"), None] {
+        assert_eq!(status(own, GOOD).await, 200, "{own:?}");
+    }
+    for _ in 0..3 {
+        assert_eq!(status(None, BAD).await, 401);
+    }
+    assert_eq!(status(Some("same-origin"), GOOD).await, 429);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_network_of_a_billion_billion_addresses_is_one_guesser() {
     let (_, app) = guarded("FailedAttemptsPerMinute = 6");
