@@ -191,7 +191,8 @@ fn app(sse: &HeroSse, feed: Feed, census: Census) -> Outcome<Router> {
         .merge(idle)
         .merge(private)
         .merge(posted)
-        .layer(from_fn(count))
+        // Not the icon that a browser asks for by itself.
+        .route_layer(from_fn(count))
         .route("/login", get(login))
         .route("/stats", get(async move || axum::Json(stats.stats(Some(&kit)))))
         .route("/", get(async || Html("<!doctype html><title>trial</title>"))))
