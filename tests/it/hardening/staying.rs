@@ -382,9 +382,8 @@ async fn a_farewell_that_waits_behind_what_nobody_reads_does_not_keep_the_connec
     server.stop().await;
 }
 
-/// From where nothing asynchronous runs, such as a thread of the application's own.
-#[test]
-fn a_disconnect_from_a_thread_without_a_runtime_cuts_a_stalled_client_as_well() {
+/// A stalled client goes though `disconnect` is called from outside the server's runtime.
+fn is_cut_from_elsewhere(disconnect: impl FnOnce(&HeroSse) -> usize) {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.expect("a runtime");
@@ -397,10 +396,25 @@ fn a_disconnect_from_a_thread_without_a_runtime_cuts_a_stalled_client_as_well() 
         (client, server)
     });
     let start = Instant::now();
-    assert_eq!(sse.connections().disconnect(&of("ann"), CloseReason::Revoked), 1);
+    assert_eq!(disconnect(&sse), 1);
     runtime.block_on(async {
         goes(&sse, &alive, &client, start).await;
         server.stop().await;
+    });
+}
+
+/// From where nothing asynchronous runs, such as a thread of the application's own.
+#[test]
+fn a_disconnect_from_a_thread_without_a_runtime_cuts_a_stalled_client_as_well() {
+    is_cut_from_elsewhere(|sse| sse.connections().disconnect(&of("ann"), CloseReason::Revoked));
+}
+
+/// From a runtime that is gone a moment later, such as that of a command line or of a thread for jobs.
+#[test]
+fn a_disconnect_from_a_runtime_that_ends_cuts_a_stalled_client_as_well() {
+    is_cut_from_elsewhere(|sse| {
+        let other = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        other.block_on(async { sse.connections().disconnect(&of("ann"), CloseReason::Revoked) })
     });
 }
 
@@ -671,32 +685,6 @@ async fn who_read_for_a_while_and_then_stops_cannot_sit_a_revocation_out_either(
     assert_eq!(sse.connections().disconnect(&of("ann"), CloseReason::Revoked), 1);
     goes(&sse, &alive, &client, start).await;
     server.stop().await;
-}
-
-/// From a runtime that is gone a moment later, such as that of a command line or of a thread for jobs.
-#[test]
-fn a_disconnect_from_a_runtime_that_ends_cuts_a_stalled_client_as_well() {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let runtime = runtime.expect("a runtime");
-    let sse = kit(options("WriteTimeout = \"60s\""));
-    let (app, alive) = flooding(&sse);
-    let (client, server) = runtime.block_on(async {
-        let server = Server::start(&sse, app).await;
-        let client = stalled(server.address, "/s").await;
-        assert_eq!(client.reset_within(Duration::from_millis(500)).await, None);
-        (client, server)
-    });
-    let start = Instant::now();
-    let other = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    let count =
-        other.block_on(async { sse.connections().disconnect(&of("ann"), CloseReason::Revoked) });
-    drop(other);
-    assert_eq!(count, 1);
-    runtime.block_on(async {
-        goes(&sse, &alive, &client, start).await;
-        server.stop().await;
-    });
 }
 
 #[tokio::test]
