@@ -9,7 +9,7 @@ use hero_sse::{
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::{Log, SECRET, burst, claims, jwt, kit, now, options, sign, token};
+use crate::support::{Log, SECRET, Wrapped, burst, claims, jwt, kit, now, options, sign, token};
 
 /// `/s` asks for `usage.read`; it sends who is asking.
 fn app(sse: &HeroSse) -> Router {
@@ -281,16 +281,6 @@ async fn an_authenticator_that_panics_refuses_and_one_that_is_not_set_up_accepts
         ) -> BoxFuture<'a, Result<Principal, AuthError>> {
             assert!(!self.0, "the authenticator panics on purpose");
             async { panic!("the authenticator panics on purpose, later") }.boxed()
-        }
-    }
-    /// Passes no mistakes on.
-    struct Wrapped(JwtAuthenticator);
-    impl Authenticator for Wrapped {
-        fn authenticate<'a>(
-            &'a self,
-            token: &'a Secret<String>,
-        ) -> BoxFuture<'a, Result<Principal, AuthError>> {
-            self.0.authenticate(token)
         }
     }
     async fn status(authenticator: impl Authenticator) -> Option<StatusCode> {

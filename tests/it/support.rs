@@ -8,8 +8,11 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
-use futures_util::{Stream, StreamExt, stream};
-use hero_sse::{Event, HeroSse, JwtAuthenticator, Serve, SseOptions};
+use futures_util::{Stream, StreamExt, future::BoxFuture, stream};
+use hero_sse::{
+    AuthError, Authenticator, Event, HeroSse, JwtAuthenticator, Principal, Secret, Serve,
+    SseOptions,
+};
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -22,6 +25,18 @@ pub(crate) const SECRET: &str = "a secret of at least thirty-two bytes, for test
 
 pub(crate) fn jwt() -> JwtAuthenticator {
     JwtAuthenticator::hs256(SECRET).issuer("tests").audience("streams")
+}
+
+/// Hides another's mistakes from the kit, as a wrapper can that does not pass them on.
+pub(crate) struct Wrapped(pub(crate) JwtAuthenticator);
+
+impl Authenticator for Wrapped {
+    fn authenticate<'a>(
+        &'a self,
+        token: &'a Secret<String>,
+    ) -> BoxFuture<'a, Result<Principal, AuthError>> {
+        self.0.authenticate(token)
+    }
 }
 
 /// A kit with an authenticator and no environment.

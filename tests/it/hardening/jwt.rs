@@ -3,17 +3,14 @@
 use axum::Router;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use futures_util::{future::BoxFuture, stream};
+use futures_util::stream;
 use hero_sse::testing::{self, OpenError};
-use hero_sse::{
-    Algorithm, AuthError, Authenticator, Event, HeroSse, Issuer, JwtAuthenticator, Principal,
-    Secret,
-};
+use hero_sse::{Algorithm, Event, HeroSse, Issuer, JwtAuthenticator, Principal};
 use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::signing::{Signer, hmac, hmac_raw, message, set};
-use crate::support::{SECRET, burst, claims, jwt, now};
+use crate::support::{SECRET, Wrapped, burst, claims, jwt, now};
 
 const SIGNATURE: &str = "the token's signature is not accepted";
 const MALFORMED: &str = "the token is malformed";
@@ -503,18 +500,6 @@ fn keys_that_are_too_weak_or_fit_nothing_are_told_when_the_kit_is_built() {
     let secret = JwtAuthenticator::jwks_url("http://ann:pw@id.example.com/keys?code=sesame");
     let told = mistakes(for_tests(secret));
     assert!(!told.contains("pw") && !told.contains("sesame"), "{told}");
-}
-
-/// Hides another's mistakes from the kit, as a wrapper can that does not pass them on.
-struct Wrapped(JwtAuthenticator);
-
-impl Authenticator for Wrapped {
-    fn authenticate<'a>(
-        &'a self,
-        token: &'a Secret<String>,
-    ) -> BoxFuture<'a, Result<Principal, AuthError>> {
-        self.0.authenticate(token)
-    }
 }
 
 #[tokio::test]
