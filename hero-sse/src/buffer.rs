@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -17,7 +17,8 @@ use tracing::Instrument;
 
 use crate::close::CloseReason;
 use crate::connections::{Origin, Slot};
-use crate::endpoint::{EventStream, Step};
+use crate::endpoint::{EventStream, Kind, Source, Step};
+use crate::follow::Following;
 use crate::frame::{EventName, name_of, write_control};
 use crate::policy::{Overflow, Policy};
 use crate::telemetry;
@@ -34,6 +35,8 @@ pub(crate) enum Events {
     /// Polled only when the client can take more.
     Direct(Running),
     Buffered(Buffer),
+    /// From a topic, which keeps them: nothing is buffered.
+    Followed(Following),
 }
 
 impl Events {
@@ -44,6 +47,12 @@ impl Events {
         policy: &Policy,
         slot: &Slot,
     ) -> Self {
+        let stream = match stream.0 {
+            Kind::Items(stream) => stream,
+            Kind::Topic(feed) => {
+                return Self::Followed(Following::new(feed, policy, slot.origin()));
+            }
+        };
         let running = Running { stream: Some(stream), name, origin: slot.origin(), pause: false };
         match policy.buffering() {
             None => Self::Direct(running),
@@ -51,15 +60,25 @@ impl Events {
         }
     }
 
-    /// Appends every event that is ready, up to a batch; the reason if the stream is over.
+    /// Appends every event that is ready, up to a batch; the reason if the stream is over. What many share
+    /// goes into `shared` instead, if `out` is empty.
     pub(crate) fn gather(
         &mut self,
         cx: &mut Context<'_>,
         out: &mut BytesMut,
+        shared: &mut Bytes,
     ) -> Option<CloseReason> {
         match self {
             Self::Buffered(buffer) => buffer.gather(cx, out),
             Self::Direct(running) => running.gather(cx, out),
+            Self::Followed(following) => following.gather(cx, out, shared),
+        }
+    }
+
+    /// Appends what a client needs to come back, if it has not got that with an event.
+    pub(crate) fn mark(&mut self, out: &mut BytesMut) {
+        if let Self::Followed(following) = self {
+            following.mark(out);
         }
     }
 }
@@ -67,7 +86,7 @@ impl Events {
 /// The application's stream under guard: a failure or a panic, in its drop too, is logged and goes
 /// no further.
 pub(crate) struct Running {
-    stream: Option<EventStream>,
+    stream: Option<Pin<Box<dyn Source>>>,
     name: Option<EventName>,
     origin: Origin,
     /// The last stint was a long one: what came of it must leave before the next.
@@ -109,7 +128,7 @@ impl Running {
             return Poll::Ready(ControlFlow::Break(CloseReason::Ended));
         };
         let start = out.len();
-        let poll = || stream.poll_frame(cx, out, self.name.as_ref(), key);
+        let poll = || stream.as_mut().poll_frame(cx, out, self.name.as_ref(), key);
         let reason = match catch_unwind(AssertUnwindSafe(poll)) {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(Step::Wrote)) => return Poll::Ready(ControlFlow::Continue(())),
@@ -149,6 +168,7 @@ pub(crate) struct Buffer {
 }
 
 struct Shared {
+    origin: Origin,
     most: usize,
     overflow: Overflow,
     state: Mutex<State>,
@@ -199,6 +219,7 @@ enum Push {
 
 impl Buffer {
     fn new(stream: Running, most: usize, overflow: Overflow) -> Self {
+        let origin = stream.origin.clone();
         let state = State {
             stream: Some(stream),
             frames: BTreeMap::new(),
@@ -210,7 +231,7 @@ impl Buffer {
             coming: true,
             closed: false,
         };
-        let shared = Arc::new(Shared { most, overflow, state: Mutex::new(state) });
+        let shared = Arc::new(Shared { origin, most, overflow, state: Mutex::new(state) });
         // The application's stream logs in the span of its request, as it would unbuffered.
         let task = tokio::spawn(fill(shared.clone()).in_current_span()).abort_handle();
         Self { shared, task }
@@ -223,6 +244,11 @@ impl Buffer {
         if state.missed > 0 {
             write_control(out, "hero.gap", &json!({ "missed": state.missed }));
             state.missed = 0;
+            // A log word takes no lock of ours.
+            let origin = self.shared.origin.clone();
+            drop(state);
+            origin.gap();
+            state = self.shared.lock();
         }
         while out.len() < BATCH {
             let Some(frame) = state.pop() else {

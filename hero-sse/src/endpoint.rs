@@ -18,6 +18,7 @@ use crate::descriptor::Descriptor;
 use crate::event::SseEvent;
 use crate::frame::{EventName, LastEventId, write_event};
 use crate::refusal::Refusal;
+use crate::topic::Feed;
 
 /// How long a client may take to send the body of its request: while it does, it holds a place, and
 /// no write timeout is running yet.
@@ -356,7 +357,15 @@ impl<E: SseEvent, X: Display> EventItem<Checked> for Result<E, X> {
 }
 
 /// An application's stream, whatever its type, as the writer drives it.
-pub struct EventStream(Pin<Box<dyn Source>>);
+pub struct EventStream(pub(crate) Kind);
+
+/// What there is behind an application's stream.
+pub(crate) enum Kind {
+    /// Its own code, which makes events one by one.
+    Items(Pin<Box<dyn Source>>),
+    /// A topic, whose events are there.
+    Topic(Box<Feed>),
+}
 
 impl EventStream {
     pub(crate) fn new<T, M>(stream: T) -> Self
@@ -365,18 +374,23 @@ impl EventStream {
         T::Item: EventItem<M>,
         M: 'static,
     {
-        Self(Box::pin(Items { stream, marker: PhantomData }))
+        let mut stream = Some(stream);
+        let topic = <T::Item as EventItem<M>>::Event::of_topic(&mut stream);
+        Self(match (topic.and_then(|feed| feed.downcast().ok()), stream) {
+            (Some(feed), _) => Kind::Topic(feed),
+            (None, stream) => Kind::Items(Box::pin(Items { stream, marker: PhantomData })),
+        })
     }
 
-    /// Appends the next event to `out`, if there is one, and tells its key where that is asked for.
-    pub(crate) fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-        out: &mut BytesMut,
-        name: Option<&EventName>,
-        key: Option<&mut Option<String>>,
-    ) -> Poll<Step> {
-        self.0.as_mut().poll_frame(cx, out, name, key)
+    /// A topic's goes on behind the event that the client had last.
+    pub(crate) fn resume(&mut self, cursor: Option<&LastEventId>) {
+        if let Kind::Topic(feed) = &mut self.0 {
+            feed.resume(cursor);
+        }
+    }
+
+    pub(crate) fn is_of_topic(&self) -> bool {
+        matches!(self.0, Kind::Topic(_))
     }
 }
 
@@ -399,7 +413,8 @@ pub(crate) enum Step {
     Failed(String),
 }
 
-trait Source: Send {
+pub(crate) trait Source: Send {
+    /// Appends the next event to `out`, if there is one, and tells its key where that is asked for.
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -411,8 +426,9 @@ trait Source: Send {
 
 pin_project_lite::pin_project! {
     struct Items<T, M> {
+        // Always there.
         #[pin]
-        stream: T,
+        stream: Option<T>,
         marker: PhantomData<fn(M)>,
     }
 }
@@ -429,7 +445,10 @@ where
         name: Option<&EventName>,
         key: Option<&mut Option<String>>,
     ) -> Poll<Step> {
-        let Some(item) = ready!(self.project().stream.poll_next(cx)) else {
+        let Some(stream) = self.project().stream.as_pin_mut() else {
+            return Poll::Ready(Step::Ended);
+        };
+        let Some(item) = ready!(stream.poll_next(cx)) else {
             return Poll::Ready(Step::Ended);
         };
         Poll::Ready(match item.into_event() {

@@ -1,5 +1,6 @@
 //! What an application sends: the [`SseEvent`] trait and the dynamic [`Event`].
 
+use std::any::Any;
 use std::fmt::Display;
 use std::sync::Arc;
 
@@ -61,6 +62,12 @@ pub trait SseEvent {
     /// asked for under [`Overflow::Latest`](crate::Overflow::Latest), where a newer event of the same
     /// name and key takes the place of one that waits. Events without a key share one place a name.
     fn key(&self) -> Option<String> {
+        None
+    }
+
+    /// What is behind a stream of these, where that is a topic. Not public API.
+    #[doc(hidden)]
+    fn of_topic(_stream: &mut dyn Any) -> Option<Box<dyn Any + Send>> {
         None
     }
 }

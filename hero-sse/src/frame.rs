@@ -119,6 +119,12 @@ impl LastEventId {
         self.as_str().is_some_and(|id| id == END_MARK || id.ends_with(END_SUFFIX))
     }
 
+    /// The id without the end mark.
+    pub(crate) fn own(&self) -> Option<&str> {
+        let id = self.as_str()?;
+        Some(id.strip_suffix(END_SUFFIX).unwrap_or(id))
+    }
+
     pub(crate) fn from_parts(parts: &Parts) -> Result<Self, InvalidField> {
         let invalid = |fault| InvalidField { field: "Last-Event-ID", fault };
         let id = match parts.headers.get("last-event-id") {
@@ -216,9 +222,13 @@ pub struct FrameWriter<'a> {
     out: &'a mut BytesMut,
     endpoint: Option<&'a EventName>,
     last: bool,
+    /// Whether the event's own id is written.
+    ids: bool,
     named: bool,
     has_id: bool,
     has_data: bool,
+    /// It was written elsewhere, with all that belongs to it.
+    whole: bool,
 }
 
 impl<'a> FrameWriter<'a> {
@@ -239,6 +249,9 @@ impl<'a> FrameWriter<'a> {
     ///
     /// [`InvalidEvent`] when the text cannot be an [`EventId`].
     pub fn id(&mut self, id: impl Display) -> Result<(), InvalidEvent> {
+        if !self.ids {
+            return Ok(());
+        }
         self.out.put_slice(b"id: ");
         let start = self.out.len();
         let written = write!(Capped { out: self.out, left: MAX_FIELD }, "{id}");
@@ -310,7 +323,17 @@ impl<'a> FrameWriter<'a> {
         self.has_data = true;
     }
 
+    /// An event that was encoded for many, with what stands before it.
+    pub(crate) fn whole(&mut self, before: &[u8], frame: &[u8]) {
+        self.out.put_slice(before);
+        self.out.put_slice(frame);
+        self.whole = true;
+    }
+
     fn finish(self) {
+        if self.whole {
+            return;
+        }
         if !self.named
             && let Some(name) = self.endpoint
         {
@@ -334,9 +357,28 @@ pub(crate) fn write_event(
     last: bool,
     encode: impl FnOnce(&mut FrameWriter<'_>) -> Result<(), InvalidEvent>,
 ) -> Result<(), InvalidEvent> {
+    write(out, endpoint, last, true, encode)
+}
+
+/// The same without an id: others number these events.
+pub(crate) fn write_body(
+    out: &mut BytesMut,
+    name: Option<&EventName>,
+    encode: impl FnOnce(&mut FrameWriter<'_>) -> Result<(), InvalidEvent>,
+) -> Result<(), InvalidEvent> {
+    write(out, name, false, false, encode)
+}
+
+fn write(
+    out: &mut BytesMut,
+    endpoint: Option<&EventName>,
+    last: bool,
+    ids: bool,
+    encode: impl FnOnce(&mut FrameWriter<'_>) -> Result<(), InvalidEvent>,
+) -> Result<(), InvalidEvent> {
     let start = out.len();
-    let mut frame =
-        FrameWriter { out, endpoint, last, named: false, has_id: false, has_data: false };
+    let (named, has_id, has_data, whole) = Default::default();
+    let mut frame = FrameWriter { out, endpoint, last, ids, named, has_id, has_data, whole };
     match encode(&mut frame) {
         Ok(()) => {
             frame.finish();
@@ -347,6 +389,16 @@ pub(crate) fn write_event(
             Err(error)
         }
     }
+}
+
+/// Begins a frame with an id that the kit has made; a [body](write_body) follows.
+pub(crate) fn write_id(out: &mut BytesMut, id: &str, last: bool) {
+    out.put_slice(b"id: ");
+    out.put_slice(id.as_bytes());
+    if last {
+        out.put_slice(END_SUFFIX.as_bytes());
+    }
+    out.put_u8(b'\n');
 }
 
 /// The event name that a frame of ours carries.
@@ -368,6 +420,12 @@ pub(crate) fn write_control(out: &mut BytesMut, name: &str, data: &serde_json::V
     field(out, "event: ", name);
     field(out, "data: ", &data.to_string());
     out.put_u8(b'\n');
+}
+
+/// The same, with where the client stands then.
+pub(crate) fn write_control_at(out: &mut BytesMut, name: &str, data: &serde_json::Value, id: &str) {
+    write_id(out, id, false);
+    write_control(out, name, data);
 }
 
 /// Appends the reconnection time as a block of its own.

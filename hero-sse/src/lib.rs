@@ -49,6 +49,7 @@ mod deadline;
 mod descriptor;
 mod endpoint;
 mod event;
+mod follow;
 mod frame;
 mod hero;
 mod options;
@@ -62,10 +63,12 @@ mod refusal;
 mod secret;
 mod signal;
 mod sweeper;
+mod sync;
 mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod throttle;
+mod topic;
 mod transport;
 mod writer;
 
@@ -133,6 +136,10 @@ pub use crate::refusal::Refusal;
 pub use crate::secret::Secret;
 pub use crate::signal::{Readiness, shutdown_signal};
 pub use crate::telemetry::request_span;
+pub use crate::topic::{
+    Broker, BrokerError, Epoch, Frame, Gap, Log, Position, PublishError, Pushed, Record, Retention,
+    Start, Subscription, Topic, TopicBuilder, Window,
+};
 #[cfg(feature = "tls")]
 pub use crate::transport::Tls;
 
@@ -146,6 +153,7 @@ pub mod prelude {
     #[cfg(feature = "macros")]
     pub use crate::sse_endpoint;
     pub use crate::{
-        Event, HeroSse, LastEventId, Principal, Refusal, SseContext, SseEvent, endpoints,
+        Event, HeroSse, LastEventId, Principal, Refusal, SseContext, SseEvent, Subscription, Topic,
+        endpoints,
     };
 }

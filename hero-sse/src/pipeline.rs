@@ -336,7 +336,14 @@ impl Visit {
     }
 
     /// The stream's answer: its head, and the writer as its body.
-    fn stream(self, route: &Route, permit: Permit, slot: Slot, events: EventStream) -> Response {
+    fn stream(
+        self,
+        route: &Route,
+        permit: Permit,
+        slot: Slot,
+        mut events: EventStream,
+    ) -> Response {
+        events.resume(self.cursor());
         let (timeout, sweeper) = (route.policy.write_timeout, &self.kit.sweeper);
         let socket = self.socket.map(|socket| socket.arm(timeout));
         // Over HTTP/1.1 a client that takes nothing blocks its socket, which then tells.
@@ -346,7 +353,7 @@ impl Visit {
         let recheck = recheck.map(|((permits, asked), every)| {
             Recheck::new(permits.clone(), asked, slot.origin(), every, permit.since)
         });
-        let end = end(&route.policy, self.principal.as_ref());
+        let end = end(&route.policy, events.is_of_topic(), self.principal.as_ref());
         let stay = Stay { end, recheck, again: !self.by_ticket };
         match (&self.reset, &socket) {
             (Some(reset), _) => {
@@ -381,8 +388,8 @@ impl Visit {
 }
 
 /// When a stream under this policy, for this caller, must end.
-fn end(policy: &Policy, principal: Option<&Principal>) -> Option<End> {
-    let age = policy.max_age.map(|age| (spread(age, 0.2), CloseReason::MaxAge));
+fn end(policy: &Policy, follows: bool, principal: Option<&Principal>) -> Option<End> {
+    let age = policy.life(follows).map(|age| (spread(age, 0.2), CloseReason::MaxAge));
     let token = principal.and_then(Principal::expires_at).map(|expiry| {
         let left = expiry.duration_since(SystemTime::now()).unwrap_or_default();
         (life_of_token(left), CloseReason::TokenExpired)
@@ -545,10 +552,16 @@ mod tests {
             (None, Some(50), Some(CloseReason::TokenExpired)),
             (None, None, None),
         ] {
-            let end = end(&policy(age), left.map(token).as_ref());
+            let end = end(&policy(age), false, left.map(token).as_ref());
             assert_eq!(end.map(|end| end.reason), reason, "{age:?} {left:?}");
         }
-        let end = end(&policy(None), Some(&token(50))).expect("an end");
+        let unsaid = SseOptions::default().policy("/s", &crate::policy::PolicyOverrides::NONE);
+        assert!(end(&unsaid, false, None).is_none(), "a cut would lose what a private stream had");
+        let of_topic = end(&unsaid, true, None).expect("an end");
+        let life = of_topic.at.saturating_duration_since(Instant::now());
+        assert!(life > seconds(24 * 60 - 1) && life <= seconds(30 * 60), "{life:?}");
+        assert!(end(&policy(None), true, None).is_none(), "off is off");
+        let end = end(&policy(None), false, Some(&token(50))).expect("an end");
         let left = end.at.saturating_duration_since(Instant::now());
         assert!(left > seconds(49) && left <= seconds(50), "not to the moment: {left:?}");
     }

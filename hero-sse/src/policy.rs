@@ -114,6 +114,10 @@ pub enum Overflow {
 /// enough for ten thousand clients.
 const DEFAULT_BUFFER: usize = 256;
 
+/// A proxy may go on acknowledging for a browser that has died: nothing but a bound on a stream's life finds that
+/// out. Where a cut costs a reconnect and no event, half an hour is seldom enough.
+const LIFE_OF_SUBSCRIPTION: Duration = Duration::from_secs(30 * 60);
+
 /// The settings that one stream runs under. `None` is off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Policy {
@@ -121,7 +125,8 @@ pub(crate) struct Policy {
     pub(crate) heartbeat_event: bool,
     pub(crate) write_timeout: Option<Duration>,
     pub(crate) retry: Duration,
-    pub(crate) max_age: Option<Duration>,
+    /// As somebody said; see [`life`](Self::life).
+    pub(crate) max_age: Option<Option<Duration>>,
     pub(crate) recheck: Option<Duration>,
     pub(crate) max_connections: Option<usize>,
     pub(crate) max_per_principal: usize,
@@ -143,6 +148,12 @@ impl Policy {
         Some((most, self.overflow.unwrap_or(Overflow::Disconnect)))
     }
 
+    /// How old a stream may become: one that follows a topic resumes where it was cut, a private one loses
+    /// what it had.
+    pub(crate) fn life(&self, follows: bool) -> Option<Duration> {
+        self.max_age.unwrap_or(follows.then_some(LIFE_OF_SUBSCRIPTION))
+    }
+
     /// The reconnection time of one connection, in [retry, 1.5 retry]: browsers neither jitter nor
     /// back off, so the server spreads them.
     pub(crate) fn jittered_retry(&self) -> Duration {
@@ -161,7 +172,7 @@ impl Policy {
 
     /// What is wrong with it as a whole.
     pub(crate) fn fault(&self) -> Option<String> {
-        let (heartbeat, age) = (self.heartbeat?, self.max_age?);
+        let (heartbeat, age) = (self.heartbeat?, self.max_age??);
         (heartbeat >= age).then(|| {
             format!("the heartbeat ({heartbeat:?}) must be shorter than the maximum age ({age:?})")
         })
@@ -177,7 +188,7 @@ impl Policy {
         set(&mut self.heartbeat_event, &over.heartbeat_event);
         set(&mut self.write_timeout, &over.write_timeout);
         set(&mut self.retry, &over.retry);
-        set(&mut self.max_age, &over.max_age);
+        set(&mut self.max_age, &over.max_age.map(Some));
         set(&mut self.recheck, &over.recheck);
         set(&mut self.max_connections, &over.max_connections.map(Some));
         set(&mut self.max_per_principal, &over.max_per_principal);

@@ -45,6 +45,8 @@ metrics! {
         "Requests for which there was no place.";
     REFUSED = "hero_sse_refused_total", describe_counter, "path, status",
         "Requests that were refused, by the status of the answer.";
+    GAPS = "hero_sse_gaps_total", describe_counter, "path",
+        "Times that a client was told of events it cannot have any more.";
     BLOCKING = "hero_sse_blocking_total", describe_counter, "path",
         "Times that the application's code blocked a worker thread.";
 }
@@ -86,6 +88,12 @@ pub(crate) fn closed(path: &str, connection: u64, reason: CloseReason, age: Dura
     #[cfg(not(feature = "metrics"))]
     let _ = SECONDS;
     tracing::debug!(target: TARGET, path, connection, reason, age_ms, "stream closed");
+}
+
+/// A client was told of events that it cannot have any more.
+pub(crate) fn gap(path: &str, connection: u64) {
+    count(GAPS, &[("path", path)]);
+    tracing::debug!(target: TARGET, path, connection, "a client was told of a gap");
 }
 
 /// There was no place for a request; its end counts as that of a stream which never began.

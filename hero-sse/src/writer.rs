@@ -106,7 +106,8 @@ impl Writer {
         }
     }
 
-    /// Fills `out` with what is due now; empty means that there is nothing.
+    /// Fills `out`, or `rest` with what others send as well, with what is due now; empty means that there is
+    /// nothing.
     fn gather(&mut self, cx: &mut Context<'_>) {
         if self.stage == Stage::Prelude {
             self.stage = Stage::Live;
@@ -117,11 +118,11 @@ impl Writer {
         if let Some(reason) = self.due(cx) {
             return self.close(reason);
         }
-        let events = self.events.as_mut();
-        if let Some(reason) = events.and_then(|events| events.gather(cx, &mut self.out)) {
+        let (events, out, rest) = (self.events.as_mut(), &mut self.out, &mut self.rest);
+        if let Some(reason) = events.and_then(|events| events.gather(cx, out, rest)) {
             return self.close(reason);
         }
-        if self.out.is_empty() {
+        if self.out.is_empty() && self.rest.is_empty() {
             self.wait(cx);
         }
     }
@@ -175,6 +176,9 @@ impl Writer {
 
     fn heartbeat(&mut self) {
         self.out.extend_from_slice(HEARTBEAT);
+        if let Some(events) = &mut self.events {
+            events.mark(&mut self.out);
+        }
         self.heartbeat_event();
     }
 
@@ -265,6 +269,9 @@ impl Stream for Writer {
         }
         if writer.stage != Stage::Closed {
             writer.gather(cx);
+            if !writer.rest.is_empty() {
+                return Poll::Ready(Some(Ok(writer.hand_over())));
+            }
             if writer.out.is_empty() {
                 return Poll::Pending;
             }

@@ -34,5 +34,6 @@ mod support;
 mod tenancy;
 mod tickets;
 mod tls;
+mod topic;
 mod transport;
 mod wire;

@@ -52,6 +52,7 @@ struct Registry {
     disconnects: AtomicU64,
     closed: [AtomicU64; CloseReason::ALL.len()],
     blocking: AtomicU64,
+    gaps: AtomicU64,
 }
 
 #[derive(Default)]
@@ -119,6 +120,13 @@ impl Connections {
     /// of processors.
     pub fn blocking_polls(&self) -> u64 {
         self.0.blocking.load(Ordering::Relaxed)
+    }
+
+    /// How often since the start a client was told of events that it cannot have any more (`hero.gap`): it was
+    /// away for longer than a topic keeps them, or read too slowly under an
+    /// [`Overflow`](crate::Overflow) that leaves events out.
+    pub fn gaps(&self) -> u64 {
+        self.0.gaps.load(Ordering::Relaxed)
     }
 
     /// The open streams at this moment, in no particular order.
@@ -390,6 +398,11 @@ impl Registry {
 
     /// A piece of the application's code, which began then, has come to its end or its next `await`.
     /// The machine's clock: that of tests stands still while a thread is blocked.
+    fn gap(&self, path: &str, connection: u64) {
+        self.gaps.fetch_add(1, Ordering::Relaxed);
+        telemetry::gap(path, connection);
+    }
+
     fn ran(&self, path: &str, id: Option<u64>, since: std::time::Instant) {
         let took = since.elapsed();
         if took >= BLOCKING {

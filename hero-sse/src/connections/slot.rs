@@ -182,6 +182,11 @@ impl Origin {
         self.registry.timed(self.path(), Some(self.id()), code).await
     }
 
+    /// The client was told of a gap.
+    pub(crate) fn gap(&self) {
+        self.registry.gap(self.path(), self.id());
+    }
+
     /// A piece of it, which began then, has come to its end or its next `await`.
     pub(crate) fn ran(&self, since: std::time::Instant) {
         self.registry.ran(self.path(), Some(self.id()), since);

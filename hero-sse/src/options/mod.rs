@@ -59,7 +59,7 @@ pub(crate) const NO_COOKIE: &str =
 /// | `WriteTimeout` | 5 s | yes | one write without progress; longer than any healthy hiccup, short enough to bound what a stalled client holds |
 /// | `PeerTimeout` | 60 s | | bytes unacknowledged, or a window kept shut, while a stream is live; shorter would cut clients in a tunnel, which never learn of it |
 /// | `Retry` | 3 s | yes | reconnection time, spread to 1.5 times; the browsers' own. At least 500 ms |
-/// | `MaxAge` | off | yes | a stream's life, cut up to a fifth earlier; a cut re-runs the work of a private stream |
+/// | `MaxAge` | 30 min for a topic's subscription, else off | yes | a stream's life, cut up to a fifth earlier: a proxy may keep the stream of a dead browser for ever. A subscription resumes where it was cut; a private stream's work is done again, so it is cut only if this is set |
 /// | `Recheck` | off | yes | how often an open stream's caller is looked at again, each time after four fifths of it or more; needs an [`Authorizer`](crate::Authorizer), which it costs one question a stream. Off since without one nothing could change, and [`disconnect`](crate::Connections::disconnect) is at once |
 /// | `AuthorizerTimeout` | 5 s | | how long an [`Authorizer`](crate::Authorizer) may take; then nobody knows, and the caller is refused. As long as a browser's user waits |
 /// | `MaxConnections` | 10000 | yes, no limit by default | open streams; `serve` raises the soft limit of open files to fit, or warns |

@@ -1,0 +1,359 @@
+//! Topics: an event is published once, encoded once, and read in place by all who follow.
+
+mod broker;
+mod position;
+mod ring;
+mod subscription;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+
+use self::broker::Own;
+pub use self::broker::{Broker, BrokerError, Log, Pushed, Record, Retention, Window};
+pub use self::position::{Epoch, Position};
+use self::ring::{Fold, Value};
+pub(crate) use self::subscription::{Fed, Feed, Patience};
+pub use self::subscription::{Frame, Gap, Start, Subscription};
+use crate::event::SseEvent;
+use crate::frame::{EventName, InvalidEvent, InvalidField, write_body};
+
+/// Events that many follow: published once, encoded once, kept for those who come back.
+///
+/// ```
+/// use hero_sse::prelude::*;
+///
+/// #[derive(Serialize, SseEvent)]
+/// struct Order { id: u64 }
+///
+/// /// The orders as they come in; who was away gets what it missed.
+/// #[sse_endpoint("/orders", public)]
+/// async fn orders(State(orders): State<Topic<Order>>) -> Subscription<Order> {
+///     orders.subscribe()
+/// }
+///
+/// # async fn run() -> Result<(), hero_sse::PublishError> {
+/// let topic = Topic::new("orders");
+/// let position = topic.publish(Order { id: 7 }).await?;
+/// assert_eq!(position.offset(), 1);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A subscriber is a place in a ring of encoded events, and no queue: publishing never waits for one, and a slow
+/// one costs nothing but its place. How far it may fall behind, and what then, is the endpoint's
+/// [`Overflow`](crate::Overflow).
+///
+/// The events' ids are the topic's own: each says where its event stands, and a client that comes back with one goes
+/// on behind it. What `#[sse(id)]` marks is data. The name is the event's own, else what
+/// [`event`](TopicBuilder::event) says, else made of the type's: the endpoint's `event` does not reach what was
+/// encoded before.
+///
+/// Clones are one topic. It ends when an event that [is the last](SseEvent::is_last) is published, when somebody
+/// [closes](Self::close) it, or with its last clone; its subscribers get what there is, and their streams end.
+pub struct Topic<E> {
+    handle: Arc<Handle>,
+    marker: PhantomData<fn(E)>,
+}
+
+struct Handle {
+    window: Window,
+    log: Box<dyn Log>,
+    event: Option<EventName>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        drop(self.window.ring().close());
+    }
+}
+
+impl<E: SseEvent + Send + Sync + 'static> Topic<E> {
+    /// A topic that keeps the last 1,000 events, for an hour and 4 MiB at most. Its name goes into its ids: those
+    /// of another topic are of no use here.
+    pub fn new(name: impl Into<Cow<'static, str>>) -> Self {
+        Self::builder(name).build()
+    }
+
+    /// A topic that keeps the newest event of each name and [key](SseEvent::key), of 1,000 keys at most: for
+    /// gauges. A subscriber first gets the present value of each, then the changes.
+    pub fn latest(name: impl Into<Cow<'static, str>>) -> Self {
+        Self::builder(name).latest().build()
+    }
+
+    /// A topic with settings of its own.
+    pub fn builder(name: impl Into<Cow<'static, str>>) -> TopicBuilder<E> {
+        TopicBuilder {
+            name: name.into(),
+            retention: Retention {
+                events: 1_000,
+                bytes: 4 * 1024 * 1024,
+                age: Some(Duration::from_secs(60 * 60)),
+            },
+            latest: false,
+            event: None,
+            fold: None,
+            marker: PhantomData,
+        }
+    }
+
+    /// Publishes an event, and returns where it stands. Subscribers are woken; nobody is waited for.
+    ///
+    /// Without a broker it is done when it is first polled, and never pending.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`]; then no subscriber gets the event.
+    pub async fn publish(&self, event: E) -> Result<Position, PublishError> {
+        let record = self.record(event)?;
+        let offset = self.handle.log.append(vec![record]).await?;
+        Ok(self.handle.window.position(offset))
+    }
+
+    /// Publishes events next to each other, and returns where the last stands; `None` without any. A
+    /// [last](SseEvent::is_last) event ends the topic: those behind it are left out.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`]; then none of them is published.
+    pub async fn publish_all(
+        &self,
+        events: impl IntoIterator<Item = E>,
+    ) -> Result<Option<Position>, PublishError> {
+        let mut records = Vec::new();
+        for event in events {
+            let record = self.record(event)?;
+            let last = record.is_last();
+            records.push(record);
+            if last {
+                break;
+            }
+        }
+        if records.is_empty() {
+            return Ok(None);
+        }
+        let offset = self.handle.log.append(records).await?;
+        Ok(Some(self.handle.window.position(offset)))
+    }
+
+    fn record(&self, event: E) -> Result<Record, PublishError> {
+        let mut body = BytesMut::new();
+        write_body(&mut body, self.handle.event.as_ref(), |frame| event.encode(frame))?;
+        let most = self.handle.window.keep().bytes;
+        if body.len() + 64 > most {
+            return Err(PublishError::TooLarge { bytes: body.len(), most });
+        }
+        let (key, last) = (event.key(), event.is_last());
+        Ok(Record::of(body.freeze(), key, last, Arc::new(event)))
+    }
+
+    /// Follows the topic.
+    ///
+    /// Returned by an endpoint's function it goes on where the request's `Last-Event-ID` says, and for a new client
+    /// with what is published from now on, that is after this call; see [`Subscription`] for other beginnings.
+    pub fn subscribe(&self) -> Subscription<E> {
+        Subscription::new(&self.handle.window)
+    }
+
+    /// Ends the topic without a last event: its subscribers get what there is, then their streams end
+    /// ([`CloseReason::Ended`](crate::CloseReason::Ended)), and browsers come back.
+    pub fn close(&self) {
+        drop(self.handle.window.ring().close());
+    }
+
+    /// Whether it has ended.
+    pub fn is_closed(&self) -> bool {
+        self.handle.window.ring().is_closed()
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.handle.window.topic()
+    }
+
+    /// How many subscriptions there are.
+    pub fn subscribers(&self) -> usize {
+        self.handle.window.ring().readers()
+    }
+
+    /// How many events are kept for those who come back.
+    pub fn len(&self) -> usize {
+        self.handle.window.expire();
+        self.handle.window.ring().kept().0
+    }
+
+    /// Whether none is kept.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<E> Clone for Topic<E> {
+    fn clone(&self) -> Self {
+        Self { handle: self.handle.clone(), marker: PhantomData }
+    }
+}
+
+impl<E> fmt::Debug for Topic<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Topic").field("name", &self.handle.window.topic()).finish_non_exhaustive()
+    }
+}
+
+/// The settings of a [`Topic`].
+#[must_use = "nothing is made until `build`"]
+pub struct TopicBuilder<E> {
+    name: Cow<'static, str>,
+    retention: Retention,
+    latest: bool,
+    event: Option<EventName>,
+    fold: Option<Box<dyn Fold>>,
+    marker: PhantomData<fn(E)>,
+}
+
+impl<E: SseEvent + Send + Sync + 'static> TopicBuilder<E> {
+    /// Keeps so many events at most, 1,000 if not said, and at least one.
+    pub fn keep(mut self, events: usize) -> Self {
+        self.retention.events = events.max(1);
+        self
+    }
+
+    /// Keeps so many bytes of encoded events at most, 4 MiB if not said. A larger event cannot be published.
+    pub fn keep_bytes(mut self, bytes: usize) -> Self {
+        self.retention.bytes = bytes;
+        self
+    }
+
+    /// Keeps events for so long at most, an hour if not said; `None` for ever.
+    pub fn keep_for(mut self, age: impl Into<Option<Duration>>) -> Self {
+        self.retention.age = age.into();
+        self
+    }
+
+    /// Keeps the newest event of each name and [key](SseEvent::key) alone, whatever its age; see
+    /// [`Topic::latest`]. So many keys as [`keep`](Self::keep) says.
+    pub fn latest(mut self) -> Self {
+        self.latest = true;
+        self.retention.age = None;
+        self
+    }
+
+    /// The name of events that do not say their own.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidField`] when the text cannot be an [`EventName`].
+    pub fn event(mut self, name: impl Into<Cow<'static, str>>) -> Result<Self, InvalidField> {
+        self.event = Some(EventName::new(name)?);
+        Ok(self)
+    }
+
+    /// Sums the events up: whoever begins, or has missed some, gets the `state` first, then what changes it.
+    ///
+    /// `apply` is called for each event as it is published, one after another; state and position are read together,
+    /// so no subscriber gets an event that is in its state already, or misses one. It must be quick, and must not
+    /// publish to the topic.
+    pub fn snapshot<S: SseEvent + Send + 'static>(
+        mut self,
+        state: S,
+        apply: impl FnMut(&mut S, &E) + Send + 'static,
+    ) -> Self {
+        self.fold = Some(Box::new(Sum { state, apply, marker: PhantomData }));
+        self
+    }
+
+    /// The topic.
+    pub fn build(self) -> Topic<E> {
+        let window = Window::new(&self.name, self.retention, self.latest, self.fold);
+        let log = Box::new(Own(window.clone()));
+        Topic { handle: Arc::new(Handle { window, log, event: self.event }), marker: PhantomData }
+    }
+}
+
+/// A state, and how events change it.
+struct Sum<S, F, E> {
+    state: S,
+    apply: F,
+    marker: PhantomData<fn(E)>,
+}
+
+impl<S, F, E> Fold for Sum<S, F, E>
+where
+    S: SseEvent + Send,
+    F: FnMut(&mut S, &E) + Send,
+    E: 'static,
+{
+    fn apply(&mut self, value: &Value) {
+        if let Some(event) = value.downcast_ref() {
+            (self.apply)(&mut self.state, event);
+        }
+    }
+
+    fn render(&self) -> Option<Bytes> {
+        let mut body = BytesMut::new();
+        write_body(&mut body, None, |frame| self.state.encode(frame)).ok()?;
+        Some(body.freeze())
+    }
+}
+
+/// Why an event was not published.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// The topic has ended.
+    Closed,
+    /// The event cannot be written.
+    Event(InvalidEvent),
+    /// The event is larger than all that the topic keeps.
+    TooLarge {
+        /// Its size, encoded.
+        bytes: usize,
+        /// What the topic keeps ([`keep_bytes`](TopicBuilder::keep_bytes)).
+        most: usize,
+    },
+    /// The broker failed. The event may have been published all the same.
+    Broker(BrokerError),
+}
+
+impl fmt::Display for PublishError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => f.write_str("the topic has ended: nothing can be published any more"),
+            Self::Event(error) => write!(f, "the event cannot be written: {error}"),
+            Self::TooLarge { bytes, most } => write!(
+                f,
+                "an event of {bytes} bytes does not fit into a topic that keeps {most}: raise `keep_bytes`"
+            ),
+            Self::Broker(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for PublishError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Event(error) => Some(error),
+            Self::Broker(error) => Some(error),
+            Self::Closed | Self::TooLarge { .. } => None,
+        }
+    }
+}
+
+impl From<InvalidEvent> for PublishError {
+    fn from(error: InvalidEvent) -> Self {
+        Self::Event(error)
+    }
+}
+
+impl From<BrokerError> for PublishError {
+    fn from(error: BrokerError) -> Self {
+        match error {
+            BrokerError::Closed => Self::Closed,
+            error @ BrokerError::Failed(_) => Self::Broker(error),
+        }
+    }
+}

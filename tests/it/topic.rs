@@ -1,0 +1,138 @@
+//! Topics, through an endpoint: who begins, who comes back, who missed something.
+
+use axum::Router;
+use hero_sse::prelude::*;
+use hero_sse::testing::{self, EventReader};
+use hero_sse::{CloseReason, SseOptions};
+
+use crate::support::kit;
+
+#[derive(Clone, Debug, Serialize, SseEvent)]
+struct Order {
+    n: u64,
+    #[serde(skip)]
+    #[sse(key)]
+    of: String,
+}
+
+fn order(n: u64) -> Order {
+    Order { n, of: format!("customer {}", n % 3) }
+}
+
+#[sse_endpoint("/orders", public)]
+async fn orders(State(orders): State<Topic<Order>>) -> Subscription<Order> {
+    orders.subscribe()
+}
+
+#[sse_endpoint("/all", public)]
+async fn all(State(orders): State<Topic<Order>>) -> impl Stream<Item = hero_sse::Frame<Order>> {
+    orders.subscribe().from_start()
+}
+
+#[sse_endpoint("/odd", public)]
+async fn odd(State(orders): State<Topic<Order>>) -> Result<Subscription<Order>, Refusal> {
+    Ok(orders.subscribe().from_start().filter(|order| order.n % 2 == 1))
+}
+
+fn app(topic: &Topic<Order>) -> Router {
+    let sse = kit(SseOptions::default());
+    let endpoints = sse.routes(endpoints![orders, all, odd]).expect("routes");
+    Router::new().merge(endpoints).with_state(topic.clone())
+}
+
+async fn numbers(reader: &mut EventReader, count: usize) -> Vec<u64> {
+    let mut numbers = Vec::new();
+    while numbers.len() < count {
+        let event = reader.next().await.expect("an event").expect("more");
+        if event.event == "order" {
+            numbers
+                .push(event.json::<serde_json::Value>().expect("JSON")["n"].as_u64().expect("n"));
+        }
+    }
+    numbers
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_comes_back_goes_on_where_it_stopped() {
+    let topic = Topic::new("orders");
+    let app = app(&topic);
+    topic.publish(order(1)).await.expect("published");
+    let mut reader = testing::open(&app, "/orders").await.expect("a stream");
+    let cursor = reader.next().await.expect("an event").expect("more");
+    assert_eq!((cursor.event.as_str(), cursor.data.as_str()), ("hero.cursor", "{}"));
+    topic.publish_all((2..=4).map(order)).await.expect("published");
+    let event = reader.next().await.expect("an event").expect("more");
+    assert_eq!((event.event.as_str(), event.data.as_str()), ("order", "{\"n\":2}"));
+    drop(reader);
+    topic.publish(order(5)).await.expect("published");
+
+    for (id, wanted) in [(cursor.id, vec![2, 3, 4, 5]), (event.id, vec![3, 4, 5])] {
+        let id = id.expect("an id");
+        let mut reader = testing::open(&app, "/orders").last_event_id(&id).await.expect("a stream");
+        assert_eq!(numbers(&mut reader, wanted.len()).await, wanted);
+        let path = format!("/orders?last_event_id={id}");
+        let mut reader = testing::open(&app, &path).await.expect("a stream");
+        assert_eq!(numbers(&mut reader, wanted.len()).await, wanted);
+    }
+    drop(topic);
+    drop(app);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_gone_is_told() {
+    let topic = Topic::builder("orders").keep(3).build();
+    let app = app(&topic);
+    let first = topic.publish(order(1)).await.expect("published");
+    topic.publish_all((2..=10).map(order)).await.expect("published");
+    let mut reader =
+        testing::open(&app, "/orders").last_event_id(first.to_string()).await.expect("a stream");
+    let gap = reader.next().await.expect("an event").expect("more");
+    assert_eq!(gap.event, "hero.gap");
+    let told: serde_json::Value = gap.json().expect("JSON");
+    assert_eq!(told["missed"], 6);
+    assert_eq!(numbers(&mut reader, 3).await, [8, 9, 10]);
+    // It is told once.
+    let id = gap.id.expect("an id");
+    assert_eq!(told["to"], id);
+    let mut reader = testing::open(&app, "/orders").last_event_id(&id).await.expect("a stream");
+    let event = reader.next().await.expect("an event").expect("more");
+    assert_eq!(event.event, "order");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_filter_leaves_out_and_a_new_client_may_have_all() {
+    let topic = Topic::new("orders");
+    let app = app(&topic);
+    topic.publish_all((1..=6).map(order)).await.expect("published");
+    let mut reader = testing::open(&app, "/all").await.expect("a stream");
+    assert_eq!(numbers(&mut reader, 6).await, [1, 2, 3, 4, 5, 6]);
+    let mut reader = testing::open(&app, "/odd").await.expect("a stream");
+    assert_eq!(numbers(&mut reader, 3).await, [1, 3, 5]);
+    assert_eq!(topic.subscribers(), 2);
+    drop(reader);
+    assert_eq!(topic.subscribers(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_handle_ends_the_streams() {
+    let topic = Topic::new("orders");
+    let sse = kit(SseOptions::default());
+    let mine = topic.clone();
+    let routes = sse
+        .endpoint("/mine")
+        .public()
+        .handler(async move || mine.subscribe().from_start())
+        .expect("routes");
+    let app: Router = Router::new().merge(routes);
+    topic.publish(order(1)).await.expect("published");
+    let mut reader = testing::open(&app, "/mine").await.expect("a stream");
+    drop(app);
+    drop(topic);
+    assert_eq!(numbers(&mut reader, 1).await, [1]);
+    let close = reader.next().await.expect("an event").expect("a farewell");
+    assert_eq!(close.event, "hero.close");
+    assert!(close.data.contains("\"ended\""), "{}", close.data);
+    assert!(reader.next().await.expect("an end").is_none());
+    drop(reader);
+    assert_eq!(sse.connections().closed(CloseReason::Ended), 1);
+}
