@@ -18,7 +18,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
 use tokio::time::Instant;
 
-use crate::auth::{Asked, Gate, LookedFor, Permits, Place, Principal};
+use crate::auth::{Asked, Gate, LookedFor, Permits, Place, Principal, capture};
 use crate::close::CloseReason;
 use crate::connections::{Caller, Connections, Ended, Limits, NoPlace, Slot};
 use crate::deadline::{SocketWatch, StreamReset};
@@ -147,13 +147,6 @@ impl Errand {
         let captures = RawPathParams::from_request_parts(parts, &()).await.ok();
         let captures = captures.iter().flatten().map(|(key, value)| (key.into(), value.into()));
         Self { path, captures: captures.collect() }
-    }
-
-    /// What a capture holds; of two with this name nobody can say which is meant.
-    fn capture(&self, name: &str) -> Option<&str> {
-        let mut named = self.captures.iter().filter(|(key, _)| **key == *name);
-        let (_, value) = named.next()?;
-        named.next().is_none().then_some(value)
     }
 }
 
@@ -321,7 +314,7 @@ impl Visit {
         // Who brings a token where none is needed is known by it all the same.
         let rule = rule.map_or_else(
             || Ok(PermissionRule::any_token()),
-            |rule| rule.resolved(&|name| errand.capture(name)),
+            |rule| rule.resolved(&|name| capture(&errand.captures, name)),
         );
         let rule = rule.map_err(|unresolved| refuse(&route.path, unresolved.into()))?;
         let Errand { path, captures } = errand;

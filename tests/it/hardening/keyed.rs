@@ -3,12 +3,16 @@
 use axum::Router;
 use axum::extract::Path;
 use axum::http::header::WWW_AUTHENTICATE;
-use futures_util::stream;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, stream};
 use hero_sse::testing::{self, OpenError};
-use hero_sse::{Event, HeroSse, Principal, SseOptions, Tickets};
+use hero_sse::{
+    Access, AuthError, Authorizer, Decision, Event, HeroSse, Principal, SseOptions, Tickets,
+};
 use http::StatusCode;
 use serde_json::json;
 
+use crate::access::kit_of;
 use crate::support::{Log, burst, claims, jwt, kit, sign};
 use crate::tickets;
 
@@ -177,6 +181,30 @@ async fn an_outer_router_cannot_say_which_build_is_meant() {
     open("/other/2/builds/1").await.expect("another name");
     for path in ["/of/1/builds/2", "/of/2/builds/1", "/of/1/builds/1"] {
         assert_unfit(open(path).await, path);
+    }
+    // Nor to an authorizer that looks at captures itself.
+    let sse = kit_of(SseOptions::default(), Owner);
+    let inner = route(&sse, "/builds/{build}", "builds.read");
+    let app = Router::new()
+        .nest_service("/of/{build}", inner.clone())
+        .nest_service("/other/{other}", inner);
+    let open = |path: &str| testing::open(&app, path).principal("ann");
+    open("/other/2/builds/1").await.expect("another name");
+    for path in ["/of/1/builds/2", "/of/2/builds/1", "/other/1/builds/2"] {
+        assert!(open(path).await.is_err(), "{path}");
+    }
+}
+
+/// Build 1 is everybody's.
+struct Owner;
+
+impl Authorizer for Owner {
+    fn authorize<'a>(
+        &'a self,
+        access: &'a Access<'a>,
+    ) -> BoxFuture<'a, Result<Decision, AuthError>> {
+        let decision = access.decide(|_| access.capture("build") == Some("1"));
+        async move { Ok(decision) }.boxed()
     }
 }
 
