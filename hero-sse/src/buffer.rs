@@ -22,8 +22,8 @@ use crate::frame::{EventName, name_of, write_control};
 use crate::policy::{Overflow, Policy};
 use crate::telemetry;
 
-/// Ready events are gathered up to this many bytes and leave as one write.
-const BATCH: usize = 16 * 1024;
+/// Ready events are gathered up to this many bytes and leave as one write, a longer event as one of its own.
+pub(crate) const BATCH: usize = 16 * 1024;
 
 /// A stream that takes its time over each event gathers no batch: what it has by then leaves, and
 /// others have their turn.
@@ -51,7 +51,13 @@ impl Events {
         }
     }
 
-    /// Appends every event that is ready, up to a batch; the reason if the stream is over.
+    /// Whether nothing may come before what was made last has left.
+    pub(crate) fn is_pausing(&self) -> bool {
+        matches!(self, Self::Direct(running) if running.pause)
+    }
+
+    /// Appends every event that is ready, until `out` holds a batch, and at least one; the reason if
+    /// the stream is over.
     pub(crate) fn gather(
         &mut self,
         cx: &mut Context<'_>,
@@ -76,6 +82,9 @@ pub(crate) struct Running {
 
 impl Running {
     fn gather(&mut self, cx: &mut Context<'_>, out: &mut BytesMut) -> Option<CloseReason> {
+        if self.pause && !out.is_empty() {
+            return None;
+        }
         if std::mem::take(&mut self.pause) {
             // A server asks for more until a body is pending, and only then sends what it has. Its
             // sockets and timers come before the next stint, which a mere wake would not grant them.
@@ -216,7 +225,7 @@ impl Buffer {
         Self { shared, task }
     }
 
-    /// Appends what waits, up to a batch; the stream's end comes after the last frame.
+    /// Appends what waits, until there is a batch; the stream's end comes after the last frame.
     fn gather(&self, cx: &mut Context<'_>, out: &mut BytesMut) -> Option<CloseReason> {
         let mut state = self.shared.lock();
         state.coming = false;
@@ -224,7 +233,7 @@ impl Buffer {
             write_control(out, "hero.gap", &json!({ "missed": state.missed }));
             state.missed = 0;
         }
-        while out.len() < BATCH {
+        loop {
             let Some(frame) = state.pop() else {
                 if state.end.is_some() {
                     return state.end;
@@ -235,8 +244,10 @@ impl Buffer {
                 return None;
             };
             out.extend_from_slice(&frame);
+            if out.len() >= BATCH {
+                return None;
+            }
         }
-        None
     }
 }
 

@@ -110,7 +110,7 @@ pub use crate::auth::{
     TicketStore, Tickets, authenticator_fn, authorizer_fn,
 };
 pub use crate::close::CloseReason;
-pub use crate::connections::{ConnectionFilter, ConnectionInfo, Connections};
+pub use crate::connections::{ConnectionFilter, ConnectionInfo, Connections, Sent};
 pub use crate::context::SseContext;
 pub use crate::cors::Cors;
 pub use crate::deadline::DeadlineIo as GuardedIo;
