@@ -25,6 +25,11 @@ use crate::telemetry;
 /// Ready events are gathered up to this many bytes and leave as one write, a longer event as one of its own.
 pub(crate) const BATCH: usize = 16 * 1024;
 
+/// A buffer that holds so much is full, however few its events are: the bound in events alone would let a
+/// slow client of long ones cost hundreds of megabytes. One more may have come before that shows, so
+/// that an event of any length passes.
+const HELD: usize = 1 << 20;
+
 /// A stream that takes its time over each event gathers no batch: what it has by then leaves, and
 /// others have their turn.
 const STINT: Duration = Duration::from_millis(1);
@@ -168,6 +173,8 @@ struct State {
     stream: Option<Running>,
     /// What waits, in order; by number, since the latest takes frames out of the middle.
     frames: BTreeMap<u64, Waiting>,
+    /// How many bytes they are.
+    bytes: usize,
     places: BTreeMap<Arc<Place>, u64>,
     next: u64,
     /// How many frames were dropped before the first that waits.
@@ -211,6 +218,7 @@ impl Buffer {
         let state = State {
             stream: Some(stream),
             frames: BTreeMap::new(),
+            bytes: 0,
             places: BTreeMap::new(),
             next: 0,
             missed: 0,
@@ -340,14 +348,17 @@ impl Shared {
         }
         if let Some(place) = &place
             && let Some(superseded) = state.places.remove(place)
+            && let Some(waiting) = state.frames.remove(&superseded)
         {
-            state.frames.remove(&superseded);
+            state.bytes -= waiting.frame.len();
         }
-        if state.frames.len() >= self.most && !last {
+        while !last && state.is_full(self.most) {
             if self.overflow == Overflow::Disconnect {
                 return Push::Overflow;
             }
-            state.pop();
+            if state.pop().is_none() {
+                break;
+            }
             state.missed += 1;
         }
         let number = state.next;
@@ -355,13 +366,13 @@ impl Shared {
         if let Some(place) = &place {
             state.places.insert(place.clone(), number);
         }
+        state.bytes += frame.len();
         state.frames.insert(number, Waiting { frame, place });
         let writer = state.writer.take();
         state.coming |= writer.is_some();
         // A writer on its way gets one chance to make room: a client that keeps up loses nothing,
         // however small the buffer.
-        let give_way =
-            state.frames.len() >= self.most && !last && std::mem::take(&mut state.coming);
+        let give_way = state.is_full(self.most) && !last && std::mem::take(&mut state.coming);
         drop(state);
         writer.into_iter().for_each(Waker::wake);
         if give_way { Push::Yield } else { Push::Done }
@@ -374,8 +385,13 @@ impl Shared {
 }
 
 impl State {
+    fn is_full(&self, most: usize) -> bool {
+        self.frames.len() >= most || self.bytes >= HELD
+    }
+
     fn pop(&mut self) -> Option<Bytes> {
         let (_, Waiting { frame, place }) = self.frames.pop_first()?;
+        self.bytes -= frame.len();
         if let Some(place) = place {
             self.places.remove(&place);
         }

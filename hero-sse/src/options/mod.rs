@@ -77,7 +77,7 @@ pub(crate) const NO_COOKIE: &str =
 /// | `CorsOrigins` | none | | pages of other origins that may open endpoints, such as `["https://pages.example.net"]`; no `*`. Off: browsers let no other origin read |
 /// | `CorsCredentials` | `false` | | whether their browsers send cookies along: they then act for the caller as the site's own pages do |
 /// | `RedactQuery` | `true` | | takes `access_token` and `ticket` out of the URI of every request under `serve`, `guard` and the [layer](crate::HeroSse::redact_layer), since URIs end up in logs. An application with a parameter of that name of its own reads it by [`QueryToken`](crate::QueryToken), or switches this off |
-/// | `Buffer` | none; 256 where `Overflow` is set | yes | frames that wait for a slow client; without either key a stream is held back to its client's pace. Bounds memory in frames, which weigh what they weigh; the burst a stream may have at once |
+/// | `Buffer` | none; 256 where `Overflow` is set | yes | frames that wait for a slow client; without either key a stream is held back to its client's pace. Bounds the burst a stream may have at once; whatever it is, no more than 1 MiB and one frame wait |
 /// | `Overflow` | none; `"disconnect"` where `Buffer` is set | yes | `"disconnect"`, `"drop_oldest"` or `"latest"`; the first since it alone leaves no hole |
 /// | `DrainSpread` | 5 s | yes | clients of a drain are told to come back at different times in [`Retry`, `Retry` + this]: ten thousand make 2,000 a second, and nobody is away for long. `"off"`: spread as other farewells are |
 /// | `DrainDelay` | off | | time between [not being ready](crate::Readiness) and the end of accepting, for balancers to notice; a bit more than they take to ask twice |
