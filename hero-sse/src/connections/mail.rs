@@ -64,9 +64,7 @@ impl Mailbox {
         }
         let mut mail = self.lock();
         let mut taken = 0;
-        while taken < SHARE
-            && let Some(frame) = mail.frames.pop_front_if(|next| fits(taken, next))
-        {
+        while let Some(frame) = mail.frames.pop_front_if(|next| fits(taken, next)) {
             taken += frame.len();
             mail.bytes -= frame.len();
             out.extend_from_slice(&frame);

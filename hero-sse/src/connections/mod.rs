@@ -728,8 +728,14 @@ mod tests {
                 leaving
             })
             .collect();
-        let event = crate::event::Event::text("x");
-        let sent = connections.send(&ConnectionFilter::all(), &event).expect("an event");
+        let (done, finished) = std::sync::mpsc::channel();
+        let all = connections.clone();
+        std::thread::spawn(move || {
+            let event = crate::event::Event::text("x");
+            done.send(all.send(&ConnectionFilter::all(), &event))
+        });
+        let sent = finished.recv_timeout(Duration::from_secs(20)).expect("no deadlock");
+        let sent = sent.expect("an event");
         assert_eq!((sent.accepted, sent.full), (10_000, 0));
         let heard = slots.iter().map(|slot| slot.2.load(Ordering::SeqCst));
         let left: u64 = (0..10_000).sum();
