@@ -329,7 +329,8 @@ mod tests {
             let mut all: FuturesUnordered<_> = [send].into_iter().collect();
             while all.next().await.is_some() {}
         });
-        assert_eq!(nested.collect::<Vec<_>>().await, (0..10).collect::<Vec<_>>());
+        let all = tokio::time::timeout(Duration::from_secs(60), nested.collect::<Vec<_>>()).await;
+        assert_eq!(all, Ok((0..10).collect()));
         let elsewhere = stream(|mut tx| async move {
             let task = tokio::spawn(async move {
                 for n in 0..10 {
@@ -339,9 +340,17 @@ mod tests {
             });
             task.await.expect("no panic");
         });
-        assert_eq!(elsewhere.collect::<Vec<_>>().await, (0..10).collect::<Vec<_>>());
+        let all =
+            tokio::time::timeout(Duration::from_secs(60), elsewhere.collect::<Vec<_>>()).await;
+        assert_eq!(all, Ok((0..10).collect()));
+    }
+
+    /// In one task with the stream, and not in its block: the waker is the same, and must be used.
+    #[tokio::test(start_paused = true)]
+    async fn a_sender_beside_the_stream_is_told_too() {
         let (give, taken) = tokio::sync::oneshot::channel();
-        let mut beside = Box::pin(stream(|tx| async move {
+        let (done, finished) = tokio::sync::oneshot::channel();
+        let mut events = Box::pin(stream(|tx| async move {
             give.send(tx).unwrap_or_else(|_| panic!("it waits"));
             future::pending::<()>().await;
         }));
@@ -349,19 +358,29 @@ mod tests {
             let mut tx = taken.await.expect("an emitter");
             tx.send(1).await;
             tx.send(2).await;
+            done.send(()).expect("it waits");
         };
-        let read = async { [beside.next().await, beside.next().await] };
-        assert_eq!(future::join(read, send).await.0, [Some(1), Some(2)]);
+        let read = async {
+            assert_eq!(events.next().await, Some(1));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert_eq!(events.next().await, Some(2));
+            finished.await.expect("it was taken");
+        };
+        let start = tokio::time::Instant::now();
+        let both = tokio::time::timeout(Duration::from_secs(9), future::join(send, read));
+        both.await.expect("in time");
+        assert_eq!(start.elapsed(), Duration::from_secs(1), "nobody told the sender");
     }
 
-    #[test]
-    fn an_event_whose_send_is_dropped_is_not_sent() {
+    #[tokio::test(start_paused = true)]
+    async fn an_event_whose_send_is_dropped_is_not_sent() {
         let events = stream(|mut tx| async move {
             tx.send(1).await;
             assert!(tx.send(2).now_or_never().is_none());
+            tokio::task::yield_now().await;
             tx.send(3).await;
             assert!(tx.send(4).now_or_never().is_none());
         });
-        assert_eq!(ready(events).0, [1, 3]);
+        assert_eq!(events.collect::<Vec<_>>().await, [1, 3]);
     }
 }
