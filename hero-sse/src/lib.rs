@@ -50,7 +50,6 @@ mod descriptor;
 mod emit;
 mod endpoint;
 mod event;
-mod follow;
 mod frame;
 mod hero;
 mod options;

@@ -1,6 +1,8 @@
 //! The application's events on their way to the writer: straight from its stream, at the client's
 //! pace, or through a buffer that a task of the connection fills.
 
+mod follow;
+
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::ops::ControlFlow;
@@ -15,10 +17,11 @@ use serde_json::json;
 use tokio::task::{AbortHandle, coop, yield_now};
 use tracing::Instrument;
 
+use self::follow::Following;
 use crate::close::CloseReason;
 use crate::connections::{Origin, Slot};
 use crate::endpoint::{EventStream, Kind, Source, Step};
-use crate::follow::Following;
+
 use crate::frame::{EventName, name_of, write_control};
 use crate::policy::{Overflow, Policy};
 use crate::telemetry;
