@@ -29,6 +29,7 @@ mod live;
 mod metrics;
 mod registry;
 mod rules;
+mod send;
 mod setup;
 mod signing;
 mod stress;
