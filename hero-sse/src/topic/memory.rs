@@ -195,3 +195,123 @@ impl fmt::Debug for MemoryBroker {
 fn lock<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
     lock.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures_util::FutureExt;
+    use futures_util::task::noop_waker_ref;
+    use tokio::time::advance;
+
+    use super::super::broker::Retention;
+    use super::*;
+
+    fn window(keep: usize, age: u64, latest: bool) -> Window {
+        let age = Some(Duration::from_secs(age));
+        Window::new("log", Retention { events: keep, bytes: 1 << 20, age }, latest, None, None)
+    }
+
+    fn open(broker: &MemoryBroker, name: &str, window: &Window) -> Box<dyn Log> {
+        let opened = broker.open(name, window.clone()).now_or_never().expect("at once");
+        opened.expect("opened")
+    }
+
+    fn append(log: &dyn Log, keys: impl IntoIterator<Item = usize>) -> u64 {
+        let body = || "data: {}\n\n".into();
+        let records = keys.into_iter().map(|key| Record::new(body(), Some(key.to_string()), false));
+        let appended = log.append(records.collect()).now_or_never().expect("at once");
+        appended.expect("appended")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_log_is_kept_while_it_is_open_or_something_of_it_is_kept() {
+        let broker = MemoryBroker::new();
+        let logs = || lock(&broker.logs).named.len();
+        let open_one = window(9, 60, false);
+        let log = open(&broker, "open", &open_one);
+        for n in 0..FEW * 10 {
+            let name = n.to_string();
+            let log = open(&broker, &name, &window(9, 60, false));
+            append(&*log, if n % 2 == 0 { 0..0 } else { 0..3 });
+        }
+        assert!((FEW * 5..FEW * 9).contains(&logs()), "{}", logs());
+        advance(Duration::from_secs(61)).await;
+        for n in 0..FEW * 10 {
+            drop(open(&broker, &format!("other {n}"), &window(9, 60, false)));
+        }
+        assert!(logs() < FEW * 9, "{}", logs());
+        assert_eq!(append(&*log, [1]), 1);
+        assert_eq!(open_one.next(), 2);
+        broker.lose("7");
+        broker.lose("no such log");
+    }
+
+    /// The widest decides, and each has its own share; of the latest, and beside it, too.
+    #[tokio::test(start_paused = true)]
+    async fn each_window_gets_what_it_keeps() {
+        for latest in [false, true] {
+            let broker = MemoryBroker::new();
+            let first = window(3, 60, latest);
+            let log = open(&broker, "log", &first);
+            append(&*log, 0..5);
+            let wide = window(10, 60, latest);
+            let other = open(&broker, "log", &wide);
+            assert_eq!(wide.ring().kept().0, 3);
+            append(&*other, 5..20);
+            append(&*log, [10, 19, 19]);
+            for (keep, of_latest) in [(20, latest), (4, latest), (20, !latest), (1, !latest)] {
+                let late = window(keep, 60, of_latest);
+                let log = open(&broker, "log", &late);
+                assert_eq!(late.next(), 24);
+                let (entries, _) = late.ring().all();
+                let offsets: Vec<_> = entries.iter().map(|entry| entry.offset).collect();
+                let wanted: Vec<u64> = match (keep, latest, of_latest) {
+                    (20, false, false) => (14..24).collect(),
+                    (20, true, true) => [12, 13, 14, 15, 16, 17, 18, 19, 21, 23].into(),
+                    _ => offsets.clone(),
+                };
+                assert!(offsets.ends_with(&wanted) || !of_latest, "{offsets:?}");
+                assert!(offsets.len() <= keep && offsets.last() == Some(&23), "{offsets:?}");
+                drop(log);
+            }
+            assert_eq!((first.next(), wide.next()), (24, 24));
+        }
+    }
+
+    /// Whoever is woken may use the broker at once.
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_woken_under_a_lock() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        use std::task::{Context, Wake, Waker};
+
+        use super::super::ring::Cursor;
+
+        struct Asks(MemoryBroker, AtomicBool);
+        impl Wake for Asks {
+            fn wake(self: Arc<Self>) {
+                let logs = self.0.logs.try_lock().expect("no lock is held");
+                assert!(logs.named.values().all(|log| log.try_lock().is_ok()));
+                self.1.store(true, Ordering::Relaxed);
+            }
+        }
+        let broker = MemoryBroker::new();
+        let window = window(3, 60, false);
+        let log = open(&broker, "log", &window);
+        let mut cursor = Cursor::new(window.ring());
+        let mut woken = async |what: &dyn Fn()| {
+            while cursor.poll(&Context::from_waker(noop_waker_ref()), false).is_ready() {
+                cursor.skip();
+            }
+            let asks = Arc::new(Asks(broker.clone(), AtomicBool::new(false)));
+            let waker = Waker::from(asks.clone());
+            assert!(cursor.poll(&Context::from_waker(&waker), false).is_pending());
+            what();
+            assert!(asks.1.load(Ordering::Relaxed));
+        };
+        woken(&|| _ = append(&*log, [1])).await;
+        woken(&|| broker.lose("log")).await;
+        // Opening tells nobody else.
+        drop(open(&broker, "log", &window));
+    }
+}
