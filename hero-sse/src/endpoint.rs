@@ -18,7 +18,7 @@ use crate::descriptor::Descriptor;
 use crate::event::SseEvent;
 use crate::frame::{EventName, LastEventId, write_event};
 use crate::refusal::Refusal;
-use crate::topic::Feed;
+use crate::topic::Feeds;
 
 /// How long a client may take to send the body of its request: while it does, it holds a place, and
 /// no write timeout is running yet.
@@ -364,7 +364,7 @@ pub(crate) enum Kind {
     /// Its own code, which makes events one by one.
     Items(Pin<Box<dyn Source>>),
     /// A topic, whose events are there.
-    Topic(Box<Feed>),
+    Topic(Box<Feeds>),
 }
 
 impl EventStream {

@@ -141,8 +141,8 @@ pub use crate::secret::Secret;
 pub use crate::signal::{Readiness, shutdown_signal};
 pub use crate::telemetry::request_span;
 pub use crate::topic::{
-    Broker, BrokerError, Epoch, Frame, Gap, Log, Position, PublishError, Pushed, Record, Retention,
-    Start, Subscription, Topic, TopicBuilder, Window,
+    Broker, BrokerError, Epoch, Frame, Frames, Gap, Log, Position, PublishError, Pushed, Record,
+    Retention, Start, Subscription, Subscriptions, Topic, TopicBuilder, Window,
 };
 #[cfg(feature = "tls")]
 pub use crate::transport::Tls;

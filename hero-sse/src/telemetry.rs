@@ -1,6 +1,7 @@
 //! Every word the kit logs and every metric it counts, in one place. Nothing here ever sees a token
 //! or a query string.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::net::IpAddr;
 #[cfg(feature = "tls")]
@@ -88,6 +89,21 @@ pub(crate) fn closed(path: &str, connection: u64, reason: CloseReason, age: Dura
     #[cfg(not(feature = "metrics"))]
     let _ = SECONDS;
     tracing::debug!(target: TARGET, path, connection, reason, age_ms, "stream closed");
+}
+
+/// An endpoint declares another name than the events of its topic have. Once a path, since each stream finds it.
+pub(crate) fn other_name(path: &str, declared: &dyn Display, name: &str) {
+    static TOLD: Mutex<BTreeSet<Box<str>>> = Mutex::new(BTreeSet::new());
+    if TOLD.lock().unwrap_or_else(PoisonError::into_inner).insert(path.into()) {
+        tracing::warn!(
+            target: TARGET,
+            path,
+            %declared,
+            name,
+            "the endpoint declares an `event` that the events of its topic do not have, since a topic names them \
+             itself: give the name to `Topic::builder(..).event(..)` or to the event's type, and leave it out here"
+        );
+    }
 }
 
 /// A client was told of events that it cannot have any more.

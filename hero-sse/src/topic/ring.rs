@@ -178,6 +178,8 @@ pub(super) struct Missed {
     pub(super) to: u64,
     /// Whether each offset between them was an event.
     pub(super) counts: bool,
+    /// Of which life of the log that is.
+    pub(super) life: u64,
 }
 
 /// What a reader finds.
@@ -296,7 +298,21 @@ impl Ring {
     fn state(&self) -> Option<(Bytes, u64, u64)> {
         let log = self.lock();
         let state = log.fold.as_ref()?.render()?;
-        Some((state, log.next, log.life))
+        let last = u64::from(log.end == Some(End::Last));
+        Some((state, log.next - last, log.life))
+    }
+
+    /// Whether the log's events add up to something.
+    pub(super) fn has_state(&self) -> bool {
+        self.lock().fold.is_some()
+    }
+
+    /// Whether nothing is kept that somebody may yet come for: the end of a log too grows old.
+    pub(super) fn is_spent(&self, now: Duration) -> bool {
+        let mut log = self.lock();
+        log.evict(now);
+        let old = |at| log.keep.age.is_some_and(|age| now.saturating_sub(at) > age);
+        log.events.oldest().is_none_or(|oldest| oldest.last && old(oldest.at))
     }
 
     /// What readers see from now on: what was appended since `from`.
@@ -413,9 +429,10 @@ impl Log {
     fn missed(&self, next: u64, life: u64) -> Option<Missed> {
         let counts = matches!(self.events, Events::All(_));
         if life != self.life {
-            return Some(Missed { from: None, to: self.first, counts });
+            return Some(Missed { from: None, to: self.first, counts, life: self.life });
         }
-        (next < self.first).then_some(Missed { from: Some(next), to: self.first, counts })
+        let missed = Missed { from: Some(next), to: self.first, counts, life };
+        (next < self.first).then_some(missed)
     }
 }
 
@@ -526,12 +543,12 @@ impl Cursor {
             None => {
                 self.next = log.first;
                 let counts = matches!(log.events, Events::All(_));
-                Some(Missed { from: None, to: log.first, counts })
+                Some(Missed { from: None, to: log.first, counts, life: log.life })
             }
         }
     }
 
-    /// What the topic adds up to; the reader stands behind all that is in it.
+    /// What the topic adds up to; the reader stands behind all that is in it, but for an event that ended the log.
     pub(super) fn state(&mut self) -> Option<Bytes> {
         let (state, next, life) = self.ring.state()?;
         (self.next, self.life) = (next, life);
@@ -549,18 +566,23 @@ impl Cursor {
         let counts = matches!(log.events, Events::All(_));
         let to = log.next.saturating_sub(most);
         let skips = counts && self.life == log.life && self.next < to;
-        skips.then_some(Missed { from: Some(self.next), to, counts })
+        skips.then_some(Missed { from: Some(self.next), to, counts, life: self.life })
     }
 
     pub(super) fn go_to(&mut self, missed: Missed) {
-        self.next = missed.to;
-        self.life = self.ring.front.load().batch.life;
+        (self.next, self.life) = (missed.to, missed.life);
     }
 
-    /// Stands behind all that there is.
+    /// Goes back to what it has read and not used.
+    pub(super) fn back_to(&mut self, offset: u64) {
+        self.next = offset;
+    }
+
+    /// Stands behind all that there is, but for an event that ended the log: that is told on every replay.
     pub(super) fn skip(&mut self) {
         let front = self.ring.front.load();
-        (self.next, self.life) = (front.batch.to, front.batch.life);
+        let last = u64::from(front.end == Some(End::Last));
+        (self.next, self.life) = (front.batch.to - last, front.batch.life);
     }
 
     /// How many events it is behind at most, and whether it is slow.
