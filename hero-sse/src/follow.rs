@@ -17,7 +17,7 @@ use crate::topic::{Fed, Feeds, Patience};
 /// A subscription that a writer follows.
 pub(crate) struct Following {
     /// Gone once it is over.
-    feed: Option<Box<Feeds>>,
+    feed: Option<Feeds>,
     patience: Patience,
     origin: Origin,
     /// The name that the endpoint declares, until an event has shown whether the topic's have it.
@@ -26,7 +26,7 @@ pub(crate) struct Following {
 
 impl Following {
     pub(crate) fn new(
-        feed: Box<Feeds>,
+        feed: Feeds,
         declared: Option<EventName>,
         policy: &Policy,
         origin: Origin,

@@ -188,6 +188,24 @@ impl Doubts {
     }
 }
 
+/// There was no room for another topic. Each family says so once a second at most.
+#[derive(Default)]
+pub(crate) struct Full(Mutex<Said<()>>);
+
+impl Full {
+    pub(crate) fn tell(&self, family: &str, most: usize) {
+        let said = self.0.lock().unwrap_or_else(PoisonError::into_inner).say((), Instant::now());
+        let Some(kept_back) = said else { return };
+        tracing::warn!(
+            target: TARGET,
+            family,
+            most,
+            kept_back,
+            "there is no room for another topic: each is held, followed or keeps events"
+        );
+    }
+}
+
 /// Once with the cure, since behind a proxy this is how a missing option shows; a stranger must not
 /// fill the log.
 pub(crate) fn foreign_page(path: &str, origin: Option<String>, host: Option<String>) {

@@ -116,7 +116,7 @@ impl SseEvent for Frames {
 
 /// What a stream's writer follows.
 pub(crate) enum Feeds {
-    One(Feed),
+    One(Box<Feed>),
     Many(Many),
 }
 

@@ -1,6 +1,7 @@
 //! Topics: an event is published once, encoded once, and read in place by all who follow.
 
 mod broker;
+mod family;
 mod merge;
 mod position;
 mod ring;
@@ -16,6 +17,7 @@ use bytes::{Bytes, BytesMut};
 
 use self::broker::Own;
 pub use self::broker::{Broker, BrokerError, Log, Pushed, Record, Retention, Window};
+pub use self::family::{Topics, TopicsBuilder, TopicsFull};
 pub(crate) use self::merge::Feeds;
 pub use self::merge::{Frames, Subscriptions};
 pub use self::position::{Epoch, Position};

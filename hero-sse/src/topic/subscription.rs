@@ -341,7 +341,7 @@ impl<E: SseEvent + Send + Sync + 'static> SseEvent for Frame<E> {
 
     fn of_topic(stream: &mut dyn Any) -> Option<Box<dyn Any + Send>> {
         let subscription: Subscription<E> = stream.downcast_mut::<Option<_>>()?.take()?;
-        Some(Box::new(Feeds::One(subscription.into_feed())))
+        Some(Box::new(Feeds::One(Box::new(subscription.into_feed()))))
     }
 }
 
