@@ -38,5 +38,8 @@ mod tenancy;
 mod tickets;
 mod tls;
 mod topic;
+mod topic_family;
+mod topic_feed;
+mod topic_merge;
 mod transport;
 mod wire;

@@ -3,7 +3,9 @@
 mod broker;
 #[cfg(feature = "testing")]
 mod contract;
+mod family;
 mod memory;
+mod merge;
 mod position;
 mod ring;
 mod subscription;
@@ -21,10 +23,13 @@ pub use self::broker::{Broker, BrokerError, Log, Pushed, Record, Retention, Wind
 use self::broker::{Decode, Own};
 #[cfg(feature = "testing")]
 pub use self::contract::broker_contract;
+pub use self::family::{Topics, TopicsBuilder, TopicsFull};
 pub use self::memory::MemoryBroker;
+pub(crate) use self::merge::Feeds;
+pub use self::merge::{Frames, Subscriptions};
 pub use self::position::{Epoch, Position};
 use self::ring::{Fold, Value};
-pub(crate) use self::subscription::{Fed, Feed, Patience};
+pub(crate) use self::subscription::{Fed, Patience};
 pub use self::subscription::{Frame, Gap, Start, Subscription};
 use crate::event::SseEvent;
 use crate::frame::{EventName, InvalidEvent, InvalidField, write_body};
@@ -285,7 +290,7 @@ impl<E: SseEvent + Send + Sync + 'static> TopicBuilder<E> {
             initial: state.clone(),
             state,
             apply,
-            topic: self.name.clone(),
+            topic: String::new(),
             marker: PhantomData,
         }));
         self
@@ -333,7 +338,10 @@ impl<E: SseEvent + Send + Sync + 'static> TopicBuilder<E> {
     }
 
     fn window(self) -> (Window, Option<EventName>) {
-        let Self { name, retention, latest, event, fold, decode, .. } = self;
+        let Self { name, retention, latest, event, mut fold, decode, .. } = self;
+        if let Some(fold) = &mut fold {
+            fold.name(&name);
+        }
         (Window::new(&name, retention, latest, fold, decode), event)
     }
 }
@@ -343,7 +351,7 @@ struct Sum<S, F, E> {
     initial: S,
     state: S,
     apply: F,
-    topic: Cow<'static, str>,
+    topic: String,
     marker: PhantomData<fn(E)>,
 }
 
@@ -353,6 +361,10 @@ where
     F: FnMut(&mut S, &E) + Send,
     E: 'static,
 {
+    fn name(&mut self, topic: &str) {
+        topic.clone_into(&mut self.topic);
+    }
+
     fn reset(&mut self) {
         let initial = catch_unwind(AssertUnwindSafe(|| self.initial.clone()));
         match initial {
