@@ -433,6 +433,12 @@ pub(crate) fn name_of(frame: &[u8]) -> Option<&[u8]> {
     None
 }
 
+/// The data of a frame of ours.
+pub(crate) fn data_of(frame: &str) -> String {
+    let lines = frame.split('\n').filter_map(|line| line.strip_prefix("data: "));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 /// Appends one of the kit's own events, whose names (`hero.*`) no application can use.
 pub(crate) fn write_control(out: &mut BytesMut, name: &str, data: &serde_json::Value) {
     field(out, "event: ", name);

@@ -142,9 +142,9 @@ pub use crate::secret::Secret;
 pub use crate::signal::{Readiness, shutdown_signal};
 pub use crate::telemetry::request_span;
 pub use crate::topic::{
-    Broker, BrokerError, Epoch, Frame, Frames, Gap, Log, Position, PublishError, Pushed, Record,
-    Retention, Start, Subscription, Subscriptions, Topic, TopicBuilder, Topics, TopicsBuilder,
-    TopicsFull, Window,
+    Broker, BrokerError, Epoch, Frame, Frames, Gap, Log, MemoryBroker, Position, PublishError,
+    Pushed, Record, Retention, Start, Subscription, Subscriptions, Topic, TopicBuilder, Topics,
+    TopicsBuilder, TopicsFull, Window,
 };
 #[cfg(feature = "tls")]
 pub use crate::transport::Tls;

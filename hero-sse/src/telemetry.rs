@@ -277,6 +277,14 @@ pub(crate) fn panicked(path: &str, what: &str) {
     tracing::error!(target: TARGET, path, what, "the application's code panicked");
 }
 
+pub(crate) fn unreadable(topic: &str) {
+    tracing::error!(
+        target: TARGET,
+        topic,
+        "events of another node cannot be read here: filters leave them out, and states lack them; say how with `decode`"
+    );
+}
+
 /// Before a stream is opened there is no connection to name.
 pub(crate) fn blocking(path: &str, connection: Option<u64>, took: Duration) {
     count(BLOCKING, &[("path", path)]);

@@ -57,6 +57,7 @@ use crate::auth::{Principal, TestPrincipal, TicketGrant, TicketStore};
 use crate::deadline::SocketWatch;
 use crate::event::SseEvent;
 use crate::frame::{InvalidEvent, write_event};
+pub use crate::topic::broker_contract;
 
 /// How long a reader waits for the next event unless told otherwise.
 const PATIENCE: Duration = Duration::from_secs(5);

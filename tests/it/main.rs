@@ -4,6 +4,7 @@
 mod access;
 mod admission;
 mod auth;
+mod broker;
 mod browser;
 mod buffer;
 mod cable;

@@ -164,3 +164,30 @@ async fn the_last_handle_ends_the_streams() {
     drop(reader);
     assert_eq!(sse.connections().closed(CloseReason::Ended), 1);
 }
+
+#[sse_endpoint("/newest", public, overflow = "drop_oldest", buffer = 4)]
+async fn newest(State(orders): State<Topic<Order>>) -> Subscription<Order> {
+    orders.subscribe()
+}
+
+/// What is left out is told, and then it is not sent all the same.
+#[tokio::test(start_paused = true)]
+async fn who_skips_gets_the_last_ones_once() {
+    let topic = Topic::new("orders");
+    let sse = kit(SseOptions::default());
+    let endpoints = sse.routes(endpoints![newest]).expect("routes");
+    let app = Router::new().merge(endpoints).with_state(topic.clone());
+    let first = topic.publish(order(1)).await.expect("published");
+    topic.publish_all((2..=50).map(order)).await.expect("published");
+    let mut reader =
+        testing::open(&app, "/newest").last_event_id(first.to_string()).await.expect("a stream");
+    let gap = reader.next().await.expect("an event").expect("more");
+    let told: serde_json::Value = gap.json().expect("JSON");
+    assert_eq!((gap.event.as_str(), &told["missed"]), ("hero.gap", &serde_json::json!(45)));
+    assert_eq!(numbers(&mut reader, 4).await, [47, 48, 49, 50]);
+    topic.publish_all((51..=60).map(order)).await.expect("published");
+    let gap = reader.next().await.expect("an event").expect("more");
+    let told: serde_json::Value = gap.json().expect("JSON");
+    assert_eq!((gap.event.as_str(), &told["missed"]), ("hero.gap", &serde_json::json!(6)));
+    assert_eq!(numbers(&mut reader, 4).await, [57, 58, 59, 60]);
+}

@@ -1,7 +1,9 @@
 //! Where the events of topics are kept: the contract of a broker, and what a node sees of a log.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -10,24 +12,51 @@ use tokio::time::Instant;
 
 use super::position::{Epoch, Ids};
 use super::ring::{Entry, Fold, Keep, Life, Ring, Value, Wake};
-use crate::frame::{name_of, write_id};
+use crate::frame::{data_of, name_of, write_id};
+use crate::telemetry;
 
-/// Keeps the logs of topics, for one node or for many.
+/// Keeps the logs of topics, for one node or for many: [`MemoryBroker`](crate::MemoryBroker) within this process.
 ///
-/// # Contract
+/// [`testing::broker_contract`](crate::testing::broker_contract) checks what a test can see of the contract.
 ///
-/// All events of a topic have one order, which is the same for every node: the offsets count up from 1 without
-/// holes. What is appended reaches the [`Window`] of every open log of that name, on every node, in that order and
-/// each event once; at the latest when the next one does. The window tells its readers.
+/// # Order
 ///
-/// A log that is opened is first told its [epoch](Window::begin) and then given what is kept, as far as the
-/// window [keeps](Window::keep) it. If the broker has lost what this node has not seen, it says so by pushing
-/// what comes next at its own offset: readers learn of the gap. If it has lost the log, a new epoch begins.
+/// All events of a log have one order, which is the same on every node. Offsets count up from 1 without holes within an
+/// epoch; none is used twice. What was appended reaches the [`Window`] of every open log of that name, on every node, that
+/// of who appended it included, in that order and each event once; no later than the next one does. `append` may be
+/// ready before or after the windows have the event.
 ///
-/// A connection that breaks is the broker's to mend: a window stays where it is meanwhile, and its readers wait.
+/// # Epochs
+///
+/// An [`Epoch`] is one life of a log. All nodes have the same one: ids are made with it and with the topic's name, so that
+/// what one node made is good on the other. It is kept with the log, and is a secret. Where the log is lost, a new one
+/// begins ([`Window::begin`]), and clients learn that they may have missed something.
+///
+/// # A log that is opened
+///
+/// Before `open` is ready, the window has been told the epoch and given what is kept, as far as it
+/// [keeps](Window::keep) it: the newest events, or, of a topic that is of [the latest](Window::is_latest), the newest of each
+/// name and key. A log that has ended is opened as well; its last event is always kept.
+///
+/// # When the broker dies
+///
+/// A connection that breaks is the broker's to mend, with pauses that grow. Meanwhile the windows stay as they are, and
+/// their readers wait; `append` says [`BrokerError::Failed`] instead of waiting without a bound. Back again, it pushes what
+/// was appended meanwhile. If some of it is lost, it goes on with what comes next at its own offset: readers learn which
+/// events they missed.
+///
+/// # Threads
+///
+/// One window is fed by one thread at a time. Nothing is called back: feeding a window runs no code of the broker's, but
+/// it may run the application's (what a [`snapshot`](crate::TopicBuilder::snapshot) applies and how events are
+/// [decoded](crate::TopicBuilder::decode), both guarded against panics), which must not use the topic.
 pub trait Broker: Send + Sync + 'static {
     /// Opens the log of a topic, which is made if there is none. The `window` is fed until what is returned is
-    /// dropped.
+    /// dropped. If the future is dropped before it is ready, the log is not open.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokerError::Failed`] when it cannot be reached; a log that has ended is no error.
     fn open<'a>(
         &'a self,
         topic: &'a str,
@@ -37,10 +66,16 @@ pub trait Broker: Send + Sync + 'static {
 
 /// An open log.
 pub trait Log: Send + Sync + 'static {
-    /// Appends events, next to each other, or none of them; returns the offset of the last. A log whose last event
-    /// [ends](Record::is_last) it takes no more.
+    /// Appends events, next to each other, or none of them; returns the offset of the last. Those behind one that
+    /// [ends](Record::is_last) the log are left out. Several may be on their way at the same time; each has its
+    /// own place.
     ///
-    /// If it is dropped before it is ready, the events are appended or they are not: all or none.
+    /// If the future is dropped before it is ready, the events are appended or they are not: all or none.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokerError::Closed`] once the log has ended, whoever ended it. [`BrokerError::Failed`] where the answer did not
+    /// come: the events may have been appended. It does not try again by itself, unless it can tell that they were not.
     fn append(&self, records: Vec<Record>) -> BoxFuture<'_, Result<u64, BrokerError>>;
 }
 
@@ -89,6 +124,13 @@ impl Record {
 
     pub(super) fn of(body: Bytes, key: Option<String>, last: bool, value: Value) -> Self {
         Self { value: Some(value), ..Self::new(body, key, last) }
+    }
+
+    /// What was appended to a log in this process.
+    pub(super) fn again(entry: &Entry) -> Self {
+        let Entry { frame, body, key, last, value, .. } = entry;
+        let body = frame.slice((*body).min(frame.len())..);
+        Self { body, key: key.clone(), last: *last, value: value.clone() }
     }
 
     /// As it stands in a log.
@@ -142,7 +184,7 @@ pub struct Retention {
 }
 
 impl Retention {
-    fn keep(self) -> Keep {
+    pub(super) fn keep(self) -> Keep {
         Keep { events: self.events, bytes: self.bytes, age: self.age }
     }
 }
@@ -158,7 +200,13 @@ struct Inside {
     retention: Retention,
     ring: Arc<Ring>,
     since: Instant,
+    decode: Option<Decode>,
+    /// Whether an event could not be read, which is said once.
+    unreadable: AtomicBool,
 }
+
+/// What an event is, by its name and data.
+pub(super) type Decode = Box<dyn Fn(&str, &str) -> Option<Value> + Send + Sync>;
 
 /// Tells the readers of a window when it is dropped: drop it without a lock in hand.
 #[must_use]
@@ -172,13 +220,21 @@ impl Window {
         retention: Retention,
         latest: bool,
         fold: Option<Box<dyn Fold>>,
+        decode: Option<Decode>,
     ) -> Self {
         Self(Arc::new(Inside {
             topic: topic.into(),
             retention,
             ring: Ring::new(retention.keep(), latest, fold, Ids::new(topic, Epoch::random())),
             since: Instant::now(),
+            decode,
+            unreadable: AtomicBool::new(false),
         }))
+    }
+
+    /// Whether it keeps the newest event of each name and key alone.
+    pub fn is_latest(&self) -> bool {
+        self.0.ring.is_latest()
     }
 
     /// How much of the log it keeps.
@@ -187,7 +243,8 @@ impl Window {
     }
 
     /// Begins the log anew: what it holds is of another epoch, and forgotten. The next event is the one at the
-    /// offset `next`. Readers who are behind an event learn of the gap.
+    /// offset `next`, which is 1 at least. All its readers learn that they may have missed something. A topic that was
+    /// closed on this node stays so.
     pub fn begin(&self, epoch: Epoch, next: u64) -> Pushed {
         Pushed { _wake: Some(self.0.ring.begin(Ids::new(&self.0.topic, epoch), next)) }
     }
@@ -197,17 +254,28 @@ impl Window {
         self.0.ring.next()
     }
 
+    /// Goes on at the offset `next`, unless it is there already. In a window of [the latest](Self::is_latest) it says
+    /// that what was not pushed has been superseded by another event of its name and key; in another one it says that it
+    /// is lost.
+    pub fn skip(&self, next: u64) -> Pushed {
+        Pushed { _wake: self.0.ring.skip(next) }
+    }
+
     /// Adds events, of which the first is the one at `offset`. Those that are there already are left out; if others
-    /// are missing before it, readers learn of the gap.
-    pub fn push(&self, offset: u64, records: Vec<Record>) -> Pushed {
+    /// are missing before it, readers learn of the gap. After a last event, or when the topic was closed on this node,
+    /// nothing is added any more.
+    ///
+    /// A window never holds more than it keeps, whatever is pushed.
+    pub fn push(&self, offset: u64, mut records: Vec<Record>) -> Pushed {
         let at = self.0.since.elapsed();
+        records.iter_mut().for_each(|record| self.read(record));
         let wake =
             self.0.ring.feed(offset, records, |ids, offset, record| record.at(ids, offset, at));
         Pushed { _wake: wake }
     }
 
     /// Adds events to a log that is here and nowhere else.
-    fn append(&self, records: Vec<Record>) -> Option<(u64, Wake)> {
+    pub(super) fn append(&self, records: Vec<Record>) -> Option<(u64, Wake)> {
         let at = self.0.since.elapsed();
         self.0.ring.append(records, |ids, offset, record| record.at(ids, offset, at))
     }
@@ -218,6 +286,22 @@ impl Window {
 
     pub(super) fn ring(&self) -> &Arc<Ring> {
         &self.0.ring
+    }
+
+    /// Finds the value of an event that another node published.
+    fn read(&self, record: &mut Record) {
+        if record.value.is_some() {
+            return;
+        }
+        let body = str::from_utf8(&record.body).unwrap_or_default();
+        let name = name_of(&record.body).and_then(|name| str::from_utf8(name).ok());
+        record.value = self.0.decode.as_ref().and_then(|decode| {
+            let decoded = AssertUnwindSafe(|| decode(name.unwrap_or_default(), &data_of(body)));
+            catch_unwind(decoded).unwrap_or_default()
+        });
+        if record.value.is_none() && !self.0.unreadable.swap(true, Ordering::Relaxed) {
+            telemetry::unreadable(self.topic());
+        }
     }
 
     /// What the ids are made with now.

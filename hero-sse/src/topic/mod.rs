@@ -1,7 +1,10 @@
 //! Topics: an event is published once, encoded once, and read in place by all who follow.
 
 mod broker;
+#[cfg(feature = "testing")]
+mod contract;
 mod family;
+mod memory;
 mod merge;
 mod position;
 mod ring;
@@ -16,9 +19,12 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use self::broker::Own;
 pub use self::broker::{Broker, BrokerError, Log, Pushed, Record, Retention, Window};
+use self::broker::{Decode, Own};
+#[cfg(feature = "testing")]
+pub use self::contract::broker_contract;
 pub use self::family::{Topics, TopicsBuilder, TopicsFull};
+pub use self::memory::MemoryBroker;
 pub(crate) use self::merge::Feeds;
 pub use self::merge::{Frames, Subscriptions};
 pub use self::position::{Epoch, Position};
@@ -104,6 +110,7 @@ impl<E: SseEvent + Send + Sync + 'static> Topic<E> {
             latest: false,
             event: None,
             fold: None,
+            decode: None,
             marker: PhantomData,
         }
     }
@@ -228,6 +235,7 @@ pub struct TopicBuilder<E> {
     latest: bool,
     event: Option<EventName>,
     fold: Option<Box<dyn Fold>>,
+    decode: Option<Decode>,
     marker: PhantomData<fn(E)>,
 }
 
@@ -288,11 +296,50 @@ impl<E: SseEvent + Send + Sync + 'static> TopicBuilder<E> {
         self
     }
 
-    /// The topic.
+    /// How an event of another node is read, by its name and data; `None` if it cannot be. Filters, states and
+    /// [`Frame`]s need the event itself, which a [`Broker`] across processes does not carry: what cannot be read they
+    /// leave out, and the log says so once. What is sent to clients needs no reading.
+    ///
+    /// ```
+    /// # use hero_sse::{MemoryBroker, Topic};
+    /// # #[derive(hero_sse::SseEvent, serde::Serialize, serde::Deserialize)]
+    /// # struct Order { id: u64 }
+    /// Topic::<Order>::builder("orders").decode(|_, data| serde_json::from_str(data).ok());
+    /// ```
+    pub fn decode(
+        mut self,
+        read: impl Fn(&str, &str) -> Option<E> + Send + Sync + 'static,
+    ) -> Self {
+        self.decode = Some(Box::new(move |name, data| Some(Arc::new(read(name, data)?))));
+        self
+    }
+
+    /// The topic, of this process alone.
     pub fn build(self) -> Topic<E> {
-        let window = Window::new(&self.name, self.retention, self.latest, self.fold);
+        let (window, event) = self.window();
         let log = Box::new(Own(window.clone()));
-        Topic { handle: Arc::new(Handle { window, log, event: self.event }), marker: PhantomData }
+        Topic { handle: Arc::new(Handle { window, log, event }), marker: PhantomData }
+    }
+
+    /// The topic, as a broker keeps it: with all that is kept, and with what other nodes publish. All nodes give it
+    /// the same name and the same settings.
+    ///
+    /// [`Topic::close`] and the drop of the last clone end it here alone; a [last](SseEvent::is_last) event ends it on all
+    /// nodes. A [`snapshot`](Self::snapshot) sums up what the broker keeps and what comes then, from the first state on; where
+    /// the broker loses the log, it begins anew.
+    ///
+    /// # Errors
+    ///
+    /// What the broker says. If the future is dropped, the topic is not open.
+    pub async fn open<B: Broker + ?Sized>(self, broker: &B) -> Result<Topic<E>, BrokerError> {
+        let (window, event) = self.window();
+        let log = broker.open(window.topic(), window.clone()).await?;
+        Ok(Topic { handle: Arc::new(Handle { window, log, event }), marker: PhantomData })
+    }
+
+    fn window(self) -> (Window, Option<EventName>) {
+        let Self { name, retention, latest, event, fold, decode, .. } = self;
+        (Window::new(&name, retention, latest, fold, decode), event)
     }
 }
 

@@ -116,8 +116,8 @@ pub(super) enum End {
 /// What readers see without a lock.
 struct Front {
     batch: Arc<Batch>,
-    /// Whoever stands before this is slow: three quarters of what is kept came since.
-    slow: u64,
+    /// Whoever stands before this is slow, if anybody is: three quarters of what is kept came since.
+    slow: Option<u64>,
     end: Option<End>,
 }
 
@@ -226,7 +226,7 @@ impl Ring {
         };
         let life = Arc::new(ids);
         let empty = Arc::new(Batch::empty(life.clone(), 1));
-        let front = Front { batch: empty.clone(), slow: 1, end: None };
+        let front = Front { batch: empty.clone(), slow: None, end: None };
         Arc::new(Self {
             latest,
             front: ArcSwap::new(Arc::new(front)),
@@ -304,6 +304,21 @@ impl Ring {
         self.publish(log, from)
     }
 
+    /// Goes on at the offset `next`, if it is not there yet: of a log of the latest what stood before it has been
+    /// superseded, of another one it is lost.
+    pub(super) fn skip(self: &Arc<Self>, next: u64) -> Option<Wake> {
+        let mut log = self.lock();
+        if log.end.is_some() || next <= log.next {
+            return None;
+        }
+        if self.latest {
+            log.next = next;
+        } else {
+            log.restart(next);
+        }
+        Some(self.publish(&mut log, next))
+    }
+
     /// Begins another life of the log, in which the next event is the one at `next`. All that is kept is
     /// forgotten.
     pub(super) fn begin(self: &Arc<Self>, ids: Ids, next: u64) -> Wake {
@@ -326,6 +341,20 @@ impl Ring {
         self.publish(&mut log, next)
     }
 
+    /// Keeps as much as this from now on, if that is more.
+    pub(super) fn widen(&self, keep: Keep) {
+        let mut log = self.lock();
+        let age = log.keep.age.zip(keep.age).map(|(one, other)| one.max(other));
+        let (events, bytes) = (log.keep.events.max(keep.events), log.keep.bytes.max(keep.bytes));
+        log.keep = Keep { events, bytes, age };
+    }
+
+    /// All that is kept, and the offset of the next event.
+    pub(super) fn all(&self) -> (Vec<Arc<Entry>>, u64) {
+        let log = self.lock();
+        (log.events.since(log.first).collect(), log.next)
+    }
+
     /// Forgets what is too old.
     pub(super) fn expire(&self, now: Duration) {
         let mut log = self.lock();
@@ -343,6 +372,10 @@ impl Ring {
     /// The life that it has now.
     pub(super) fn life(&self) -> Life {
         self.front.load().batch.life.clone()
+    }
+
+    pub(super) fn is_latest(&self) -> bool {
+        self.latest
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -382,7 +415,8 @@ impl Ring {
             true => Batch::empty(log.life.clone(), log.next),
             false => Batch::of(log, from, log.events.since(from)),
         };
-        let (slow, end) = (log.slow, log.end);
+        // Nobody was quick enough for what never was here.
+        let (slow, end) = ((log.slow > log.hole).then_some(log.slow), log.end);
         let before = self.front.swap(Arc::new(Front { batch: Arc::new(batch), slow, end }));
         let gone = std::mem::take(&mut log.gone);
         Wake { ring: self.clone(), _before: Some(before), _gone: gone }
@@ -678,7 +712,7 @@ impl Cursor {
         if !Arc::ptr_eq(&front.batch.life, &self.life) {
             return (0, false);
         }
-        (front.batch.to.saturating_sub(self.next), self.next < front.slow)
+        (front.batch.to.saturating_sub(self.next), front.slow.is_some_and(|slow| self.next < slow))
     }
 
     /// What there is to read. With `latest`, of what it is behind only the newest of each place.
@@ -878,6 +912,7 @@ mod tests {
         Append(Vec<Event>),
         /// So far from the next event.
         Feed(i64, Vec<Event>),
+        SkipAhead(u64),
         Begin(u64),
         Close,
         Pass(u64),
@@ -900,6 +935,7 @@ mod tests {
             8 => vec(event.clone(), 1..3).prop_map(Step::Append),
             2 => vec(event.clone(), 0..40).prop_map(Step::Append),
             2 => (-3..4_i64, vec(event, 0..5)).prop_map(|(at, events)| Step::Feed(at, events)),
+            1 => (0..3_u64).prop_map(Step::SkipAhead),
             1 => begins.prop_map(Step::Begin),
             1 => (0..8_u64).prop_map(Step::Pass),
             2 => option::of(0..50_usize).prop_map(Step::Join),
@@ -936,13 +972,16 @@ mod tests {
             }
             Poll::Ready(Read::Batch(batch)) => {
                 prop_assert_eq!(batch.from, next);
-                prop_assert!(batch.to > next && !batch.entries.is_empty());
-                let one = batch.entries.len() == 1;
+                // Of the latest what was skipped may be all that there was.
+                prop_assert!(batch.to > next && (naive.latest || !batch.entries.is_empty()));
+                let one = batch.entries.len() < 2;
                 prop_assert!(batch.bytes.len() <= BATCH || one, "{} bytes", batch.bytes.len());
                 let frames: Vec<u8> = batch.entries.iter().flat_map(|e| e.frame.to_vec()).collect();
                 prop_assert_eq!(&frames[..], &batch.bytes[..]);
                 let there = naive.between(life, next, batch.to);
-                prop_assert_eq!(there.len() as u64, batch.to - next, "each of them was published");
+                if !naive.latest {
+                    prop_assert_eq!(there.len() as u64, batch.to - next, "each was published");
+                }
                 let got: Vec<u64> = batch.entries.iter().map(|entry| entry.offset).collect();
                 prop_assert!(got.is_sorted_by(|a, b| a < b));
                 prop_assert!(got.iter().all(|offset| (next..batch.to).contains(offset)));
@@ -1006,6 +1045,17 @@ mod tests {
                         }
                         let known = (naive.next - offset) as usize;
                         naive.add(events.get(known..).unwrap_or_default());
+                    }
+                }
+                Step::SkipAhead(by) => {
+                    let next = naive.next.saturating_add(by);
+                    let skips = naive.end.is_none() && next > naive.next;
+                    prop_assert_eq!(ring.skip(next).is_some(), skips);
+                    if skips && latest {
+                        naive.next = next;
+                        naive.mark();
+                    } else if skips {
+                        naive.restart(next);
                     }
                 }
                 Step::Begin(next) => {
@@ -1096,7 +1146,11 @@ mod tests {
             for reader in &readers {
                 let same = reader.life == naive.life;
                 let behind = naive.next.saturating_sub(reader.next);
-                let wanted = if same { (behind, reader.next < naive.slow) } else { (0, false) };
+                let wanted = if same {
+                    (behind, naive.slow > naive.hole && reader.next < naive.slow)
+                } else {
+                    (0, false)
+                };
                 prop_assert_eq!(reader.cursor.behind(), wanted);
             }
         }
