@@ -1139,6 +1139,9 @@ mod tests {
                 Step::Read(..) | Step::SkipTo(..) | Step::Skip(_) | Step::Leave(_) => {}
             }
             prop_assert_eq!(ring.kept(), (naive.kept.len(), naive.bytes(0)));
+            if let Events::Latest { events, places } = &ring.lock().events {
+                prop_assert_eq!(events.len(), places.len(), "no place without its event");
+            }
             let bound = naive.kept.first().is_none_or(|oldest| {
                 oldest.event.last
                     || (naive.kept.len() <= keep.events && naive.bytes(0) <= keep.bytes)
