@@ -95,6 +95,10 @@ pub mod operating {}
 #[doc = include_str!("../docs/tenancy.md")]
 pub mod tenancy {}
 
+#[cfg(doc)]
+#[doc = include_str!("../docs/topics.md")]
+pub mod topics {}
+
 #[cfg(feature = "macros")]
 #[doc = include_str!("../docs/event.md")]
 pub use hero_sse_macros::SseEvent;

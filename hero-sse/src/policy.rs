@@ -93,7 +93,9 @@ impl fmt::Debug for TokenSources {
 /// slow client has not taken.
 ///
 /// A stream is buffered when its endpoint, the options or the builder set a buffer or an overflow.
-/// Else it is polled at its client's pace, and nothing waits or is lost.
+/// Else it is polled at its client's pace, and nothing waits or is lost. The [`Subscription`](crate::Subscription) of a
+/// topic needs no buffer: there it says what happens to a client that is too far behind; see
+/// [`topics`](crate::topics).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Overflow {

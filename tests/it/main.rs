@@ -30,6 +30,7 @@ mod registry;
 mod rules;
 mod setup;
 mod signing;
+mod stress;
 mod support;
 mod tenancy;
 mod tickets;

@@ -3,7 +3,7 @@
 use axum::Router;
 use hero_sse::prelude::*;
 use hero_sse::testing::{self, EventReader};
-use hero_sse::{CloseReason, SseOptions};
+use hero_sse::{CloseReason, Overflow, SseOptions};
 
 use crate::support::kit;
 
@@ -97,6 +97,34 @@ async fn what_is_gone_is_told() {
     let mut reader = testing::open(&app, "/orders").last_event_id(&id).await.expect("a stream");
     let event = reader.next().await.expect("an event").expect("more");
     assert_eq!(event.event, "order");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_larger_than_what_is_kept_is_a_gap_for_who_follows() {
+    let topic = Topic::builder("orders").keep(3).build();
+    let sse = kit(SseOptions::default().overflow(Overflow::DropOldest));
+    let endpoints = sse.routes(endpoints![orders]).expect("routes");
+    let app = Router::new().merge(endpoints).with_state(topic.clone());
+    let mut reader = testing::open(&app, "/orders").await.expect("a stream");
+    reader.next().await.expect("an event").expect("where it stands");
+    topic.publish_all((1..=10).map(order)).await.expect("published");
+    let gap = reader.next().await.expect("an event").expect("more");
+    assert_eq!(
+        (gap.event.as_str(), &gap.json::<serde_json::Value>().expect("JSON")["missed"]),
+        ("hero.gap", &7.into())
+    );
+    assert_eq!(numbers(&mut reader, 3).await, [8, 9, 10]);
+    assert_eq!(sse.connections().gaps(), 1);
+}
+
+/// Whoever begins far behind is not slow.
+#[tokio::test(start_paused = true)]
+async fn a_full_topic_is_read_from_its_start() {
+    let topic = Topic::builder("orders").keep(100).build();
+    let app = app(&topic);
+    topic.publish_all((1..=100).map(order)).await.expect("published");
+    let mut reader = testing::open(&app, "/all").await.expect("a stream");
+    assert_eq!(numbers(&mut reader, 100).await, (1..=100).collect::<Vec<_>>());
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,6 +7,7 @@ mod node;
 mod renew;
 mod serve;
 mod soak;
+mod topic;
 
 use std::process::ExitCode;
 
@@ -18,6 +19,7 @@ Usage: trial COMMAND [OPTIONS]; each command has its own --help.
   serve     a feed server: every process with the same arguments serves the same sequence
   renew     the feed for tokens that expire, and for tickets
   soak      two servers, thousands of clients of mixed temper, restarts; ends with a verdict
+  topic     ten thousand subscribers of one topic, half of which take nothing
   memory    what a stalled client costs, as a table
   follow    a client that follows the feed, and comes back with its cursor after silence
 ";
@@ -45,6 +47,7 @@ async fn run() -> Outcome {
         "serve" => serve::run(arguments).await,
         "renew" => renew::run(arguments).await,
         "soak" => soak::run(arguments).await,
+        "topic" => topic::run(arguments).await,
         "memory" => memory::run(arguments).await,
         "follow" => client::follow(arguments).await,
         _ => {

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::path::PathBuf;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +18,7 @@ use axum::routing::get;
 use futures_util::{Stream, StreamExt, stream};
 use hero_sse::{
     AuthError, CloseReason, Event, HeroSse, LastEventId, Principal, Refusal, Secret, SseOptions,
-    Tls, authenticator_fn,
+    Tls, Topic, authenticator_fn,
 };
 use lexopt::{Arg, ValueExt};
 use serde_json::{Value, json};
@@ -42,6 +42,7 @@ Usage: trial serve [OPTIONS]
   --key FILE
   --self-signed        speak HTTPS with a certificate of its own making
   --axum               serve the feed with axum's own Sse under axum::serve, for comparison
+  --topic EVENTS       publish the feed to a topic that keeps so many events; ids are the topic's
 
   /feed     event n has the id n and is due at epoch + n * interval; goes on after Last-Event-ID or
             ?last_event_id=, with the next event due without it
@@ -65,6 +66,7 @@ struct Arguments {
     key: Option<PathBuf>,
     self_signed: bool,
     axum: bool,
+    topic: Option<usize>,
 }
 
 impl Arguments {
@@ -92,6 +94,7 @@ fn read(mut parser: lexopt::Parser) -> Result<Option<Arguments>, lexopt::Error> 
         key: None,
         self_signed: false,
         axum: false,
+        topic: None,
     };
     while let Some(argument) = parser.next()? {
         match argument {
@@ -104,6 +107,7 @@ fn read(mut parser: lexopt::Parser) -> Result<Option<Arguments>, lexopt::Error> 
             Arg::Long("key") => arguments.key = Some(parser.value()?.into()),
             Arg::Long("self-signed") => arguments.self_signed = true,
             Arg::Long("axum") => arguments.axum = true,
+            Arg::Long("topic") => arguments.topic = Some(parser.value()?.parse()?),
             Arg::Long("help") => return Ok(None),
             other => return Err(format!("{}; see --help", other.unexpected()).into()),
         }
@@ -134,7 +138,10 @@ pub(crate) async fn run(parser: lexopt::Parser) -> Outcome {
         _ => Err(AuthError::invalid("not ann's")),
     });
     let sse = HeroSse::builder().options(options).authenticator(only_ann).build()?;
-    let app = app(&sse, feed, census.clone())?;
+    let app = match arguments.topic {
+        Some(keep) => topic(&sse, feed, keep)?,
+        None => app(&sse, feed, census.clone())?,
+    };
     let mut serve = sse.serve(listener, app).with_graceful_shutdown(hero_sse::shutdown_signal());
     if let Some(tls) = arguments.tls()? {
         serve = serve.tls(tls);
@@ -196,6 +203,28 @@ fn app(sse: &HeroSse, feed: Feed, census: Census) -> Outcome<Router> {
         .route("/login", get(login))
         .route("/stats", get(async move || axum::Json(stats.stats(Some(&kit)))))
         .route("/", get(async || Html("<!doctype html><title>trial</title>"))))
+}
+
+/// The feed as one topic, which every client follows.
+fn topic(sse: &HeroSse, feed: Feed, keep: usize) -> Outcome<Router> {
+    let topic = Topic::builder("feed").keep(keep).keep_bytes(64 << 20).build();
+    let (ours, kit) = (topic.clone(), sse.clone());
+    let endpoint = sse.endpoint("/feed").public().handler(async move || ours.subscribe())?;
+    let stats = async move || {
+        let connections = kit.connections();
+        let mut stats = Census::default().stats(Some(&kit));
+        stats["gaps"] = connections.gaps().into();
+        axum::Json(stats)
+    };
+    tokio::spawn(async move {
+        let mut numbers = pin!(feed.numbers(0));
+        while let Some(n) = numbers.next().await {
+            if let Err(error) = topic.publish(Event::text(feed.data(n))).await {
+                return eprintln!("{error}");
+            }
+        }
+    });
+    Ok(Router::new().merge(endpoint).route("/stats", get(stats)))
 }
 
 async fn login(attributes: RawQuery) -> impl IntoResponse {

@@ -293,14 +293,16 @@ impl Ring {
     }
 
     /// What the log's events add up to, if anything does, and where the reader of it stands.
-    fn state(&self) -> Option<(Bytes, u64)> {
+    fn state(&self) -> Option<(Bytes, u64, u64)> {
         let log = self.lock();
         let state = log.fold.as_ref()?.render()?;
-        Some((state, log.next))
+        Some((state, log.next, log.life))
     }
 
     /// What readers see from now on: what was appended since `from`.
     fn publish(&self, log: &Log, from: u64) {
+        // Who is behind what is gone already must hear of it.
+        let from = from.max(log.first);
         let fits = |from: u64| log.next - from <= 1 || log.bytes_since(from) <= BATCH;
         // Of a large batch readers find the end here, and go to the log for the rest.
         let from = if fits(from) { from } else { log.next - 1 };
@@ -531,8 +533,8 @@ impl Cursor {
 
     /// What the topic adds up to; the reader stands behind all that is in it.
     pub(super) fn state(&mut self) -> Option<Bytes> {
-        let (state, next) = self.ring.state()?;
-        self.next = next;
+        let (state, next, life) = self.ring.state()?;
+        (self.next, self.life) = (next, life);
         Some(state)
     }
 

@@ -115,6 +115,7 @@ impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
     fn begin(mut self, begin: Begin) -> Self {
         if self.feed.start == Start::Live {
             self.feed.cursor.begin(begin);
+            self.feed.behind_until = self.feed.window.next();
         }
         self
     }
@@ -304,7 +305,7 @@ pub(crate) struct Feed {
     unmarked: bool,
     /// Events have passed that the client knows nothing of.
     moved: bool,
-    /// It came back from so far behind, and may stay there until it has caught up.
+    /// It began so far behind, and may stay there until it has caught up.
     behind_until: u64,
     gaps: u64,
 }
@@ -404,6 +405,9 @@ impl Feed {
             }
             if let Some(over) = self.overflow(patience) {
                 return Poll::Ready(over);
+            }
+            if self.missed.is_some() {
+                continue;
             }
             match self.cursor.poll(cx, patience.overflow == Overflow::Latest) {
                 Poll::Pending => {
