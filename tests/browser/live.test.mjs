@@ -169,6 +169,7 @@ test("signed in, the gauge, the log and the build list move", async () => {
   await signIn();
   for (const name of STREAMS) await state(name, "live");
 
+  await until("a place to come back to, before the first build", () => shown("builds"), ({ lastId, events }) => lastId && events === 0);
   const first = await until("a reading", () => shown("usage"), ({ events }) => events >= 1);
   const line = () => page.locator("#cpu-line").getAttribute("d");
   const drawn = await line();
