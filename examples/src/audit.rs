@@ -103,8 +103,8 @@ impl AuditLog {
     /// A size at which a log may well be rotated.
     pub const MAX_BYTES: u64 = 1024 * 1024;
 
-    /// Opens the log, or begins it, and follows it in the background. Once it holds `max_bytes` it becomes `<path>.1`, in place of an
-    /// earlier one, and a new file begins.
+    /// Opens the log, or begins it, and follows it in the background. Once it holds `max_bytes` it
+    /// becomes `<path>.1`, in place of an earlier one, and a new file begins.
     ///
     /// # Errors
     ///
