@@ -295,8 +295,8 @@ impl EndpointBuilder<'_> {
 
     /// How many frames may wait for a slow client, at least 1. The stream is then not held back to
     /// its client's pace but polled as fast as it yields; [`overflow`](Self::overflow) says what
-    /// happens to one frame more. A burst longer than the buffer overflows it. The bound is in
-    /// frames: each connection may hold that many, whatever they weigh.
+    /// happens to one frame more. A burst longer than the buffer overflows it. With 1 MiB in it
+    /// a buffer is full, however few its frames are.
     pub fn buffer(mut self, frames: usize) -> Self {
         self.declaration.overrides.buffer = Some(frames);
         self

@@ -173,7 +173,7 @@ impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
             let Some(value) = entry.value.clone().and_then(|value| value.downcast().ok()) else {
                 continue;
             };
-            let position = self.feed.window.position(entry.offset);
+            let position = self.feed.cursor.life().of(entry.offset);
             return Some(Frame { value, entry, position, gap: self.gap.take() });
         }
         None
@@ -186,7 +186,7 @@ impl<E: SseEvent + Send + Sync + 'static> Stream for Subscription<E> {
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Frame<E>>> {
         let this = self.get_mut();
         if let Some(missed) = this.feed.missed.take() {
-            this.gap = Some(this.feed.pass(missed));
+            this.gap = Some(this.feed.pass(&missed));
         }
         loop {
             if let Some(frame) = this.next_frame() {
@@ -194,7 +194,7 @@ impl<E: SseEvent + Send + Sync + 'static> Stream for Subscription<E> {
             }
             match ready!(this.feed.cursor.poll(cx, false)) {
                 Read::Batch(batch) => this.waiting.extend(batch.entries.iter().cloned()),
-                Read::Missed(missed) => this.gap = Some(this.feed.pass(missed)),
+                Read::Missed(missed) => this.gap = Some(this.feed.pass(&missed)),
                 Read::Over(_) => return Poll::Ready(None),
             }
         }
@@ -357,9 +357,9 @@ impl Feed {
         }
         self.unmarked = false;
         self.stateless = false;
-        self.missed = self.cursor.resume(self.window.ids().find(cursor));
+        self.missed = self.cursor.resume(|ids| ids.find(cursor));
         self.behind_until = self.window.next();
-        self.start = match self.missed {
+        self.start = match &self.missed {
             None => Start::Resumed,
             Some(missed) => Start::Gap(self.gap(missed)),
         };
@@ -421,7 +421,10 @@ impl Feed {
                     None if out.len() > before => return Poll::Ready(Fed::Wrote),
                     None => {}
                 },
-                Poll::Ready(Read::Missed(_)) if patience.overflow == Overflow::Disconnect => {
+                // What the broker lost is no fault of the client's: it is told in place.
+                Poll::Ready(Read::Missed(missed))
+                    if patience.overflow == Overflow::Disconnect && !missed.lost =>
+                {
                     return Poll::Ready(Fed::Over(CloseReason::Overflow));
                 }
                 Poll::Ready(Read::Missed(missed)) => self.missed = Some(missed),
@@ -481,7 +484,9 @@ impl Feed {
 
     /// Says what is missing, and what the application or the topic has to say to it.
     fn tell(&mut self, missed: Missed, out: &mut BytesMut) {
-        let gap = self.pass(missed);
+        let gap = self.pass(&missed);
+        // Where it goes on there may be much to read at once.
+        self.behind_until = self.window.next();
         if let Some(on_gap) = &mut self.on_gap {
             self.cursor.skip();
             self.answer = Some(on_gap(gap.clone()));
@@ -495,18 +500,21 @@ impl Feed {
     }
 
     /// Goes on behind what is missing.
-    fn pass(&mut self, missed: Missed) -> Gap {
+    fn pass(&mut self, missed: &Missed) -> Gap {
         self.cursor.go_to(missed);
         self.gaps += 1;
         self.gap(missed)
     }
 
-    fn gap(&self, Missed { from, to, counts }: Missed) -> Gap {
-        let at = |offset| self.window.position(offset);
-        let last = to.checked_sub(1).filter(|last| *last > 0);
+    fn gap(&self, missed: &Missed) -> Gap {
+        let at = |offset| missed.life.of(offset);
+        let last = missed.to.checked_sub(1).filter(|last| *last > 0);
         Gap {
-            missed: from.filter(|_| counts).map(|from| to.saturating_sub(from)),
-            from: from.map(at),
+            missed: missed
+                .from
+                .filter(|_| missed.counts)
+                .map(|from| missed.to.saturating_sub(from)),
+            from: missed.from.map(at),
             to: last.map(at),
         }
     }
@@ -526,7 +534,7 @@ impl Feed {
 
     /// What the client has, or need not have any more.
     fn here(&self) -> Position {
-        self.window.position(self.cursor.next().saturating_sub(1))
+        self.cursor.life().of(self.cursor.next().saturating_sub(1))
     }
 }
 
