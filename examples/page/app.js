@@ -659,7 +659,7 @@ audit.stream = {
     "audit-raw": (line) => audit.addLine(line, audit.wide("raw", line.line, line.place)),
     "audit-gap": ({ reason }) => audit.note(`Lines are missing: ${reason}.`),
   },
-  gap: (missed) => (audit.lost = audit.note(missed === null ? "The server no longer knows where this page stood; lines may be missing." : `${plural(missed, "line")} missing.`)),
+  gap: (missed) => (audit.lost = audit.note(missed === null ? "The server no longer knows this page's place; lines may be missing." : `${plural(missed, "line")} missing.`)),
 };
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -787,7 +787,7 @@ builds.stream = {
   },
   gap: (missed) => {
     builds.loseSight();
-    builds.say(missed === null ? "The server no longer knows where this page stood; what it has follows." : `${plural(missed, "event")} missing.`);
+    builds.say(missed === null ? "The server no longer knows this page's place; events may be missing." : `${plural(missed, "event")} missing.`);
   },
 };
 

@@ -372,14 +372,14 @@ test("the page fits a narrow screen", async () => {
 
 const LOSSES = 50;
 
-/** A way to the server that breaks each audit stream after some bytes, wherever that is in a frame, as long as `cutting`. */
+/** A way to the server that breaks each stream of the log and of builds after some bytes, wherever that is in a frame, as long as `cutting`. */
 async function startShakyWay(upstream) {
   const way = { cutting: true, losses: 0, inHead: 0, inFrame: 0 };
   const listener = createServer((client) => {
     const server = connect(upstream.port, upstream.hostname);
     let left = Infinity, passedOn = "";
     client.on("data", (bytes) => {
-      if (way.cutting && /^GET \S+\/audit\/stream/.test(bytes.toString("latin1"))) left = 1 + Math.floor(Math.random() * 3000);
+      if (way.cutting && /^GET \S+\/(audit|builds)\/stream/.test(bytes.toString("latin1"))) left = 1 + Math.floor(Math.random() * 3000);
       server.write(bytes);
     });
     server.on("data", (bytes) => {
@@ -407,7 +407,7 @@ async function startShakyWay(upstream) {
   return way;
 }
 
-test("over a connection that is lost fifty times every line of the log is shown once, in order", async (t) => {
+test("over connections that are lost fifty times every line of the log, and of a build, is shown once", async (t) => {
   way = await startShakyWay(server.url);
   await page.goto(way.url.href);
   // The page forgets the oldest rows: each is noted as it comes.
@@ -418,6 +418,7 @@ test("over a connection that is lost fifty times every line of the log is shown 
     }).observe(document.querySelector("#audit-rows"), { childList: true });
   });
   await signIn();
+  await build(false);
   const began = Date.now();
   let asked = 0;
   while (way.losses < LOSSES) {
@@ -440,4 +441,11 @@ test("over a connection that is lost fifty times every line of the log is shown 
   assert.deepEqual(shownPaths, wanted.slice(-shownPaths.length), "every line once, as they stand in the file");
   assert.ok(shownPaths.length > asked && way.inFrame > LOSSES / 4 && reconnects >= LOSSES / 2);
   assert.deepEqual(shownPaths.filter((path) => /line.\d/.test(path)), Array.from({ length: asked }, (_, n) => `GET /line/${n}`));
+
+  // The build was told while connections broke, too.
+  await state("builds", "ended");
+  const [row] = await page.locator("#build-list [data-build]").all();
+  assert.equal(await row.getAttribute("data-phase"), "finished");
+  assert.match(await row.innerText(), /3 warnings[^]*3 artifacts; the latest is clock/);
+  assert.equal(await row.locator("details").count(), 3);
 });
