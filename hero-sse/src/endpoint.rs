@@ -18,7 +18,7 @@ use crate::descriptor::Descriptor;
 use crate::event::SseEvent;
 use crate::frame::{EventName, LastEventId, write_event};
 use crate::refusal::Refusal;
-use crate::topic::Feed;
+use crate::topic::Feeds;
 
 /// How long a client may take to send the body of its request: while it does, it holds a place, and
 /// no write timeout is running yet.
@@ -364,7 +364,7 @@ pub(crate) enum Kind {
     /// Its own code, which makes events one by one.
     Items(Pin<Box<dyn Source>>),
     /// A topic, whose events are there.
-    Topic(Box<Feed>),
+    Topic(Feeds),
 }
 
 impl EventStream {
@@ -376,8 +376,8 @@ impl EventStream {
     {
         let mut stream = Some(stream);
         let topic = <T::Item as EventItem<M>>::Event::of_topic(&mut stream);
-        Self(match (topic.and_then(|feed| feed.downcast().ok()), stream) {
-            (Some(feed), _) => Kind::Topic(feed),
+        Self(match (topic.and_then(|feeds| feeds.downcast::<Feeds>().ok()), stream) {
+            (Some(feeds), _) => Kind::Topic(*feeds),
             (None, stream) => Kind::Items(Box::pin(Items { stream, marker: PhantomData })),
         })
     }

@@ -440,12 +440,6 @@ pub(crate) fn write_control(out: &mut BytesMut, name: &str, data: &serde_json::V
     out.put_u8(b'\n');
 }
 
-/// The same, with where the client stands then.
-pub(crate) fn write_control_at(out: &mut BytesMut, name: &str, data: &serde_json::Value, id: &str) {
-    write_id(out, id, false);
-    write_control(out, name, data);
-}
-
 /// Appends the reconnection time as a block of its own.
 pub(crate) fn write_retry(out: &mut BytesMut, retry: Duration) {
     field(out, "retry: ", &retry.as_millis().to_string());

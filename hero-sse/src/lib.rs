@@ -142,8 +142,9 @@ pub use crate::secret::Secret;
 pub use crate::signal::{Readiness, shutdown_signal};
 pub use crate::telemetry::request_span;
 pub use crate::topic::{
-    Broker, BrokerError, Epoch, Frame, Gap, Log, Position, PublishError, Pushed, Record, Retention,
-    Start, Subscription, Topic, TopicBuilder, Window,
+    Broker, BrokerError, Epoch, Frame, Frames, Gap, Log, Position, PublishError, Pushed, Record,
+    Retention, Start, Subscription, Subscriptions, Topic, TopicBuilder, Topics, TopicsBuilder,
+    TopicsFull, Window,
 };
 #[cfg(feature = "tls")]
 pub use crate::transport::Tls;
@@ -158,7 +159,7 @@ pub mod prelude {
     #[cfg(feature = "macros")]
     pub use crate::sse_endpoint;
     pub use crate::{
-        Event, HeroSse, LastEventId, Principal, Refusal, SseContext, SseEvent, Subscription, Topic,
-        endpoints,
+        Event, HeroSse, LastEventId, Principal, Refusal, SseContext, SseEvent, Subscription,
+        Subscriptions, Topic, Topics, endpoints,
     };
 }

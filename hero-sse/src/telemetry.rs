@@ -1,6 +1,7 @@
 //! Every word the kit logs and every metric it counts, in one place. Nothing here ever sees a token
 //! or a query string.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::net::IpAddr;
 #[cfg(feature = "tls")]
@@ -96,6 +97,21 @@ pub(crate) fn closed(path: &str, connection: u64, reason: CloseReason, age: Dura
     tracing::debug!(target: TARGET, path, connection, reason, age_ms, "stream closed");
 }
 
+/// An endpoint declares another name than the events of its topic have. Once a path, since each stream finds it.
+pub(crate) fn other_name(path: &str, declared: &dyn Display, name: &str) {
+    static TOLD: Mutex<BTreeSet<Box<str>>> = Mutex::new(BTreeSet::new());
+    if TOLD.lock().unwrap_or_else(PoisonError::into_inner).insert(path.into()) {
+        tracing::warn!(
+            target: TARGET,
+            path,
+            %declared,
+            name,
+            "the endpoint declares an `event` that the events of its topic do not have, since a topic names them \
+             itself: give the name to `Topic::builder(..).event(..)` or to the event's type, and leave it out here"
+        );
+    }
+}
+
 /// A client was told of events that it cannot have any more.
 pub(crate) fn gap(path: &str, connection: u64) {
     count(GAPS, &[("path", path)]);
@@ -174,6 +190,24 @@ impl Doubts {
             %why,
             kept_back,
             "a caller could not be verified, and is refused"
+        );
+    }
+}
+
+/// There was no room for another topic. Each family says so once a second at most.
+#[derive(Default)]
+pub(crate) struct Full(Mutex<Said<()>>);
+
+impl Full {
+    pub(crate) fn tell(&self, family: &str, most: usize) {
+        let said = self.0.lock().unwrap_or_else(PoisonError::into_inner).say((), Instant::now());
+        let Some(kept_back) = said else { return };
+        tracing::warn!(
+            target: TARGET,
+            family,
+            most,
+            kept_back,
+            "there is no room for another topic: each is held, followed or keeps events"
         );
     }
 }

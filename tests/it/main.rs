@@ -37,5 +37,8 @@ mod tenancy;
 mod tickets;
 mod tls;
 mod topic;
+mod topic_family;
+mod topic_feed;
+mod topic_merge;
 mod transport;
 mod wire;

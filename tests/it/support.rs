@@ -119,6 +119,16 @@ where
     sse.endpoint("/s").public().handler(async move || make()).expect("a route")
 }
 
+/// The same, for whatever an endpoint may return.
+pub(crate) fn serving<F, T, N>(sse: &HeroSse, make: F) -> Router
+where
+    F: Fn() -> T + Clone + Send + Sync + 'static,
+    T: Stream + hero_sse::Events<N> + Send + 'static,
+    N: 'static,
+{
+    sse.endpoint("/s").public().handler(async move || make()).expect("a route")
+}
+
 /// The same, with the streams watched.
 pub(crate) fn watched<F, T>(sse: &HeroSse, make: F) -> (Router, Alive)
 where

@@ -9,25 +9,33 @@ use bytes::{Bytes, BytesMut};
 
 use crate::close::CloseReason;
 use crate::connections::Origin;
+use crate::frame::{EventName, name_of};
 use crate::policy::{Overflow, Policy};
 use crate::telemetry;
-use crate::topic::{Fed, Feed, Patience};
+use crate::topic::{Fed, Feeds, Patience};
 
 /// A subscription that a writer follows.
 pub(crate) struct Following {
     /// Gone once it is over.
-    feed: Option<Box<Feed>>,
+    feed: Option<Feeds>,
     patience: Patience,
     origin: Origin,
+    /// The name that the endpoint declares, until an event has shown whether the topic's have it.
+    declared: Option<EventName>,
 }
 
 impl Following {
-    pub(crate) fn new(feed: Box<Feed>, policy: &Policy, origin: Origin) -> Self {
+    pub(crate) fn new(
+        feed: Feeds,
+        declared: Option<EventName>,
+        policy: &Policy,
+        origin: Origin,
+    ) -> Self {
         let patience = Patience {
             overflow: policy.overflow.unwrap_or(Overflow::Disconnect),
             most: policy.buffer.map(|frames| frames as u64),
         };
-        Self { feed: Some(feed), patience, origin }
+        Self { feed: Some(feed), patience, origin, declared }
     }
 
     /// Appends what is for this client alone to `out`; what many share goes into `shared`, or behind it.
@@ -44,8 +52,13 @@ impl Following {
         self.origin.ran(start);
         (0..feed.take_gaps()).for_each(|_| self.origin.gap());
         match fed {
-            Ok(Poll::Pending | Poll::Ready(Fed::Wrote)) => None,
+            Ok(Poll::Pending) => None,
+            Ok(Poll::Ready(Fed::Wrote)) => {
+                self.check_name(out.get(before..).unwrap_or_default());
+                None
+            }
             Ok(Poll::Ready(Fed::Shared(frames))) => {
+                self.check_name(&frames);
                 if out.is_empty() {
                     *shared = frames;
                 } else {
@@ -64,6 +77,19 @@ impl Following {
                 Some(CloseReason::StreamPanic)
             }
         }
+    }
+
+    /// A page listens to the name that is declared, and a topic's events have their own: that would fail in silence.
+    fn check_name(&mut self, frames: &[u8]) {
+        let Some(declared) = &self.declared else { return };
+        let name = name_of(frames).map_or("message".into(), String::from_utf8_lossy);
+        if name.starts_with("hero.") {
+            return;
+        }
+        if name != declared.as_str() {
+            telemetry::other_name(self.origin.path(), declared, &name);
+        }
+        self.declared = None;
     }
 
     pub(crate) fn mark(&mut self, out: &mut BytesMut) {

@@ -58,7 +58,7 @@ impl Events {
         let stream = match stream.0 {
             Kind::Items(stream) => stream,
             Kind::Topic(feed) => {
-                return Self::Followed(Following::new(feed, policy, slot.origin()));
+                return Self::Followed(Following::new(feed, name, policy, slot.origin()));
             }
         };
         let running = Running { stream: Some(stream), name, origin: slot.origin(), pause: false };

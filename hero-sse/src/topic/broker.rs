@@ -225,6 +225,11 @@ impl Window {
         self.0.ring.life()
     }
 
+    /// Whether nothing is kept that somebody may yet come for.
+    pub(super) fn is_spent(&self) -> bool {
+        self.0.ring.is_spent(self.0.since.elapsed())
+    }
+
     /// Forgets what is too old.
     pub(super) fn expire(&self) {
         self.0.ring.expire(self.0.since.elapsed());

@@ -1,6 +1,8 @@
 //! Topics: an event is published once, encoded once, and read in place by all who follow.
 
 mod broker;
+mod family;
+mod merge;
 mod position;
 mod ring;
 mod subscription;
@@ -16,9 +18,12 @@ use bytes::{Bytes, BytesMut};
 
 use self::broker::Own;
 pub use self::broker::{Broker, BrokerError, Log, Pushed, Record, Retention, Window};
+pub use self::family::{Topics, TopicsBuilder, TopicsFull};
+pub(crate) use self::merge::Feeds;
+pub use self::merge::{Frames, Subscriptions};
 pub use self::position::{Epoch, Position};
 use self::ring::{Fold, Value};
-pub(crate) use self::subscription::{Fed, Feed, Patience};
+pub(crate) use self::subscription::{Fed, Patience};
 pub use self::subscription::{Frame, Gap, Start, Subscription};
 use crate::event::SseEvent;
 use crate::frame::{EventName, InvalidEvent, InvalidField, write_body};

@@ -129,10 +129,9 @@ impl Ids {
         (self.keyed(b'T', offset) == tag).then_some(offset)
     }
 
-    /// What the offset of one of these ids is, of which each may be of another topic.
+    /// What the offset of one of these ids is, of which each may be of another topic: the first if there are several.
     pub(super) fn find(&self, cursor: &LastEventId) -> Option<u64> {
-        let ids = cursor.own()?.split(BETWEEN).take(MOST_TOPICS);
-        ids.into_iter().find_map(|id| self.read(id))
+        parts(cursor).filter_map(|id| self.read(id)).min()
     }
 
     fn keyed(&self, domain: u8, input: u64) -> u64 {
@@ -145,14 +144,19 @@ impl Ids {
     }
 }
 
-/// One id of several positions.
-pub(super) fn join(positions: impl Iterator<Item = Position>) -> String {
-    let mut joined = String::new();
-    for position in positions {
+/// The ids that a client's is made of.
+pub(super) fn parts(cursor: &LastEventId) -> impl Iterator<Item = &str> {
+    cursor.own().into_iter().flat_map(|ids| ids.split(BETWEEN).take(MOST_TOPICS))
+}
+
+/// One id of several.
+pub(super) fn join<'a>(ids: impl Iterator<Item = &'a str>) -> String {
+    let mut joined = String::with_capacity(MOST_TOPICS * (ID + 1));
+    for id in ids {
         if !joined.is_empty() {
             joined.push(BETWEEN);
         }
-        joined.push_str(position.as_str());
+        joined.push_str(id);
     }
     joined
 }

@@ -359,6 +359,19 @@ impl Ring {
         self.seats().len()
     }
 
+    /// Whether the log's events add up to something.
+    pub(super) fn has_state(&self) -> bool {
+        self.lock().fold.is_some()
+    }
+
+    /// Whether nothing is kept that somebody may yet come for: the end of a log too grows old.
+    pub(super) fn is_spent(&self, now: Duration) -> bool {
+        self.expire(now);
+        let log = self.lock();
+        let old = |at| log.keep.age.is_some_and(|age| now.saturating_sub(at) > age);
+        log.events.oldest().is_none_or(|oldest| oldest.last && old(oldest.at))
+    }
+
     /// What readers see from now on: what was appended since `from`, as far as it is kept.
     fn publish(self: &Arc<Self>, log: &mut Log, from: u64) -> Wake {
         let from = from.max(log.first);
@@ -611,11 +624,12 @@ impl Cursor {
         }
     }
 
-    /// What the topic adds up to; the reader stands behind all that is in it.
+    /// What the topic adds up to; the reader stands behind all that is in it, but for an event that ended the log.
     pub(super) fn state(&mut self) -> Option<Bytes> {
         let log = self.ring.lock();
         let state = log.fold.as_ref()?.render()?;
-        (self.next, self.life) = (log.next, log.life.clone());
+        let last = u64::from(log.end == Some(End::Last));
+        (self.next, self.life) = (log.next - last, log.life.clone());
         Some(state)
     }
 
@@ -645,10 +659,16 @@ impl Cursor {
         (self.next, self.life) = (missed.to, missed.life.clone());
     }
 
-    /// Stands behind all that there is.
+    /// Goes back to what it has read and not used.
+    pub(super) fn back_to(&mut self, offset: u64) {
+        self.next = offset;
+    }
+
+    /// Stands behind all that there is, but for an event that ended the log: that is told on every replay.
     pub(super) fn skip(&mut self) {
         let front = self.ring.front.load();
-        (self.next, self.life) = (front.batch.to, front.batch.life.clone());
+        let last = u64::from(front.end == Some(End::Last));
+        (self.next, self.life) = (front.batch.to - last, front.batch.life.clone());
     }
 
     /// How many events it is behind at most, and whether it is slow. Of another life it has everything to learn,
@@ -1058,7 +1078,9 @@ mod tests {
                 Step::Skip(n) if count > 0 => {
                     let reader = &mut readers[n % count];
                     reader.cursor.skip();
-                    (reader.life, reader.next) = (naive.life, naive.next);
+                    // A last event is not skipped.
+                    let last = u64::from(naive.end == Some(End::Last));
+                    (reader.life, reader.next) = (naive.life, naive.next - last);
                 }
                 Step::Leave(n) if count > 0 => drop(readers.swap_remove(n % count)),
                 Step::Read(..) | Step::SkipTo(..) | Step::Skip(_) | Step::Leave(_) => {}

@@ -1,6 +1,7 @@
 //! One reader of a topic: where it begins, what it missed, and what it is sent.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt;
 use std::marker::PhantomData;
@@ -15,17 +16,16 @@ use futures_core::future::BoxFuture;
 use serde_json::json;
 
 use super::broker::Window;
+use super::merge::{Feeds, Subscriptions};
 use super::position::Position;
 use super::ring::{Batch, Begin, Cursor, End, Entry, Missed, Read, Value};
 use crate::close::CloseReason;
 use crate::event::SseEvent;
-use crate::frame::{
-    FrameWriter, InvalidEvent, LastEventId, write_body, write_control_at, write_id,
-};
+use crate::frame::{FrameWriter, InvalidEvent, LastEventId, write_body, write_control, write_id};
 use crate::policy::Overflow;
 
 /// So many batches without an event that the subscriber wants are looked at before others have a turn.
-const FRUITLESS: usize = 8;
+pub(super) const FRUITLESS: usize = 8;
 
 /// Where a subscription began.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +41,8 @@ pub enum Start {
 
 /// Events that a subscriber cannot have any more.
 ///
-/// A client is told as `hero.gap`: `{"missed": 3, "from": "..", "to": ".."}`.
+/// A client is told as `hero.gap`: `{"missed": 3, "from": "..", "to": ".."}`. Where several topics are on one stream
+/// ([`Subscriptions`](crate::Subscriptions)) it also says whose they are: `"part": 0` is the first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {
     missed: Option<u64>,
@@ -65,11 +66,23 @@ impl Gap {
         self.to
     }
 
-    /// As it goes over the wire.
-    fn write(&self, out: &mut BytesMut, now: Position) {
+    /// As it goes over the wire, with where the client stands then.
+    fn write(&self, out: &mut BytesMut, part: Option<usize>, now: Option<&str>) {
         let id = |position: Option<Position>| position.map(|position| position.to_string());
-        let data = json!({ "missed": self.missed, "from": id(self.from), "to": id(self.to) });
-        write_control_at(out, "hero.gap", &data, now.as_str());
+        let mut data = json!({ "missed": self.missed, "from": id(self.from), "to": id(self.to) });
+        if let (Some(part), Some(data)) = (part, data.as_object_mut()) {
+            data.insert("part".to_owned(), part.into());
+        }
+        if let Some(now) = now {
+            write_id(out, now, false);
+        }
+        write_control(out, "hero.gap", &data);
+    }
+
+    /// This one, and another behind it.
+    fn and(self, later: Self) -> Self {
+        let missed = self.missed.zip(later.missed).map(|(one, other)| one + other);
+        Self { missed, from: self.from, to: later.to }
     }
 }
 
@@ -84,7 +97,9 @@ impl Gap {
 /// [`resume`](Self::resume).
 pub struct Subscription<E> {
     feed: Feed,
+    /// What was read and not asked for yet.
     waiting: VecDeque<Arc<Entry>>,
+    /// What the next frame tells.
     gap: Option<Gap>,
     marker: PhantomData<fn() -> E>,
 }
@@ -114,8 +129,7 @@ impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
 
     fn begin(mut self, begin: Begin) -> Self {
         if self.feed.start == Start::Live {
-            self.feed.cursor.begin(begin);
-            self.feed.behind_until = self.feed.window.next();
+            self.feed.begin(begin);
         }
         self
     }
@@ -132,11 +146,14 @@ impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
     }
 
     /// What to send to a client that cannot have what it missed, behind `hero.gap`: mostly the present state, so that
-    /// a page is right again without a reload. What was published before this is called is not sent any more; what is
-    /// published from then on is, so read the state in it, and let events that are in it already do no harm.
+    /// a page is right again without a reload. What was published before this is called is not sent any more, but for
+    /// a [last](SseEvent::is_last) event; what is published from then on is, so read the state in it, and let events
+    /// that are in it already do no harm.
     ///
-    /// An error ends the stream, and is logged. For a state that the topic itself keeps there is
-    /// [`snapshot`](crate::TopicBuilder::snapshot), which is exact.
+    /// The stream waits for the answer, and the client's cursor moves with it: whoever leaves before is told of the
+    /// gap again, and this is called again. It is dropped with the stream. An error ends the stream, and is logged. For
+    /// a state that the topic itself keeps there is [`snapshot`](crate::TopicBuilder::snapshot), which is exact. It is
+    /// not called after an adaptor such as `map`, where [`Frame::gap`] tells.
     pub fn on_gap<F, O, S>(mut self, mut answer: F) -> Self
     where
         F: FnMut(Gap) -> O + Send + 'static,
@@ -148,12 +165,14 @@ impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
         self.feed.on_gap = Some(Box::new(move |gap| {
             let answer = answer(gap);
             Box::pin(async move {
-                let mut out = BytesMut::new();
-                for event in answer.await.map_err(|error| error.to_string())? {
-                    let written = write_body(&mut out, None, |frame| event.encode(frame));
-                    written.map_err(|error| error.to_string())?;
-                }
-                Ok(out.freeze())
+                let events = answer.await.map_err(|error| error.to_string())?;
+                let body = |event: S| {
+                    let mut out = BytesMut::new();
+                    write_body(&mut out, None, |frame| event.encode(frame))?;
+                    Ok(out.freeze())
+                };
+                let bodies: Result<_, InvalidEvent> = events.into_iter().map(body).collect();
+                bodies.map_err(|error| error.to_string())
             })
         }));
         self
@@ -162,6 +181,48 @@ impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
     /// Where it began.
     pub fn start(&self) -> &Start {
         &self.feed.start
+    }
+
+    /// Another topic on the same stream, whatever its events are.
+    ///
+    /// ```
+    /// # use hero_sse::prelude::*;
+    /// # use hero_sse::Subscriptions;
+    /// # #[derive(Serialize, SseEvent)]
+    /// # struct Usage { used: u64 }
+    /// # #[derive(Serialize, SseEvent)]
+    /// # struct Audit { what: String }
+    /// # #[derive(Clone, FromRef)]
+    /// # struct App { usage: Topic<Usage>, audit: Topic<Audit> }
+    /// #[sse_endpoint("/dashboard", public)]
+    /// async fn dashboard(
+    ///     State(usage): State<Topic<Usage>>,
+    ///     State(audit): State<Topic<Audit>>,
+    /// ) -> Subscriptions {
+    ///     usage.subscribe().and(audit.subscribe().recent(20))
+    /// }
+    /// # fn main() { let _: hero_sse::Endpoints<App> = endpoints![dashboard]; }
+    /// ```
+    pub fn and<F: SseEvent + Send + Sync + 'static>(self, other: Subscription<F>) -> Subscriptions {
+        Subscriptions::of(self.into_feed()).and(other)
+    }
+
+    /// Without its type; what was read and not asked for yet is read again.
+    pub(super) fn into_feed(self) -> Feed {
+        let Self { mut feed, waiting, gap, .. } = self;
+        if let Some(entry) = waiting.front() {
+            feed.cursor.back_to(entry.offset);
+        }
+        feed.untold = gap;
+        feed
+    }
+
+    fn pass(&mut self, missed: Missed) {
+        let gap = self.feed.pass(&missed);
+        self.gap = Some(match self.gap.take() {
+            Some(earlier) => earlier.and(gap),
+            None => gap,
+        });
     }
 
     fn next_frame(&mut self) -> Option<Frame<E>> {
@@ -173,7 +234,7 @@ impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
             let Some(value) = entry.value.clone().and_then(|value| value.downcast().ok()) else {
                 continue;
             };
-            let position = self.feed.cursor.life().of(entry.offset);
+            let position = self.feed.position(entry.offset);
             return Some(Frame { value, entry, position, gap: self.gap.take() });
         }
         None
@@ -186,7 +247,7 @@ impl<E: SseEvent + Send + Sync + 'static> Stream for Subscription<E> {
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Frame<E>>> {
         let this = self.get_mut();
         if let Some(missed) = this.feed.missed.take() {
-            this.gap = Some(this.feed.pass(&missed));
+            this.pass(missed);
         }
         loop {
             if let Some(frame) = this.next_frame() {
@@ -194,7 +255,7 @@ impl<E: SseEvent + Send + Sync + 'static> Stream for Subscription<E> {
             }
             match ready!(this.feed.cursor.poll(cx, false)) {
                 Read::Batch(batch) => this.waiting.extend(batch.entries.iter().cloned()),
-                Read::Missed(missed) => this.gap = Some(this.feed.pass(&missed)),
+                Read::Missed(missed) => this.pass(missed),
                 Read::Over(_) => return Poll::Ready(None),
             }
         }
@@ -264,7 +325,7 @@ impl<E: SseEvent + Send + Sync + 'static> SseEvent for Frame<E> {
     fn encode(&self, frame: &mut FrameWriter<'_>) -> Result<(), InvalidEvent> {
         let mut gap = BytesMut::new();
         if let Some(told) = &self.gap {
-            told.write(&mut gap, told.to.unwrap_or(self.position));
+            told.write(&mut gap, None, told.to.as_ref().map(Position::as_str));
         }
         frame.whole(&gap, &self.entry.frame);
         Ok(())
@@ -280,12 +341,12 @@ impl<E: SseEvent + Send + Sync + 'static> SseEvent for Frame<E> {
 
     fn of_topic(stream: &mut dyn Any) -> Option<Box<dyn Any + Send>> {
         let subscription: Subscription<E> = stream.downcast_mut::<Option<_>>()?.take()?;
-        Some(Box::new(subscription.feed))
+        Some(Box::new(Feeds::One(Box::new(subscription.into_feed()))))
     }
 }
 
 type Wanted = Box<dyn FnMut(&Value) -> bool + Send>;
-type Answer = BoxFuture<'static, Result<Bytes, String>>;
+type Answer = BoxFuture<'static, Result<Vec<Bytes>, String>>;
 
 /// A subscription as a stream's writer drives it, whatever its events are.
 pub(crate) struct Feed {
@@ -296,18 +357,21 @@ pub(crate) struct Feed {
     placed: bool,
     /// What it could not have, and has not told yet.
     missed: Option<Missed>,
+    /// The same, for which the cursor has moved already.
+    untold: Option<Gap>,
     /// A new reader of a topic with a state has not got that yet.
     stateless: bool,
     wanted: Option<Wanted>,
     on_gap: Option<Box<dyn FnMut(Gap) -> Answer + Send>>,
-    answer: Option<Answer>,
-    /// The client has no id to come back with.
-    unmarked: bool,
-    /// Events have passed that the client knows nothing of.
-    moved: bool,
+    /// What the application has to say to a gap, and where the client stands until it has said so.
+    answer: Option<(Answer, Place)>,
+    /// What the client needs to come back; it has or has not got it.
+    mark: Mark,
     /// It began so far behind, and may stay there until it has caught up.
     behind_until: u64,
     gaps: u64,
+    /// The position that was asked for last.
+    position: Option<Position>,
 }
 
 /// How long a slow client is waited for.
@@ -329,6 +393,82 @@ pub(crate) enum Fed {
     Failed(String),
 }
 
+/// What a feed has next.
+pub(super) enum Next {
+    Told(Told),
+    Batch(Arc<Batch>),
+    Over(End),
+    Overflow,
+    Failed(String),
+}
+
+/// What one client is told alone: what is missing, and what the application or the topic has to say to it.
+pub(super) struct Told {
+    gap: Option<Gap>,
+    bodies: Vec<Bytes>,
+}
+
+impl Told {
+    /// Writes it. The client stands at `id` when it has all of it; who has a part of it comes back for all.
+    pub(super) fn write(&self, out: &mut BytesMut, part: Option<usize>, id: Option<&str>) {
+        if let Some(gap) = &self.gap {
+            gap.write(out, part, id.filter(|_| self.bodies.is_empty()));
+        }
+        let last = self.bodies.len().saturating_sub(1);
+        for (at, body) in self.bodies.iter().enumerate() {
+            if let Some(id) = id.filter(|_| at == last) {
+                write_id(out, id, false);
+            }
+            out.extend_from_slice(body);
+        }
+        if let (None, [], Some(id)) = (&self.gap, self.bodies.as_slice(), id) {
+            write_cursor(out, id, false);
+        }
+    }
+}
+
+/// Where a client stands in one topic.
+#[derive(Clone, Copy)]
+pub(super) enum Place {
+    /// It has all up to here, or need not have it any more.
+    At(Position),
+    /// It has nothing, and begins as a new one.
+    New,
+    /// It misses something, and cannot say what.
+    Lost,
+}
+
+impl Place {
+    /// As it stands in an id of several topics.
+    pub(super) fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::At(position) => Some(position.as_str()),
+            Self::New => None,
+            // No topic makes it.
+            Self::Lost => Some("-"),
+        }
+    }
+}
+
+/// What a client knows of where it stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Mark {
+    /// It has no id to come back with.
+    #[default]
+    None,
+    /// Events have passed that it knows nothing of.
+    Old,
+    Now,
+    /// It has the end mark.
+    End,
+}
+
+/// Tells a client where it stands, and nothing else. A block with an id alone does not move every browser's cursor.
+pub(super) fn write_cursor(out: &mut BytesMut, id: &str, end: bool) {
+    write_id(out, id, end);
+    write_control(out, "hero.cursor", &json!({}));
+}
+
 impl Feed {
     fn new(window: &Window) -> Self {
         window.expire();
@@ -338,24 +478,41 @@ impl Feed {
             start: Start::Live,
             placed: false,
             missed: None,
-            stateless: true,
+            untold: None,
+            stateless: window.ring().has_state(),
             wanted: None,
             on_gap: None,
             answer: None,
-            unmarked: true,
-            moved: false,
+            mark: Mark::None,
             behind_until: 0,
             gaps: 0,
+            position: None,
         }
     }
 
     /// Begins behind the event with this id, unless somebody has said where.
     pub(crate) fn resume(&mut self, cursor: Option<&LastEventId>) {
-        let Some(cursor) = cursor.filter(|cursor| cursor.as_str().is_some()) else { return };
+        if let Some(cursor) = cursor.filter(|cursor| cursor.as_str().is_some()) {
+            self.resume_at(cursor);
+        }
+    }
+
+    /// Whether the client's id says where it stands in this topic.
+    pub(super) fn has_made(&self, cursor: &LastEventId) -> bool {
+        self.cursor.life().find(cursor).is_some()
+    }
+
+    /// Whether this topic has made the id.
+    pub(super) fn knows(&self, id: &str) -> bool {
+        self.cursor.life().read(id).is_some()
+    }
+
+    /// Begins where this says, or after who knows what, unless somebody has said where.
+    pub(super) fn resume_at(&mut self, cursor: &LastEventId) {
         if std::mem::replace(&mut self.placed, true) {
             return;
         }
-        self.unmarked = false;
+        self.mark = Mark::Now;
         self.stateless = false;
         self.missed = self.cursor.resume(|ids| ids.find(cursor));
         self.behind_until = self.window.next();
@@ -365,6 +522,11 @@ impl Feed {
         };
     }
 
+    fn begin(&mut self, begin: Begin) {
+        self.cursor.begin(begin);
+        self.behind_until = self.window.next();
+    }
+
     /// How many gaps were told since this was asked last.
     pub(crate) fn take_gaps(&mut self) -> u64 {
         std::mem::take(&mut self.gaps)
@@ -372,8 +534,9 @@ impl Feed {
 
     /// Appends what a client needs to come back, if it has seen nothing of what has passed.
     pub(crate) fn mark(&mut self, out: &mut BytesMut) {
-        if std::mem::take(&mut self.moved) | std::mem::take(&mut self.unmarked) {
-            write_control_at(out, "hero.cursor", &json!({}), self.here().as_str());
+        if let (Mark::None | Mark::Old, Place::At(here)) = (self.mark, self.place()) {
+            write_cursor(out, here.as_str(), false);
+            self.mark = Mark::Now;
         }
     }
 
@@ -386,95 +549,121 @@ impl Feed {
     ) -> Poll<Fed> {
         let before = out.len();
         for _ in 0..FRUITLESS {
-            if let Some(answer) = &mut self.answer {
-                let Poll::Ready(answered) = answer.as_mut().poll(cx) else {
-                    return wrote(out, before);
-                };
-                self.answer = None;
-                match answered {
-                    Ok(events) => out.extend_from_slice(&events),
-                    Err(error) => return Poll::Ready(Fed::Failed(error)),
+            let Poll::Ready(next) = self.next(cx, patience) else {
+                if self.mark == Mark::None {
+                    self.mark(out);
                 }
-            }
-            if let Some(missed) = self.missed.take() {
-                self.tell(missed, out);
-                continue;
-            }
-            if std::mem::take(&mut self.stateless) {
-                self.write_state(out);
-            }
-            if let Some(over) = self.overflow(patience) {
-                return Poll::Ready(over);
-            }
-            if self.missed.is_some() {
-                continue;
-            }
-            match self.cursor.poll(cx, patience.overflow == Overflow::Latest) {
-                Poll::Pending => {
-                    if self.unmarked {
-                        self.mark(out);
+                return wrote(out, before);
+            };
+            match next {
+                Next::Told(told) => {
+                    let here = self.is_settled().then(|| self.here());
+                    told.write(out, None, here.as_ref().map(Position::as_str));
+                    if here.is_some() {
+                        self.mark = Mark::Now;
                     }
-                    return wrote(out, before);
                 }
-                Poll::Ready(Read::Batch(batch)) => match self.deliver(&batch, out) {
+                Next::Batch(batch) => match self.deliver(&batch, out) {
                     Some(fed) => return Poll::Ready(fed),
                     None if out.len() > before => return Poll::Ready(Fed::Wrote),
                     None => {}
                 },
-                // What the broker lost is no fault of the client's: it is told in place.
-                Poll::Ready(Read::Missed(missed))
-                    if patience.overflow == Overflow::Disconnect && !missed.lost =>
-                {
-                    return Poll::Ready(Fed::Over(CloseReason::Overflow));
-                }
-                Poll::Ready(Read::Missed(missed)) => self.missed = Some(missed),
-                Poll::Ready(Read::Over(End::Last)) => {
+                Next::Over(End::Last) => {
+                    // It came back with an id that has no end mark, and would do so for ever.
+                    if self.mark != Mark::End {
+                        write_cursor(out, self.here().as_str(), true);
+                    }
                     return Poll::Ready(Fed::Over(CloseReason::LastEvent));
                 }
-                Poll::Ready(Read::Over(End::Closed)) => {
-                    return Poll::Ready(Fed::Over(CloseReason::Ended));
-                }
+                Next::Over(End::Closed) => return Poll::Ready(Fed::Over(CloseReason::Ended)),
+                Next::Overflow => return Poll::Ready(Fed::Over(CloseReason::Overflow)),
+                Next::Failed(error) => return Poll::Ready(Fed::Failed(error)),
             }
         }
         cx.waker().wake_by_ref();
         wrote(out, before)
     }
 
+    /// What comes next.
+    pub(super) fn next(&mut self, cx: &mut Context<'_>, patience: Patience) -> Poll<Next> {
+        loop {
+            if let Some((answer, _)) = &mut self.answer {
+                let answered = ready!(answer.as_mut().poll(cx));
+                self.answer = None;
+                return Poll::Ready(match answered {
+                    Ok(bodies) => Next::Told(Told { gap: None, bodies }),
+                    Err(error) => Next::Failed(error),
+                });
+            }
+            if let Some(gap) = self.untold.take() {
+                return Poll::Ready(Next::Told(self.tell(gap, Place::Lost)));
+            }
+            if let Some(missed) = self.missed.take() {
+                let place = self.before(&missed);
+                let gap = self.pass(&missed);
+                // Where it goes on there may be much to read at once.
+                self.behind_until = self.window.next();
+                return Poll::Ready(Next::Told(self.tell(gap, place)));
+            }
+            if std::mem::take(&mut self.stateless)
+                && let Some(state) = self.cursor.state()
+            {
+                return Poll::Ready(Next::Told(Told { gap: None, bodies: vec![state] }));
+            }
+            if self.is_too_slow(patience) {
+                return Poll::Ready(Next::Overflow);
+            }
+            if self.missed.is_some() {
+                continue;
+            }
+            match ready!(self.cursor.poll(cx, patience.overflow == Overflow::Latest)) {
+                Read::Batch(batch) => return Poll::Ready(Next::Batch(batch)),
+                Read::Over(end) => return Poll::Ready(Next::Over(end)),
+                // What the broker lost is no fault of the client's: it is told in place.
+                Read::Missed(missed)
+                    if patience.overflow == Overflow::Disconnect && !missed.lost =>
+                {
+                    return Poll::Ready(Next::Overflow);
+                }
+                Read::Missed(missed) => self.missed = Some(missed),
+            }
+        }
+    }
+
     /// Whether the client is too slow; one that may skip, skips.
-    fn overflow(&mut self, Patience { overflow, most }: Patience) -> Option<Fed> {
+    fn is_too_slow(&mut self, Patience { overflow, most }: Patience) -> bool {
         let (behind, slow) = self.cursor.behind();
         let too_slow = most.map_or(slow, |most| behind > most);
-        match overflow {
-            Overflow::Disconnect if too_slow && self.cursor.next() >= self.behind_until => {
-                Some(Fed::Over(CloseReason::Overflow))
-            }
-            Overflow::DropOldest => {
-                self.missed = most.and_then(|most| self.cursor.skip_to_last(most));
-                None
-            }
-            _ => None,
+        if too_slow && overflow == Overflow::DropOldest {
+            self.missed = most.and_then(|most| self.cursor.skip_to_last(most));
         }
+        too_slow && overflow == Overflow::Disconnect && self.cursor.next() >= self.behind_until
     }
 
     /// The frames of a batch that this client wants, shared if those are all.
     fn deliver(&mut self, batch: &Batch, out: &mut BytesMut) -> Option<Fed> {
-        if self.wanted.is_none() {
-            (self.unmarked, self.moved) = (false, false);
-            return Some(Fed::Shared(batch.bytes.clone()));
+        if batch.entries.is_empty() {
+            return None;
         }
-        let wanted: Vec<_> =
-            batch.entries.iter().filter(|entry| self.wants(entry)).cloned().collect();
-        let last = wanted.last().map(|entry| entry.offset);
-        self.moved |= last != batch.entries.last().map(|entry| entry.offset);
-        if last.is_some() {
-            self.unmarked = false;
+        let wanted = self.wanted_of(batch);
+        if let Some(entry) = wanted.last() {
+            self.mark = Mark::behind(entry, batch);
+        } else if self.mark == Mark::Now {
+            self.mark = Mark::Old;
         }
         if wanted.len() == batch.entries.len() {
-            self.moved = false;
             return Some(Fed::Shared(batch.bytes.clone()));
         }
         wanted.iter().for_each(|entry| out.extend_from_slice(&entry.frame));
         None
+    }
+
+    /// What the client wants of a batch.
+    pub(super) fn wanted_of<'a>(&mut self, batch: &'a Batch) -> Cow<'a, [Arc<Entry>]> {
+        if self.wanted.is_none() {
+            return Cow::Borrowed(&batch.entries);
+        }
+        Cow::Owned(batch.entries.iter().filter(|entry| self.wants(entry)).cloned().collect())
     }
 
     fn wants(&mut self, entry: &Entry) -> bool {
@@ -482,62 +671,83 @@ impl Feed {
         entry.last || entry.value.as_ref().is_some_and(wanted)
     }
 
-    /// Says what is missing, and what the application or the topic has to say to it.
-    fn tell(&mut self, missed: Missed, out: &mut BytesMut) {
-        let gap = self.pass(&missed);
-        // Where it goes on there may be much to read at once.
-        self.behind_until = self.window.next();
-        if let Some(on_gap) = &mut self.on_gap {
-            self.cursor.skip();
-            self.answer = Some(on_gap(gap.clone()));
-            gap.write(out, self.here());
-        } else {
-            let state = self.cursor.state();
-            gap.write(out, self.here());
-            self.append_state(state, out);
-        }
-        (self.unmarked, self.moved) = (false, false);
+    /// Says what is missing, and what the topic has to say to it; or asks the application for that.
+    fn tell(&mut self, gap: Gap, before: Place) -> Told {
+        self.stateless = false;
+        let bodies = match &mut self.on_gap {
+            Some(on_gap) => {
+                self.cursor.skip();
+                self.answer = Some((on_gap(gap.clone()), before));
+                Vec::new()
+            }
+            None => self.cursor.state().into_iter().collect(),
+        };
+        Told { gap: Some(gap), bodies }
     }
 
     /// Goes on behind what is missing.
     fn pass(&mut self, missed: &Missed) -> Gap {
         self.cursor.go_to(missed);
+        // It may have been of another life.
+        self.position = None;
         self.gaps += 1;
         self.gap(missed)
     }
 
-    fn gap(&self, missed: &Missed) -> Gap {
-        let at = |offset| missed.life.of(offset);
-        let last = missed.to.checked_sub(1).filter(|last| *last > 0);
+    fn gap(&self, Missed { life, from, to, counts, .. }: &Missed) -> Gap {
+        let last = to.checked_sub(1).filter(|last| *last > 0);
         Gap {
-            missed: missed
-                .from
-                .filter(|_| missed.counts)
-                .map(|from| missed.to.saturating_sub(from)),
-            from: missed.from.map(at),
-            to: last.map(at),
+            missed: from.filter(|_| *counts).map(|from| to.saturating_sub(from)),
+            from: from.map(|from| life.of(from)),
+            to: last.map(|last| life.of(last)),
         }
     }
 
-    fn write_state(&mut self, out: &mut BytesMut) {
-        let state = self.cursor.state();
-        self.append_state(state, out);
+    /// Where a client stands that must yet be told of a gap.
+    fn before(&self, missed: &Missed) -> Place {
+        let last = missed.from.map(|from| from.saturating_sub(1));
+        last.map_or(Place::Lost, |last| Place::At(missed.life.of(last)))
     }
 
-    fn append_state(&mut self, state: Option<Bytes>, out: &mut BytesMut) {
-        if let Some(state) = state {
-            write_id(out, self.here().as_str(), false);
-            out.extend_from_slice(&state);
-            self.unmarked = false;
+    /// Whether the client has been told all that there is to a gap.
+    pub(super) fn is_settled(&self) -> bool {
+        self.answer.is_none() && self.missed.is_none() && self.untold.is_none()
+    }
+
+    /// Where the client stands.
+    pub(super) fn place(&mut self) -> Place {
+        match (&self.missed, &self.answer) {
+            (Some(missed), _) => self.before(missed),
+            (None, Some((_, place))) => *place,
+            (None, None) if self.untold.is_some() => Place::Lost,
+            (None, None) if self.stateless => Place::New,
+            (None, None) => Place::At(self.here()),
         }
     }
 
-    /// What the client has, or need not have any more.
-    fn here(&self) -> Position {
-        self.cursor.life().of(self.cursor.next().saturating_sub(1))
+    fn here(&mut self) -> Position {
+        self.position(self.cursor.next().saturating_sub(1))
+    }
+
+    pub(super) fn position(&mut self, offset: u64) -> Position {
+        match self.position.filter(|position| position.offset() == offset) {
+            Some(position) => position,
+            None => *self.position.insert(self.cursor.life().of(offset)),
+        }
     }
 }
 
-fn wrote(out: &BytesMut, before: usize) -> Poll<Fed> {
+impl Mark {
+    /// Of a client that had this entry last, of a batch.
+    fn behind(entry: &Entry, batch: &Batch) -> Self {
+        match batch.entries.last() {
+            _ if entry.last => Self::End,
+            Some(last) if last.offset != entry.offset => Self::Old,
+            _ => Self::Now,
+        }
+    }
+}
+
+pub(super) fn wrote(out: &BytesMut, before: usize) -> Poll<Fed> {
     if out.len() > before { Poll::Ready(Fed::Wrote) } else { Poll::Pending }
 }

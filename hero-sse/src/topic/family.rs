@@ -1,0 +1,365 @@
+//! One topic for each key: made when it is first needed, gone when nobody needs it any more.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt::{self, Display, Write as _};
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use tokio::time::Instant;
+
+use super::{Handle, Topic, TopicBuilder};
+use crate::event::SseEvent;
+use crate::refusal::Refusal;
+use crate::telemetry::Full;
+
+/// So many members there are at most, if nobody says another number.
+const MOST: usize = 10_000;
+
+/// Whoever makes one looks at so many whether they can go: more than come, so that none is left for long.
+const LOOKS: usize = 4;
+
+/// So many where there is no room, or somebody counts.
+const MORE_LOOKS: usize = 64;
+
+/// How often one who finds no room looks at all of them.
+const LOOK_AT_ALL: Duration = Duration::from_secs(1);
+
+/// A member that nobody needs stays for so long: whoever comes back within it finds the topic that made his id.
+const GRACE: Duration = Duration::from_secs(60);
+
+/// A [`Topic`] for each key: each tenant, user or build has its own, with its own ids.
+///
+/// ```
+/// use hero_sse::prelude::*;
+/// use hero_sse::Topics;
+///
+/// #[derive(Serialize, SseEvent)]
+/// struct Line { text: String }
+///
+/// /// What a build says, from its first line.
+/// #[sse_endpoint("/builds/{build}", permission = "builds.read")]
+/// async fn build_log(
+///     Path(build): Path<u64>,
+///     State(builds): State<Topics<u64, Line>>,
+/// ) -> Result<Subscription<Line>, Refusal> {
+///     let build = builds.get(&build).ok_or_else(|| Refusal::not_found("there is no such build"))?;
+///     Ok(build.subscribe().from_start())
+/// }
+///
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let builds = Topics::new("builds");
+/// builds.topic(&7)?.publish(Line { text: "compiling".to_owned() }).await?;
+/// # Ok(())
+/// # }
+/// # fn main() { let _: hero_sse::Endpoints<Topics<u64, Line>> = endpoints![build_log]; }
+/// ```
+///
+/// [`topic`](Self::topic) makes a member when it is first asked for; publishers call it. For those who only read there is
+/// [`get`](Self::get): with `topic` a client that makes up keys would fill the family, so check first that it may have
+/// this one, and that there is such a thing.
+///
+/// A member goes when it has no subscriber, nobody else holds its [`Topic`] and nothing is kept in it, for a minute: it
+/// is looked for as others are made. An event that is kept keeps its member, as does the last one of a topic that has
+/// ended: whoever comes late gets it, until it is older than [`keep_for`](TopicBuilder::keep_for) says. Then the key's
+/// next topic is another one. Where there is [no room](TopicsBuilder::most) members that could go do so at once.
+///
+/// A member's name is the family's and the key's `Display`, with a `/` between them (and `%2F` for one in either):
+/// different keys must be written differently. Clones are one family; with its last one go the members that nobody
+/// else holds.
+pub struct Topics<K, E> {
+    family: Arc<Family<K, E>>,
+}
+
+struct Family<K, E> {
+    name: String,
+    most: usize,
+    each: Each<K, E>,
+    members: Mutex<Members<K, E>>,
+    full: Full,
+}
+
+type Each<K, E> = Box<dyn Fn(TopicBuilder<E>, &K) -> TopicBuilder<E> + Send + Sync>;
+
+struct Members<K, E> {
+    topics: HashMap<K, Member<E>>,
+    /// All keys, in the order in which they are looked at.
+    round: VecDeque<K>,
+    /// When all were looked at last.
+    looked: Option<Instant>,
+}
+
+struct Member<E> {
+    topic: Topic<E>,
+    /// Since when it is known that nobody needs it.
+    idle: Option<Instant>,
+}
+
+impl<K, E> Topics<K, E>
+where
+    K: Hash + Eq + Clone + Display + Send + 'static,
+    E: SseEvent + Send + Sync + 'static,
+{
+    /// A family of up to 10,000 topics as [`Topic::new`] makes them.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self::builder(name).build()
+    }
+
+    /// A family with settings of its own.
+    pub fn builder(name: impl Into<String>) -> TopicsBuilder<K, E> {
+        TopicsBuilder { name: name.into(), most: MOST, each: Box::new(|topic, _| topic) }
+    }
+
+    /// The topic of this key, which is made if there is none.
+    ///
+    /// Hold it for as long as you publish to it, or ask each time: either way it is the topic of all who ask.
+    ///
+    /// # Errors
+    ///
+    /// [`TopicsFull`] if there are as many as there may be, and all are needed.
+    pub fn topic(&self, key: &K) -> Result<Topic<E>, TopicsFull> {
+        // What is dropped is the application's, in part: after the lock.
+        let mut gone = Vec::new();
+        {
+            let mut members = self.family.lock();
+            if let Some(topic) = members.find(key, &mut gone) {
+                return Ok(topic);
+            }
+            self.family.make_room(&mut members, &mut gone)?;
+        }
+        let made = self.family.make(key);
+        let mut members = self.family.lock();
+        // Another may have been quicker.
+        if let Some(topic) = members.find(key, &mut gone) {
+            return Ok(topic);
+        }
+        self.family.make_room(&mut members, &mut gone)?;
+        let (key, also) = (key.clone(), key.clone());
+        members.topics.insert(key, Member { topic: made.clone(), idle: None });
+        members.round.push_back(also);
+        drop(members);
+        Ok(made)
+    }
+
+    /// The topic of this key, if there is one.
+    pub fn get(&self, key: &K) -> Option<Topic<E>> {
+        let mut gone = Vec::new();
+        self.family.lock().find(key, &mut gone)
+    }
+
+    /// How many there are. Of those that can go it finds some: it looks at 64 each time.
+    pub fn len(&self) -> usize {
+        let mut gone = Vec::new();
+        let mut members = self.family.lock();
+        members.look(MORE_LOOKS, GRACE, &mut gone);
+        members.topics.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The family's name.
+    pub fn name(&self) -> &str {
+        &self.family.name
+    }
+}
+
+impl<K, E> Family<K, E>
+where
+    K: Hash + Eq + Clone + Display,
+    E: SseEvent + Send + Sync + 'static,
+{
+    fn make(&self, key: &K) -> Topic<E> {
+        let mut builder = (self.each)(Topic::builder(""), key);
+        builder.name = member_name(&self.name, key).into();
+        builder.build()
+    }
+
+    /// Looks for some that can go, and harder where there is no room.
+    fn make_room(
+        &self,
+        members: &mut Members<K, E>,
+        gone: &mut Vec<Topic<E>>,
+    ) -> Result<(), TopicsFull> {
+        members.look(LOOKS, GRACE, gone);
+        if members.topics.len() < self.most {
+            return Ok(());
+        }
+        let now = Instant::now();
+        let recently = members.looked.is_some_and(|looked| now - looked < LOOK_AT_ALL);
+        if !recently {
+            members.looked = Some(now);
+        }
+        members.look(if recently { MORE_LOOKS } else { usize::MAX }, Duration::ZERO, gone);
+        if members.topics.len() < self.most {
+            return Ok(());
+        }
+        self.full.tell(&self.name, self.most);
+        Err(TopicsFull { family: self.name.clone(), most: self.most })
+    }
+}
+
+impl<K, E> Family<K, E> {
+    /// Of the application's code only a key's runs under the lock, and that before anything is changed.
+    fn lock(&self) -> MutexGuard<'_, Members<K, E>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Hash + Eq, E> Members<K, E> {
+    /// The topic of this key; one that has ended, and has nothing left for anybody, is none.
+    fn find(&mut self, key: &K, gone: &mut Vec<Topic<E>>) -> Option<Topic<E>> {
+        let member = self.topics.get_mut(key)?;
+        if member.topic.handle.window.ring().is_closed() && member.is_idle() {
+            gone.extend(self.remove(key));
+            return None;
+        }
+        member.idle = None;
+        Some(member.topic.clone())
+    }
+
+    fn remove(&mut self, key: &K) -> Option<Topic<E>> {
+        self.round.retain(|other| other != key);
+        self.topics.remove(key).map(|member| member.topic)
+    }
+
+    /// Looks at the next so many, and takes out those that nobody has needed for so long.
+    fn look(&mut self, most: usize, grace: Duration, gone: &mut Vec<Topic<E>>) {
+        let now = Instant::now();
+        for _ in 0..most.min(self.round.len()) {
+            let Some(key) = self.round.pop_front() else { return };
+            let Some(member) = self.topics.get_mut(&key) else { continue };
+            if !member.is_idle() {
+                member.idle = None;
+            } else if now - *member.idle.get_or_insert(now) >= grace {
+                gone.extend(self.topics.remove(&key).map(|member| member.topic));
+                continue;
+            }
+            self.round.push_back(key);
+        }
+    }
+}
+
+impl<E> Member<E> {
+    /// Whether nobody else holds it, follows it, or could come for what it keeps. Under the family's lock, without
+    /// which nobody gets hold of it, that stays so.
+    fn is_idle(&mut self) -> bool {
+        let Some(Handle { window, .. }) = Arc::get_mut(&mut self.topic.handle) else {
+            return false;
+        };
+        window.ring().readers() == 0 && window.is_spent()
+    }
+}
+
+impl<K, E> Clone for Topics<K, E> {
+    fn clone(&self) -> Self {
+        Self { family: self.family.clone() }
+    }
+}
+
+impl<K, E> fmt::Debug for Topics<K, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Topics").field("name", &self.family.name).finish_non_exhaustive()
+    }
+}
+
+/// No two families and keys have one name.
+fn member_name(family: &str, key: impl Display) -> String {
+    let mut name = String::new();
+    // Neither fails, unless a key does.
+    let _ = write!(Escaped(&mut name), "{family}");
+    name.push('/');
+    let _ = write!(Escaped(&mut name), "{key}");
+    name
+}
+
+/// Takes text without the `/`.
+struct Escaped<'a>(&'a mut String);
+
+impl fmt::Write for Escaped<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.chars().for_each(|c| match c {
+            '/' => self.0.push_str("%2F"),
+            '%' => self.0.push_str("%25"),
+            c => self.0.push(c),
+        });
+        Ok(())
+    }
+}
+
+/// The settings of [`Topics`].
+#[must_use = "nothing is made until `build`"]
+pub struct TopicsBuilder<K, E> {
+    name: String,
+    most: usize,
+    each: Each<K, E>,
+}
+
+impl<K, E> TopicsBuilder<K, E>
+where
+    K: Hash + Eq + Clone + Display + Send + 'static,
+    E: SseEvent + Send + Sync + 'static,
+{
+    /// The settings of each member, of which the key may be a part:
+    /// `Topics::builder("builds").each(|topic, _build| topic.keep(500))`.
+    ///
+    /// It is called when a member is made, now and then for one that another was quicker to make.
+    pub fn each(
+        mut self,
+        each: impl Fn(TopicBuilder<E>, &K) -> TopicBuilder<E> + Send + Sync + 'static,
+    ) -> Self {
+        self.each = Box::new(each);
+        self
+    }
+
+    /// So many members at most, 10,000 if not said. Those that keep events count, so `most` times what
+    /// [`keep_bytes`](TopicBuilder::keep_bytes) says is what the family may take in memory.
+    pub fn most(mut self, members: usize) -> Self {
+        self.most = members;
+        self
+    }
+
+    /// The family.
+    pub fn build(self) -> Topics<K, E> {
+        let Self { name, most, each } = self;
+        let members = Members { topics: HashMap::new(), round: VecDeque::new(), looked: None };
+        let (members, full) = (Mutex::new(members), Full::default());
+        Topics { family: Arc::new(Family { name, most, each, members, full }) }
+    }
+}
+
+/// A family has as many [`Topics`] as it may have, and all are needed. As an answer it is a `503`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicsFull {
+    family: String,
+    most: usize,
+}
+
+impl Display for TopicsFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { family, most } = self;
+        write!(
+            f,
+            "there are {most} topics in `{family}`, and each is held, followed or keeps events: raise `most`, or \
+             lower `keep_for`"
+        )
+    }
+}
+
+impl std::error::Error for TopicsFull {}
+
+impl From<TopicsFull> for Refusal {
+    fn from(_: TopicsFull) -> Self {
+        Self::busy(StatusCode::SERVICE_UNAVAILABLE, "there is no room for another topic", 3)
+    }
+}
+
+impl IntoResponse for TopicsFull {
+    fn into_response(self) -> Response {
+        Refusal::from(self).into_response()
+    }
+}

@@ -1,0 +1,210 @@
+//! One topic for each key: made once, kept while somebody needs it, gone afterwards.
+
+use std::pin::pin;
+use std::sync::{Arc, Barrier};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::response::IntoResponse;
+use futures_util::{FutureExt, Stream, StreamExt};
+use hero_sse::prelude::*;
+use hero_sse::{CloseReason, SseOptions, Start, testing};
+use http::StatusCode;
+
+use crate::support::{kit, serving};
+
+#[derive(Debug, SseEvent)]
+enum Build {
+    Line {
+        n: u64,
+    },
+    #[sse(last)]
+    Done {},
+}
+
+const MINUTE: Duration = Duration::from_secs(61);
+
+/// What is there now.
+fn ready<T: Stream + Unpin>(stream: &mut T) -> Poll<Option<T::Item>> {
+    pin!(stream).poll_next(&mut Context::from_waker(futures_util::task::noop_waker_ref()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_has_one_topic_which_is_made_when_it_is_needed() {
+    let builds: Topics<u64, Build> = Topics::new("builds");
+    assert!(builds.get(&7).is_none() && builds.is_empty());
+    let seven = builds.topic(&7).expect("a topic");
+    let mut reader = builds.get(&7).expect("the topic").subscribe();
+    builds.clone().topic(&7).expect("a topic").publish(Build::Line { n: 1 }).await.expect("sent");
+    assert!(matches!(*reader.next().await.expect("an event"), Build::Line { n: 1 }));
+    assert_eq!((seven.name(), seven.len(), builds.len()), ("builds/7", 1, 1));
+    assert!(builds.topic(&8).expect("a topic").is_empty());
+}
+
+/// Ids and names are of one topic, whatever the keys look like.
+#[tokio::test(start_paused = true)]
+async fn no_two_topics_share_a_name_or_an_id() {
+    let names: Vec<_> = [("a", "b/c"), ("a/b", "c"), ("a", "b%2Fc"), ("a%2Fb", "c"), ("a/", "b")]
+        .map(|(family, key)| {
+            let family: Topics<String, Build> = Topics::new(family);
+            family.topic(&key.to_owned()).expect("a topic").name().to_owned()
+        })
+        .into();
+    let different: std::collections::BTreeSet<_> = names.iter().collect();
+    assert_eq!(different.len(), names.len(), "{names:?}");
+
+    let tenants: Topics<&str, Build> = Topics::new("tenants");
+    let [acme, globex] = ["acme", "globex"].map(|key| tenants.topic(&key).expect("a topic"));
+    let of_acme = acme.publish(Build::Line { n: 1 }).await.expect("sent");
+    globex.publish(Build::Line { n: 2 }).await.expect("sent");
+    let sse = kit(SseOptions::default());
+    let app = serving(&sse, move || globex.subscribe());
+    let id = of_acme.to_string();
+    let mut reader = testing::open(&app, "/s").last_event_id(id).await.expect("a stream");
+    let gap = reader.next().await.expect("an event").expect("more");
+    assert_eq!(gap.event, "hero.gap");
+    assert_eq!(gap.json::<serde_json::Value>().expect("JSON")["missed"], serde_json::Value::Null);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_not_needed_goes() {
+    let builds: Topics<u64, Build> =
+        Topics::builder("builds").each(|topic, _| topic.keep_for(10 * MINUTE)).build();
+    let held = builds.topic(&1).expect("a topic");
+    let mut followed = builds.topic(&2).expect("a topic").subscribe();
+    builds.topic(&3).expect("a topic").publish(Build::Line { n: 1 }).await.expect("sent");
+    builds.topic(&4).expect("a topic");
+    assert_eq!(builds.len(), 4);
+    // Whoever lost a connection finds the topic that it knows.
+    tokio::time::advance(MINUTE / 2).await;
+    assert_eq!(builds.len(), 4);
+    tokio::time::advance(MINUTE).await;
+    assert_eq!(builds.len(), 3);
+    assert!(builds.get(&4).is_none());
+    builds.topic(&2).expect("a topic").publish(Build::Line { n: 2 }).await.expect("sent");
+    assert!(followed.next().await.is_some());
+    assert!(matches!(ready(&mut followed), Poll::Pending));
+    drop((held, followed));
+    // Two of them keep an event.
+    builds.len();
+    tokio::time::advance(MINUTE).await;
+    assert_eq!(builds.len(), 2);
+    tokio::time::advance(10 * MINUTE).await;
+    assert_eq!(builds.len(), 2);
+    tokio::time::advance(MINUTE).await;
+    assert_eq!(builds.len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_build_waits_for_who_comes_late() {
+    let builds: Topics<u64, Build> = Topics::new("builds");
+    let build = builds.topic(&1).expect("a topic");
+    build.publish_all([Build::Line { n: 1 }, Build::Done {}]).await.expect("sent");
+    drop(build);
+    let sse = kit(SseOptions::default());
+    let of = builds.clone();
+    let app = serving(&sse, move || of.get(&1).expect("a topic").subscribe().from_start());
+    for _ in 0..3 {
+        tokio::time::advance(10 * MINUTE).await;
+        assert_eq!(builds.len(), 1);
+        let mut reader = testing::open(&app, "/s").await.expect("a stream");
+        let names: Vec<_> =
+            reader.rest().await.expect("all").into_iter().map(|e| e.event).collect();
+        assert_eq!(names, ["line", "done", "hero.close"]);
+    }
+    assert_eq!(sse.connections().closed(CloseReason::LastEvent), 3);
+    tokio::time::advance(60 * MINUTE).await;
+    assert!(builds.get(&1).is_none());
+    let again = builds.topic(&1).expect("a topic");
+    assert!(!again.is_closed() && again.is_empty());
+    again.publish(Build::Line { n: 1 }).await.expect("another topic");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_family_gives_up_no_history() {
+    let builds: Topics<u64, Build> = Topics::builder("builds").most(3).build();
+    builds.topic(&1).expect("a topic").publish(Build::Line { n: 1 }).await.expect("sent");
+    let two = builds.topic(&2).expect("a topic");
+    let three = builds.topic(&3).expect("a topic").subscribe();
+    let full = builds.topic(&4).expect_err("no room");
+    assert!(full.to_string().contains("3 topics in `builds`"), "{full}");
+    assert_eq!(full.clone().into_response().status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(Refusal::from(full).into_response().headers()["retry-after"], "3");
+    // Those that are there are still found.
+    assert!(builds.topic(&2).is_ok() && builds.get(&1).is_some());
+    drop(two);
+    let four = builds.topic(&4).expect("the place of one that nobody needs");
+    assert!(builds.get(&2).is_none());
+    assert!(builds.topic(&5).is_err());
+    assert!(matches!(three.start(), Start::Live));
+    drop((three, four));
+    assert!(builds.topic(&5).is_ok() && builds.topic(&6).is_ok());
+    assert_eq!(builds.get(&1).expect("a topic").len(), 1);
+}
+
+/// While others make members, and so look for those that can go, nobody's subscription is left behind.
+#[test]
+fn a_sweep_takes_nobody_s_topic() {
+    const THREADS: u64 = 4;
+    let builds: Topics<u64, Build> = Topics::builder("builds")
+        .most(THREADS as usize + 1)
+        .each(|topic, _| topic.keep_for(Duration::ZERO))
+        .build();
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let builds = builds.clone();
+            scope.spawn(move || {
+                for round in 0..2_000 {
+                    let key = thread * 100 + round % 10;
+                    let made = loop {
+                        match builds.topic(&key) {
+                            Ok(topic) => break topic,
+                            Err(_) => std::thread::yield_now(),
+                        }
+                    };
+                    let mut reader = made.subscribe();
+                    drop(made);
+                    let found = builds.topic(&key).expect("it is followed");
+                    let sent = found.publish(Build::Line { n: round }).now_or_never();
+                    sent.expect("at once").expect("sent");
+                    drop(found);
+                    match ready(&mut reader) {
+                        Poll::Ready(Some(event)) => match *event {
+                            Build::Line { n } => assert_eq!(n, round),
+                            Build::Done {} => panic!("the end"),
+                        },
+                        other => panic!("{round}: {:?}", other.map(|event| event.is_some())),
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_key_is_never_split() {
+    const THREADS: usize = 4;
+    let builds: Topics<u64, Build> = Topics::new("builds");
+    let barrier = Arc::new(Barrier::new(THREADS));
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (builds, barrier) = (builds.clone(), barrier.clone());
+            scope.spawn(move || {
+                for key in 0..300 {
+                    barrier.wait();
+                    let topic = if thread == 0 { builds.get(&key) } else { None };
+                    let topic = topic.map_or_else(|| builds.topic(&key), Ok);
+                    let reader = topic.expect("a topic").subscribe();
+                    barrier.wait();
+                    let topic = builds.topic(&key).expect("a topic");
+                    let sent = topic.publish(Build::Line { n: thread as u64 }).now_or_never();
+                    sent.expect("at once").expect("sent");
+                    barrier.wait();
+                    topic.close();
+                    let all = reader.collect::<Vec<_>>().now_or_never().expect("all is there");
+                    assert_eq!(all.len(), THREADS, "{key}");
+                }
+            });
+        }
+    });
+}

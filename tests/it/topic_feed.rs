@@ -1,0 +1,533 @@
+//! One reader of a topic, at its worst: gaps that are answered, states, filters, ends, and clients that are too slow.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::{FutureExt, StreamExt};
+use hero_sse::prelude::*;
+use hero_sse::testing::{self, EventReader, Received};
+use hero_sse::{CloseReason, Overflow, SseOptions};
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+use crate::support::{Log, kit, options, serving};
+
+#[derive(Clone, Debug, SseEvent)]
+enum Step {
+    Step {
+        n: u64,
+        #[sse(key)]
+        of: u64,
+    },
+    #[sse(last)]
+    Done { n: u64 },
+}
+
+fn step(n: u64) -> Step {
+    Step::Step { n, of: n % 3 }
+}
+
+#[derive(Clone, Default, Serialize, SseEvent)]
+struct State {
+    n: u64,
+}
+
+/// The sum of the numbers.
+fn summed(keep: usize) -> Topic<Step> {
+    let add = |state: &mut State, step: &Step| match step {
+        Step::Step { n, .. } | Step::Done { n } => state.n += n,
+    };
+    Topic::builder("steps").keep(keep).snapshot(State::default(), add).build()
+}
+
+async fn next(reader: &mut EventReader) -> Received {
+    reader.next().await.expect("an event").expect("more")
+}
+
+/// What is there without waiting, by name and number.
+fn there(reader: &mut EventReader) -> Vec<(String, u64)> {
+    let mut events = Vec::new();
+    while let Some(Ok(Some(event))) = reader.next().now_or_never() {
+        events.push(what(&event));
+    }
+    events
+}
+
+fn what(event: &Received) -> (String, u64) {
+    let n = event.json::<Value>().expect("JSON")["n"].as_u64().unwrap_or_default();
+    (event.event.clone(), n)
+}
+
+fn steps(numbers: impl IntoIterator<Item = u64>) -> Vec<(String, u64)> {
+    numbers.into_iter().map(|n| ("step".to_owned(), n)).collect()
+}
+
+/// A topic of which the first event is gone, and its id.
+async fn with_a_gap() -> (Topic<Step>, String) {
+    let topic = Topic::builder("steps").keep(3).build();
+    let first = topic.publish(step(1)).await.expect("sent").to_string();
+    topic.publish_all((2..=9).map(step)).await.expect("sent");
+    (topic, first)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_to_a_gap_comes_once_and_whole() {
+    let (topic, id) = with_a_gap().await;
+    let (gate, asked) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+    let state = Arc::new(AtomicUsize::new(9));
+    let app = {
+        let (topic, gate, asked, state) =
+            (topic.clone(), gate.clone(), asked.clone(), state.clone());
+        let sse = kit(SseOptions::default().overflow(Overflow::DropOldest));
+        serving(&sse, move || {
+            let (gate, asked, state) = (gate.clone(), asked.clone(), state.clone());
+            topic.subscribe().on_gap(move |gap| {
+                asked.fetch_add(1, Ordering::SeqCst);
+                let (gate, n) = (gate.clone(), state.load(Ordering::SeqCst) as u64);
+                async move {
+                    assert!(gap.to().is_some());
+                    gate.acquire().await?.forget();
+                    Ok(vec![State { n }, State { n: n + 100 }])
+                }
+            })
+        })
+    };
+    let mut reader = testing::open(&app, "/s").last_event_id(&id).await.expect("a stream");
+    let gap = next(&mut reader).await;
+    // Whoever leaves before the answer is told again: its cursor has not moved.
+    assert_eq!((gap.event.as_str(), gap.id), ("hero.gap", None));
+    assert!(there(&mut reader).is_empty());
+    drop(reader);
+    let mut reader = testing::open(&app, "/s").last_event_id(&id).await.expect("a stream");
+    assert_eq!(there(&mut reader), [("hero.gap".to_owned(), 0)]);
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
+    // What is published meanwhile comes behind the answer, exactly once.
+    topic.publish(step(10)).await.expect("sent");
+    gate.add_permits(1);
+    let (first, second) = (next(&mut reader).await, next(&mut reader).await);
+    assert_eq!((what(&first).1, first.id, what(&second).1), (9, None, 109));
+    let id = second.id.expect("an id");
+    assert_eq!(there(&mut reader), steps([10]));
+    let mut again = testing::open(&app, "/s").last_event_id(&id).await.expect("a stream");
+    assert_eq!(there(&mut again), steps([10]));
+    // More than is kept comes while it is asked: it is asked again.
+    let (_, id) = (topic.publish_all((11..=20).map(step)).await, id);
+    state.store(20, Ordering::SeqCst);
+    let mut reader = testing::open(&app, "/s").last_event_id(&id).await.expect("a stream");
+    assert_eq!(there(&mut reader), [("hero.gap".to_owned(), 0)]);
+    topic.publish_all((21..=30).map(step)).await.expect("sent");
+    state.store(30, Ordering::SeqCst);
+    gate.add_permits(2);
+    let names = there(&mut reader);
+    let state = |n| ("state".to_owned(), n);
+    let gap = ("hero.gap".to_owned(), 0);
+    assert_eq!(names, [state(20), state(120), gap, state(30), state(130)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_fails_ends_its_own_stream() {
+    let (topic, id) = with_a_gap().await;
+    let dropped = Arc::new(AtomicBool::new(false));
+    struct Tell(Arc<AtomicBool>);
+    impl Drop for Tell {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+    for (kind, reason) in [
+        (0, CloseReason::StreamError),
+        (1, CloseReason::StreamPanic),
+        (2, CloseReason::StreamPanic),
+    ] {
+        let of = topic.clone();
+        let app = serving(&kit(SseOptions::default()), move || {
+            of.subscribe().on_gap(move |_| {
+                assert_ne!(kind, 1, "on purpose");
+                async move {
+                    tokio::task::yield_now().await;
+                    assert_ne!(kind, 2, "on purpose");
+                    Err::<Vec<State>, _>("no database".into())
+                }
+            })
+        });
+        let mut other = testing::open(&app, "/s").await.expect("a stream");
+        let mut reader = testing::open(&app, "/s").last_event_id(&id).await.expect("a stream");
+        let close = reader.rest().await.expect("all").pop().expect("a farewell");
+        assert!(close.data.contains(reason.as_str()), "{}", close.data);
+        assert_eq!(next(&mut other).await.event, "hero.cursor");
+    }
+    // It goes with its stream.
+    let (of, tell) = (topic.clone(), dropped.clone());
+    let app = serving(&kit(SseOptions::default()), move || {
+        let tell = tell.clone();
+        of.subscribe().on_gap(move |_| {
+            let tell = Tell(tell.clone());
+            async move {
+                let _tell = tell;
+                std::future::pending::<Result<Vec<State>, _>>().await
+            }
+        })
+    });
+    let mut reader = testing::open(&app, "/s").last_event_id(&id).await.expect("a stream");
+    next(&mut reader).await;
+    drop(reader);
+    assert!(dropped.load(Ordering::SeqCst));
+}
+
+/// An answer skips what is there, but the end is told to everybody.
+#[tokio::test(start_paused = true)]
+async fn the_end_is_told_behind_an_answer_and_behind_a_state() {
+    let (topic, id) = with_a_gap().await;
+    topic.publish(Step::Done { n: 10 }).await.expect("sent");
+    let answered = topic.clone();
+    let hook = serving(&kit(SseOptions::default()), move || {
+        answered.subscribe().on_gap(|_| async { Ok(vec![State { n: 10 }]) })
+    });
+    let sum = summed(3);
+    let first = sum.publish(step(1)).await.expect("sent").to_string();
+    sum.publish_all((2..=9).map(step)).await.expect("sent");
+    sum.publish(Step::Done { n: 5 }).await.expect("sent");
+    let folded = serving(&kit(SseOptions::default()), move || sum.subscribe());
+    for (app, id, wanted) in [
+        (&hook, Some(id), ["hero.gap", "state", "done", "hero.close"].as_slice()),
+        (&folded, Some(first), &["hero.gap", "state", "done", "hero.close"]),
+        (&folded, None, &["state", "done", "hero.close"]),
+    ] {
+        let request = testing::open(app, "/s");
+        let request = match id {
+            Some(id) => request.last_event_id(id),
+            None => request,
+        };
+        let rest = request.await.expect("a stream").rest().await.expect("all");
+        let names: Vec<_> = rest.iter().map(|event| event.event.as_str()).collect();
+        assert_eq!(names, wanted);
+        let id = rest[rest.len() - 2].id.clone().expect("an id");
+        let refused = testing::open(app, "/s").last_event_id(id).await.expect_err("no stream");
+        assert_eq!(refused.status, Some(http::StatusCode::NO_CONTENT));
+    }
+    // An id of the last event without the mark, such as a part of another stream's.
+    let last = topic.subscribe().next().now_or_never().expect("ready").expect("the last");
+    let mut reader =
+        testing::open(&hook, "/s").last_event_id(last.position().to_string()).await.expect("one");
+    let rest = reader.rest().await.expect("all");
+    assert!(rest[0].id.as_ref().is_some_and(|id| id.ends_with(";hero.end")), "{rest:?}");
+}
+
+/// State and changes fit each other, whoever publishes meanwhile: nothing twice, nothing lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_and_what_changes_it_fit_under_load() {
+    const EACH: u64 = 2_000;
+    let topic = summed(200);
+    let total: u64 = 3 * (1..=EACH).sum::<u64>();
+    let sse = kit(options("Overflow = \"drop_oldest\"\nBuffer = 100"));
+    let of = topic.clone();
+    let app = serving(&sse, move || of.subscribe());
+    let publishers: Vec<_> = (0..3)
+        .map(|_| {
+            let topic = topic.clone();
+            std::thread::spawn(move || {
+                for n in 1..=EACH {
+                    topic.publish(step(n)).now_or_never().expect("at once").expect("sent");
+                    if n % 16 == 0 {
+                        std::thread::sleep(Duration::from_micros(500));
+                    }
+                }
+            })
+        })
+        .collect();
+    let clients: Vec<_> = (0..6)
+        .map(|client| {
+            let app = app.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(3 * client)).await;
+                let (mut sum, mut id, mut begun, mut gaps) = (0, None::<String>, false, 0);
+                loop {
+                    let request = testing::open(&app, "/s");
+                    let request = match &id {
+                        Some(id) => request.last_event_id(id),
+                        None => request,
+                    };
+                    let mut reader = request.await.expect("a stream");
+                    for _ in 0..fastrand::usize(1..400) {
+                        let event = next(&mut reader).await;
+                        let (name, n) = what(&event);
+                        match name.as_str() {
+                            "state" => (sum, begun) = (n, true),
+                            "step" => sum += n,
+                            "done" => return (sum, gaps),
+                            "hero.gap" => gaps += 1,
+                            other => panic!("{other}"),
+                        }
+                        assert!(begun, "a change before the state");
+                        // A gap is behind a client when it has its state.
+                        if name != "hero.gap" {
+                            id = event.id;
+                        }
+                    }
+                    if fastrand::u8(..) < 80 {
+                        drop(reader);
+                        tokio::time::sleep(Duration::from_millis(fastrand::u64(..30))).await;
+                    }
+                }
+            })
+        })
+        .collect();
+    tokio::task::spawn_blocking(|| publishers.into_iter().for_each(|p| p.join().expect("done")))
+        .await
+        .expect("no panic");
+    topic.publish(Step::Done { n: 0 }).await.expect("sent");
+    for client in clients {
+        let (sum, _gaps) = client.await.expect("no panic");
+        assert_eq!(sum, total);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_filtered_out_moves_the_cursor_and_the_end_passes() {
+    let topic = Topic::builder("steps").keep(4).build();
+    let sse = kit(options("HeartbeatInterval = \"10s\""));
+    let of = topic.clone();
+    let app = serving(&sse, move || {
+        of.subscribe().filter(|step| matches!(step, Step::Step { n, .. } if n % 10 == 0))
+    });
+    let reader = testing::open(&app, "/s").await.expect("a stream");
+    let mut reader = reader.patience(Duration::from_secs(60));
+    assert_eq!(next(&mut reader).await.event, "hero.cursor");
+    for n in 1..=9 {
+        topic.publish(step(n)).await.expect("sent");
+        assert!(there(&mut reader).is_empty());
+    }
+    let cursor = next(&mut reader).await;
+    assert_eq!(cursor.event, "hero.cursor");
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    topic.publish_all([step(10), step(11)]).await.expect("sent");
+    // It did not want what is gone.
+    let id = cursor.id.expect("an id");
+    let mut again = testing::open(&app, "/s").last_event_id(&id).await.expect("a stream");
+    assert_eq!(there(&mut again), steps([10]));
+    topic.publish(Step::Done { n: 12 }).await.expect("sent");
+    let names: Vec<_> =
+        reader.rest().await.expect("all").into_iter().map(|event| event.event).collect();
+    assert_eq!(names, ["step", "done", "hero.close"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_filter_that_panics_ends_its_own_stream() {
+    let topic = Topic::new("steps");
+    let (of, plain) = (topic.clone(), topic.clone());
+    let bad = serving(&kit(SseOptions::default()), move || {
+        of.subscribe().filter(|step| match step {
+            Step::Step { n: 3, .. } => panic!("on purpose"),
+            _ => true,
+        })
+    });
+    let good = serving(&kit(SseOptions::default()), move || plain.subscribe());
+    let mut bad = testing::open(&bad, "/s").await.expect("a stream");
+    let mut good = testing::open(&good, "/s").await.expect("a stream");
+    next(&mut good).await;
+    next(&mut bad).await;
+    for n in 1..=4 {
+        topic.publish(step(n)).await.expect("sent");
+        if n < 3 {
+            assert_eq!(there(&mut bad), steps([n]));
+        }
+    }
+    assert!(next(&mut bad).await.data.contains("stream_panic"));
+    assert_eq!(there(&mut good), steps(1..=4));
+    assert_eq!(topic.subscribers(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_the_latest_everybody_gets_what_is_so_now() {
+    let topic = Topic::latest("steps");
+    let sse = kit(SseOptions::default());
+    let of = topic.clone();
+    let app = serving(&sse, move || of.subscribe());
+    topic.publish_all((1..=100).map(step)).await.expect("sent");
+    let mut late = testing::open(&app, "/s").await.expect("a stream");
+    assert_eq!(what(&next(&mut late).await).1, 98);
+    let id = next(&mut late).await.id.expect("an id");
+    assert_eq!(there(&mut late), steps([100]));
+    topic.publish_all([step(103), step(106), step(101)]).await.expect("sent");
+    let mut back = testing::open(&app, "/s").last_event_id(&id).await.expect("a stream");
+    assert_eq!(there(&mut back), steps([106, 101]));
+    topic.publish(Step::Done { n: 0 }).await.expect("sent");
+    let mut new = testing::open(&app, "/s").await.expect("a stream");
+    assert_eq!(new.rest().await.expect("all").len(), 5);
+}
+
+/// A client that takes nothing for a while, under each policy.
+#[tokio::test(start_paused = true)]
+async fn who_is_too_slow_gets_what_the_endpoint_says() {
+    let served = |settings: &str, keep| {
+        let topic = Topic::builder("steps").keep(keep).build();
+        let of = topic.clone();
+        let sse = kit(options(settings));
+        (topic, serving(&sse, move || of.subscribe()), sse)
+    };
+    // Three quarters of what is kept.
+    let (topic, app, sse) = served("", 100);
+    let mut reader = testing::open(&app, "/s").await.expect("a stream");
+    let id = next(&mut reader).await.id.expect("an id");
+    topic.publish_all((1..=75).map(step)).await.expect("sent");
+    assert_eq!(there(&mut reader), steps(1..=75));
+    topic.publish_all((76..=151).map(step)).await.expect("sent");
+    assert!(next(&mut reader).await.data.contains("\"overflow\""));
+    drop(reader);
+    assert_eq!(sse.connections().closed(CloseReason::Overflow), 1);
+    // Nothing is gone by then; who comes back may be as far behind as it is.
+    assert_eq!(topic.len(), 100);
+    let mut reader = testing::open(&app, "/s").last_event_id(&id).await.expect("a stream");
+    assert_eq!(what(&next(&mut reader).await).0, "hero.gap");
+    assert_eq!(there(&mut reader), steps(52..=151));
+    // What `buffer` says.
+    let (topic, app, _) = served("Buffer = 10", 100);
+    let mut reader = testing::open(&app, "/s").await.expect("a stream");
+    let id = next(&mut reader).await.id.expect("an id");
+    topic.publish_all((1..=10).map(step)).await.expect("sent");
+    assert_eq!(there(&mut reader), steps(1..=10));
+    topic.publish_all((11..=21).map(step)).await.expect("sent");
+    assert!(next(&mut reader).await.data.contains("\"overflow\""));
+    let mut reader = testing::open(&app, "/s").last_event_id(&id).await.expect("a stream");
+    assert_eq!(there(&mut reader), steps(1..=21));
+
+    let (topic, app, sse) = served("Buffer = 10\nOverflow = \"drop_oldest\"", 100);
+    let mut reader = testing::open(&app, "/s").await.expect("a stream");
+    next(&mut reader).await;
+    topic.publish_all((1..=50).map(step)).await.expect("sent");
+    let gap = next(&mut reader).await;
+    assert_eq!(gap.json::<Value>().expect("JSON")["missed"], 40);
+    assert_eq!(there(&mut reader), steps(41..=50));
+    assert_eq!(sse.connections().gaps(), 1);
+
+    let (topic, app, sse) = served("Overflow = \"latest\"", 100);
+    let mut reader = testing::open(&app, "/s").await.expect("a stream");
+    next(&mut reader).await;
+    for n in 1..=50 {
+        topic.publish(step(n)).await.expect("sent");
+    }
+    assert_eq!(there(&mut reader), steps([48, 49, 50]));
+    for n in 51..=250 {
+        topic.publish(step(n)).await.expect("sent");
+    }
+    assert_eq!(there(&mut reader)[1..], steps([248, 249, 250]));
+    assert_eq!(sse.connections().gaps(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_client_begins_where_the_endpoint_says() {
+    let topic = Topic::builder("steps").keep(100).build();
+    topic.publish_all((1..=100).map(step)).await.expect("sent");
+    for (recent, wanted) in [(0, vec![]), (3, vec![98, 99, 100]), (1_000, (1..=100).collect())] {
+        let of = topic.clone();
+        let app = serving(&kit(options("Buffer = 20")), move || of.subscribe().recent(recent));
+        let mut reader = testing::open(&app, "/s").await.expect("a stream");
+        let events: Vec<_> =
+            there(&mut reader).into_iter().filter(|(name, _)| name == "step").collect();
+        assert_eq!(events, steps(wanted), "{recent}");
+    }
+    topic.publish(Step::Done { n: 0 }).await.expect("sent");
+    for (recent, wanted) in [(None, 1), (Some(1), 1), (Some(3), 3)] {
+        let subscription = topic.subscribe();
+        let subscription = match recent {
+            Some(count) => subscription.recent(count),
+            None => subscription,
+        };
+        assert_eq!(subscription.count().now_or_never(), Some(wanted), "{recent:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_followed_stream_has_an_end() {
+    let topic = Topic::<Step>::new("steps");
+    let (one, two) = (topic.clone(), topic.clone());
+    for app in [
+        serving(&kit(SseOptions::default()), move || one.subscribe()),
+        serving(&kit(SseOptions::default()), move || two.subscribe().and(two.subscribe())),
+    ] {
+        let start = tokio::time::Instant::now();
+        let reader = testing::open(&app, "/s").await.expect("a stream");
+        let mut reader = reader.patience(Duration::from_secs(60 * 60));
+        let reader = reader.rest().await.expect("all").pop().expect("a farewell");
+        assert!(reader.data.contains("max_age"), "{}", reader.data);
+        let age = start.elapsed();
+        let (least, most) = (Duration::from_secs(24 * 60), Duration::from_secs(30 * 60 + 1));
+        assert!(age >= least && age <= most, "{age:?}");
+    }
+}
+
+/// Behind an adaptor a gap is told by the next frame, all of it, and before it on the wire.
+#[tokio::test(start_paused = true)]
+async fn a_mapped_frame_tells_what_was_missed() {
+    let topic = Topic::builder("steps").keep(3).build();
+    let mut reader =
+        Box::pin(topic.subscribe().filter(|step| matches!(step, Step::Step { n: 30, .. })));
+    for n in 1..=10 {
+        topic.publish(step(n)).await.expect("sent");
+    }
+    assert!(reader.next().now_or_never().is_none());
+    for n in 11..=30 {
+        topic.publish(step(n)).await.expect("sent");
+    }
+    let frame = reader.next().now_or_never().expect("ready").expect("more");
+    let gap = frame.gap().expect("a gap").clone();
+    assert_eq!(gap.missed(), Some(7 + 17));
+    assert_eq!((gap.from().expect("from").offset(), gap.to().expect("to").offset()), (1, 27));
+    let text = testing::frame(&frame).expect("a frame");
+    assert!(
+        text.starts_with(&format!("id: {}\nevent: hero.gap\n", gap.to().expect("to"))),
+        "{text}"
+    );
+    assert!(text.contains(&format!("\n\nid: {}\nevent: step\n", frame.position())), "{text}");
+
+    let of = topic.clone();
+    let sse = kit(SseOptions::default());
+    let app = serving(&sse, move || of.subscribe().from_start().map(|frame| frame));
+    let mut reader = testing::open(&app, "/s").await.expect("a stream");
+    assert_eq!(there(&mut reader), steps(28..=30));
+}
+
+/// What somebody has read of a subscription and not used is not lost when it is returned all the same.
+#[tokio::test(start_paused = true)]
+async fn a_subscription_may_be_read_before_it_is_returned() {
+    let topic = Topic::builder("steps").keep(3).build();
+    let of = topic.clone();
+    let sse = kit(SseOptions::default());
+    let app = serving(&sse, move || {
+        let mut subscription = of.subscribe().from_start();
+        let first = subscription.next().now_or_never().flatten();
+        assert!(first.is_some());
+        subscription
+    });
+    topic.publish_all((1..=3).map(step)).await.expect("sent");
+    let mut reader = testing::open(&app, "/s").await.expect("a stream");
+    assert_eq!(there(&mut reader), steps([2, 3]));
+}
+
+/// A page that listens to what the endpoint declares would hear nothing.
+#[tokio::test(start_paused = true)]
+async fn a_declared_name_that_no_event_has_is_logged_once() {
+    let sse = kit(SseOptions::default());
+    let run = async |name: &'static str, path: &str, combine: bool| {
+        let (log, _guard) = Log::everything();
+        let topic = Topic::<Step>::new("steps");
+        let of = topic.clone();
+        let route = sse.endpoint(path.to_owned()).public().event(name);
+        let app: axum::Router = if combine {
+            route.handler(async move || of.subscribe().and(of.subscribe())).expect("a route")
+        } else {
+            route.handler(async move || of.subscribe()).expect("a route")
+        };
+        for _ in 0..3 {
+            let mut reader = testing::open(&app, path).await.expect("a stream");
+            next(&mut reader).await;
+            topic.publish_all([step(1), step(2)]).await.expect("sent");
+            next(&mut reader).await;
+        }
+        log.text().matches("declares an `event`").count()
+    };
+    assert_eq!(run("progress", "/progress", false).await, 1);
+    assert_eq!(run("progress", "/both", true).await, 1);
+    assert_eq!(run("step", "/step", false).await, 0);
+}
