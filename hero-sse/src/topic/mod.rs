@@ -290,7 +290,7 @@ impl<E: SseEvent + Send + Sync + 'static> TopicBuilder<E> {
             initial: state.clone(),
             state,
             apply,
-            topic: self.name.clone(),
+            topic: String::new(),
             marker: PhantomData,
         }));
         self
@@ -338,7 +338,10 @@ impl<E: SseEvent + Send + Sync + 'static> TopicBuilder<E> {
     }
 
     fn window(self) -> (Window, Option<EventName>) {
-        let Self { name, retention, latest, event, fold, decode, .. } = self;
+        let Self { name, retention, latest, event, mut fold, decode, .. } = self;
+        if let Some(fold) = &mut fold {
+            fold.name(&name);
+        }
         (Window::new(&name, retention, latest, fold, decode), event)
     }
 }
@@ -348,7 +351,7 @@ struct Sum<S, F, E> {
     initial: S,
     state: S,
     apply: F,
-    topic: Cow<'static, str>,
+    topic: String,
     marker: PhantomData<fn(E)>,
 }
 
@@ -358,6 +361,10 @@ where
     F: FnMut(&mut S, &E) + Send,
     E: 'static,
 {
+    fn name(&mut self, topic: &str) {
+        topic.clone_into(&mut self.topic);
+    }
+
     fn reset(&mut self) {
         let initial = catch_unwind(AssertUnwindSafe(|| self.initial.clone()));
         match initial {

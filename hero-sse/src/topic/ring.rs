@@ -123,6 +123,9 @@ struct Front {
 
 /// What a topic is the sum of.
 pub(super) trait Fold: Send {
+    /// What its topic is called, for the log.
+    fn name(&mut self, topic: &str);
+
     /// Begins anew.
     fn reset(&mut self);
 
