@@ -15,7 +15,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use axum::response::sse::{Event as AxumEvent, KeepAlive, Sse};
 use axum::{Router, routing::get};
-use futures_util::{FutureExt, StreamExt, stream};
+use futures_util::{FutureExt, stream};
 use hero_sse::prelude::*;
 use http_body_util::BodyExt;
 use tokio::runtime::{Builder, Runtime};

@@ -288,6 +288,9 @@ mod tests {
                     "retries" => quote!("/a", retry = #text),
                     "events" => quote!("/a", event = #text),
                     "permissions" => quote!("/a", permission = #text),
+                    "permissions of /a/{b}/{c}/{*d}" => {
+                        quote!("/a/{b}/{c}/{*d}", permission = #text)
+                    }
                     "paths" => quote!(#text),
                     other => panic!("a rule that nobody knows: {other}"),
                 });

@@ -12,6 +12,11 @@ pub(crate) fn check(path: &LitStr, errors: &mut Errors) {
     }
 }
 
+/// Whether a path has no fault, one that is missing included.
+pub(crate) fn is_legal(path: &str) -> bool {
+    faults(path).next().is_none()
+}
+
 /// The captures of a legal path, as written.
 pub(crate) fn captures(path: &str) -> Vec<&str> {
     parts(path).into_iter().map(|capture| capture.text).collect()

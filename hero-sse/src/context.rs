@@ -52,7 +52,8 @@ pub struct SseContext {
 }
 
 impl SseContext {
-    /// Asks for a permission, besides those named before.
+    /// Asks for a permission, besides those named before. `{name}` in it stands for the value of that capture
+    /// of the route's path.
     pub fn permission(mut self, permission: impl IntoPermission) -> Self {
         self.declaration.require(permission.into_rule(), &mut self.mistakes);
         self
@@ -93,6 +94,8 @@ impl SseContext {
         if !options.enabled {
             mistakes.push(declaration.mistake(&"the kit is disabled (SseOptions.Enabled = false)"));
         }
+        let faults = declaration.permission_faults();
+        mistakes.extend(faults.iter().map(|fault| declaration.mistake(fault)));
         for mistake in &mistakes {
             telemetry::misdeclared(mistake);
         }
@@ -129,7 +132,8 @@ impl<S: Send + Sync> FromRequestParts<S> for SseContext {
             policy.token_sources = policy.token_sources.without(TokenSource::Query);
         }
         let visit = Visit::begin(sse.kit(), parts, &policy).await?;
-        let errand = Errand::of(sse.kit(), parts).await;
+        // Which permissions it will ask for is not known yet.
+        let errand = Errand::of(sse.kit(), true, parts).await;
         visit.introduce(parts);
         Ok(Self { visit, errand, declaration, sse, mistakes: Vec::new() })
     }

@@ -284,6 +284,12 @@ impl Declaration {
         }
     }
 
+    /// What is wrong with the captures that its permissions name.
+    pub(crate) fn permission_faults(&self) -> Vec<String> {
+        let rule = self.rule.as_ref().filter(|rule| rule.has_captures());
+        rule.map(|rule| rule.faults(&split(&self.path).0)).unwrap_or_default()
+    }
+
     /// What a path must be, beyond what the router finds out.
     pub(crate) fn check_path(&self) -> Result<(), String> {
         let (prefix, path) = self.path.split_at_checked(self.prefix).unwrap_or_default();

@@ -222,8 +222,8 @@ pub struct FrameWriter<'a> {
     out: &'a mut BytesMut,
     endpoint: Option<&'a EventName>,
     last: bool,
-    /// Whether the event's own id is written.
-    ids: bool,
+    /// Whether the event's id is none of the stream that it goes to.
+    foreign: bool,
     named: bool,
     has_id: bool,
     has_data: bool,
@@ -232,6 +232,11 @@ pub struct FrameWriter<'a> {
 }
 
 impl<'a> FrameWriter<'a> {
+    fn new(out: &'a mut BytesMut) -> Self {
+        let (last, foreign, named, has_id, has_data, whole) = Default::default();
+        Self { out, endpoint: None, last, foreign, named, has_id, has_data, whole }
+    }
+
     /// The event's own name: it wins over the one that the endpoint declares.
     pub fn event(&mut self, name: &EventName) {
         self.named = true;
@@ -249,7 +254,7 @@ impl<'a> FrameWriter<'a> {
     ///
     /// [`InvalidEvent`] when the text cannot be an [`EventId`].
     pub fn id(&mut self, id: impl Display) -> Result<(), InvalidEvent> {
-        if !self.ids {
+        if self.foreign {
             return Ok(());
         }
         self.out.put_slice(b"id: ");
@@ -357,35 +362,31 @@ pub(crate) fn write_event(
     last: bool,
     encode: impl FnOnce(&mut FrameWriter<'_>) -> Result<(), InvalidEvent>,
 ) -> Result<(), InvalidEvent> {
-    write(out, endpoint, last, true, encode)
+    write_whole(FrameWriter { endpoint, last, ..FrameWriter::new(out) }, encode)
 }
 
-/// The same without an id: others number these events.
+/// The same for an event whose id is none of the stream that it goes to: a topic numbers its events itself,
+/// and what is sent from elsewhere has no place in a stream.
 pub(crate) fn write_body(
     out: &mut BytesMut,
     name: Option<&EventName>,
     encode: impl FnOnce(&mut FrameWriter<'_>) -> Result<(), InvalidEvent>,
 ) -> Result<(), InvalidEvent> {
-    write(out, name, false, false, encode)
+    write_whole(FrameWriter { endpoint: name, foreign: true, ..FrameWriter::new(out) }, encode)
 }
 
-fn write(
-    out: &mut BytesMut,
-    endpoint: Option<&EventName>,
-    last: bool,
-    ids: bool,
+fn write_whole(
+    mut frame: FrameWriter<'_>,
     encode: impl FnOnce(&mut FrameWriter<'_>) -> Result<(), InvalidEvent>,
 ) -> Result<(), InvalidEvent> {
-    let start = out.len();
-    let (named, has_id, has_data, whole) = Default::default();
-    let mut frame = FrameWriter { out, endpoint, last, ids, named, has_id, has_data, whole };
+    let start = frame.out.len();
     match encode(&mut frame) {
         Ok(()) => {
             frame.finish();
             Ok(())
         }
         Err(error) => {
-            out.truncate(start);
+            frame.out.truncate(start);
             Err(error)
         }
     }
@@ -399,6 +400,23 @@ pub(crate) fn write_id(out: &mut BytesMut, id: &str, last: bool) {
         out.put_slice(END_SUFFIX.as_bytes());
     }
     out.put_u8(b'\n');
+}
+
+/// Where the next write of these frames ends: whole ones of up to `most` bytes, or a longer one alone.
+pub(crate) fn end_of_write(frames: &[u8], most: usize) -> usize {
+    /// A blank line, which is in no frame but at its end.
+    const END: &[u8] = b"\n\n";
+    if frames.len() <= most {
+        return frames.len();
+    }
+    let (within, _) = frames.split_at(most);
+    if let Some(last) = memchr::memmem::rfind(within, END) {
+        return last + END.len();
+    }
+    // An end may lie across.
+    let from = most.saturating_sub(1);
+    let (_, long) = frames.split_at(from);
+    memchr::memmem::find(long, END).map_or(frames.len(), |end| from + end + END.len())
 }
 
 /// The event name that a frame of ours carries.
@@ -604,6 +622,24 @@ mod tests {
     }
 
     #[test]
+    fn a_write_ends_with_a_frame() {
+        for (frames, most, end) in [
+            ("a\n\n", 3, 3),
+            ("a\n\nb\n\n", 6, 6),
+            ("a\n\nb\n\n", 5, 3),
+            ("a\n\nb\n\n", 3, 3),
+            ("a\n\nb\n\n", 2, 3),
+            ("a\n\nb\n\n", 1, 3),
+            ("a\nb\n\nc\n\n", 3, 5),
+            ("a\nb\n\nc\n\n", 7, 5),
+            ("a\nb\n\nc\n\n", 8, 8),
+            ("aaa\n\n", 2, 5),
+        ] {
+            assert_eq!(end_of_write(frames.as_bytes(), most), end, "{frames:?} {most}");
+        }
+    }
+
+    #[test]
     fn the_last_event_carries_the_end_mark() {
         let wire = |id: Option<&str>| {
             let mut out = BytesMut::new();
@@ -613,6 +649,21 @@ mod tests {
         };
         assert_eq!(wire(None), "id: hero.end\ndata:\n\n");
         assert_eq!(wire(Some("7")), "id: 7;hero.end\ndata:\n\n");
+    }
+
+    #[test]
+    fn a_foreign_event_brings_its_name_and_not_its_id() {
+        let mut out = BytesMut::from("before");
+        write_body(&mut out, None, |f| {
+            f.event_or(&EventName::from_literal("note"));
+            f.id("no\nid")?;
+            f.text("x");
+            Ok(())
+        })
+        .expect("a frame");
+        assert_eq!(&out[..], b"beforeevent: note\ndata: x\n\n");
+        let too_soon = write_body(&mut out, None, |f| f.retry(Duration::ZERO));
+        assert!(too_soon.is_err() && out.ends_with(b"x\n\n"));
     }
 
     #[test]

@@ -47,9 +47,9 @@ mod context;
 mod cors;
 mod deadline;
 mod descriptor;
+mod emit;
 mod endpoint;
 mod event;
-mod follow;
 mod frame;
 mod hero;
 mod options;
@@ -117,11 +117,12 @@ pub use crate::auth::{
     TicketStore, Tickets, authenticator_fn, authorizer_fn,
 };
 pub use crate::close::CloseReason;
-pub use crate::connections::{ConnectionFilter, ConnectionInfo, Connections};
+pub use crate::connections::{ConnectionFilter, ConnectionInfo, Connections, Sent};
 pub use crate::context::SseContext;
 pub use crate::cors::Cors;
 pub use crate::deadline::DeadlineIo as GuardedIo;
 pub use crate::descriptor::Descriptor;
+pub use crate::emit::{Emitted, Emitter, stream};
 pub use crate::endpoint::{
     AppState, Endpoint, EndpointMeta, Endpoints, EventHandler, EventItem, EventStream, Events,
     Extractor, IntoEventStream, LastArgument, Opening,

@@ -7,6 +7,10 @@ use std::fmt;
 /// A permission's name, such as `usage.read`: printable ASCII without space, quote or backslash
 /// (the scope token of RFC 6749, section 3.3), so that it can stand in a `WWW-Authenticate` header.
 ///
+/// In what an endpoint asks for, `{name}` stands for the value of that capture of its path:
+/// `builds.{build}.read` ([who may see this key](crate::access#who-may-see-this-key)). Everywhere else braces are
+/// braces.
+///
 /// An application with many of them gives them names of its own:
 ///
 /// ```
@@ -50,6 +54,105 @@ impl Permission {
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    fn has_captures(&self) -> bool {
+        self.0.contains(['{', '}'])
+    }
+
+    /// The permission that is meant where the captures have these values.
+    fn resolved<'c>(&self, capture: &impl Fn(&str) -> Option<&'c str>) -> Result<Self, Unresolved> {
+        if !self.has_captures() {
+            return Ok(self.clone());
+        }
+        let unresolved = |name: &str| Unresolved(name.to_owned());
+        let (captures, behind) = cut(&self.0).ok_or_else(|| unresolved(&self.0))?;
+        let mut text = String::new();
+        for (before, name) in captures {
+            text.push_str(before);
+            let value = capture(name).filter(|value| can_be_a_part(value));
+            text.push_str(value.ok_or_else(|| unresolved(name))?);
+        }
+        text.push_str(behind);
+        Self::new(text).map_err(|_| unresolved(&self.0))
+    }
+
+    /// What is wrong with its captures, on a path that has these, written as `name` and `*rest`.
+    fn fault(&self, of_path: &[String]) -> Option<String> {
+        let Some((captures, behind)) = cut(&self.0) else {
+            return Some(format!(
+                "the permission {self} has a brace without its partner, or nothing between two: they are \
+                 for captures of the path, as in `builds.{{build}}.read`"
+            ));
+        };
+        let behind = captures.iter().skip(1).map(|(before, _)| *before).chain([behind]);
+        captures.iter().zip(behind).find_map(|((before, name), behind)| {
+            let rest = name.strip_prefix('*').unwrap_or(name);
+            let takes_all = |of: &String| of.strip_prefix('*') == Some(rest);
+            if rest != *name || of_path.iter().any(takes_all) {
+                return Some(format!(
+                    "the permission {self} has `{{{name}}}`, which takes all that follows: a part of a \
+                     permission is one segment of the path"
+                ));
+            }
+            if !of_path.iter().any(|of| of == name) {
+                return Some(format!(
+                    "the permission {self} has `{{{name}}}`, which is no capture of the path, prefix included"
+                ));
+            }
+            let whole = before.ends_with(SEPARATORS)
+                && (behind.is_empty() || behind.starts_with(SEPARATORS));
+            (!whole).then(|| {
+                format!(
+                    "the permission {self} has `{{{name}}}` beside other text, or at its beginning: write it \
+                     between `.`, `:` or `/`, behind a word of your own, as in `builds.{{build}}.read`"
+                )
+            })
+        })
+    }
+}
+
+/// What parts a permission, and stands in no value of a capture.
+const SEPARATORS: [char; 3] = ['.', ':', '/'];
+
+/// The longest value of a capture in a permission: an id, such as a hash of 512 bits in hexadecimal.
+const MAX_VALUE: usize = 128;
+
+/// The characters that URLs leave as they are, without the `.`: a value is one part of a permission,
+/// never two, and never the `*` of a grant.
+fn can_be_a_part(value: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~');
+    (1..=MAX_VALUE).contains(&value.len()) && value.bytes().all(plain)
+}
+
+/// A permission's captures, each with the text before it, and the text behind the last. `None` where a
+/// brace has no partner or nothing stands between the two.
+fn cut(text: &str) -> Option<(Vec<(&str, &str)>, &str)> {
+    let (mut captures, mut rest) = (Vec::new(), text);
+    while let Some((before, capture)) = rest.split_once('{') {
+        let (name, behind) = capture.split_once('}')?;
+        if name.is_empty() || name.contains('{') || before.contains('}') {
+            return None;
+        }
+        captures.push((before, name));
+        rest = behind;
+    }
+    (!rest.contains('}')).then_some((captures, rest))
+}
+
+/// A request whose path has no value for this capture, or one that can be no part of a permission. It
+/// does not say which value: that is the client's, and goes into no header and no log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unresolved(String);
+
+impl fmt::Display for Unresolved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = &self.0;
+        write!(
+            f,
+            "the path's `{name}` cannot be part of a permission: that takes 1 to {MAX_VALUE} letters, digits, \
+             `-`, `_` or `~`"
+        )
     }
 }
 
@@ -215,6 +318,32 @@ impl PermissionRule {
         }
     }
 
+    /// Whether what it asks for depends on the request's path.
+    pub(crate) fn has_captures(&self) -> bool {
+        self.permissions().into_iter().any(Permission::has_captures)
+    }
+
+    /// What it asks for where the captures have these values.
+    pub(crate) fn resolved<'c>(
+        &self,
+        capture: &impl Fn(&str) -> Option<&'c str>,
+    ) -> Result<Self, Unresolved> {
+        let all = |rules: &[Self]| -> Result<Vec<Self>, Unresolved> {
+            rules.iter().map(|rule| rule.resolved(capture)).collect()
+        };
+        match self {
+            Self::One(permission) => permission.resolved(capture).map(Self::One),
+            Self::All(rules) => all(rules).map(Self::All),
+            Self::Any(rules) => all(rules).map(Self::Any),
+        }
+    }
+
+    /// What is wrong with the captures of its permissions, on a path that has these.
+    pub(crate) fn faults(&self, of_path: &[String]) -> Vec<String> {
+        let permissions = self.permissions().into_iter();
+        permissions.filter_map(|permission| permission.fault(of_path)).collect()
+    }
+
     /// Every permission it names, in its order; one that is named twice is there twice.
     pub(crate) fn permissions(&self) -> Vec<&Permission> {
         match self {
@@ -295,5 +424,41 @@ mod tests {
         assert_eq!(rule.scope(), "a b");
         assert!(All(vec![]).unmet(&|_| false).is_none() && All(vec![]).is_empty());
         assert!(Any(vec![]).unmet(&|_| true).is_some() && !Any(vec![]).is_empty());
+    }
+
+    #[test]
+    fn captures_become_their_values_throughout_a_rule() {
+        use PermissionRule::{All, Any};
+        let rule = All(vec![one("a"), Any(vec![one("b.{x}.read"), one("c:{y}/{x}")])]);
+        let capture = |name: &str| match name {
+            "x" => Some("7"),
+            "y" => Some("t-1_~Z"),
+            _ => None,
+        };
+        let resolved = rule.resolved(&capture).expect("a rule");
+        assert_eq!(resolved.to_string(), "a and (b.7.read or c:t-1_~Z/7)");
+        assert!(rule.has_captures() && !resolved.has_captures() && !one("a").has_captures());
+        assert_eq!(one("b.{z}").resolved(&capture), Err(Unresolved("z".to_owned())));
+        // Nobody lets them in; if one came, it would open nothing.
+        for odd in ["b.{x", "b.x}", "b.{}", "b.{{x}}", "}b.{x}"] {
+            assert!(one(odd).resolved(&capture).is_err(), "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_value_is_one_part_of_a_permission_and_nothing_else() {
+        let resolved = |value: &str| one("b.{x}.read").resolved(&|_| Some(value));
+        let longest = "a".repeat(MAX_VALUE);
+        for good in ["1", "A-z_0~9", longest.as_str()] {
+            assert!(resolved(good).is_ok(), "{good}");
+        }
+        let too_long = "a".repeat(MAX_VALUE + 1);
+        for odd in ["", too_long.as_str(), "é", "\u{ff11}"] {
+            assert!(resolved(odd).is_err(), "{odd}");
+        }
+        let good = |c: char| c.is_ascii_alphanumeric() || "-_~".contains(c);
+        for odd in (0..=0xffu8).map(char::from).filter(|c| !good(*c)) {
+            assert!(resolved(&format!("1{odd}2")).is_err(), "{odd:?}");
+        }
     }
 }

@@ -18,7 +18,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
 use tokio::time::Instant;
 
-use crate::auth::{Asked, Gate, LookedFor, Permits, Place, Principal};
+use crate::auth::{Asked, Gate, LookedFor, Permits, Place, Principal, capture};
 use crate::close::CloseReason;
 use crate::connections::{Caller, Connections, Ended, Limits, NoPlace, Slot};
 use crate::deadline::{SocketWatch, StreamReset};
@@ -52,6 +52,8 @@ pub(crate) struct Route {
     pub(crate) event: Option<EventName>,
     /// `None` is public.
     pub(crate) rule: Option<PermissionRule>,
+    /// Whether the rule depends on the path's captures.
+    keyed: bool,
     pub(crate) method: Method,
     /// Whether the log must still tell that the endpoint, which will go, is used.
     deprecated: Option<Once>,
@@ -67,7 +69,8 @@ impl Route {
             policy.token_sources = policy.token_sources.without(TokenSource::Query);
         }
         let deprecated = deprecated.then(Once::new);
-        Self { path: path.into(), event, rule, method, deprecated, policy: Arc::new(policy) }
+        let keyed = rule.as_ref().is_some_and(PermissionRule::has_captures);
+        Self { path: path.into(), event, rule, keyed, method, deprecated, policy: Arc::new(policy) }
     }
 }
 
@@ -109,7 +112,7 @@ async fn enter(
             visit.map_err(|refusal| turned_down(kit, route, refusal, kit.gate.by_ticket(parts)))?;
         by_ticket = visit.by_ticket;
         caller.clone_from(&visit.principal);
-        let errand = Errand::of(kit, parts).await;
+        let errand = Errand::of(kit, route.keyed, parts).await;
         let permit = visit.permit(route, errand).await?;
         if unread {
             let refusal = Refusal::bad_request("a request by GET has no body here".to_owned());
@@ -126,7 +129,8 @@ async fn enter(
     Err(unverified(kit, route, by_ticket))
 }
 
-/// What a request wants, as an authorizer sees it; nothing where nobody would look at it.
+/// What a request wants, as an authorizer and permissions with captures see it; nothing where nobody
+/// would look at it.
 #[derive(Default)]
 pub(crate) struct Errand {
     path: Box<str>,
@@ -134,8 +138,8 @@ pub(crate) struct Errand {
 }
 
 impl Errand {
-    pub(crate) async fn of(kit: &Kit, parts: &mut Parts) -> Self {
-        if !kit.permits.may_change() {
+    pub(crate) async fn of(kit: &Kit, keyed: bool, parts: &mut Parts) -> Self {
+        if !keyed && !kit.permits.may_change() {
             return Self::default();
         }
         let path = parts.uri.path().into();
@@ -301,16 +305,22 @@ impl Visit {
         who: &Principal,
         rule: Option<&PermissionRule>,
         route: &Route,
-        Errand { path, captures }: Errand,
+        errand: Errand,
     ) -> Result<Arc<Asked>, Response> {
         // An authenticator may round, or remember for too long; the stream would end as it begins.
         if who.expires_at().is_some_and(|expiry| expiry <= SystemTime::now()) {
             return Err(refuse(&route.path, Refusal::invalid_token("the token has expired")));
         }
+        // Who brings a token where none is needed is known by it all the same.
+        let rule = rule.map_or_else(
+            || Ok(PermissionRule::any_token()),
+            |rule| rule.resolved(&|name| capture(&errand.captures, name)),
+        );
+        let rule = rule.map_err(|unresolved| refuse(&route.path, unresolved.into()))?;
+        let Errand { path, captures } = errand;
         let asked = Arc::new(Asked {
             principal: who.clone(),
-            // Who brings a token where none is needed is known by it all the same.
-            rule: rule.cloned().unwrap_or_else(PermissionRule::any_token),
+            rule,
             place: Some(Place { endpoint: route.path.clone(), path, captures }),
         });
         let Kit { permits, connections, .. } = &*self.kit;

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, REFERRER_POLICY, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 
-use crate::permission::PermissionRule;
+use crate::permission::{PermissionRule, Unresolved};
 
 /// An answer in place of a stream. Endpoint functions return it too:
 ///
@@ -148,6 +148,13 @@ impl Refusal {
     fn challenged(mut self, challenge: String) -> Self {
         self.challenge = Some(challenge);
         self
+    }
+}
+
+/// The challenge would need a permission to name.
+impl From<Unresolved> for Refusal {
+    fn from(unresolved: Unresolved) -> Self {
+        Self::forbidden(unresolved.to_string())
     }
 }
 

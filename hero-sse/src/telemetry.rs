@@ -50,16 +50,22 @@ metrics! {
         "Times that a client was told of events it cannot have any more.";
     BLOCKING = "hero_sse_blocking_total", describe_counter, "path",
         "Times that the application's code blocked a worker thread.";
+    SENT = "hero_sse_sent_total", describe_counter, "outcome",
+        "Streams that an event was sent to: `accepted`, or `full` where the client was too far behind.";
 }
 
 type Labels<'a> = &'a [(&'static str, &'a str)];
 
 /// Adds one to a counter.
 fn count(name: &'static str, labels: Labels<'_>) {
+    add(name, labels, 1);
+}
+
+fn add(name: &'static str, labels: Labels<'_>, number: usize) {
     #[cfg(feature = "metrics")]
-    metrics::counter!(name, owned(labels)).increment(1);
+    metrics::counter!(name, owned(labels)).increment(number as u64);
     #[cfg(not(feature = "metrics"))]
-    let _ = (name, labels);
+    let _ = (name, labels, number);
 }
 
 #[cfg(feature = "metrics")]
@@ -369,6 +375,12 @@ pub(crate) fn draining(connections: usize) {
 
 pub(crate) fn disconnected(connections: usize, reason: CloseReason) {
     tracing::info!(target: TARGET, connections, reason = reason.as_str(), "streams were disconnected");
+}
+
+pub(crate) fn sent(accepted: usize, full: usize) {
+    add(SENT, &[("outcome", "accepted")], accepted);
+    add(SENT, &[("outcome", "full")], full);
+    tracing::debug!(target: TARGET, accepted, full, "an event was sent to open streams");
 }
 
 pub(crate) fn drain_cut(sockets: usize) {

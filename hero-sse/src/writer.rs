@@ -9,18 +9,18 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use futures_core::Stream;
 use serde_json::json;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::auth::{Asked, Asking, Permits};
-use crate::buffer::Events;
+use crate::buffer::{BATCH, Events};
 use crate::close::CloseReason;
 use crate::connections::{Origin, Slot};
 use crate::deadline::Armed;
 use crate::endpoint::EventStream;
-use crate::frame::{EventName, HEARTBEAT, write_control, write_retry};
+use crate::frame::{EventName, HEARTBEAT, end_of_write, write_control, write_retry};
 use crate::policy::Policy;
 use crate::sweeper::{Handover, Sweeper};
 
@@ -49,8 +49,9 @@ pub(crate) struct Writer {
     /// Whether the same request can open the stream again; one by a ticket cannot.
     again: bool,
     stage: Stage,
+    /// Whole frames, of which the next write takes its part.
     out: BytesMut,
-    /// What is left of a batch that leaves in pieces.
+    /// What is left of a write that leaves in pieces.
     rest: Bytes,
     last_write: Instant,
     timer: Pin<Box<Sleep>>,
@@ -118,9 +119,14 @@ impl Writer {
         if let Some(reason) = self.due(cx) {
             return self.close(reason);
         }
-        let (events, out, rest) = (self.events.as_mut(), &mut self.out, &mut self.rest);
-        if let Some(reason) = events.and_then(|events| events.gather(cx, out, rest)) {
-            return self.close(reason);
+        // What is left of the last batch may be one by itself.
+        if let Some(events) = self.events.as_mut().filter(|_| self.out.len() < BATCH) {
+            if !events.is_pausing() {
+                self.slot.collect(&mut self.out);
+            }
+            if let Some(reason) = events.gather(cx, &mut self.out, &mut self.rest) {
+                return self.close(reason);
+            }
         }
         if self.out.is_empty() && self.rest.is_empty() {
             self.wait(cx);
@@ -220,6 +226,26 @@ impl Writer {
     }
 }
 
+/// Takes the next write of what was gathered: whole frames of up to a batch, or a longer one alone. The
+/// rest stays, by a copy of the smaller part.
+fn next_write(out: &mut BytesMut) -> Bytes {
+    let end = end_of_write(out, BATCH);
+    let (write, rest) = out.split_at(end);
+    if rest.is_empty() {
+        batch(out)
+    } else if rest.len() <= write.len() {
+        let rest = BytesMut::from(rest);
+        out.truncate(end);
+        let write = batch(out);
+        *out = rest;
+        write
+    } else {
+        let write = Bytes::copy_from_slice(write);
+        out.advance(end);
+        write
+    }
+}
+
 /// Takes what was gathered. A buffer grows by doubling; a batch that may wait for a slow client takes
 /// no more memory than it holds.
 fn batch(out: &mut BytesMut) -> Bytes {
@@ -278,7 +304,7 @@ impl Stream for Writer {
         } else if writer.out.is_empty() {
             return Poll::Ready(None);
         }
-        writer.rest = batch(&mut writer.out);
+        writer.rest = next_write(&mut writer.out);
         Poll::Ready(Some(Ok(writer.hand_over())))
     }
 }
@@ -399,20 +425,29 @@ mod tests {
 
     use futures_core::future::BoxFuture;
     use futures_util::stream;
+    use proptest::prelude::*;
 
     use super::*;
     use crate::auth::{Access, AuthError, Authorizer, Decision, Principal};
-    use crate::connections::{Caller, Connections, Limits};
+    use crate::connections::{Caller, ConnectionFilter, Connections, Limits};
     use crate::event::Event;
     use crate::options::SseOptions;
     use crate::permission::PermissionRule;
     use crate::policy::PolicyOverrides;
 
     fn writer(events: impl Stream<Item = Event> + Send + 'static) -> Writer {
+        writer_in(&Connections::default(), SseOptions::default(), events)
+    }
+
+    fn writer_in(
+        connections: &Connections,
+        options: SseOptions,
+        events: impl Stream<Item = Event> + Send + 'static,
+    ) -> Writer {
         let (path, caller) = (Arc::from("/s"), Caller::default());
-        let slot = Connections::default().admit(&path, caller, &Limits::NONE);
+        let slot = connections.admit(&path, caller, &Limits::NONE);
         let slot = slot.unwrap_or_else(|_| panic!("a place"));
-        let policy = Arc::new(SseOptions::default().policy("/s", &PolicyOverrides::NONE));
+        let policy = Arc::new(options.policy("/s", &PolicyOverrides::NONE));
         let stay = Stay { end: None, recheck: None, again: true };
         Writer::new(EventStream::new(events), None, policy, slot, None, None, stay)
     }
@@ -517,12 +552,181 @@ mod tests {
     async fn an_idle_stream_does_not_hold_on_to_its_largest_batch() {
         let events = stream::iter([Event::text("x".repeat(1 << 20))]);
         let mut writer = writer(futures_util::StreamExt::chain(events, stream::pending()));
-        let cx = &mut Context::from_waker(std::task::Waker::noop());
-        let Poll::Ready(Some(Ok(batch))) = Pin::new(&mut writer).poll_next(cx) else {
-            panic!("a batch")
-        };
+        assert!(next_of(&mut writer).await.starts_with(b"retry"));
+        let batch = next_of(&mut writer).await;
         assert!(batch.len() > 1 << 20);
+        let cx = &mut Context::from_waker(std::task::Waker::noop());
         assert!(Pin::new(&mut writer).poll_next(cx).is_pending());
         assert!(writer.out.capacity() <= KEPT, "{}", writer.out.capacity());
+    }
+
+    async fn next_of(writer: &mut Writer) -> Bytes {
+        let next = futures_util::StreamExt::next(writer);
+        let next = tokio::time::timeout(Duration::from_secs(20), next).await.expect("in time");
+        next.expect("no end").unwrap_or_else(|never| match never {})
+    }
+
+    fn write_of_whole_frames(write: &[u8]) -> bool {
+        let frames = memchr::memmem::find_iter(write, b"\n\n").count();
+        write.ends_with(b"\n\n") && (write.len() <= BATCH || frames == 1)
+    }
+
+    /// The numbers at the beginning of the data of all events of this name.
+    fn numbers(body: &str, name: &str) -> Vec<usize> {
+        let number = |frame: &str| frame.strip_prefix(name)?.split_once(' ')?.0.parse().ok();
+        body.split("\n\n").filter_map(number).collect()
+    }
+
+    /// Sizes about nothing, about a batch, and beyond.
+    fn size() -> impl Strategy<Value = usize> {
+        prop_oneof![
+            6 => 0..400usize,
+            3 => 0..9_000usize,
+            2 => BATCH - 60..BATCH + 60,
+            1 => 0..50_000usize,
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+
+        /// Whatever is sent from wherever: each write is whole frames of up to a batch, or a longer one
+        /// alone; nothing is lost, and each of the two keeps its order.
+        #[test]
+        fn every_write_is_whole_frames_of_a_batch_or_one_longer_frame(
+            own in proptest::collection::vec((size(), any::<bool>(), 0..9u8), 0..60),
+            mail in proptest::collection::vec((size(), 0..5usize), 0..30),
+            buffered in any::<bool>(),
+            heartbeat_event in any::<bool>(),
+        ) {
+            let text = |n: usize, size: usize, lines: bool| {
+                let line = if lines { "y\n\n" } else { "yyy" };
+                Event::text(format!("{n} {}", line.repeat(size / 3)))
+            };
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = runtime.enable_time().start_paused(true).build();
+            runtime.expect("a runtime").block_on(async {
+                let mut options = SseOptions::default().heartbeat_event(heartbeat_event);
+                if buffered {
+                    options = options.buffer(1000);
+                }
+                let (connections, (end, ended)) =
+                    (Connections::default(), tokio::sync::oneshot::channel::<()>());
+                let made: Vec<_> = own.iter().enumerate().map(|(n, (size, lines, pause))| {
+                    (text(n, *size, *lines), *pause == 0)
+                }).collect();
+                let events = futures_util::StreamExt::then(stream::iter(made), |(event, pause)| async move {
+                    if pause {
+                        tokio::task::yield_now().await;
+                    }
+                    event
+                });
+                let tail = stream::once(async move { let _ = ended.await; Event::text("last").last() });
+                let mut writer =
+                    writer_in(&connections, options, futures_util::StreamExt::chain(events, tail));
+                let (mut body, mut accepted) = (String::new(), Vec::new());
+                let mut take = |write: Bytes| {
+                    assert!(write_of_whole_frames(&write), "{} bytes", write.len());
+                    body.push_str(std::str::from_utf8(&write).expect("text"));
+                };
+                for (n, (size, writes)) in mail.iter().enumerate() {
+                    let event = text(n, *size, n % 2 == 0).named("m").expect("a name");
+                    let sent = connections.send(&ConnectionFilter::all(), event).expect("an event");
+                    assert_eq!(sent.accepted + sent.full, 1);
+                    accepted.extend((sent.accepted == 1).then_some(n));
+                    for _ in 0..*writes {
+                        // There may be nothing to say.
+                        let wait = tokio::time::timeout(Duration::from_millis(1), next_of(&mut writer));
+                        wait.await.into_iter().for_each(&mut take);
+                    }
+                }
+                while let Ok(write) =
+                    tokio::time::timeout(Duration::from_millis(20), next_of(&mut writer)).await
+                {
+                    take(write);
+                }
+                end.send(()).expect("a stream that waits");
+                while let Some(Ok(write)) = futures_util::StreamExt::next(&mut writer).await {
+                    take(write);
+                }
+                assert_eq!(numbers(&body, "data: "), (0..own.len()).collect::<Vec<_>>());
+                assert_eq!(numbers(&body, "event: m\ndata: "), accepted);
+                assert_eq!(body.matches("event: hero.close").count(), 1);
+                assert!(body.contains("data: last\n"));
+            });
+        }
+    }
+
+    /// A thread may be taken away amid a burst for longer than a stint: then it leaves in two, rarely.
+    #[tokio::test]
+    async fn a_burst_leaves_as_one_write_and_what_comes_after_a_silence_at_once() {
+        for buffered in [false, true] {
+            let mut whole = false;
+            for _ in 0..50 {
+                let (send, receive) = tokio::sync::mpsc::unbounded_channel::<Event>();
+                let events = stream::unfold(receive, async |mut receive| {
+                    Some((receive.recv().await?, receive))
+                });
+                let options = SseOptions::default();
+                let options = if buffered { options.buffer(100) } else { options };
+                let mut writer = writer_in(&Connections::default(), options, events);
+                assert!(next_of(&mut writer).await.starts_with(b"retry"));
+                let burst = |count: usize| {
+                    (0..count).for_each(|n| send.send(Event::text(n.to_string())).expect("open"));
+                };
+                for count in [50, 1, 20] {
+                    burst(count);
+                    let write = next_of(&mut writer).await;
+                    whole = memchr::memmem::find_iter(&write, b"\n\n").count() == count;
+                    if !whole {
+                        break;
+                    }
+                }
+                if whole {
+                    break;
+                }
+            }
+            assert!(whole, "buffered: {buffered}");
+        }
+    }
+
+    /// However much the one has to say, the other is heard in every second write.
+    #[tokio::test]
+    async fn neither_mail_nor_the_streams_own_events_keep_the_other_waiting() {
+        for (own, sent) in
+            [(100, 100), (10_000, 10_000), (20_000, 20_000), (100, 20_000), (20_000, 100)]
+        {
+            let connections = Connections::default();
+            let events = stream::repeat_with(move || Event::text("x".repeat(own)));
+            let mut writer = writer_in(&connections, SseOptions::default(), events);
+            let event = Event::text("y".repeat(sent));
+            let (mut own, mut mail) = (0, 0);
+            for _ in 0..100 {
+                while connections.send(&ConnectionFilter::all(), &event).expect("sent").full == 0 {}
+                // A turn that took long is followed by a pause.
+                let write = next_of(&mut writer).await;
+                own += usize::from(write.contains(&b'x'));
+                mail += usize::from(write.contains(&b'y'));
+            }
+            assert!(own >= 45 && mail >= 45, "{own} and {mail} of 100");
+        }
+    }
+
+    #[tokio::test]
+    async fn mail_that_is_left_when_a_stream_ends_is_dropped_and_no_more_is_taken() {
+        let connections = Connections::default();
+        let mut writer = writer_in(&connections, SseOptions::default(), stream::empty());
+        let event = Event::text("y".repeat(10_000));
+        let send =
+            || connections.send(&ConnectionFilter::all(), &event).expect("an event").accepted;
+        assert_eq!((send(), send()), (1, 1));
+        let write = next_of(&mut writer).await;
+        assert!(write.contains(&b'y'));
+        assert_eq!(send(), 0, "it has said its last word");
+        let mut left = Vec::new();
+        while let Some(Ok(write)) = futures_util::StreamExt::next(&mut writer).await {
+            left.extend_from_slice(&write);
+        }
+        assert!(!left.contains(&b'y'), "{left:?}");
     }
 }

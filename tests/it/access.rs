@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::Request;
+use axum::extract::{Path, Request};
 use axum::routing::get;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, Stream, StreamExt, stream};
@@ -14,6 +14,7 @@ use hero_sse::testing::{self, EventReader, OpenError};
 use hero_sse::{
     Access, AuthError, Authorizer, CloseReason, ConnectionFilter, Decision, Event, HeroSse,
     OverLimit, Permission, PermissionRule, Principal, SseContext, SseOptions, authorizer_fn,
+    endpoints, sse_endpoint,
 };
 use http::StatusCode;
 use http_body_util::BodyExt;
@@ -21,7 +22,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use tower::ServiceExt;
 
-use crate::support::{Alive, Log, burst, claims, jwt, options, sign, token};
+use crate::support::{Alive, Log, burst, claims, jwt, kit, options, sign, token};
 
 /// What an oracle says.
 #[derive(Clone, Copy, Debug)]
@@ -638,4 +639,136 @@ async fn an_authorizer_that_blocks_its_thread_at_a_second_look_is_told_of() {
     let reading = async { while let Ok(Some(_)) = stream.next().await {} };
     assert!(tokio::time::timeout(Duration::from_millis(1_500), reading).await.is_err());
     assert!(sse.connections().blocking_polls() >= 1);
+}
+
+#[sse_endpoint("/builds/{build}/stream", permission = any("admin", all("staff", "builds.{build}.read")))]
+async fn build(Path(build): Path<String>) -> impl Stream<Item = Event> {
+    stream::iter([Event::text(build)])
+}
+
+const OF_THE_TENANT: &str = "tenants.{tenant}.builds";
+
+#[sse_endpoint("/builds", permission = OF_THE_TENANT)]
+async fn of_the_tenant() -> impl Stream<Item = Event> {
+    burst(1)
+}
+
+#[tokio::test]
+async fn a_permission_may_name_the_build_in_the_path() {
+    let (log, _guard) = Log::everything();
+    let sse = kit(SseOptions::default());
+    let prefixed = sse.at("/t/{tenant}").routes(endpoints![of_the_tenant]).expect("a prefix's");
+    let audit = sse.endpoint("/audit/{tenant}").permission("audit.{tenant}.read");
+    let audit = audit.handler(async || burst(1)).expect("a route");
+    let app: Router = sse.routes(endpoints![build]).expect("routes").merge(prefixed).merge(audit);
+    let ann = ["staff", "builds.7.read", "tenants.t1.builds", "audit.t1.read"];
+    let ann = ann.into_iter().fold(Principal::test("ann"), Principal::permission);
+    let open = |path: &str, who: &Principal| testing::open(&app, path).principal(who.clone());
+    for path in ["/builds/7/stream", "/builds/%37/stream", "/t/t1/builds", "/audit/t1"] {
+        open(path, &ann).await.expect(path);
+    }
+    for (path, asked, lacks) in [
+        ("/builds/8/stream", "admin", "admin or (staff and builds.8.read)"),
+        ("/builds/7-/stream", "admin", "admin or (staff and builds.7-.read)"),
+        ("/t/t2/builds", "tenants.t2.builds", "tenants.t2.builds"),
+        ("/audit/T1", "audit.T1.read", "audit.T1.read"),
+    ] {
+        let error = open(path, &ann).await.expect_err(path);
+        assert_eq!(error.status, Some(StatusCode::FORBIDDEN), "{path}");
+        let scope = format!("scope=\"{asked}\"");
+        assert!(challenge(&error).ends_with(&scope), "{path}: {}", challenge(&error));
+        let lacks = format!("the caller lacks the permission {lacks}");
+        assert!(error.body.contains(&lacks) && log.text().contains(&lacks), "{path}: {error}");
+    }
+    open("/builds/8/stream", &Principal::test("eve").permission("admin")).await.expect("any");
+    let without = testing::open(&app, "/builds/a.b/stream").await.expect_err("401");
+    assert_eq!(without.status, Some(StatusCode::UNAUTHORIZED), "who has no token learns nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_authorizer_and_its_rechecks_see_the_build_of_the_path() {
+    let oracle = Oracle::new(Answer::Yes);
+    let sse = kit_of(options("Recheck = \"30s\""), oracle.clone());
+    let at = sse.at("/t/{tenant}");
+    let endpoint = at.endpoint("/builds/{build}").permission("t.{tenant}").permission("b.{build}");
+    let app: Router = endpoint.handler(async || burst(1)).expect("a route");
+    let mut stream =
+        testing::open(&app, "/t/t1/builds/7").principal("ann").await.expect("a stream");
+    stream.next().await.expect("in time").expect("an event");
+    let reading = async { while stream.next().await.is_err() {} };
+    assert!(tokio::time::timeout(Duration::from_secs(35), reading).await.is_err(), "it goes on");
+    let path = "/t/{tenant}/builds/{build}";
+    let expected = [format!("{path} ann t.t1 and b.7"), format!("{path} ann t.t1 and b.7 again")];
+    assert_eq!(oracle.asked(), expected);
+    oracle.says(Answer::No);
+    let stream = &mut stream.patience(Duration::from_secs(31));
+    assert_eq!(farewell(stream).await.0, "revoked");
+    let error = testing::open(&app, "/t/t1/builds/7").principal("ann").await.expect_err("403");
+    assert!(challenge(&error).ends_with("scope=\"t.t1 b.7\""), "{}", challenge(&error));
+}
+
+#[tokio::test]
+async fn a_handler_of_the_applications_own_may_name_the_build_in_its_path() {
+    let (log, _guard) = Log::everything();
+    let sse = kit(SseOptions::default());
+    let own = |permission: &'static str| {
+        get(async move |sse: SseContext| sse.permission(permission).stream(burst(1)).await)
+    };
+    let inner = Router::new().route("/builds/{build}", own("t.{tenant}.{build}"));
+    let app: Router = Router::new()
+        .nest("/t/{tenant}", inner)
+        .route("/wrong/{build}", own("builds.{id}"))
+        .route("/rest/{*build}", own("builds.{build}"))
+        .layer(axum::Extension(sse));
+    let ann = Principal::test("ann").permission("t.t1.7").permission("builds.7");
+    let open = |path: &str| testing::open(&app, path).principal(ann.clone());
+    open("/t/t1/builds/7").await.expect("a stream");
+    let error = open("/t/t1/builds/8").await.expect_err("403");
+    assert!(challenge(&error).ends_with("scope=\"t.t1.8\""), "{}", challenge(&error));
+    let error = open("/t/t1.7/builds/7").await.expect_err("403");
+    assert_eq!((error.status, challenge(&error)), (Some(StatusCode::FORBIDDEN), ""));
+    for path in ["/wrong/7", "/rest/7"] {
+        let error = open(path).await.expect_err("a mistake");
+        assert_eq!(error.status, Some(StatusCode::INTERNAL_SERVER_ERROR));
+    }
+    let text = log.text();
+    assert!(text.contains("builds.{id} has `{id}`, which is no capture of the path"), "{text}");
+    assert!(text.contains("builds.{build} has `{build}`, which takes all that follows"), "{text}");
+}
+
+#[test]
+fn a_permission_of_a_capture_that_is_not_there_is_a_mistake_with_its_place() {
+    let sse = kit(SseOptions::default());
+    let error = sse.routes::<()>(endpoints![of_the_tenant]).expect_err("no prefix").to_string();
+    let place = format!("{}:", file!());
+    let words = "endpoint /builds: the permission tenants.{tenant}.builds has `{tenant}`, which is no capture of \
+                 the path, prefix included";
+    assert!(error.contains(&place) && error.contains(words), "{error}");
+    let one = |name: &'static str| PermissionRule::One(Permission::from_static(name));
+    let rule = PermissionRule::Any(vec![one("a.{b}"), one("c.{d"), one("e{b}"), one("f.{r}")]);
+    let endpoint = sse.endpoint("/x/{b}/{*r}").permission("g.{h}").permissions(rule);
+    let error = endpoint.handler::<_, _, ()>(async || burst(1)).expect_err("four mistakes");
+    assert_eq!(error.iter().count(), 4, "{error}");
+    assert!(error.iter().all(|mistake| mistake.contains(&place)), "{error}");
+    let text = error.to_string();
+    for (permission, what) in [
+        ("g.{h}", "no capture of the path"),
+        ("c.{d", "a brace without its partner"),
+        ("e{b}", "beside other text"),
+        ("f.{r}", "takes all that follows"),
+    ] {
+        let mistake = text.lines().find(|line| line.contains(permission));
+        assert!(mistake.is_some_and(|mistake| mistake.contains(what)), "{permission}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn braces_are_braces_wherever_no_endpoint_asks() {
+    let who = Principal::new("ann").permission("builds.{build}.read").permission("builds.7.read");
+    who.require("builds.{build}.read").expect("to the byte");
+    who.require("builds.7.read").expect("to the byte");
+    assert!(who.require("builds.8.read").is_err());
+    let sse = kit(SseOptions::default());
+    sse.authorize(&who, "builds.{build}.read").await.expect("to the byte");
+    assert!(sse.authorize(&who, "builds.{x}.read").await.is_err());
 }

@@ -505,6 +505,63 @@ async fn the_last_event_survives_a_full_buffer() {
     }
 }
 
+fn heavy(n: u64, size: usize) -> Event {
+    Event::text(format!("{n} {}", "x".repeat(size))).with_key(n % 3)
+}
+
+fn number(event: &Received) -> u64 {
+    event.data.split_once(' ').expect("a number").0.parse().expect("a number")
+}
+
+/// Whoever keeps up has events of any length; whoever does not costs a megabyte and one event.
+#[tokio::test(start_paused = true)]
+async fn a_buffer_is_bounded_in_bytes_too() {
+    const MIB: usize = 1 << 20;
+    // Twelve of them, how many of which are kept, and which are.
+    for (overflow, size, kept) in [
+        (Overflow::Disconnect, MIB / 4, 0..4),
+        (Overflow::Disconnect, MIB / 4 + MIB / 16, 0..4),
+        (Overflow::Disconnect, 3 * MIB, 0..1),
+        (Overflow::DropOldest, MIB / 4, 8..12),
+        (Overflow::DropOldest, 3 * MIB, 11..12),
+        // The newest of each of the three keys, and two of them where there is no room for more.
+        (Overflow::Latest, MIB / 4, 9..12),
+        (Overflow::Latest, MIB * 3 / 5, 10..12),
+    ] {
+        let sse = kit(SseOptions::default().overflow(overflow));
+        let app = public(&sse, move || {
+            stream::iter((0..12).map(move |n| heavy(n, size))).chain(stream::pending())
+        });
+        let mut late = testing::open(&app, "/s").await.expect("a stream");
+        settle().await;
+        let mut first = next(&mut late).await;
+        if first.event == "hero.gap" {
+            assert_eq!(missed(&first), kept.start);
+            first = next(&mut late).await;
+        } else {
+            assert!(kept.start == 0 || (overflow == Overflow::Latest && size == MIB / 4));
+        }
+        let mut found = vec![number(&first)];
+        for _ in 1..kept.end - kept.start {
+            found.push(number(&next(&mut late).await));
+        }
+        assert_eq!(found, kept.clone().collect::<Vec<_>>(), "{overflow:?} {size}");
+        if overflow == Overflow::Disconnect {
+            assert_eq!(reason(&next(&mut late).await), "overflow");
+        }
+        drop(late);
+
+        let sse = kit(SseOptions::default().overflow(overflow));
+        let app = public(&sse, move || stream::iter((0..12).map(move |n| heavy(n, size))));
+        let mut brisk = testing::open(&app, "/s").await.expect("a stream");
+        if overflow != Overflow::Latest {
+            for n in 0..12 {
+                assert_eq!(number(&next(&mut brisk).await), n, "{overflow:?} {size}");
+            }
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_operators_table_wins_over_the_declaration() {
     let sse = kit(options(

@@ -1,6 +1,7 @@
 //! Annotated functions and derived events, as a user writes them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use futures_util::stream;
@@ -275,4 +276,48 @@ async fn a_get_with_a_body_is_refused() {
     assert_eq!(error.status, Some(StatusCode::BAD_REQUEST));
     assert!(error.to_string().contains("no body"), "{error}");
     ask("").await.expect("an empty body is none");
+}
+
+/// A block that sends is a stream as any other: it resumes, fails, panics and goes with its client.
+#[tokio::test(start_paused = true)]
+async fn a_block_that_sends_is_a_stream() {
+    let (sse, alive) = (kit(SseOptions::default()), Arc::new(()));
+    let held = alive.clone();
+    let app: Router = sse
+        .endpoint("/s/{end}")
+        .public()
+        .handler(async move |Path(end): Path<String>| {
+            hero_sse::stream(|mut tx| async move {
+                let _held = held;
+                for n in 0..3 {
+                    tx.send(Event::text(n.to_string())).await;
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                match end.as_str() {
+                    "waits" => std::future::pending().await,
+                    "fails" => return Err("a secret reason"),
+                    "panics" => panic!("the block panics on purpose"),
+                    _ => tx.send(Event::text("3")).await,
+                }
+                Ok(())
+            })
+        })
+        .expect("a route");
+    for (end, events, reason) in
+        [("ends", 4, "ended"), ("fails", 3, "stream_error"), ("panics", 3, "stream_panic")]
+    {
+        let mut stream = testing::open(&app, &format!("/s/{end}")).await.expect("a stream");
+        let all = stream.rest().await.expect("a clean end");
+        let (close, sent) = all.split_last().expect("a farewell");
+        let sent: Vec<_> = sent.iter().map(|event| event.data.as_str()).collect();
+        assert_eq!(sent, ["0", "1", "2", "3"][..events], "{end}");
+        assert!(close.data.contains(&format!("\"{reason}\"")), "{end}: {}", close.data);
+        assert!(!stream.raw().contains("secret"));
+    }
+    let before = Arc::strong_count(&alive);
+    let mut stream = testing::open(&app, "/s/waits").await.expect("a stream");
+    assert_eq!(stream.next().await.expect("in time").expect("an event").data, "0");
+    assert_eq!(Arc::strong_count(&alive), before + 1);
+    drop(stream);
+    assert_eq!(Arc::strong_count(&alive), before, "the block goes with its client");
 }

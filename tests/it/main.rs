@@ -28,6 +28,7 @@ mod live;
 mod metrics;
 mod registry;
 mod rules;
+mod send;
 mod setup;
 mod signing;
 mod stress;

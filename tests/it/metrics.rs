@@ -3,7 +3,7 @@
 use axum::Router;
 use futures_util::{StreamExt, stream};
 use hero_sse::testing;
-use hero_sse::{CloseReason, Event, SseContext};
+use hero_sse::{CloseReason, ConnectionFilter, Event, SseContext};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 
 use crate::support::{burst, kit, options};
@@ -60,6 +60,8 @@ async fn every_stream_and_every_end_is_counted_as_the_registry_counts_it() {
     let mut turned_away = open(4).await.expect("a farewell");
     while turned_away.next().await.expect("in time").is_some() {}
     drop(kept.0);
+    let sent = sse.connections().send(&ConnectionFilter::all(), Event::text("x"));
+    assert_eq!(sent.expect("a good event").accepted, 2);
 
     let metrics = Metrics::of(&snapshotter);
     let paths = ["/ends", "/last", "/fails", "/closed", "/open/{id}"];
@@ -80,6 +82,8 @@ async fn every_stream_and_every_end_is_counted_as_the_registry_counts_it() {
         ("hero_sse_stream_seconds path=/ends reason=ended", 2),
         ("hero_sse_turned_away_total path=/open/{id} limit=all connections", 1),
         ("hero_sse_refused_total path=/closed status=401", 1),
+        ("hero_sse_sent_total outcome=accepted", 2),
+        ("hero_sse_sent_total outcome=full", 0),
     ] {
         assert_eq!(metrics.count(metric), count, "{metric}\n{:?}", metrics.0);
     }

@@ -15,6 +15,13 @@ fn maps(path: &str) -> bool {
     kit(SseOptions::default()).endpoint(path).handler::<_, _, ()>(open).is_ok()
 }
 
+/// Whether the builder takes this permission for a path with captures.
+fn asks_for(permission: &str) -> bool {
+    let endpoint = kit(SseOptions::default());
+    let endpoint = endpoint.endpoint("/a/{b}/{c}/{*d}").permission(permission.to_owned());
+    endpoint.handler::<_, _, ()>(|| async { stream::pending::<Event>() }).is_ok()
+}
+
 #[test]
 fn the_rules_are_the_macros() {
     let rules: Value = serde_json::from_str(include_str!("../rules.json")).expect("JSON");
@@ -35,6 +42,7 @@ fn the_rules_are_the_macros() {
                 }
                 "events" => EventName::new(text.clone()).is_ok(),
                 "permissions" => Permission::new(text.clone()).is_ok(),
+                "permissions of /a/{b}/{c}/{*d}" => asks_for(text),
                 "paths" => maps(text),
                 other => panic!("a rule that nobody knows: {other}"),
             };

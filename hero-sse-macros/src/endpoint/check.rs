@@ -20,7 +20,7 @@ const PATH_COMES_FIRST: &str = "it comes first, as in `#[sse_endpoint(\"/usage/s
 pub(super) fn endpoint(declaration: &Declaration, errors: &mut Errors) -> syn::Result<Endpoint> {
     let Declaration { entries, function, .. } = declaration;
     let path = path(declaration, errors);
-    let permissions = permissions(declaration, errors);
+    let permissions = permissions(declaration, &path, errors);
     let settings = settings(declaration, errors);
     state_not_a_concrete_type(declaration, errors);
     signature::check(declaration, &path, errors);
@@ -80,22 +80,29 @@ fn path_missing(span: Span, errors: &mut Errors) {
     errors.add(syn::Error::new(span, format!("the path is missing: {PATH_COMES_FIRST}")));
 }
 
-fn permissions(declaration: &Declaration, errors: &mut Errors) -> Option<Permissions> {
+fn permissions(declaration: &Declaration, path: &str, errors: &mut Errors) -> Option<Permissions> {
     public_with_permission(declaration, errors);
-    declaration.entries.permissions("permission").map(|written| rule(written, errors))
+    declaration.entries.permissions("permission").map(|written| rule(written, path, errors))
 }
 
-fn rule(written: &value::Permissions, errors: &mut Errors) -> Permissions {
+fn rule(written: &value::Permissions, path: &str, errors: &mut Errors) -> Permissions {
     match written {
         value::Permissions::Name(name) => {
             permission_empty(name, errors);
             permission_with_illegal_character(name, errors);
+            permission_with_unclosed_capture(name, errors);
+            // What a path that is wrong itself would have is not known.
+            if route::is_legal(path) {
+                permission_with_unknown_capture(name, path, errors);
+                permission_with_catch_all(name, path, errors);
+            }
+            permission_with_text_beside_capture(name, errors);
             Permissions::Name(name.value())
         }
         value::Permissions::Path(path) => Permissions::Path(path.clone()),
         value::Permissions::List(list) => {
             permission_list_empty(list, errors);
-            let rules = list.rules.iter().map(|written| rule(written, errors)).collect();
+            let rules = list.rules.iter().map(|written| rule(written, path, errors)).collect();
             if list.word == "all" { Permissions::All(rules) } else { Permissions::Any(rules) }
         }
     }
@@ -147,6 +154,92 @@ fn permission_with_illegal_character(permission: &LitStr, errors: &mut Errors) {
             ),
         );
     }
+}
+
+fn permission_with_unclosed_capture(permission: &LitStr, errors: &mut Errors) {
+    if captures(&permission.value()).is_none() {
+        errors.push(
+            permission,
+            "the permission has a brace without its partner, or nothing between two: braces are for captures \
+             of the path, as in \"builds.{build}.read\"",
+        );
+    }
+}
+
+/// Those of a prefix the macro cannot know; `routes()` does.
+fn permission_with_unknown_capture(permission: &LitStr, path: &str, errors: &mut Errors) {
+    let known = route::captures(path);
+    for Capture { name, .. } in captures(&permission.value()).unwrap_or_default() {
+        if !takes_all(name, &known) && !known.contains(&&*format!("{{{name}}}")) {
+            let one = known.iter().find(|of| !of.starts_with("{*"));
+            let cure = one.map_or_else(String::new, |one| format!("`{one}`, or "));
+            errors.push(
+                permission,
+                format!(
+                    "the path has no capture `{{{name}}}`: write {cure}a constant where a prefix has it, for \
+                     `routes()` to check"
+                ),
+            );
+        }
+    }
+}
+
+fn permission_with_catch_all(permission: &LitStr, path: &str, errors: &mut Errors) {
+    let known = route::captures(path);
+    for Capture { name, .. } in captures(&permission.value()).unwrap_or_default() {
+        if takes_all(name, &known) {
+            errors.push(
+                permission,
+                format!(
+                    "`{{{name}}}` takes all that follows, and a part of a permission is one segment of the \
+                     path: leave it out, and let the function or an `Authorizer` decide"
+                ),
+            );
+        }
+    }
+}
+
+fn takes_all(name: &str, of_path: &[&str]) -> bool {
+    name.starts_with('*') || of_path.contains(&&*format!("{{*{name}}}"))
+}
+
+/// Else two paths could ask for the same permission, or for one that was granted for something else.
+fn permission_with_text_beside_capture(permission: &LitStr, errors: &mut Errors) {
+    const SEPARATORS: [char; 3] = ['.', ':', '/'];
+    for Capture { before, name, behind } in captures(&permission.value()).unwrap_or_default() {
+        let whole =
+            before.ends_with(SEPARATORS) && (behind.is_empty() || behind.starts_with(SEPARATORS));
+        if !whole {
+            errors.push(
+                permission,
+                format!(
+                    "`{{{name}}}` stands beside other text, or at the beginning: write it between `.`, `:` or \
+                     `/`, behind a word of your own, as in \"builds.{{build}}.read\""
+                ),
+            );
+        }
+    }
+}
+
+/// One `{name}` of a permission, and the whole text on either side.
+struct Capture<'a> {
+    before: &'a str,
+    name: &'a str,
+    behind: &'a str,
+}
+
+/// `None` where a brace has no partner, or nothing stands between the two.
+fn captures(permission: &str) -> Option<Vec<Capture<'_>>> {
+    let (mut captures, mut rest) = (Vec::new(), permission);
+    while let Some((before, capture)) = rest.split_once('{') {
+        let (name, behind) = capture.split_once('}')?;
+        if name.is_empty() || name.contains('{') || before.contains('}') {
+            return None;
+        }
+        captures.push(Capture { before, name, behind });
+        rest = behind;
+    }
+    (!rest.contains('}')).then_some(captures)
 }
 
 /// Every other key, in the order of the table.

@@ -19,7 +19,7 @@ attr::keys! {
          body, and no token is taken from the query";
     "permission", Permissions, r#"permission = "usage.read""#, [Function],
         "what the caller's token must grant: a string, a constant, an enum's variant, `all(..)` or \
-         `any(..)` of these";
+         `any(..)` of these; `{name}` in it is the value of that capture of the path";
     "public", Nothing, "public", [Function],
         "callers need no token; without `public` and `permission`, any valid token will do";
     "heartbeat", DurationOrOff, r#"heartbeat = "15s""#, [Function],

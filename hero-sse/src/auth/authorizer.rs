@@ -106,10 +106,10 @@ impl<'a> Access<'a> {
         self.asked.place.as_ref().map(|place| &*place.path)
     }
 
-    /// What a capture of the path holds, decoded: `capture("tenant")` for `/audit/{tenant}`.
+    /// What a capture of the path holds, decoded: `capture("tenant")` for `/audit/{tenant}`. `None` also
+    /// where a router that is nested in another has the name twice.
     pub fn capture(&self, name: &str) -> Option<&'a str> {
-        let captures = self.asked.place.as_ref().map(|place| &place.captures)?;
-        captures.iter().find(|(key, _)| **key == *name).map(|(_, value)| &**value)
+        self.asked.place.as_ref().and_then(|place| capture(&place.captures, name))
     }
 
     /// Whether the stream is open already, and this is a look at whether it may stay.
@@ -244,6 +244,13 @@ pub(crate) struct Place {
     pub(crate) endpoint: Arc<str>,
     pub(crate) path: Box<str>,
     pub(crate) captures: Box<[(Box<str>, Box<str>)]>,
+}
+
+/// What a capture holds; of two with this name nobody can say which is meant.
+pub(crate) fn capture<'a>(captures: &'a [(Box<str>, Box<str>)], name: &str) -> Option<&'a str> {
+    let mut named = captures.iter().filter(|(key, _)| **key == *name);
+    let (_, value) = named.next()?;
+    named.next().is_none().then_some(value)
 }
 
 impl Asked {

@@ -28,7 +28,7 @@ use http::request::Parts;
 
 pub(crate) use self::attempts::Attempts;
 pub use self::authorizer::{Access, Authorizer, Decision, authorizer_fn};
-pub(crate) use self::authorizer::{Asked, Asking, Permits, Place};
+pub(crate) use self::authorizer::{Asked, Asking, Permits, Place, capture};
 pub(crate) use self::principal::LookedFor;
 pub use self::principal::Principal;
 #[cfg(feature = "testing")]

@@ -2,6 +2,7 @@
 
 mod filter;
 mod limits;
+mod mail;
 mod slot;
 
 use std::collections::{HashSet, VecDeque};
@@ -12,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use slab::Slab;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -19,10 +21,13 @@ use tokio::time::{Instant, sleep, sleep_until};
 pub use self::filter::ConnectionFilter;
 use self::limits::{Holder, Keys, Places};
 pub(crate) use self::limits::{Limits, NoPlace};
+use self::mail::Posted;
 use self::slot::Connection;
 pub(crate) use self::slot::{Ended, Origin, Slot};
 use crate::auth::Principal;
 use crate::close::CloseReason;
+use crate::event::SseEvent;
+use crate::frame::{InvalidEvent, write_body};
 use crate::telemetry;
 use crate::throttle::{Churn, Said};
 
@@ -88,6 +93,18 @@ pub struct ConnectionInfo {
     pub address: Option<IpAddr>,
     /// For how long.
     pub age: Duration,
+}
+
+/// What became of an event that was [sent](Connections::send) to streams. Those that are about to end
+/// are in neither count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Sent {
+    /// So many streams have it waiting for their next write. That is not delivered: a stream may end
+    /// before, and a client may never read it.
+    pub accepted: usize,
+    /// So many have not taken it: their clients are behind, with as much waiting as may wait.
+    pub full: usize,
 }
 
 impl Connections {
@@ -203,6 +220,64 @@ impl Connections {
             });
         }
         count
+    }
+
+    /// Sends one event to every open stream that `filter` means, besides what the streams have of their own: to a
+    /// user, a tenant, everyone. It is encoded once, and never waits.
+    ///
+    /// Each stream has a mailbox of 64 events and 64 KiB (or one larger event), from which its writer takes them in order,
+    /// between two of the stream's own events: at once, or, for a client that has not taken what came before, when it
+    /// has. One whose function still runs gets them when it opens. What waits when a stream ends goes
+    /// with it, and who connects later does not get it: what must not be missed belongs in what the stream itself is made of.
+    ///
+    /// The event comes under its own name (`#[sse(event)]`, or its type's): the streams may be of different endpoints,
+    /// so an endpoint's `event` does not apply. Its id is left out, since it would become the place at which each of the
+    /// streams resumes; and a last event (`#[sse(last)]`) ends none of them: that is what
+    /// [`disconnect`](Self::disconnect) and [`drain`](Self::drain) are for.
+    ///
+    /// This kit alone knows of it: with several nodes, tell each.
+    ///
+    /// ```
+    /// use hero_sse::{ConnectionFilter, HeroSse, InvalidEvent};
+    /// use hero_sse::prelude::*;
+    ///
+    /// #[derive(Serialize, SseEvent)]
+    /// #[sse(event = "notice")]
+    /// struct Notice {
+    ///     text: String,
+    /// }
+    ///
+    /// /// Returns how many of the tenant's streams have it on its way.
+    /// fn tell(sse: &HeroSse, tenant: &str, text: String) -> Result<usize, InvalidEvent> {
+    ///     let theirs = ConnectionFilter::all().tenant(tenant);
+    ///     let sent = sse.connections().send(&theirs, Notice { text })?;
+    ///     Ok(sent.accepted)
+    /// }
+    /// # let sse = HeroSse::builder().build().unwrap();
+    /// # assert_eq!(tell(&sse, "t1", "a new version is out".to_owned()).unwrap(), 0);
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidEvent`] when the event cannot be written; then nobody got it.
+    pub fn send(
+        &self,
+        filter: &ConnectionFilter,
+        event: impl SseEvent,
+    ) -> Result<Sent, InvalidEvent> {
+        let mut frame = BytesMut::new();
+        write_body(&mut frame, None, |frame| event.encode(frame))?;
+        let frame = frame.freeze();
+        let mut sent = Sent::default();
+        for connection in self.meant(filter) {
+            match connection.post(&frame) {
+                Posted::Accepted => sent.accepted += 1,
+                Posted::Full => sent.full += 1,
+                Posted::Closed => {}
+            }
+        }
+        telemetry::sent(sent.accepted, sent.full);
+        Ok(sent)
     }
 
     /// How many disconnects there were: a caller who is looked at after that has them behind it.
@@ -639,6 +714,46 @@ mod tests {
         assert!(woken.0.load(Ordering::SeqCst), "an idle stream must be woken");
         assert_eq!(slot.poll_asked(&cx), Some(CloseReason::Draining));
         assert_eq!(admit().err(), Some(NoPlace::Draining));
+    }
+
+    /// Whoever is woken may take its mail, look at the registry and leave, there and then.
+    #[test]
+    fn no_lock_is_held_while_streams_are_woken_for_their_mail() {
+        struct Leaving(Connections, Mutex<Option<Slot>>, AtomicU64);
+        impl std::task::Wake for Leaving {
+            fn wake(self: Arc<Self>) {
+                let mut mail = BytesMut::new();
+                let slot = self.1.lock().ok().and_then(|mut slot| slot.take());
+                slot.inspect(|slot| slot.collect(&mut mail));
+                self.2.fetch_add(mail.len() as u64 + self.0.len() as u64, Ordering::SeqCst);
+            }
+        }
+        let connections = Connections::default();
+        let path = Arc::from("/a");
+        let slots: Vec<_> = (0..10_000)
+            .map(|_| {
+                let slot = connections.admit(&path, Caller::default(), &Limits::NONE);
+                let slot = slot.unwrap_or_else(|_| panic!("a place"));
+                let leaving = Arc::new(Leaving(connections.clone(), Mutex::default(), 0.into()));
+                let waker = std::task::Waker::from(leaving.clone());
+                assert_eq!(slot.poll_asked(&Context::from_waker(&waker)), None);
+                *leaving.1.lock().expect("no panic") = Some(slot);
+                leaving
+            })
+            .collect();
+        let (done, finished) = std::sync::mpsc::channel();
+        let all = connections.clone();
+        std::thread::spawn(move || {
+            let event = crate::event::Event::text("x");
+            done.send(all.send(&ConnectionFilter::all(), &event))
+        });
+        let sent = finished.recv_timeout(Duration::from_secs(20)).expect("no deadlock");
+        let sent = sent.expect("an event");
+        assert_eq!((sent.accepted, sent.full), (10_000, 0));
+        let heard = slots.iter().map(|slot| slot.2.load(Ordering::SeqCst));
+        let left: u64 = (0..10_000).sum();
+        assert_eq!(heard.sum::<u64>(), 10_000 * "data: x\n\n".len() as u64 + left);
+        assert!(connections.is_empty());
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Context;
 
+use bytes::{Bytes, BytesMut};
 use futures_util::task::AtomicWaker;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::limits::{Holder, Keys};
+use super::mail::{Mailbox, Posted};
 use super::{Caller, ConnectionInfo, Registry};
 use crate::auth::Principal;
 use crate::close::CloseReason;
@@ -26,7 +28,9 @@ pub(super) struct Connection {
     pub(super) since: Instant,
     /// The place in [`CloseReason::ALL`] of the end that was asked for, plus one; zero is none.
     asked: AtomicU8,
+    /// Of whoever looks for an end that was asked for, and for mail.
     waker: AtomicWaker,
+    mail: Mailbox,
     ended: AtomicBool,
     /// Takes the stream from a client that takes nothing, or that may have ended and left something unsent.
     cut: OnceLock<Box<dyn Fn(Ended) + Send + Sync>>,
@@ -48,6 +52,7 @@ impl Connection {
             since: Instant::now(),
             asked: AtomicU8::new(0),
             waker: AtomicWaker::new(),
+            mail: Mailbox::default(),
             ended: AtomicBool::new(false),
             cut: OnceLock::new(),
             was_cut: AtomicBool::new(false),
@@ -73,6 +78,18 @@ impl Connection {
         let change = |place| (!reason_at(place).is_some_and(stands)).then_some(place_of(reason));
         let _ = self.asked.fetch_update(Ordering::AcqRel, Ordering::Acquire, change);
         self.waker.wake();
+    }
+
+    /// Lets an event wait for the stream's next write. One that is about to end takes none.
+    pub(super) fn post(&self, frame: &Bytes) -> Posted {
+        if self.asked().is_some() {
+            return Posted::Closed;
+        }
+        let posted = self.mail.post(frame);
+        if posted == Posted::Accepted {
+            self.waker.wake();
+        }
+        posted
     }
 
     fn asked(&self) -> Option<CloseReason> {
@@ -132,6 +149,12 @@ impl Slot {
         self.connection.asked()
     }
 
+    /// Appends what was sent to the stream from elsewhere, a write's share of it at most. The task that
+    /// asked for its end last is woken when more comes.
+    pub(crate) fn collect(&self, out: &mut BytesMut) {
+        self.connection.mail.collect(out);
+    }
+
     /// What takes the stream from its client, if it has not taken a farewell in time.
     pub(crate) fn on_cut(&self, cut: impl Fn(Ended) + Send + Sync + 'static) {
         // A stream has one writer.
@@ -152,6 +175,7 @@ impl Slot {
 
     /// Why the stream is over; without a word from here the client has gone.
     pub(crate) fn close(&mut self, reason: CloseReason) {
+        self.connection.mail.close();
         self.reason = Some(reason);
     }
 
@@ -197,6 +221,7 @@ impl Drop for Slot {
     fn drop(&mut self) {
         let Connection { id, path, since, .. } = &*self.connection;
         self.connection.ended.store(true, Ordering::Release);
+        self.connection.mail.close();
         {
             let mut open = self.registry.lock();
             open.streams.try_remove(self.key);

@@ -19,6 +19,7 @@ use crate::options::{NO_COOKIE, SetupErrors};
 use crate::permission::{IntoPermission, PermissionRule};
 use crate::pipeline::{self, Kit, Route};
 use crate::policy::{OverLimit, Overflow, TokenSource, TokenSources};
+use crate::refusal::Refusal;
 
 /// A prefix under which endpoints are mapped.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ impl<'a> Mount<'a> {
     ///
     /// Every mistake of every endpoint named, each with the file and line of its declaration: two on
     /// one path with one method (across all calls), one that asks for a token when the kit has no authenticator, a
-    /// heartbeat not below the maximum age, or any at all when the options say `Enabled = false`.
+    /// heartbeat not below the maximum age, a permission with `{name}` where the path has no such capture, or any at all when the options say `Enabled = false`.
     pub fn routes<S: AppState>(&self, endpoints: Endpoints<S>) -> Result<Router<S>, SetupErrors> {
         let mut mapped = self.sse.mapped();
         // All or none: what was entered for a call that failed must not be in its successor's way.
@@ -91,6 +92,7 @@ impl HeroSse {
                   the builder, or write `public`",
             );
         }
+        declaration.permission_faults().iter().for_each(|fault| wrong(fault));
         declaration.overrides.faults().iter().for_each(|fault| wrong(fault));
         let policy = options.policy(&declaration.path, &declaration.overrides);
         policy.fault().iter().for_each(|fault| wrong(fault));
@@ -138,12 +140,14 @@ impl Mapped {
     }
 
     /// What the endpoint asks for that answers `GET` at the path of a URL; `None` is public.
-    pub(super) fn opened_by(&self, path: &str) -> Result<Option<PermissionRule>, NotFound> {
-        let first = self.routes.at(path).ok().and_then(|found| self.entries.get(*found.value));
-        let entry = self.entries.iter().find(|entry| {
-            entry.method == Method::Get && first.is_some_and(|first| first.path == entry.path)
-        });
-        entry.map(|entry| entry.rule.clone()).ok_or(NotFound)
+    pub(super) fn opened_by(&self, path: &str) -> Result<Option<PermissionRule>, Refusal> {
+        let found = self.routes.at(path).map_err(|_| NotFound)?;
+        let first = self.entries.get(*found.value).ok_or(NotFound)?;
+        let get = |entry: &&Entry| entry.method == Method::Get && entry.path == first.path;
+        let entry = self.entries.iter().find(get).ok_or(NotFound)?;
+        // Not decoded: what can be part of a permission is never encoded.
+        let capture = |name: &str| found.params.get(name);
+        Ok(entry.rule.as_ref().map(|rule| rule.resolved(&capture)).transpose()?)
     }
 
     /// Asks the router that axum uses, since axum itself would panic.
@@ -176,6 +180,12 @@ impl Mapped {
 /// No endpoint answers `GET` there.
 pub(super) struct NotFound;
 
+impl From<NotFound> for Refusal {
+    fn from(NotFound: NotFound) -> Self {
+        Self::not_found("no stream is opened by GET at this path")
+    }
+}
+
 fn taken(path: &str, first: Option<&Location>) -> String {
     let place = first.map(|l| format!(" ({}:{})", l.file, l.line)).unwrap_or_default();
     format!("the path is taken by {path}{place}")
@@ -196,7 +206,8 @@ impl EndpointBuilder<'_> {
         self
     }
 
-    /// Asks for a permission, besides those named before.
+    /// Asks for a permission, besides those named before. `{name}` in it stands for the value of that capture
+    /// of the path, prefix included.
     pub fn permission(mut self, permission: impl IntoPermission) -> Self {
         self.declaration.require(permission.into_rule(), &mut self.mistakes);
         self
@@ -284,8 +295,8 @@ impl EndpointBuilder<'_> {
 
     /// How many frames may wait for a slow client, at least 1. The stream is then not held back to
     /// its client's pace but polled as fast as it yields; [`overflow`](Self::overflow) says what
-    /// happens to one frame more. A burst longer than the buffer overflows it. The bound is in
-    /// frames: each connection may hold that many, whatever they weigh.
+    /// happens to one frame more. A burst longer than the buffer overflows it. With 1 MiB in it
+    /// a buffer is full, however few its frames are.
     pub fn buffer(mut self, frames: usize) -> Self {
         self.declaration.overrides.buffer = Some(frames);
         self

@@ -130,9 +130,7 @@ async fn make(
     if !whole || !wish.path.starts_with('/') {
         return Err(Refusal::bad_request("path: write it as the URL has it, without its query"));
     }
-    let rule = inner_path(&parts, &wish.path).and_then(|inner| sse.mapped().opened_by(inner));
-    let rule =
-        rule.map_err(|NotFound| Refusal::not_found("no stream is opened by GET at this path"))?;
+    let rule = sse.mapped().opened_by(inner_path(&parts, &wish.path)?)?;
     // An authorizer may go by the stream's place and moment: it is asked when the ticket is used.
     if let Some(rule) = rule.filter(|_| !sse.kit().permits.may_change()) {
         principal.meets(&rule)?;

@@ -184,7 +184,7 @@ impl SseOptions {
     }
 
     /// How many frames may wait for a slow client, whose stream is then not held back to its pace.
-    /// Default none; 256 where only [`overflow`](Self::overflow) is set.
+    /// Default none; 256 where only [`overflow`](Self::overflow) is set. With 1 MiB it is full all the same.
     #[must_use]
     pub fn buffer(mut self, frames: usize) -> Self {
         self.general.buffer = Some(frames);

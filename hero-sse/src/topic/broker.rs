@@ -4,13 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_core::future::BoxFuture;
 use tokio::time::Instant;
 
-use super::position::{Epoch, Ids, Position};
-use super::ring::{Entry, Fold, Keep, Ring, Value, Wake};
+use super::position::{Epoch, Ids};
+use super::ring::{Entry, Fold, Keep, Life, Ring, Value, Wake};
 use crate::frame::{name_of, write_id};
 
 /// Keeps the logs of topics, for one node or for many.
@@ -92,6 +91,17 @@ impl Record {
         Self { value: Some(value), ..Self::new(body, key, last) }
     }
 
+    /// As it stands in a log.
+    fn at(self, ids: &Ids, offset: u64, at: Duration) -> Entry {
+        let Self { body, key, last, value } = self;
+        let mut frame = BytesMut::with_capacity(body.len() + 48);
+        write_id(&mut frame, ids.of(offset).as_str(), last);
+        let id = frame.len();
+        frame.put_slice(&body);
+        let name = name_of(&body).map(Into::into);
+        Entry { offset, frame: frame.freeze(), body: id, name, key, last, value, at }
+    }
+
     /// The event as it goes over the wire, without its id.
     pub fn body(&self) -> &Bytes {
         &self.body
@@ -146,7 +156,6 @@ pub struct Window(Arc<Inside>);
 struct Inside {
     topic: Box<str>,
     retention: Retention,
-    ids: ArcSwap<Ids>,
     ring: Arc<Ring>,
     since: Instant,
 }
@@ -154,7 +163,7 @@ struct Inside {
 /// Tells the readers of a window when it is dropped: drop it without a lock in hand.
 #[must_use]
 pub struct Pushed {
-    _wake: Wake,
+    _wake: Option<Wake>,
 }
 
 impl Window {
@@ -167,8 +176,7 @@ impl Window {
         Self(Arc::new(Inside {
             topic: topic.into(),
             retention,
-            ids: ArcSwap::from_pointee(Ids::new(topic, Epoch::random())),
-            ring: Ring::new(retention.keep(), latest, fold),
+            ring: Ring::new(retention.keep(), latest, fold, Ids::new(topic, Epoch::random())),
             since: Instant::now(),
         }))
     }
@@ -181,8 +189,7 @@ impl Window {
     /// Begins the log anew: what it holds is of another epoch, and forgotten. The next event is the one at the
     /// offset `next`. Readers who are behind an event learn of the gap.
     pub fn begin(&self, epoch: Epoch, next: u64) -> Pushed {
-        self.0.ids.store(Arc::new(Ids::new(&self.0.topic, epoch)));
-        Pushed { _wake: self.0.ring.begin(next, true) }
+        Pushed { _wake: Some(self.0.ring.begin(Ids::new(&self.0.topic, epoch), next)) }
     }
 
     /// The offset of the next event.
@@ -193,29 +200,16 @@ impl Window {
     /// Adds events, of which the first is the one at `offset`. Those that are there already are left out; if others
     /// are missing before it, readers learn of the gap.
     pub fn push(&self, offset: u64, records: Vec<Record>) -> Pushed {
-        let known = self.next().saturating_sub(offset);
-        let known = usize::try_from(known).unwrap_or(usize::MAX);
-        let lost = (offset > self.next()).then(|| self.0.ring.begin(offset, false));
-        let pushed = self.append(records.into_iter().skip(known));
-        drop(lost);
-        match pushed {
-            Some((_, wake)) => Pushed { _wake: wake },
-            None => Pushed { _wake: self.0.ring.close() },
-        }
+        let at = self.0.since.elapsed();
+        let wake =
+            self.0.ring.feed(offset, records, |ids, offset, record| record.at(ids, offset, at));
+        Pushed { _wake: wake }
     }
 
     /// Adds events to a log that is here and nowhere else.
-    pub(super) fn append(&self, records: impl IntoIterator<Item = Record>) -> Option<(u64, Wake)> {
-        let (ids, now) = (self.0.ids.load(), self.0.since.elapsed());
-        self.0.ring.append(records, |offset, record| {
-            let Record { body, key, last, value } = record;
-            let mut frame = BytesMut::with_capacity(body.len() + 48);
-            write_id(&mut frame, ids.of(offset).as_str(), last);
-            let id = frame.len();
-            frame.put_slice(&body);
-            let name = name_of(&body).map(Into::into);
-            Entry { offset, frame: frame.freeze(), body: id, name, key, last, value, at: now }
-        })
+    fn append(&self, records: Vec<Record>) -> Option<(u64, Wake)> {
+        let at = self.0.since.elapsed();
+        self.0.ring.append(records, |ids, offset, record| record.at(ids, offset, at))
     }
 
     pub(super) fn topic(&self) -> &str {
@@ -226,12 +220,9 @@ impl Window {
         &self.0.ring
     }
 
-    pub(super) fn position(&self, offset: u64) -> Position {
-        self.0.ids.load().of(offset)
-    }
-
-    pub(super) fn ids(&self) -> Arc<Ids> {
-        self.0.ids.load_full()
+    /// What the ids are made with now.
+    pub(super) fn life(&self) -> Life {
+        self.0.ring.life()
     }
 
     /// Whether nothing is kept that somebody may yet come for.

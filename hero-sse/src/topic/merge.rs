@@ -202,13 +202,12 @@ impl Part {
 impl Many {
     fn resume(&mut self, cursor: Option<&LastEventId>) {
         let Some(cursor) = cursor.filter(|cursor| cursor.as_str().is_some()) else { return };
-        let known = |id| self.parts.iter().any(|part| part.feed.knows(id));
-        let all_known = parts(cursor).all(known);
+        let made = |id| self.parts.iter().any(|part| part.feed.ids().read(id).is_some());
+        let all_made_here = parts(cursor).all(made);
         for Part { feed, .. } in &mut self.parts {
-            match feed.find(cursor) {
-                // A topic that was not there yet.
-                None if all_known => {}
-                offset => feed.resume_at(offset),
+            // Else it is a topic that was not there yet.
+            if !all_made_here || feed.ids().find(cursor).is_some() {
+                feed.resume_at(|ids| ids.find(cursor));
             }
         }
         self.mark = Mark::Now;

@@ -10,6 +10,7 @@ mod subscription;
 use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ pub(crate) use self::subscription::{Fed, Patience};
 pub use self::subscription::{Frame, Gap, Start, Subscription};
 use crate::event::SseEvent;
 use crate::frame::{EventName, InvalidEvent, InvalidField, write_body};
+use crate::telemetry;
 
 /// Events that many follow: published once, encoded once, kept for those who come back.
 ///
@@ -115,8 +117,7 @@ impl<E: SseEvent + Send + Sync + 'static> Topic<E> {
     /// [`PublishError`]; then no subscriber gets the event.
     pub async fn publish(&self, event: E) -> Result<Position, PublishError> {
         let record = self.record(event)?;
-        let offset = self.handle.log.append(vec![record]).await?;
-        Ok(self.handle.window.position(offset))
+        self.append(vec![record]).await
     }
 
     /// Publishes events next to each other, and returns where the last stands; `None` without any. A
@@ -141,8 +142,18 @@ impl<E: SseEvent + Send + Sync + 'static> Topic<E> {
         if records.is_empty() {
             return Ok(None);
         }
+        self.append(records).await.map(Some)
+    }
+
+    async fn append(&self, records: Vec<Record>) -> Result<Position, PublishError> {
+        if self.is_closed() {
+            return Err(PublishError::Closed);
+        }
+        // Should the log begin anew meanwhile, an id of the earlier life is a gap later on; the other way round
+        // it would be a wrong place.
+        let life = self.handle.window.life();
         let offset = self.handle.log.append(records).await?;
-        Ok(Some(self.handle.window.position(offset)))
+        Ok(life.of(offset))
     }
 
     fn record(&self, event: E) -> Result<Record, PublishError> {
@@ -261,13 +272,19 @@ impl<E: SseEvent + Send + Sync + 'static> TopicBuilder<E> {
     ///
     /// `apply` is called for each event as it is published, one after another; state and position are read together,
     /// so no subscriber gets an event that is in its state already, or misses one. It must be quick, and must not
-    /// publish to the topic.
-    pub fn snapshot<S: SseEvent + Send + 'static>(
+    /// publish to the topic. If it panics, that is logged, and the state stays as it left it.
+    pub fn snapshot<S: SseEvent + Clone + Send + 'static>(
         mut self,
         state: S,
         apply: impl FnMut(&mut S, &E) + Send + 'static,
     ) -> Self {
-        self.fold = Some(Box::new(Sum { state, apply, marker: PhantomData }));
+        self.fold = Some(Box::new(Sum {
+            initial: state.clone(),
+            state,
+            apply,
+            topic: self.name.clone(),
+            marker: PhantomData,
+        }));
         self
     }
 
@@ -281,20 +298,33 @@ impl<E: SseEvent + Send + Sync + 'static> TopicBuilder<E> {
 
 /// A state, and how events change it.
 struct Sum<S, F, E> {
+    initial: S,
     state: S,
     apply: F,
+    topic: Cow<'static, str>,
     marker: PhantomData<fn(E)>,
 }
 
 impl<S, F, E> Fold for Sum<S, F, E>
 where
-    S: SseEvent + Send,
+    S: SseEvent + Clone + Send,
     F: FnMut(&mut S, &E) + Send,
     E: 'static,
 {
+    fn reset(&mut self) {
+        let initial = catch_unwind(AssertUnwindSafe(|| self.initial.clone()));
+        match initial {
+            Ok(initial) => self.state = initial,
+            Err(_) => telemetry::panicked(&self.topic, "snapshot"),
+        }
+    }
+
+    /// A panic must not keep the event from its readers, least of all from those of another node.
     fn apply(&mut self, value: &Value) {
-        if let Some(event) = value.downcast_ref() {
-            (self.apply)(&mut self.state, event);
+        let Some(event) = value.downcast_ref() else { return };
+        let applied = catch_unwind(AssertUnwindSafe(|| (self.apply)(&mut self.state, event)));
+        if applied.is_err() {
+            telemetry::panicked(&self.topic, "snapshot");
         }
     }
 

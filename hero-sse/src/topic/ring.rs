@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use slab::Slab;
 
+use super::position::Ids;
 use crate::sync::{ArcSwap, AtomicWaker, Mutex, MutexGuard};
 
 /// Frames leave together up to this many bytes; a larger one alone.
@@ -60,9 +61,13 @@ impl Entry {
 /// What an event is the state of.
 type Place = (Option<Box<[u8]>>, Option<Box<str>>);
 
+/// One life of a log, and what its ids are made with. Another one is another log, whatever the offsets say:
+/// they are compared by where they stand in memory.
+pub(super) type Life = Arc<Ids>;
+
 /// What a reader that stands at `from` gets; then it stands at `to`.
 pub(super) struct Batch {
-    life: u64,
+    life: Life,
     pub(super) from: u64,
     pub(super) to: u64,
     /// All frames, as they leave.
@@ -71,7 +76,7 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    fn empty(life: u64, at: u64) -> Self {
+    fn empty(life: Life, at: u64) -> Self {
         Self { life, from: at, to: at, bytes: Bytes::new(), entries: Box::default() }
     }
 
@@ -95,7 +100,7 @@ impl Batch {
                 bytes.freeze()
             }
         };
-        Self { life: log.life, from, to, bytes, entries: taken.into() }
+        Self { life: log.life.clone(), from, to, bytes, entries: taken.into() }
     }
 }
 
@@ -104,7 +109,7 @@ impl Batch {
 pub(super) enum End {
     /// By a last event: there is nothing more to come, ever.
     Last,
-    /// Without one.
+    /// Without one, on this node alone: it stays so.
     Closed,
 }
 
@@ -118,6 +123,9 @@ struct Front {
 
 /// What a topic is the sum of.
 pub(super) trait Fold: Send {
+    /// Begins anew.
+    fn reset(&mut self);
+
     fn apply(&mut self, value: &Value);
 
     /// The whole of it as the body of a frame.
@@ -126,6 +134,8 @@ pub(super) trait Fold: Send {
 
 /// The ring.
 pub(super) struct Ring {
+    /// Whether it keeps the newest of each place alone.
+    latest: bool,
     front: ArcSwap<Front>,
     /// What the last reader joined that was behind.
     joined: ArcSwap<Batch>,
@@ -143,10 +153,13 @@ struct Log {
     bytes: usize,
     slow: u64,
     slow_bytes: usize,
-    /// Another one is another log, whatever the offsets say.
-    life: u64,
+    /// What came before this was lost before it was here.
+    hole: u64,
+    life: Life,
     end: Option<End>,
     fold: Option<Box<dyn Fold>>,
+    /// What is not kept any more. It is dropped without the lock: its drop is the application's code.
+    gone: Vec<Arc<Entry>>,
 }
 
 enum Events {
@@ -170,16 +183,18 @@ pub(super) enum Begin {
 }
 
 /// Events that a reader cannot have any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub(super) struct Missed {
+    /// That of `from` and `to`.
+    pub(super) life: Life,
     /// Where the reader stands; `None` in another life of the log.
     pub(super) from: Option<u64>,
     /// The oldest that it can have.
     pub(super) to: u64,
     /// Whether each offset between them was an event.
     pub(super) counts: bool,
-    /// Of which life of the log that is.
-    pub(super) life: u64,
+    /// Whether they never were here: no reader could have been quick enough.
+    pub(super) lost: bool,
 }
 
 /// What a reader finds.
@@ -191,17 +206,29 @@ pub(super) enum Read {
 
 /// Wakes the readers when it is dropped: after whatever locks were held while publishing.
 #[must_use]
-pub(super) struct Wake(Arc<Ring>);
+pub(super) struct Wake {
+    ring: Arc<Ring>,
+    /// What these hold may be the application's, and is dropped when no lock is held.
+    _before: Option<Arc<Front>>,
+    _gone: Vec<Arc<Entry>>,
+}
 
 impl Ring {
-    pub(super) fn new(keep: Keep, latest: bool, fold: Option<Box<dyn Fold>>) -> Arc<Self> {
+    pub(super) fn new(
+        keep: Keep,
+        latest: bool,
+        fold: Option<Box<dyn Fold>>,
+        ids: Ids,
+    ) -> Arc<Self> {
         let events = match latest {
             false => Events::All(VecDeque::new()),
             true => Events::Latest { events: BTreeMap::new(), places: HashMap::new() },
         };
-        let empty = Arc::new(Batch::empty(0, 1));
+        let life = Arc::new(ids);
+        let empty = Arc::new(Batch::empty(life.clone(), 1));
         let front = Front { batch: empty.clone(), slow: 1, end: None };
         Arc::new(Self {
+            latest,
             front: ArcSwap::new(Arc::new(front)),
             joined: ArcSwap::new(empty),
             log: Mutex::new(Log {
@@ -212,9 +239,11 @@ impl Ring {
                 bytes: 0,
                 slow: 1,
                 slow_bytes: 0,
-                life: 0,
+                hole: 1,
+                life,
                 end: None,
                 fold,
+                gone: Vec::new(),
             }),
             readers: Mutex::new(Slab::new()),
         })
@@ -225,59 +254,95 @@ impl Ring {
     pub(super) fn append<T>(
         self: &Arc<Self>,
         events: impl IntoIterator<Item = T>,
-        make: impl Fn(u64, T) -> Entry,
+        make: impl Fn(&Ids, u64, T) -> Entry,
     ) -> Option<(u64, Wake)> {
         let mut log = self.lock();
         if log.end.is_some() {
             return None;
         }
+        let wake = self.extend(&mut log, events, make);
+        Some((log.next - 1, wake))
+    }
+
+    /// Adds events of which the first is the one at `offset`. Those that are there are left out; if others
+    /// are missing before it, all that is kept is forgotten, and readers learn of the gap.
+    pub(super) fn feed<T>(
+        self: &Arc<Self>,
+        offset: u64,
+        events: impl IntoIterator<Item = T>,
+        make: impl Fn(&Ids, u64, T) -> Entry,
+    ) -> Option<Wake> {
+        let mut log = self.lock();
+        if log.end.is_some() {
+            return None;
+        }
+        if offset > log.next {
+            log.restart(offset);
+        }
+        let known = usize::try_from(log.next.saturating_sub(offset)).unwrap_or(usize::MAX);
+        Some(self.extend(&mut log, events.into_iter().skip(known), make))
+    }
+
+    fn extend<T>(
+        self: &Arc<Self>,
+        log: &mut Log,
+        events: impl IntoIterator<Item = T>,
+        make: impl Fn(&Ids, u64, T) -> Entry,
+    ) -> Wake {
         let from = log.next;
         for event in events {
-            let entry = make(log.next, event);
+            // A log whose offsets are used up is of a broker that is out of its mind.
+            let Some(next) = log.next.checked_add(1) else { break };
+            let entry = make(&log.life, log.next, event);
             let last = entry.last;
-            log.push(entry);
+            log.push(entry, next);
             if last {
                 log.end = Some(End::Last);
                 break;
             }
         }
-        self.publish(&log, from);
-        Some((log.next - 1, Wake(self.clone())))
+        self.publish(log, from)
     }
 
-    /// Forgets all that is kept: the next event is the one at `next`, in `another` life of the log or in
-    /// this one.
-    pub(super) fn begin(self: &Arc<Self>, next: u64, another: bool) -> Wake {
+    /// Begins another life of the log, in which the next event is the one at `next`. All that is kept is
+    /// forgotten.
+    pub(super) fn begin(self: &Arc<Self>, ids: Ids, next: u64) -> Wake {
         let mut log = self.lock();
-        let next = next.max(1);
-        log.events.clear();
-        (log.next, log.first, log.slow) = (next, next, next);
-        (log.bytes, log.slow_bytes) = (0, 0);
-        log.life += u64::from(another);
-        log.end = None;
-        self.publish(&log, next);
-        Wake(self.clone())
+        log.restart(next.max(1));
+        log.life = Arc::new(ids);
+        log.end = log.end.filter(|end| *end == End::Closed);
+        if let Some(fold) = &mut log.fold {
+            fold.reset();
+        }
+        let next = log.next;
+        self.publish(&mut log, next)
     }
 
     /// Ends the log without a last event. Readers take what there is first.
     pub(super) fn close(self: &Arc<Self>) -> Wake {
         let mut log = self.lock();
-        if log.end.is_none() {
-            log.end = Some(End::Closed);
-            let next = log.next;
-            self.publish(&log, next);
-        }
-        Wake(self.clone())
+        log.end = log.end.or(Some(End::Closed));
+        let next = log.next;
+        self.publish(&mut log, next)
     }
 
     /// Forgets what is too old.
     pub(super) fn expire(&self, now: Duration) {
-        self.lock().evict(now);
+        let mut log = self.lock();
+        log.evict(now);
+        let gone = std::mem::take(&mut log.gone);
+        drop(log);
+        drop(gone);
     }
 
     /// The offset of the next event.
     pub(super) fn next(&self) -> u64 {
         self.front.load().batch.to
+    }
+
+    /// The life that it has now.
+    pub(super) fn life(&self) -> Life {
+        self.front.load().batch.life.clone()
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -294,14 +359,6 @@ impl Ring {
         self.seats().len()
     }
 
-    /// What the log's events add up to, if anything does, and where the reader of it stands.
-    fn state(&self) -> Option<(Bytes, u64, u64)> {
-        let log = self.lock();
-        let state = log.fold.as_ref()?.render()?;
-        let last = u64::from(log.end == Some(End::Last));
-        Some((state, log.next - last, log.life))
-    }
-
     /// Whether the log's events add up to something.
     pub(super) fn has_state(&self) -> bool {
         self.lock().fold.is_some()
@@ -315,19 +372,20 @@ impl Ring {
         log.events.oldest().is_none_or(|oldest| oldest.last && old(oldest.at))
     }
 
-    /// What readers see from now on: what was appended since `from`.
-    fn publish(&self, log: &Log, from: u64) {
-        // Who is behind what is gone already must hear of it.
+    /// What readers see from now on: what was appended since `from`, as far as it is kept.
+    fn publish(self: &Arc<Self>, log: &mut Log, from: u64) -> Wake {
         let from = from.max(log.first);
         let fits = |from: u64| log.next - from <= 1 || log.bytes_since(from) <= BATCH;
         // Of a large batch readers find the end here, and go to the log for the rest.
         let from = if fits(from) { from } else { log.next - 1 };
         let batch = match log.next == from {
-            true => Batch::empty(log.life, log.next),
+            true => Batch::empty(log.life.clone(), log.next),
             false => Batch::of(log, from, log.events.since(from)),
         };
         let (slow, end) = (log.slow, log.end);
-        self.front.store(Arc::new(Front { batch: Arc::new(batch), slow, end }));
+        let before = self.front.swap(Arc::new(Front { batch: Arc::new(batch), slow, end }));
+        let gone = std::mem::take(&mut log.gone);
+        Wake { ring: self.clone(), _before: Some(before), _gone: gone }
     }
 
     fn wake(&self) {
@@ -348,7 +406,7 @@ impl Ring {
         }
     }
 
-    /// No code of the application's runs under the lock but a topic's fold, before anything is changed.
+    /// No code of the application's runs under the lock but a topic's fold, which is guarded where it is made.
     fn lock(&self) -> MutexGuard<'_, Log> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -360,26 +418,36 @@ impl Ring {
 
 impl Drop for Wake {
     fn drop(&mut self) {
-        self.0.wake();
+        self.ring.wake();
     }
 }
 
 impl Log {
-    fn push(&mut self, entry: Entry) {
+    /// Forgets all that is kept, and goes on at that offset.
+    fn restart(&mut self, next: u64) {
+        self.events.clear(&mut self.gone);
+        (self.next, self.first, self.slow, self.hole) = (next, next, next, next);
+        (self.bytes, self.slow_bytes) = (0, 0);
+    }
+
+    fn push(&mut self, entry: Entry, next: u64) {
         if let (Some(fold), Some(value)) = (&mut self.fold, &entry.value) {
             fold.apply(value);
         }
         let (size, now) = (entry.frame.len(), entry.at);
         self.bytes += size;
-        self.slow_bytes += size;
-        self.next = entry.offset + 1;
+        self.next = next;
         match &mut self.events {
-            Events::All(events) => events.push_back(Arc::new(entry)),
+            Events::All(events) => {
+                self.slow_bytes += size;
+                events.push_back(Arc::new(entry));
+            }
             Events::Latest { events, places } => {
                 if let Some(older) = places.insert(entry.place(), entry.offset)
                     && let Some(older) = events.remove(&older)
                 {
                     self.bytes -= older.frame.len();
+                    self.gone.push(older);
                 }
                 events.insert(entry.offset, Arc::new(entry));
             }
@@ -397,13 +465,14 @@ impl Log {
                 break;
             }
             let offset = oldest.offset;
+            self.first = offset + 1;
             if let Some(gone) = self.events.remove(offset) {
                 self.bytes -= gone.frame.len();
                 if self.slow <= offset {
                     self.slow_bytes = self.slow_bytes.saturating_sub(gone.frame.len());
                 }
+                self.gone.push(gone);
             }
-            self.first = offset + 1;
         }
         self.slow = self.slow.max(self.first);
     }
@@ -411,7 +480,8 @@ impl Log {
     /// A log of the latest is never too long for anybody.
     fn mark_slow(&mut self) {
         let Events::All(events) = &self.events else { return };
-        let (most, bytes) = (self.keep.events as u64 / 4 * 3, self.keep.bytes / 4 * 3);
+        let Keep { events: most, bytes, .. } = self.keep;
+        let (most, bytes) = ((most - most.div_ceil(4)) as u64, bytes - bytes.div_ceil(4));
         while self.next - self.slow > NEAR
             && (self.next - self.slow > most || self.slow_bytes > bytes)
         {
@@ -426,13 +496,17 @@ impl Log {
         self.events.since(offset).map(|entry| entry.frame.len()).sum()
     }
 
-    fn missed(&self, next: u64, life: u64) -> Option<Missed> {
-        let counts = matches!(self.events, Events::All(_));
-        if life != self.life {
-            return Some(Missed { from: None, to: self.first, counts, life: self.life });
+    /// What a reader that stands there cannot have any more.
+    fn missed(&self, next: u64, life: &Life) -> Option<Missed> {
+        if !Arc::ptr_eq(life, &self.life) {
+            return Some(self.missing(None, true));
         }
-        let missed = Missed { from: Some(next), to: self.first, counts, life };
-        (next < self.first).then_some(missed)
+        (next < self.first).then(|| self.missing(Some(next), self.first <= self.hole))
+    }
+
+    fn missing(&self, from: Option<u64>, lost: bool) -> Missed {
+        let counts = matches!(self.events, Events::All(_));
+        Missed { life: self.life.clone(), from, to: self.first, counts, lost }
     }
 }
 
@@ -463,11 +537,11 @@ impl Events {
         }
     }
 
-    fn clear(&mut self) {
+    fn clear(&mut self, gone: &mut Vec<Arc<Entry>>) {
         match self {
-            Self::All(events) => events.clear(),
+            Self::All(events) => gone.extend(events.drain(..)),
             Self::Latest { events, places } => {
-                events.clear();
+                gone.extend(std::mem::take(events).into_values());
                 places.clear();
             }
         }
@@ -501,7 +575,7 @@ impl Events {
 pub(super) struct Cursor {
     ring: Arc<Ring>,
     next: u64,
-    life: u64,
+    life: Life,
     seat: usize,
     waker: Arc<AtomicWaker>,
 }
@@ -511,9 +585,9 @@ impl Cursor {
     pub(super) fn new(ring: &Arc<Ring>) -> Self {
         let waker = Arc::new(AtomicWaker::new());
         let seat = ring.seats().insert(waker.clone());
-        let mut cursor = Self { ring: ring.clone(), next: 0, life: 0, seat, waker };
-        let latest = matches!(ring.lock().events, Events::Latest { .. });
-        cursor.begin(if latest { Begin::Oldest } else { Begin::Now });
+        let life = ring.front.load().batch.life.clone();
+        let mut cursor = Self { ring: ring.clone(), next: 0, life, seat, waker };
+        cursor.begin(if ring.latest { Begin::Oldest } else { Begin::Now });
         cursor
     }
 
@@ -525,33 +599,37 @@ impl Cursor {
             Begin::Oldest => usize::MAX,
             Begin::Recent(count) => count,
         };
-        let events = log.events.since(log.first).rev().take(newest).last();
-        self.next = events.map_or(log.next, |entry| entry.offset);
-        self.life = log.life;
+        let before = newest.min(log.events.len()).checked_sub(1);
+        let kept = before.and_then(|before| log.events.since(log.first).rev().nth(before));
+        self.next = kept.map_or(log.next, |entry| entry.offset);
+        self.life = log.life.clone();
     }
 
-    /// Stands behind the event at this offset. One that is not there yet says nothing: whoever claims to
-    /// have it stands nowhere.
-    pub(super) fn resume(&mut self, offset: Option<u64>) -> Option<Missed> {
+    /// Stands behind the event whose offset `read` says. It may not be here yet: another node made its id, and
+    /// was quicker. What it cannot say is of another life, or of another topic.
+    pub(super) fn resume(&mut self, read: impl FnOnce(&Ids) -> Option<u64>) -> Option<Missed> {
+        let life = self.ring.front.load().batch.life.clone();
+        let offset = read(&life);
         let log = self.ring.lock();
-        self.life = log.life;
-        match offset.filter(|offset| *offset < log.next) {
+        self.life = log.life.clone();
+        match offset.filter(|_| Arc::ptr_eq(&life, &log.life)) {
             Some(offset) => {
-                self.next = offset + 1;
-                log.missed(self.next, log.life)
+                self.next = offset.saturating_add(1);
+                log.missed(self.next, &log.life)
             }
             None => {
                 self.next = log.first;
-                let counts = matches!(log.events, Events::All(_));
-                Some(Missed { from: None, to: log.first, counts, life: log.life })
+                Some(log.missing(None, true))
             }
         }
     }
 
     /// What the topic adds up to; the reader stands behind all that is in it, but for an event that ended the log.
     pub(super) fn state(&mut self) -> Option<Bytes> {
-        let (state, next, life) = self.ring.state()?;
-        (self.next, self.life) = (next, life);
+        let log = self.ring.lock();
+        let state = log.fold.as_ref()?.render()?;
+        let last = u64::from(log.end == Some(End::Last));
+        (self.next, self.life) = (log.next - last, log.life.clone());
         Some(state)
     }
 
@@ -560,17 +638,25 @@ impl Cursor {
         self.next
     }
 
-    /// Leaves out all but the last so many events; what is left out, if anything is.
-    pub(super) fn skip_to_last(&mut self, most: u64) -> Option<Missed> {
-        let log = self.ring.lock();
-        let counts = matches!(log.events, Events::All(_));
-        let to = log.next.saturating_sub(most);
-        let skips = counts && self.life == log.life && self.next < to;
-        skips.then_some(Missed { from: Some(self.next), to, counts, life: self.life })
+    /// What the ids are made with where it stands.
+    pub(super) fn life(&self) -> &Life {
+        &self.life
     }
 
-    pub(super) fn go_to(&mut self, missed: Missed) {
-        (self.next, self.life) = (missed.to, missed.life);
+    /// What is left out, if anything is, when only the last so many events are wanted.
+    pub(super) fn skip_to_last(&self, most: u64) -> Option<Missed> {
+        let (behind, _) = self.behind();
+        if behind <= most || self.ring.latest {
+            return None;
+        }
+        let log = self.ring.lock();
+        let to = log.next.saturating_sub(most).max(log.first);
+        let skips = Arc::ptr_eq(&self.life, &log.life) && self.next < to;
+        skips.then(|| Missed { to, ..log.missing(Some(self.next), false) })
+    }
+
+    pub(super) fn go_to(&mut self, missed: &Missed) {
+        (self.next, self.life) = (missed.to, missed.life.clone());
     }
 
     /// Goes back to what it has read and not used.
@@ -582,14 +668,17 @@ impl Cursor {
     pub(super) fn skip(&mut self) {
         let front = self.ring.front.load();
         let last = u64::from(front.end == Some(End::Last));
-        (self.next, self.life) = (front.batch.to - last, front.batch.life);
+        (self.next, self.life) = (front.batch.to - last, front.batch.life.clone());
     }
 
-    /// How many events it is behind at most, and whether it is slow.
+    /// How many events it is behind at most, and whether it is slow. Of another life it has everything to learn,
+    /// and is not slow.
     pub(super) fn behind(&self) -> (u64, bool) {
         let front = self.ring.front.load();
-        let behind = front.batch.to.saturating_sub(self.next);
-        (behind, self.next < front.slow)
+        if !Arc::ptr_eq(&front.batch.life, &self.life) {
+            return (0, false);
+        }
+        (front.batch.to.saturating_sub(self.next), self.next < front.slow)
     }
 
     /// What there is to read. With `latest`, of what it is behind only the newest of each place.
@@ -604,14 +693,16 @@ impl Cursor {
 
     fn look(&mut self, latest: bool) -> Option<Read> {
         let front = self.ring.front.load();
-        if front.batch.life == self.life && front.batch.to == self.next {
+        if Arc::ptr_eq(&front.batch.life, &self.life) && front.batch.to <= self.next {
             return front.end.map(Read::Over);
         }
-        if let Some(batch) = self.fitting(&front.batch) {
-            drop(front);
+        // Of several events some may not be the newest of their place.
+        let plain = !latest || front.batch.entries.len() < 2;
+        let fitting = self.fitting(&front.batch).filter(|_| plain);
+        drop(front);
+        if let Some(batch) = fitting {
             return Some(self.take(batch));
         }
-        drop(front);
         Some(if latest { self.read_latest() } else { self.catch_up() })
     }
 
@@ -621,18 +712,18 @@ impl Cursor {
             return self.take(batch);
         }
         let log = self.ring.lock();
-        if let Some(missed) = log.missed(self.next, self.life) {
+        if let Some(missed) = log.missed(self.next, &self.life) {
             return Read::Missed(missed);
         }
         let batch = Arc::new(Batch::of(&log, self.next, log.events.since(self.next)));
-        self.ring.joined.store(batch.clone());
         drop(log);
+        self.ring.joined.store(batch.clone());
         self.take(batch)
     }
 
     fn read_latest(&mut self) -> Read {
         let log = self.ring.lock();
-        if let Some(missed) = log.missed(self.next, self.life) {
+        if let Some(missed) = log.missed(self.next, &self.life) {
             return Read::Missed(missed);
         }
         let newest = log.events.newest_since(self.next);
@@ -643,7 +734,8 @@ impl Cursor {
 
     /// The batch, if it is what this reader reads next.
     fn fitting(&self, batch: &Arc<Batch>) -> Option<Arc<Batch>> {
-        let fits = batch.life == self.life && batch.from == self.next && batch.to > self.next;
+        let lives = Arc::ptr_eq(&batch.life, &self.life);
+        let fits = lives && batch.from == self.next && batch.to > self.next;
         fits.then(|| batch.clone())
     }
 
@@ -656,5 +748,449 @@ impl Cursor {
 impl Drop for Cursor {
     fn drop(&mut self) {
         self.ring.seats().try_remove(self.seat);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::task::{ArcWake, noop_waker, waker};
+    use proptest::prelude::*;
+    use proptest::{collection::vec, option};
+
+    use super::super::position::Epoch;
+    use super::*;
+
+    fn ids() -> Ids {
+        Ids::new("audit", Epoch::random())
+    }
+
+    /// An event as the tests publish it.
+    #[derive(Clone, Debug, PartialEq)]
+    struct Event {
+        size: usize,
+        key: u8,
+        last: bool,
+    }
+
+    /// The same in the list that the ring is compared with.
+    #[derive(Clone, Debug, PartialEq)]
+    struct Noted {
+        life: usize,
+        offset: u64,
+        event: Event,
+        at: Duration,
+    }
+
+    fn entry(offset: u64, event: &Event, at: Duration) -> Entry {
+        let mut frame = BytesMut::zeroed(event.size.max(8));
+        frame[..8].copy_from_slice(&offset.to_be_bytes());
+        let key = Some(event.key.to_string().into());
+        let (frame, last) = (frame.freeze(), event.last);
+        Entry { offset, frame, body: 0, name: None, key, last, value: None, at }
+    }
+
+    /// What a ring is to be, in as many steps as it takes: nothing is ever thrown away, only not kept any more.
+    struct Naive {
+        keep: Keep,
+        latest: bool,
+        history: Vec<Noted>,
+        kept: Vec<Noted>,
+        life: usize,
+        next: u64,
+        first: u64,
+        hole: u64,
+        slow: u64,
+        end: Option<End>,
+        now: Duration,
+    }
+
+    impl Naive {
+        fn add(&mut self, events: &[Event]) {
+            for event in events {
+                if self.end.is_some() || self.next == u64::MAX {
+                    break;
+                }
+                let (life, at) = (self.life, self.now);
+                let event = Event { size: event.size.max(8), ..event.clone() };
+                let noted = Noted { life, offset: self.next, event, at };
+                if self.latest {
+                    self.kept.retain(|older| older.event.key != noted.event.key);
+                }
+                self.end = noted.event.last.then_some(End::Last);
+                self.history.push(noted.clone());
+                self.kept.push(noted);
+                self.next += 1;
+                self.evict();
+            }
+            self.mark();
+        }
+
+        fn bytes(&self, from: u64) -> usize {
+            self.kept.iter().filter(|e| e.offset >= from).map(|e| e.event.size).sum()
+        }
+
+        fn evict(&mut self) {
+            let Keep { events, bytes, age } = self.keep;
+            while let Some(oldest) = self.kept.first() {
+                let old = age.is_some_and(|age| self.now - oldest.at > age);
+                let much = self.kept.len() > events || self.bytes(0) > bytes;
+                if oldest.event.last || !(old || much) {
+                    break;
+                }
+                self.first = self.kept.remove(0).offset + 1;
+            }
+        }
+
+        fn mark(&mut self) {
+            self.slow = self.slow.max(self.first);
+            if !self.latest {
+                let all = |from: u64| {
+                    let events = u128::from(self.next - from) * 4 > self.keep.events as u128 * 3;
+                    let bytes = self.bytes(from) as u128 * 4 > self.keep.bytes as u128 * 3;
+                    self.next - from > NEAR && (events || bytes)
+                };
+                let slow = self.kept.iter().map(|e| e.offset).filter(|offset| all(*offset)).max();
+                self.slow = self.slow.max(slow.map_or(0, |slow| slow + 1));
+            }
+        }
+
+        fn restart(&mut self, next: u64) {
+            self.kept.clear();
+            (self.next, self.first, self.hole, self.slow) = (next, next, next, next);
+        }
+
+        fn between(&self, life: usize, from: u64, to: u64) -> Vec<&Noted> {
+            let there = |e: &&Noted| e.life == life && (from..to).contains(&e.offset);
+            self.history.iter().filter(there).collect()
+        }
+    }
+
+    struct Reader {
+        cursor: Cursor,
+        life: usize,
+        next: u64,
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Append(Vec<Event>),
+        /// So far from the next event.
+        Feed(i64, Vec<Event>),
+        Begin(u64),
+        Close,
+        Pass(u64),
+        Join(Option<usize>),
+        Oldest,
+        /// So far from the next event; none is an id that does not open.
+        Resume(Option<i64>),
+        Read(usize, bool),
+        SkipTo(usize, u64),
+        Skip(usize),
+        Leave(usize),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let size = prop_oneof![6 => 8..100_usize, 1 => 5_000..40_000_usize];
+        let last = prop::bool::weighted(0.004);
+        let event = (size, 0..6_u8, last).prop_map(|(size, key, last)| Event { size, key, last });
+        let begins = prop_oneof![0..60_u64, Just(u64::MAX), Just(u64::MAX - 1)];
+        let step = prop_oneof![
+            8 => vec(event.clone(), 1..3).prop_map(Step::Append),
+            2 => vec(event.clone(), 0..40).prop_map(Step::Append),
+            2 => (-3..4_i64, vec(event, 0..5)).prop_map(|(at, events)| Step::Feed(at, events)),
+            1 => begins.prop_map(Step::Begin),
+            1 => (0..8_u64).prop_map(Step::Pass),
+            2 => option::of(0..50_usize).prop_map(Step::Join),
+            1 => Just(Step::Oldest),
+            2 => option::of(-40..3_i64).prop_map(Step::Resume),
+            16 => (0..9_usize, prop::bool::weighted(0.2)).prop_map(|(n, latest)| Step::Read(n, latest)),
+            2 => (0..9_usize, 0..30_u64).prop_map(|(n, most)| Step::SkipTo(n, most)),
+            1 => (0..9_usize).prop_map(Step::Skip),
+            1 => (0..9_usize).prop_map(Step::Leave),
+        ];
+        let close = prop::bool::weighted(0.1)
+            .prop_map(|close| if close { vec![Step::Close] } else { vec![] });
+        (vec(step.clone(), 1..100), close, vec(step, 0..15))
+            .prop_map(|(before, close, behind)| [before, close, behind].concat())
+    }
+
+    fn read(reader: &mut Reader, naive: &Naive, latest: bool) -> Result<(), TestCaseError> {
+        let (life, next) = (reader.life, reader.next);
+        let read = reader.cursor.poll(&Context::from_waker(&noop_waker()), latest);
+        let up_to_date = life == naive.life && next >= naive.next;
+        match read {
+            Poll::Pending => prop_assert!(up_to_date && naive.end.is_none()),
+            Poll::Ready(Read::Over(end)) => {
+                prop_assert!(up_to_date);
+                prop_assert_eq!(Some(end), naive.end);
+            }
+            Poll::Ready(Read::Missed(missed)) => {
+                prop_assert!(life != naive.life || next < naive.first);
+                prop_assert_eq!(missed.from, (life == naive.life).then_some(next));
+                prop_assert_eq!((missed.to, missed.counts), (naive.first, !naive.latest));
+                prop_assert_eq!(missed.lost, life != naive.life || naive.first <= naive.hole);
+                reader.cursor.go_to(&missed);
+                (reader.life, reader.next) = (naive.life, naive.first);
+            }
+            Poll::Ready(Read::Batch(batch)) => {
+                prop_assert_eq!(batch.from, next);
+                prop_assert!(batch.to > next && !batch.entries.is_empty());
+                let one = batch.entries.len() == 1;
+                prop_assert!(batch.bytes.len() <= BATCH || one, "{} bytes", batch.bytes.len());
+                let frames: Vec<u8> = batch.entries.iter().flat_map(|e| e.frame.to_vec()).collect();
+                prop_assert_eq!(&frames[..], &batch.bytes[..]);
+                let there = naive.between(life, next, batch.to);
+                prop_assert_eq!(there.len() as u64, batch.to - next, "each of them was published");
+                let got: Vec<u64> = batch.entries.iter().map(|entry| entry.offset).collect();
+                prop_assert!(got.is_sorted_by(|a, b| a < b));
+                prop_assert!(got.iter().all(|offset| (next..batch.to).contains(offset)));
+                for noted in there {
+                    let newer = naive.between(life, noted.offset + 1, u64::MAX);
+                    let superseded = newer.iter().any(|newer| newer.event.key == noted.event.key);
+                    let there = got.contains(&noted.offset);
+                    prop_assert!(there || ((naive.latest || latest) && superseded), "{noted:?}");
+                    let known = newer.iter().any(|newer| {
+                        newer.event.key == noted.event.key && got.contains(&newer.offset)
+                    });
+                    prop_assert!(!(latest && there && known), "{noted:?} is not the newest");
+                }
+                reader.next = batch.to;
+            }
+        }
+        prop_assert_eq!(reader.cursor.next(), reader.next);
+        Ok(())
+    }
+
+    fn behaves(keep: Keep, latest: bool, steps: &[Step]) -> Result<(), TestCaseError> {
+        let ring = Ring::new(keep, latest, None, ids());
+        let mut naive = Naive {
+            keep,
+            latest,
+            history: vec![],
+            kept: vec![],
+            life: 0,
+            next: 1,
+            first: 1,
+            hole: 1,
+            slow: 1,
+            end: None,
+            now: Duration::ZERO,
+        };
+        let mut readers: Vec<Reader> = vec![];
+        for step in steps {
+            let count = readers.len();
+            match step.clone() {
+                Step::Append(events) => {
+                    let closed = naive.end.is_some();
+                    let at = naive.now;
+                    let appended =
+                        ring.append(&events, |_, offset, event| entry(offset, event, at));
+                    if !closed {
+                        naive.add(&events);
+                    }
+                    let offset = appended.map(|(offset, _wake)| offset);
+                    prop_assert_eq!(offset, (!closed).then(|| naive.next - 1));
+                }
+                Step::Feed(at, events) => {
+                    let offset = naive.next.saturating_add_signed(at);
+                    let now = naive.now;
+                    let closed = naive.end.is_some();
+                    let fed =
+                        ring.feed(offset, &events, |_, offset, event| entry(offset, event, now));
+                    prop_assert_eq!(fed.is_none(), closed);
+                    if !closed {
+                        if offset > naive.next {
+                            naive.restart(offset);
+                        }
+                        let known = (naive.next - offset) as usize;
+                        naive.add(events.get(known..).unwrap_or_default());
+                    }
+                }
+                Step::Begin(next) => {
+                    drop(ring.begin(ids(), next));
+                    naive.restart(next.max(1));
+                    naive.life += 1;
+                    naive.end = naive.end.filter(|end| *end == End::Closed);
+                }
+                Step::Close => {
+                    drop(ring.close());
+                    naive.end = naive.end.or(Some(End::Closed));
+                    naive.mark();
+                }
+                Step::Pass(seconds) => {
+                    naive.now += Duration::from_secs(seconds);
+                    ring.expire(naive.now);
+                    naive.evict();
+                }
+                Step::Join(recent) => {
+                    let mut cursor = Cursor::new(&ring);
+                    let newest = naive.kept.len().saturating_sub(match recent {
+                        Some(recent) => recent,
+                        None if latest => usize::MAX,
+                        None => usize::from(naive.end == Some(End::Last)),
+                    });
+                    if let Some(recent) = recent {
+                        cursor.begin(Begin::Recent(recent));
+                    }
+                    let next = naive.kept.get(newest).map_or(naive.next, |e| e.offset);
+                    readers.push(Reader { cursor, life: naive.life, next });
+                }
+                Step::Oldest => {
+                    let mut cursor = Cursor::new(&ring);
+                    cursor.begin(Begin::Oldest);
+                    let next = naive.kept.first().map_or(naive.next, |e| e.offset);
+                    readers.push(Reader { cursor, life: naive.life, next });
+                }
+                Step::Resume(at) => {
+                    let offset = at.map(|at| naive.next.saturating_add_signed(at));
+                    let mut cursor = Cursor::new(&ring);
+                    let missed = cursor.resume(|_| offset);
+                    let next = offset.map_or(naive.first, |offset| offset.saturating_add(1));
+                    let gone = offset.is_none() || next < naive.first;
+                    prop_assert_eq!(missed.is_some(), gone);
+                    if let Some(missed) = missed {
+                        prop_assert_eq!(
+                            (missed.from, missed.to),
+                            (offset.map(|_| next), naive.first)
+                        );
+                    }
+                    readers.push(Reader { cursor, life: naive.life, next });
+                }
+                Step::Read(n, latest) if count > 0 => {
+                    read(&mut readers[n % count], &naive, latest)?
+                }
+                Step::SkipTo(n, most) if count > 0 => {
+                    let reader = &mut readers[n % count];
+                    let (from, to) =
+                        (reader.next, naive.next.saturating_sub(most).max(naive.first));
+                    let behind = naive.next.saturating_sub(from);
+                    let skips = !latest && reader.life == naive.life && behind > most && from < to;
+                    let missed = reader.cursor.skip_to_last(most);
+                    prop_assert_eq!(missed.is_some(), skips);
+                    if let Some(missed) = missed {
+                        prop_assert_eq!((missed.from, missed.to), (Some(from), to));
+                        reader.cursor.go_to(&missed);
+                        reader.next = to;
+                    }
+                }
+                Step::Skip(n) if count > 0 => {
+                    let reader = &mut readers[n % count];
+                    reader.cursor.skip();
+                    let last = u64::from(naive.end == Some(End::Last));
+                    (reader.life, reader.next) = (naive.life, naive.next - last);
+                }
+                Step::Leave(n) if count > 0 => drop(readers.swap_remove(n % count)),
+                Step::Read(..) | Step::SkipTo(..) | Step::Skip(_) | Step::Leave(_) => {}
+            }
+            prop_assert_eq!(ring.kept(), (naive.kept.len(), naive.bytes(0)));
+            let bound = naive.kept.first().is_none_or(|oldest| {
+                oldest.event.last
+                    || (naive.kept.len() <= keep.events && naive.bytes(0) <= keep.bytes)
+            });
+            prop_assert!(bound, "more is kept than may be");
+            prop_assert_eq!((ring.next(), ring.is_closed()), (naive.next, naive.end.is_some()));
+            prop_assert_eq!(ring.readers(), readers.len());
+            for reader in &readers {
+                let same = reader.life == naive.life;
+                let behind = naive.next.saturating_sub(reader.next);
+                let wanted = if same { (behind, reader.next < naive.slow) } else { (0, false) };
+                prop_assert_eq!(reader.cursor.behind(), wanted);
+            }
+        }
+        // All that there is can be read to its end.
+        for reader in &mut readers {
+            for _ in 0..500 {
+                if reader.life == naive.life && reader.next >= naive.next {
+                    break;
+                }
+                read(reader, &naive, false)?;
+            }
+            prop_assert!(reader.life == naive.life && reader.next >= naive.next);
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn a_reader_gets_all_there_is_or_is_told(
+            events in prop_oneof![1..4_usize, 4..60_usize, Just(usize::MAX)],
+            bytes in prop_oneof![1..500_usize, 20_000..100_000_usize, Just(usize::MAX)],
+            age in option::of((0..20_u64).prop_map(Duration::from_secs)),
+            latest: bool,
+            steps in steps(),
+        ) {
+            behaves(Keep { events, bytes, age }, latest, &steps)?;
+        }
+    }
+
+    struct Count(AtomicUsize);
+
+    impl ArcWake for Count {
+        fn wake_by_ref(counted: &Arc<Self>) {
+            counted.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// More than one handful of them, with free seats between.
+    #[test]
+    fn each_that_waits_is_woken_once() {
+        let ring = Ring::new(Keep { events: 9, bytes: 999, age: None }, false, None, ids());
+        let mut waiting: Vec<_> = (0..1_000)
+            .map(|_| (Cursor::new(&ring), Arc::new(Count(AtomicUsize::new(0)))))
+            .collect();
+        let mut n = 0;
+        waiting.retain(|_| {
+            n += 1;
+            n % 3 == 0 || n % 200 < 100
+        });
+        for (cursor, count) in &mut waiting {
+            assert!(cursor.poll(&Context::from_waker(&waker(count.clone())), false).is_pending());
+        }
+        let event = Event { size: 9, key: 0, last: false };
+        for _ in 0..2 {
+            // The second wakes nobody: none has looked since.
+            drop(ring.append([&event], |_, offset, event| entry(offset, event, Duration::ZERO)));
+        }
+        assert!(waiting.iter().all(|(_, count)| count.0.load(Ordering::Relaxed) == 1));
+    }
+
+    /// What an event holds is the application's, and may use the topic when it is dropped.
+    #[test]
+    fn nothing_is_dropped_under_a_lock() {
+        struct Uses(Arc<Ring>, Arc<AtomicUsize>);
+        impl Drop for Uses {
+            fn drop(&mut self) {
+                assert!(self.0.log.try_lock().is_ok() && self.0.readers.try_lock().is_ok());
+                self.1.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        for latest in [false, true] {
+            let keep = Keep { events: 2, bytes: 999, age: Some(Duration::from_secs(9)) };
+            let ring = Ring::new(keep, latest, None, ids());
+            let dropped = Arc::new(AtomicUsize::new(0));
+            let mut reader = Cursor::new(&ring);
+            let append = |ring: &Arc<Ring>, count: u8| {
+                drop(ring.append(0..count, |_, offset, key| Entry {
+                    value: Some(Arc::new(Uses(ring.clone(), dropped.clone()))),
+                    ..entry(offset, &Event { size: 9, key, last: false }, Duration::ZERO)
+                }));
+            };
+            for count in [1, 5, 2, 1, 1] {
+                append(&ring, count);
+            }
+            let _ = reader.poll(&Context::from_waker(&noop_waker()), false);
+            ring.expire(Duration::from_secs(99));
+            append(&ring, 2);
+            drop(ring.begin(ids(), 1));
+            assert!(dropped.load(Ordering::Relaxed) >= 10);
+            append(&ring, 2);
+            drop(ring.close());
+            drop(ring.begin(ids(), 1));
+            assert_eq!(ring.kept(), (0, 0));
+        }
     }
 }

@@ -18,7 +18,7 @@ use serde_json::json;
 use super::broker::Window;
 use super::merge::{Feeds, Subscriptions};
 use super::position::{Ids, Position};
-use super::ring::{Batch, Begin, Cursor, End, Entry, Missed, Read, Value};
+use super::ring::{Batch, Begin, Cursor, End, Entry, Life, Missed, Read, Value};
 use crate::close::CloseReason;
 use crate::event::SseEvent;
 use crate::frame::{FrameWriter, InvalidEvent, LastEventId, write_body, write_control, write_id};
@@ -214,7 +214,7 @@ impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
         feed
     }
 
-    fn pass(&mut self, missed: Missed) {
+    fn pass(&mut self, missed: &Missed) {
         let gap = self.feed.pass(missed);
         self.gap = Some(match self.gap.take() {
             Some(earlier) => earlier.and(gap),
@@ -244,7 +244,7 @@ impl<E: SseEvent + Send + Sync + 'static> Stream for Subscription<E> {
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Frame<E>>> {
         let this = self.get_mut();
         if let Some(missed) = this.feed.missed.take() {
-            this.pass(missed);
+            this.pass(&missed);
         }
         loop {
             if let Some(frame) = this.next_frame() {
@@ -252,7 +252,7 @@ impl<E: SseEvent + Send + Sync + 'static> Stream for Subscription<E> {
             }
             match ready!(this.feed.cursor.poll(cx, false)) {
                 Read::Batch(batch) => this.waiting.extend(batch.entries.iter().cloned()),
-                Read::Missed(missed) => this.pass(missed),
+                Read::Missed(missed) => this.pass(&missed),
                 Read::Over(_) => return Poll::Ready(None),
             }
         }
@@ -348,8 +348,6 @@ type Answer = BoxFuture<'static, Result<Vec<Bytes>, String>>;
 /// A subscription as a stream's writer drives it, whatever its events are.
 pub(crate) struct Feed {
     window: Window,
-    /// Those of the life of the log that the cursor is in.
-    ids: Arc<Ids>,
     cursor: Cursor,
     start: Start,
     /// Whether somebody has said where it begins.
@@ -370,7 +368,7 @@ pub(crate) struct Feed {
     behind_until: u64,
     gaps: u64,
     /// The position that was asked for last.
-    position: Option<Position>,
+    position: Option<(Life, Position)>,
 }
 
 /// How long a slow client is waited for.
@@ -473,7 +471,6 @@ impl Feed {
         window.expire();
         Self {
             cursor: Cursor::new(window.ring()),
-            ids: window.ids(),
             window: window.clone(),
             start: Start::Live,
             placed: false,
@@ -493,30 +490,25 @@ impl Feed {
     /// Begins behind the event with this id, unless somebody has said where.
     pub(crate) fn resume(&mut self, cursor: Option<&LastEventId>) {
         if let Some(cursor) = cursor.filter(|cursor| cursor.as_str().is_some()) {
-            self.resume_at(self.find(cursor));
+            self.resume_at(|ids| ids.find(cursor));
         }
     }
 
-    /// Where the client stands in this topic, if its id says so.
-    pub(super) fn find(&self, cursor: &LastEventId) -> Option<u64> {
-        self.ids.find(cursor)
+    /// What this topic's ids are made with.
+    pub(super) fn ids(&self) -> &Ids {
+        self.cursor.life()
     }
 
-    /// Whether this topic has made the id.
-    pub(super) fn knows(&self, id: &str) -> bool {
-        self.ids.read(id).is_some()
-    }
-
-    /// Begins behind the event at this offset, or after who knows what, unless somebody has said where.
-    pub(super) fn resume_at(&mut self, offset: Option<u64>) {
+    /// Begins behind the event at the offset that this finds, or after who knows what, unless somebody has said where.
+    pub(super) fn resume_at(&mut self, find: impl FnOnce(&Ids) -> Option<u64>) {
         if std::mem::replace(&mut self.placed, true) {
             return;
         }
         self.mark = Mark::Now;
         self.stateless = false;
-        self.missed = self.cursor.resume(offset);
+        self.missed = self.cursor.resume(find);
         self.behind_until = self.window.next();
-        self.start = match self.missed {
+        self.start = match &self.missed {
             None => Start::Resumed,
             Some(missed) => Start::Gap(self.gap(missed)),
         };
@@ -599,8 +591,8 @@ impl Feed {
                 return Poll::Ready(Next::Told(self.tell(gap, Place::Lost)));
             }
             if let Some(missed) = self.missed.take() {
-                let place = self.before(missed);
-                let gap = self.pass(missed);
+                let place = self.before(&missed);
+                let gap = self.pass(&missed);
                 return Poll::Ready(Next::Told(self.tell(gap, place)));
             }
             if std::mem::take(&mut self.stateless)
@@ -617,9 +609,9 @@ impl Feed {
             match ready!(self.cursor.poll(cx, patience.overflow == Overflow::Latest)) {
                 Read::Batch(batch) => return Poll::Ready(Next::Batch(batch)),
                 Read::Over(end) => return Poll::Ready(Next::Over(end)),
-                // A log that began anew is not the client's fault.
-                Read::Missed(Missed { from: Some(_), .. })
-                    if patience.overflow == Overflow::Disconnect =>
+                // What the broker lost is no fault of the client's: it is told in place.
+                Read::Missed(missed)
+                    if patience.overflow == Overflow::Disconnect && !missed.lost =>
                 {
                     return Poll::Ready(Next::Overflow);
                 }
@@ -672,6 +664,8 @@ impl Feed {
     /// Says what is missing, and what the topic has to say to it; or asks the application for that.
     fn tell(&mut self, gap: Gap, before: Place) -> Told {
         self.stateless = false;
+        // Where it goes on there may be much to read at once.
+        self.behind_until = self.window.next();
         let bodies = match &mut self.on_gap {
             Some(on_gap) => {
                 self.cursor.skip();
@@ -684,30 +678,25 @@ impl Feed {
     }
 
     /// Goes on behind what is missing.
-    fn pass(&mut self, missed: Missed) -> Gap {
+    fn pass(&mut self, missed: &Missed) -> Gap {
         self.cursor.go_to(missed);
-        if missed.from.is_none() {
-            self.ids = self.window.ids();
-            self.position = None;
-        }
         self.gaps += 1;
         self.gap(missed)
     }
 
-    fn gap(&self, Missed { from, to, counts, .. }: Missed) -> Gap {
-        let at = |offset| self.ids.of(offset);
+    fn gap(&self, Missed { life, from, to, counts, .. }: &Missed) -> Gap {
         let last = to.checked_sub(1).filter(|last| *last > 0);
         Gap {
-            missed: from.filter(|_| counts).map(|from| to.saturating_sub(from)),
-            from: from.map(at),
-            to: last.map(at),
+            missed: from.filter(|_| *counts).map(|from| to.saturating_sub(from)),
+            from: from.map(|from| life.of(from)),
+            to: last.map(|last| life.of(last)),
         }
     }
 
     /// Where a client stands that must yet be told of a gap.
-    fn before(&self, missed: Missed) -> Place {
-        let last = missed.from.map(|from| from.saturating_sub(1));
-        last.map_or(Place::Lost, |last| Place::At(self.ids.of(last)))
+    fn before(&self, Missed { life, from, .. }: &Missed) -> Place {
+        let last = from.map(|from| from.saturating_sub(1));
+        last.map_or(Place::Lost, |last| Place::At(life.of(last)))
     }
 
     /// Whether the client has been told all that there is to a gap.
@@ -717,7 +706,7 @@ impl Feed {
 
     /// Where the client stands.
     pub(super) fn place(&mut self) -> Place {
-        match (self.missed, &self.answer) {
+        match (&self.missed, &self.answer) {
             (Some(missed), _) => self.before(missed),
             (None, Some((_, place))) => *place,
             (None, None) if self.untold.is_some() => Place::Lost,
@@ -731,10 +720,17 @@ impl Feed {
     }
 
     pub(super) fn position(&mut self, offset: u64) -> Position {
-        match self.position.filter(|position| position.offset() == offset) {
-            Some(position) => position,
-            None => *self.position.insert(self.ids.of(offset)),
+        let life = self.cursor.life();
+        let known = self
+            .position
+            .as_ref()
+            .filter(|(of, position)| Arc::ptr_eq(of, life) && position.offset() == offset);
+        if let Some((_, position)) = known {
+            return *position;
         }
+        let position = life.of(offset);
+        self.position = Some((life.clone(), position));
+        position
     }
 }
 

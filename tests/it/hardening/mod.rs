@@ -18,6 +18,7 @@
 //! | ids that tell of events one may not see | `ids_tell_nothing_of_events_that_one_does_not_see` |
 //! | a restart, or a lag, that loses events without a word | `an_id_of_the_life_before_the_restart_is_no_silent_hole`, `a_cursor_beyond_the_end_is_a_gap`, `a_burst_larger_than_what_is_kept_is_a_gap_for_who_follows`, `whoever_loses_its_connection_again_and_again_gets_every_event_once` |
 //! | one tenant's events sent to another | `each_of_many_lookalikes_receives_its_own_and_nothing_else`, `a_status_page_lists_and_counts_the_callers_own_alone` |
+//! | an id in the URL that opens what is another's | `a_value_in_the_path_reaches_no_other_build`, `two_values_cannot_pose_as_two_others`, `a_grant_that_holds_the_template_itself_opens_nothing`, `a_value_that_is_decoded_is_the_one_that_the_function_gets`, `an_outer_router_cannot_say_which_build_is_meant`, `a_ticket_for_another_build_is_not_sold` |
 //! | authorisation that grows stale | `a_permission_that_is_gone_ends_the_stream_at_the_next_look`, `whoever_was_let_in_before_a_disconnect_does_not_slip_in_after_it`, `a_client_that_takes_nothing_cannot_sit_a_revocation_out`, `a_stream_ends_with_its_token` |
 //! | checks that fail open | `while_nobody_can_be_verified_nobody_gets_in_and_browsers_come_back`, `an_authorizer_that_fails_refuses_before_the_function_runs_and_the_log_tells`, `a_permission_that_nobody_checks_is_a_mistake_at_the_start`, `all_listed_permissions_must_hold` |
 //! | streams left open to all, since an `EventSource` has no headers | `silence_about_permissions_still_asks_for_a_token` |
@@ -35,6 +36,7 @@ use std::path::Path;
 
 mod credentials;
 mod jwt;
+mod keyed;
 mod protocol;
 mod staying;
 mod tickets;

@@ -14,15 +14,23 @@ async fn raw() -> impl Stream<Item = Event> {
     futures_util::stream::empty()
 }
 
+#[sse_endpoint("/builds/{build}/{step}", permission = any("admin", "builds.{build}:{step}/read"))]
+async fn keyed() -> impl Stream<Item = Event> {
+    futures_util::stream::empty()
+}
+
 #[sse_endpoint("/silent")]
 async fn silent() -> impl Stream<Item = Event> {
     futures_util::stream::empty()
 }
 
 fn main() {
-    for (descriptor, asks) in
-        [(plain::DESCRIPTOR, true), (raw::DESCRIPTOR, true), (silent::DESCRIPTOR, false)]
-    {
+    for (descriptor, asks) in [
+        (plain::DESCRIPTOR, true),
+        (raw::DESCRIPTOR, true),
+        (keyed::DESCRIPTOR, true),
+        (silent::DESCRIPTOR, false),
+    ] {
         let text = format!("{descriptor:?}");
         assert_eq!(text.contains("Token { rule: Some("), asks, "{text}");
     }

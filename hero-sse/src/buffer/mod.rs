@@ -1,6 +1,8 @@
 //! The application's events on their way to the writer: straight from its stream, at the client's
 //! pace, or through a buffer that a task of the connection fills.
 
+mod follow;
+
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::ops::ControlFlow;
@@ -15,16 +17,22 @@ use serde_json::json;
 use tokio::task::{AbortHandle, coop, yield_now};
 use tracing::Instrument;
 
+use self::follow::Following;
 use crate::close::CloseReason;
 use crate::connections::{Origin, Slot};
 use crate::endpoint::{EventStream, Kind, Source, Step};
-use crate::follow::Following;
+
 use crate::frame::{EventName, name_of, write_control};
 use crate::policy::{Overflow, Policy};
 use crate::telemetry;
 
-/// Ready events are gathered up to this many bytes and leave as one write.
-const BATCH: usize = 16 * 1024;
+/// Ready events are gathered up to this many bytes and leave as one write, a longer event as one of its own.
+pub(crate) const BATCH: usize = 16 * 1024;
+
+/// A buffer that holds so much is full, however few its events are: the bound in events alone would let a
+/// slow client of long ones cost hundreds of megabytes. One more may have come before that shows, so
+/// that an event of any length passes.
+const HELD: usize = 1 << 20;
 
 /// A stream that takes its time over each event gathers no batch: what it has by then leaves, and
 /// others have their turn.
@@ -60,8 +68,13 @@ impl Events {
         }
     }
 
-    /// Appends every event that is ready, up to a batch; the reason if the stream is over. What many share
-    /// goes into `shared` instead, if `out` is empty.
+    /// Whether nothing may come before what was made last has left.
+    pub(crate) fn is_pausing(&self) -> bool {
+        matches!(self, Self::Direct(running) if running.pause)
+    }
+
+    /// Appends every event that is ready, until `out` holds a batch, and at least one; the reason if the
+    /// stream is over. What many share goes into `shared` instead, if `out` is empty.
     pub(crate) fn gather(
         &mut self,
         cx: &mut Context<'_>,
@@ -95,6 +108,9 @@ pub(crate) struct Running {
 
 impl Running {
     fn gather(&mut self, cx: &mut Context<'_>, out: &mut BytesMut) -> Option<CloseReason> {
+        if self.pause && !out.is_empty() {
+            return None;
+        }
         if std::mem::take(&mut self.pause) {
             // A server asks for more until a body is pending, and only then sends what it has. Its
             // sockets and timers come before the next stint, which a mere wake would not grant them.
@@ -179,6 +195,8 @@ struct State {
     stream: Option<Running>,
     /// What waits, in order; by number, since the latest takes frames out of the middle.
     frames: BTreeMap<u64, Waiting>,
+    /// How many bytes they are.
+    bytes: usize,
     places: BTreeMap<Arc<Place>, u64>,
     next: u64,
     /// How many frames were dropped before the first that waits.
@@ -223,6 +241,7 @@ impl Buffer {
         let state = State {
             stream: Some(stream),
             frames: BTreeMap::new(),
+            bytes: 0,
             places: BTreeMap::new(),
             next: 0,
             missed: 0,
@@ -237,32 +256,32 @@ impl Buffer {
         Self { shared, task }
     }
 
-    /// Appends what waits, up to a batch; the stream's end comes after the last frame.
+    /// Appends what waits, until there is a batch; the stream's end comes after the last frame.
     fn gather(&self, cx: &mut Context<'_>, out: &mut BytesMut) -> Option<CloseReason> {
         let mut state = self.shared.lock();
         state.coming = false;
-        if state.missed > 0 {
-            write_control(out, "hero.gap", &json!({ "missed": state.missed }));
-            state.missed = 0;
-            // A log word takes no lock of ours.
-            let origin = self.shared.origin.clone();
-            drop(state);
-            origin.gap();
-            state = self.shared.lock();
+        let missed = std::mem::take(&mut state.missed);
+        if missed > 0 {
+            write_control(out, "hero.gap", &json!({ "missed": missed }));
         }
-        while out.len() < BATCH {
-            let Some(frame) = state.pop() else {
-                if state.end.is_some() {
-                    return state.end;
-                }
-                let before = state.writer.replace(cx.waker().clone());
-                drop(state);
-                drop(before);
-                return None;
-            };
+        let (mut end, mut before) = (None, None);
+        while let Some(frame) = state.pop() {
             out.extend_from_slice(&frame);
+            if out.len() >= BATCH {
+                break;
+            }
         }
-        None
+        if out.len() < BATCH {
+            end = state.end;
+            before = end.is_none().then(|| state.writer.replace(cx.waker().clone())).flatten();
+        }
+        drop(state);
+        drop(before);
+        // What logs, and what wakes, may be anybody's code: not under the lock.
+        if missed > 0 {
+            self.shared.origin.gap();
+        }
+        end
     }
 }
 
@@ -355,14 +374,17 @@ impl Shared {
         }
         if let Some(place) = &place
             && let Some(superseded) = state.places.remove(place)
+            && let Some(waiting) = state.frames.remove(&superseded)
         {
-            state.frames.remove(&superseded);
+            state.bytes -= waiting.frame.len();
         }
-        if state.frames.len() >= self.most && !last {
+        while !last && state.is_full(self.most) {
             if self.overflow == Overflow::Disconnect {
                 return Push::Overflow;
             }
-            state.pop();
+            if state.pop().is_none() {
+                break;
+            }
             state.missed += 1;
         }
         let number = state.next;
@@ -370,13 +392,13 @@ impl Shared {
         if let Some(place) = &place {
             state.places.insert(place.clone(), number);
         }
+        state.bytes += frame.len();
         state.frames.insert(number, Waiting { frame, place });
         let writer = state.writer.take();
         state.coming |= writer.is_some();
         // A writer on its way gets one chance to make room: a client that keeps up loses nothing,
         // however small the buffer.
-        let give_way =
-            state.frames.len() >= self.most && !last && std::mem::take(&mut state.coming);
+        let give_way = state.is_full(self.most) && !last && std::mem::take(&mut state.coming);
         drop(state);
         writer.into_iter().for_each(Waker::wake);
         if give_way { Push::Yield } else { Push::Done }
@@ -389,8 +411,13 @@ impl Shared {
 }
 
 impl State {
+    fn is_full(&self, most: usize) -> bool {
+        self.frames.len() >= most || self.bytes >= HELD
+    }
+
     fn pop(&mut self) -> Option<Bytes> {
         let (_, Waiting { frame, place }) = self.frames.pop_first()?;
+        self.bytes -= frame.len();
         if let Some(place) = place {
             self.places.remove(&place);
         }

@@ -1,0 +1,10 @@
+use hero_sse::prelude::*;
+
+#[sse_endpoint("/builds/{build}/log", permission = "builds.b-{build}")]
+async fn build() -> impl Stream<Item = Event> {
+    futures_util::stream::empty()
+}
+
+fn main() {
+    let _: hero_sse::Endpoints<()> = hero_sse::endpoints![build];
+}
