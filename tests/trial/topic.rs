@@ -105,11 +105,11 @@ pub(crate) async fn run(mut parser: lexopt::Parser) -> Outcome {
     // What stalled clients miss in half of the time must not be in memory: 1 KB each, four times a second.
     let queued = (subscribers / 2) as f64 * seconds as f64 / 2.0 * 4.0 / 1024.0;
     let grown = mib(&full) - mib(&half);
+    let held = unsent as f64 / 1024.0 / subscribers.div_ceil(2) as f64;
+    println!("the kernel holds {held:.1} KiB unsent for each that takes nothing");
     println!(
         "queues would have grown by {queued:.0} MiB in the second half; it grew by {grown:.1} MiB"
     );
-    // What the kernel holds for each that takes nothing, in KiB.
-    let held = unsent as f64 / 1024.0 / subscribers.div_ceil(2) as f64;
     let well =
         held > 8.0 && lost + doubled == 0 && !gone && after > before && grown < queued / 10.0;
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -202,12 +202,12 @@ impl Part {
 impl Many {
     fn resume(&mut self, cursor: Option<&LastEventId>) {
         let Some(cursor) = cursor.filter(|cursor| cursor.as_str().is_some()) else { return };
-        let made = |id| self.parts.iter().any(|part| part.feed.ids().read(id).is_some());
-        let all_made_here = parts(cursor).all(made);
+        let known = |id| self.parts.iter().any(|part| part.feed.knows(id));
+        let all_known = parts(cursor).all(known);
         for Part { feed, .. } in &mut self.parts {
-            // Else it is a topic that was not there yet.
-            if !all_made_here || feed.ids().find(cursor).is_some() {
-                feed.resume_at(|ids| ids.find(cursor));
+            // Else a topic that was not there yet.
+            if feed.has_made(cursor) || !all_known {
+                feed.resume_at(cursor);
             }
         }
         self.mark = Mark::Now;

@@ -17,8 +17,8 @@ use serde_json::json;
 
 use super::broker::Window;
 use super::merge::{Feeds, Subscriptions};
-use super::position::{Ids, Position};
-use super::ring::{Batch, Begin, Cursor, End, Entry, Life, Missed, Read, Value};
+use super::position::Position;
+use super::ring::{Batch, Begin, Cursor, End, Entry, Missed, Read, Value};
 use crate::close::CloseReason;
 use crate::event::SseEvent;
 use crate::frame::{FrameWriter, InvalidEvent, LastEventId, write_body, write_control, write_id};
@@ -192,13 +192,16 @@ impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
     /// # struct Usage { used: u64 }
     /// # #[derive(Serialize, SseEvent)]
     /// # struct Audit { what: String }
+    /// # #[derive(Clone, FromRef)]
+    /// # struct App { usage: Topic<Usage>, audit: Topic<Audit> }
     /// #[sse_endpoint("/dashboard", public)]
     /// async fn dashboard(
-    ///     State((usage, audit)): State<(Topic<Usage>, Topic<Audit>)>,
+    ///     State(usage): State<Topic<Usage>>,
+    ///     State(audit): State<Topic<Audit>>,
     /// ) -> Subscriptions {
     ///     usage.subscribe().and(audit.subscribe().recent(20))
     /// }
-    /// # fn main() { let _: hero_sse::Endpoints<(Topic<Usage>, Topic<Audit>)> = endpoints![dashboard]; }
+    /// # fn main() { let _: hero_sse::Endpoints<App> = endpoints![dashboard]; }
     /// ```
     pub fn and<F: SseEvent + Send + Sync + 'static>(self, other: Subscription<F>) -> Subscriptions {
         Subscriptions::of(self.into_feed()).and(other)
@@ -214,8 +217,8 @@ impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
         feed
     }
 
-    fn pass(&mut self, missed: &Missed) {
-        let gap = self.feed.pass(missed);
+    fn pass(&mut self, missed: Missed) {
+        let gap = self.feed.pass(&missed);
         self.gap = Some(match self.gap.take() {
             Some(earlier) => earlier.and(gap),
             None => gap,
@@ -244,7 +247,7 @@ impl<E: SseEvent + Send + Sync + 'static> Stream for Subscription<E> {
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Frame<E>>> {
         let this = self.get_mut();
         if let Some(missed) = this.feed.missed.take() {
-            this.pass(&missed);
+            this.pass(missed);
         }
         loop {
             if let Some(frame) = this.next_frame() {
@@ -252,7 +255,7 @@ impl<E: SseEvent + Send + Sync + 'static> Stream for Subscription<E> {
             }
             match ready!(this.feed.cursor.poll(cx, false)) {
                 Read::Batch(batch) => this.waiting.extend(batch.entries.iter().cloned()),
-                Read::Missed(missed) => this.pass(&missed),
+                Read::Missed(missed) => this.pass(missed),
                 Read::Over(_) => return Poll::Ready(None),
             }
         }
@@ -368,7 +371,7 @@ pub(crate) struct Feed {
     behind_until: u64,
     gaps: u64,
     /// The position that was asked for last.
-    position: Option<(Life, Position)>,
+    position: Option<Position>,
 }
 
 /// How long a slow client is waited for.
@@ -490,23 +493,28 @@ impl Feed {
     /// Begins behind the event with this id, unless somebody has said where.
     pub(crate) fn resume(&mut self, cursor: Option<&LastEventId>) {
         if let Some(cursor) = cursor.filter(|cursor| cursor.as_str().is_some()) {
-            self.resume_at(|ids| ids.find(cursor));
+            self.resume_at(cursor);
         }
     }
 
-    /// What this topic's ids are made with.
-    pub(super) fn ids(&self) -> &Ids {
-        self.cursor.life()
+    /// Whether the client's id says where it stands in this topic.
+    pub(super) fn has_made(&self, cursor: &LastEventId) -> bool {
+        self.cursor.life().find(cursor).is_some()
     }
 
-    /// Begins behind the event at the offset that this finds, or after who knows what, unless somebody has said where.
-    pub(super) fn resume_at(&mut self, find: impl FnOnce(&Ids) -> Option<u64>) {
+    /// Whether this topic has made the id.
+    pub(super) fn knows(&self, id: &str) -> bool {
+        self.cursor.life().read(id).is_some()
+    }
+
+    /// Begins where this says, or after who knows what, unless somebody has said where.
+    pub(super) fn resume_at(&mut self, cursor: &LastEventId) {
         if std::mem::replace(&mut self.placed, true) {
             return;
         }
         self.mark = Mark::Now;
         self.stateless = false;
-        self.missed = self.cursor.resume(find);
+        self.missed = self.cursor.resume(|ids| ids.find(cursor));
         self.behind_until = self.window.next();
         self.start = match &self.missed {
             None => Start::Resumed,
@@ -593,6 +601,8 @@ impl Feed {
             if let Some(missed) = self.missed.take() {
                 let place = self.before(&missed);
                 let gap = self.pass(&missed);
+                // Where it goes on there may be much to read at once.
+                self.behind_until = self.window.next();
                 return Poll::Ready(Next::Told(self.tell(gap, place)));
             }
             if std::mem::take(&mut self.stateless)
@@ -664,8 +674,6 @@ impl Feed {
     /// Says what is missing, and what the topic has to say to it; or asks the application for that.
     fn tell(&mut self, gap: Gap, before: Place) -> Told {
         self.stateless = false;
-        // Where it goes on there may be much to read at once.
-        self.behind_until = self.window.next();
         let bodies = match &mut self.on_gap {
             Some(on_gap) => {
                 self.cursor.skip();
@@ -680,6 +688,8 @@ impl Feed {
     /// Goes on behind what is missing.
     fn pass(&mut self, missed: &Missed) -> Gap {
         self.cursor.go_to(missed);
+        // It may have been of another life.
+        self.position = None;
         self.gaps += 1;
         self.gap(missed)
     }
@@ -694,9 +704,9 @@ impl Feed {
     }
 
     /// Where a client stands that must yet be told of a gap.
-    fn before(&self, Missed { life, from, .. }: &Missed) -> Place {
-        let last = from.map(|from| from.saturating_sub(1));
-        last.map_or(Place::Lost, |last| Place::At(life.of(last)))
+    fn before(&self, missed: &Missed) -> Place {
+        let last = missed.from.map(|from| from.saturating_sub(1));
+        last.map_or(Place::Lost, |last| Place::At(missed.life.of(last)))
     }
 
     /// Whether the client has been told all that there is to a gap.
@@ -720,17 +730,10 @@ impl Feed {
     }
 
     pub(super) fn position(&mut self, offset: u64) -> Position {
-        let life = self.cursor.life();
-        let known = self
-            .position
-            .as_ref()
-            .filter(|(of, position)| Arc::ptr_eq(of, life) && position.offset() == offset);
-        if let Some((_, position)) = known {
-            return *position;
+        match self.position.filter(|position| position.offset() == offset) {
+            Some(position) => position,
+            None => *self.position.insert(self.cursor.life().of(offset)),
         }
-        let position = life.of(offset);
-        self.position = Some((life.clone(), position));
-        position
     }
 }
 
