@@ -80,8 +80,8 @@ class LiveStream {
   #goodbye = ""; // what the farewell said, until the stream is open again
 
   /**
-   * `events` maps a name to what to do with its data, `gap` is told of missed ones; `lastEvent` names the event after
-   * which nothing comes, `afterLast` says what then. `changed(what)` hears of "state", "event", "heartbeat" and "close";
+   * `events` maps a name to what to do with its data, `gap` hears how many are missing, or null; `lastEvent` names the event after
+   * which nothing comes, `afterLast` says what then. `changed(what)` hears of "state", "event", "heartbeat", "cursor" and "close";
    * `expired(stream)` decides what an expired token leads to.
    */
   constructor({ path, permission, events, gap, lastEvent, afterLast }, { changed, expired }) {
@@ -161,13 +161,13 @@ class LiveStream {
         if (source !== this.#source) return;
         this.#heard = performance.now();
         if (event.lastEventId) this.cursor = event.lastEventId;
-        handle(event.data === "" ? {} : JSON.parse(event.data), event);
+        handle(event.data === "" ? {} : JSON.parse(event.data));
       });
     for (const [name, handle] of Object.entries(this.events)) {
-      listen(name, (data, event) => {
+      listen(name, (data) => {
         this.counts.events += 1;
         if (name === this.lastEvent) this.#lastEventSeen = true;
-        handle(data, event.lastEventId);
+        handle(data);
         this.changed("event");
       });
     }
@@ -179,7 +179,11 @@ class LiveStream {
       }
       this.changed("heartbeat");
     });
-    listen("hero.gap", ({ missed }) => this.gap?.(typeof missed === "number" ? `${missed} events were missed` : "some events were missed"));
+    listen("hero.cursor", () => this.changed("cursor")); // no event yet, but a place to come back to
+    listen("hero.gap", ({ missed }) => {
+      this.gap?.(missed);
+      this.changed("cursor");
+    });
     listen("hero.close", (farewell) => this.#farewell(farewell));
     this.#become(state, label, sentence);
   }
@@ -292,6 +296,7 @@ class LiveStream {
 const challengeWord = (challenge, name) => new RegExp(`\\b${name}="([^"]*)"`).exec(challenge)?.[1] ?? "";
 
 const seconds = (ms) => `${Math.max(0, Math.round(ms / 1000))} s`;
+const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
 
 // ---------------------------------------------------------------------------------------------------------------------
 // The session
@@ -439,7 +444,7 @@ class Card {
         this.spans.push([now, null]);
       }
     } else {
-      this.marks[what].push(now);
+      this.marks[what]?.push(now);
     }
     this.forgetBefore(now - WIRE_MS); // here, since a hidden tab draws nothing
     this.show();
@@ -601,9 +606,11 @@ const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-dig
 
 const audit = {
   rows: $("#audit-rows"),
+  lost: null, // the note on a gap, until a line follows that is not here yet
 
   clear() {
     this.rows.replaceChildren(el("tr", { class: "empty" }, el("td", { colspan: "4" }, "No lines yet")));
+    this.lost = null;
   },
 
   add(row) {
@@ -612,37 +619,53 @@ const audit = {
     while (this.rows.children.length > LOG_ROWS) this.rows.lastElementChild.remove();
   },
 
-  line({ time, method, path, status, subject }, id) {
+  /** Adds the row of a line, unless the line is told again after a gap: then nothing is missing. */
+  addLine(line, row) {
+    row.told = JSON.stringify(line); // its place in the file is in it, so no other line is the same
+    if (this.lost && [...this.rows.children].some(({ told }) => told === row.told)) {
+      this.lost.textContent = "The server was started anew; no line is missing.";
+    } else {
+      this.lost = null;
+      this.add(row);
+    }
+  },
+
+  line(line) {
+    const { place, time, method, path, status, subject } = line;
     const at = new Date(time);
-    this.add(el("tr", { class: "new", "data-id": id },
+    this.addLine(line, el("tr", { class: "new", "data-place": place },
       el("td", { title: time }, Number.isNaN(at.valueOf()) ? "–" : clock.format(at)),
       el("td", { class: `s${String(status)[0]}` }, String(status)),
       el("td", { title: `${method} ${path}` }, el("span", { class: "method" }, `${method} `), path),
       el("td", { title: subject ?? "nobody signed in" }, subject ?? "–")));
   },
 
-  /** A line across all columns. */
-  note(kind, text, id = "") {
-    this.add(el("tr", { class: `new ${kind}`, "data-id": id }, el("td", { colspan: "4" }, text)));
+  /** A row of one cell across all columns. */
+  wide(kind, text, place = "") {
+    return el("tr", { class: `new ${kind}`, "data-place": place }, el("td", { colspan: "4" }, text));
+  },
+
+  note(text) {
+    const row = this.wide("gap", text);
+    this.add(row);
+    return row.firstElementChild;
   },
 };
 audit.stream = {
   path: "/api/v1/audit/stream",
   permission: "audit.read",
   events: {
-    audit: (data, id) => audit.line(data, id),
-    "audit-raw": ({ line }, id) => audit.note("raw", line, id),
-    "audit-gap": ({ reason }, id) => audit.note("gap", `Lines are missing: ${reason}`, id),
+    audit: (line) => audit.line(line),
+    "audit-raw": (line) => audit.addLine(line, audit.wide("raw", line.line, line.place)),
+    "audit-gap": ({ reason }) => audit.note(`Lines are missing: ${reason}.`),
   },
-  gap: (missed) => audit.note("gap", `Lines are missing: ${missed}.`),
+  gap: (missed) => (audit.lost = audit.note(missed === null ? "The server no longer knows this page's place; lines may be missing." : `${plural(missed, "line")} missing.`)),
 };
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Builds: the feed
 
 const BUILDS = 20;
-const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
-
 const builds = {
   list: $("#build-list"),
   empty: $("#build-list .empty"),
@@ -764,7 +787,7 @@ builds.stream = {
   },
   gap: (missed) => {
     builds.loseSight();
-    builds.say(`A gap: ${missed}.`);
+    builds.say(missed === null ? "The server no longer knows this page's place; events may be missing." : `${plural(missed, "event")} missing.`);
   },
 };
 

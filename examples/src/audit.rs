@@ -1,7 +1,7 @@
 //! The audit log: a real file with one JSON record a line, and a live tail of it.
 //!
-//! The file is the truth. Whoever follows it resumes by position, so nothing has to be kept in
-//! memory for a reader that may come back, and a restart of the program loses no reader's place.
+//! The file is the truth. It is read once for all who look: each line is published to a topic, where
+//! a reader costs nothing but its place.
 
 use std::{
     fs::{File, OpenOptions},
@@ -11,25 +11,28 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use futures_util::{StreamExt, stream};
 use hero_sse::prelude::*;
 use serde::Deserialize;
-use tokio::{task::spawn_blocking, time::sleep};
+use tokio::{
+    task::{JoinSet, spawn_blocking},
+    time::sleep,
+};
 
-use self::tail::{Piece, Tail};
+use self::tail::{LAST_LINES, Piece, Tail};
 
 mod tail;
 
-/// What a reader of the audit log is told. Its id is the position to resume from.
+/// What a reader of the audit log is told.
+///
+/// The `place` of a line in the file outlives the program, which the ids of its stream do not: by it a
+/// page knows again, after a restart, what it shows already.
 #[derive(Clone, Debug, SseEvent)]
 pub enum Audit {
     /// A line that is a record.
     #[sse(event = "audit")]
     Record {
-        /// Where the next line begins.
-        #[sse(id)]
-        #[serde(skip)]
-        position: String,
+        /// Where it stands in the file.
+        place: String,
         /// What it says.
         #[serde(flatten)]
         record: Record,
@@ -37,32 +40,23 @@ pub enum Audit {
     /// A line that is not a record, as it stands.
     #[sse(event = "audit-raw")]
     Raw {
-        /// Where the next line begins.
-        #[sse(id)]
-        #[serde(skip)]
-        position: String,
+        /// Where it stands in the file.
+        place: String,
         /// Its text.
         line: String,
     },
     /// Lines may be missing here: the file no longer holds what came next.
     #[sse(event = "audit-gap")]
     Gap {
-        /// Where the next line begins.
-        #[sse(id)]
-        #[serde(skip)]
-        position: String,
         /// Why.
         reason: String,
     },
 }
 
-/// Live tail of the audit log.
+/// Live tail of the audit log: the last lines, then each that follows.
 #[sse_endpoint("/audit/stream", permission = "audit.read")]
-pub async fn audit_stream(
-    State(log): State<AuditLog>,
-    cursor: LastEventId,
-) -> impl Stream<Item = Audit> {
-    log.tail(cursor.as_str())
+pub async fn audit_stream(State(log): State<AuditLog>) -> Subscription<Audit> {
+    log.lines.subscribe().recent(LAST_LINES)
 }
 
 /// One line of the audit log: who asked for what, and the answer.
@@ -93,21 +87,24 @@ impl Record {
     }
 }
 
-/// The log file. Clones share it.
+/// The log file. Clones share it; with the last, nobody follows it any more, and its streams end.
 #[derive(Clone, Debug)]
 pub struct AuditLog {
     path: PathBuf,
     max_bytes: u64,
     // Held while writing: one line is whole before the next begins, and one writer rotates.
     turn: Arc<Mutex<()>>,
+    lines: Topic<Audit>,
+    /// Dropped, it ends what it holds.
+    _task: Arc<JoinSet<()>>,
 }
 
 impl AuditLog {
     /// A size at which a log may well be rotated.
     pub const MAX_BYTES: u64 = 1024 * 1024;
 
-    /// Opens the log, or begins it. Once it holds `max_bytes` it becomes `<path>.1`, in place of an
-    /// earlier one, and a new file begins.
+    /// Opens the log, or begins it, and follows it in the background. Once it holds `max_bytes` it
+    /// becomes `<path>.1`, in place of an earlier one, and a new file begins.
     ///
     /// # Errors
     ///
@@ -115,7 +112,11 @@ impl AuditLog {
     pub fn open(path: impl Into<PathBuf>, max_bytes: u64) -> io::Result<Self> {
         let path = path.into();
         open_to_append(&path)?;
-        Ok(Self { path, max_bytes, turn: Arc::default() })
+        // Of a quiet log, too, the last lines are to be had.
+        let lines = Topic::builder("audit").keep_for(None).build();
+        let mut task = JoinSet::new();
+        task.spawn(follow(Tail::new(path.clone()), lines.clone()));
+        Ok(Self { path, max_bytes, turn: Arc::default(), lines, _task: Arc::new(task) })
     }
 
     /// Adds a line; it is in the file when this returns. A full disk must not stop the program: an
@@ -146,30 +147,33 @@ impl AuditLog {
         }
         file.write_all(line.as_bytes())
     }
+}
 
-    /// Follows the log: from behind the position `from`, or else from the last few lines on. Each
-    /// reader reads for itself, which is fine for some dozens.
-    pub fn tail(&self, from: Option<&str>) -> impl Stream<Item = Audit> + use<> {
-        stream::unfold(Tail::new(self.path.clone(), from), |mut tail| async move {
-            let read = spawn_blocking(move || (tail.read(), tail)).await;
-            let (pieces, tail) = read.inspect_err(|error| tracing::warn!(%error, "tail")).ok()?;
-            if pieces.is_empty() {
-                sleep(Duration::from_millis(200)).await;
-            }
-            Some((stream::iter(pieces.into_iter().map(Audit::from)), tail))
-        })
-        .flatten()
+/// Publishes the last lines, then each that is added, by whomever.
+async fn follow(mut tail: Tail, lines: Topic<Audit>) {
+    loop {
+        let pieces;
+        (pieces, tail) = match spawn_blocking(move || (tail.read(), tail)).await {
+            Ok(read) => read,
+            Err(error) => return tracing::warn!(%error, "the audit log is not followed any more"),
+        };
+        if pieces.is_empty() {
+            sleep(Duration::from_millis(200)).await;
+        }
+        if let Err(error) = lines.publish_all(pieces.into_iter().map(Audit::from)).await {
+            tracing::warn!(%error, "lines of the audit log were not published");
+        }
     }
 }
 
 impl From<Piece> for Audit {
     fn from(piece: Piece) -> Self {
         match piece {
-            Piece::Line { position, text } => match serde_json::from_str(&text) {
-                Ok(record) => Self::Record { position, record },
-                Err(_) => Self::Raw { position, line: text },
+            Piece::Line { place, text } => match serde_json::from_str(&text) {
+                Ok(record) => Self::Record { place, record },
+                Err(_) => Self::Raw { place, line: text },
             },
-            Piece::Gap { position, reason } => Self::Gap { position, reason: reason.to_owned() },
+            Piece::Gap { reason } => Self::Gap { reason: reason.to_owned() },
         }
     }
 }
@@ -191,7 +195,8 @@ fn rotated(path: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use std::pin::pin;
+    use futures_util::{StreamExt, stream};
+    use hero_sse::Frame;
 
     use super::*;
 
@@ -199,8 +204,8 @@ mod tests {
         Record::now("GET", path, 200, Some("ann"))
     }
 
-    async fn take(stream: &mut (impl Stream<Item = Audit> + Unpin), count: usize) -> Vec<Audit> {
-        let taken = stream.take(count).collect::<Vec<_>>();
+    async fn take(log: &AuditLog, count: usize) -> Vec<Frame<Audit>> {
+        let taken = log.lines.subscribe().recent(LAST_LINES).take(count).collect::<Vec<_>>();
         let taken = tokio::time::timeout(Duration::from_secs(10), taken).await.expect("in time");
         assert_eq!(taken.len(), count, "the tail of a log has no end");
         taken
@@ -213,43 +218,50 @@ mod tests {
         }
     }
 
-    fn paths(taken: &[Audit]) -> Vec<&str> {
-        taken.iter().map(path).collect()
+    fn paths(taken: &[Frame<Audit>]) -> Vec<&str> {
+        taken.iter().map(|audit| path(audit)).collect()
     }
 
     #[tokio::test]
-    async fn what_is_appended_is_followed_and_resumed() {
+    async fn the_last_lines_come_first_then_what_is_appended() {
         let dir = tempfile::tempdir().unwrap();
-        let log = AuditLog::open(dir.path().join("audit.log"), AuditLog::MAX_BYTES).unwrap();
-        for path in ["/a", "/b", "/c"] {
-            log.append(&record(path)).await;
+        let path = dir.path().join("audit.log");
+        let log = AuditLog::open(&path, AuditLog::MAX_BYTES).unwrap();
+        for n in 0..LAST_LINES + 10 {
+            log.append(&record(&format!("/{n}"))).await;
         }
-        let mut tail = pin!(log.tail(None));
-        let taken = take(&mut tail, 3).await;
-        assert_eq!(paths(&taken), ["/a", "/b", "/c"]);
+        let mut before = take(&log, LAST_LINES).await;
+        while paths(&before).last() != Some(&"/59") {
+            before = take(&log, LAST_LINES).await;
+        }
+        assert_eq!(paths(&before)[0], "/10");
 
-        log.append(&record("/d")).await;
-        assert_eq!(paths(&take(&mut tail, 1).await), ["/d"]);
+        let next = log.lines.subscribe().take(1).collect::<Vec<_>>();
+        log.append(&record("/60")).await;
+        assert_eq!(paths(&next.await), ["/60"]);
 
-        let Some(Audit::Record { position, .. }) = taken.get(1) else { panic!() };
-        let taken = take(&mut pin!(log.tail(Some(position))), 2).await;
-        assert_eq!(paths(&taken), ["/c", "/d"]);
+        // After a restart each line stands where it stood.
+        drop(log);
+        let log = AuditLog::open(&path, AuditLog::MAX_BYTES).unwrap();
+        let after = take(&log, LAST_LINES).await;
+        assert_eq!(paths(&after)[0], "/11");
+        let lines = |taken: &[Frame<Audit>]| taken.iter().map(|l| format!("{:?}", **l)).collect();
+        let (before, after): (Vec<_>, Vec<_>) = (lines(&before), lines(&after));
+        assert_eq!(before[1..], after[..after.len() - 1]);
     }
 
     #[tokio::test]
     async fn a_reader_does_not_notice_that_the_log_rotates() {
         let dir = tempfile::tempdir().unwrap();
         let log = AuditLog::open(dir.path().join("audit.log"), 8000).unwrap();
-        let reader = tokio::spawn({
-            let tail = log.tail(None);
-            async move { take(&mut pin!(tail), 300).await }
-        });
+        let mut reader = log.lines.subscribe();
         let sent: Vec<_> = (0..300).map(|n| format!("/{n}")).collect();
         for path in &sent {
             log.append(&record(path)).await;
             sleep(Duration::from_millis(10)).await;
         }
-        assert_eq!(paths(&reader.await.unwrap()), sent);
+        let seen: Vec<_> = reader.by_ref().take(300).collect().await;
+        assert_eq!(paths(&seen), sent);
         assert!(dir.path().join("audit.log.1").exists());
         assert!(std::fs::metadata(dir.path().join("audit.log")).unwrap().len() < 4200);
     }
@@ -263,7 +275,7 @@ mod tests {
             tokio::spawn(async move { log.append(&record(&format!("/{n}"))).await })
         });
         futures_util::future::join_all(writes).await;
-        let taken = take(&mut pin!(log.tail(None)), 40).await;
+        let taken = take(&log, 40).await;
         let mut paths = paths(&taken);
         paths.sort_unstable();
         paths.dedup();
@@ -303,10 +315,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_is_sent_the_record_alone() {
-        let record = r#"{"time":"t","method":"GET","path":"/","status":200,"subject":null}"#;
-        let line = |text: &str| Piece::Line { position: "1:2".into(), text: text.into() };
-        let gap = Piece::Gap { position: "1:0".into(), reason: "why" };
-        let events = [line(record), line("so what"), gap].map(Audit::from);
+        let record = r#""time":"t","method":"GET","path":"/","status":200,"subject":null"#;
+        let line = |text: &str| Piece::Line { place: "1:2".into(), text: text.into() };
+        let gap = Piece::Gap { reason: "why" };
+        let events = [line(&format!("{{{record}}}")), line("so what"), gap].map(Audit::from);
 
         let sse = HeroSse::builder().build().unwrap();
         let opened = move || async move { stream::iter(events) };
@@ -317,9 +329,9 @@ mod tests {
         let body = str::from_utf8(&body).unwrap();
 
         for frame in [
-            format!("event: audit\nid: 1:2\ndata: {record}\n\n").as_str(),
-            "event: audit-raw\nid: 1:2\ndata: {\"line\":\"so what\"}\n\n",
-            "event: audit-gap\nid: 1:0\ndata: {\"reason\":\"why\"}\n\n",
+            format!("event: audit\ndata: {{\"place\":\"1:2\",{record}}}\n\n").as_str(),
+            "event: audit-raw\ndata: {\"place\":\"1:2\",\"line\":\"so what\"}\n\n",
+            "event: audit-gap\ndata: {\"reason\":\"why\"}\n\n",
         ] {
             assert!(body.contains(frame), "{frame} is missing in {body}");
         }

@@ -204,7 +204,7 @@ async fn start_build(
     who: Principal,
     body: Bytes,
 ) -> Result<impl IntoResponse, (Extension<Principal>, Refusal)> {
-    let start = || {
+    let start = async {
         who.require("builds.start")?;
         let order = if body.is_empty() {
             Order::default()
@@ -213,11 +213,10 @@ async fn start_build(
                 Refusal::bad_request(format!("write {{\"broken\": false}}, or nothing: {error}"))
             })?
         };
-        app.builds
-            .start(order.broken)
-            .map_err(|_| Refusal::new(StatusCode::CONFLICT, "a build is running already"))
+        let started = app.builds.start(order.broken).await;
+        started.map_err(|_| Refusal::new(StatusCode::CONFLICT, "a build is running already"))
     };
-    match start() {
+    match start.await {
         Ok(build) => Ok((StatusCode::ACCEPTED, Extension(who), Json(json!({ "build": build })))),
         Err(refusal) => Err((Extension(who), refusal)),
     }

@@ -1,20 +1,24 @@
 //! The usage gauge: what this machine's processors and memory are doing, once a second.
 //!
-//! A gauge is state, not history: only the newest reading matters, so a subscriber that is slow or
-//! late skips what it missed. That is what a `watch` channel does.
+//! A gauge is state, not history: only the newest reading matters, so whoever is late or slow gets
+//! that one and skips what it missed. That is what `Topic::latest` does.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use futures_util::stream;
 use hero_sse::prelude::*;
 use sysinfo::{MINIMUM_CPU_UPDATE_INTERVAL, System};
-use tokio::{sync::watch, task::spawn_blocking, time};
+use tokio::{
+    task::{JoinSet, spawn_blocking},
+    time,
+};
 
 /// One reading of the gauge.
-#[derive(Clone, Debug, Default, Serialize, SseEvent)]
+#[derive(Clone, Debug, Serialize, SseEvent)]
 pub struct Usage {
     /// Counts the readings since the program began.
-    #[sse(id)]
     pub seq: u64,
     /// When it was taken: RFC 3339, UTC.
     pub at: String,
@@ -28,40 +32,32 @@ pub struct Usage {
     pub memory_total: u64,
 }
 
-/// Live usage gauge of this machine.
-#[sse_endpoint("/usage/stream", event = "usage", permission = "usage.read")]
-pub async fn usage_stream(State(meter): State<Meter>) -> impl Stream<Item = Usage> {
-    meter.subscribe()
+/// Live usage gauge of this machine: the newest reading at once, then each that follows.
+#[sse_endpoint("/usage/stream", permission = "usage.read")]
+pub async fn usage_stream(State(meter): State<Meter>) -> Subscription<Usage> {
+    meter.readings.subscribe()
 }
 
 /// Reads the machine in the background, once for all who look. Clones share one meter; it stops
-/// when the last clone and the last stream are gone.
+/// with the last, and its streams end.
 #[derive(Clone, Debug)]
 pub struct Meter {
-    newest: watch::Receiver<Usage>,
+    readings: Topic<Usage>,
+    /// Dropped, it ends what it holds.
+    _task: Arc<JoinSet<()>>,
 }
 
 impl Meter {
     /// Starts to read at this interval, or at the shortest one that gives meaningful numbers.
     pub fn start(interval: Duration) -> Self {
-        let (readings, newest) = watch::channel(Usage::default());
-        tokio::spawn(measure(readings, interval.max(MINIMUM_CPU_UPDATE_INTERVAL)));
-        Self { newest }
-    }
-
-    /// The newest reading at once, then each that follows.
-    pub fn subscribe(&self) -> impl Stream<Item = Usage> + use<> {
-        // A clone of a receiver has seen what the original has seen, and the meter's own never
-        // looks: so the first wait returns at once if there is any reading yet.
-        stream::unfold(self.newest.clone(), |mut newest| async move {
-            newest.changed().await.ok()?;
-            let usage = newest.borrow_and_update().clone();
-            Some((usage, newest))
-        })
+        let readings = Topic::latest("usage");
+        let mut task = JoinSet::new();
+        task.spawn(measure(readings.clone(), interval.max(MINIMUM_CPU_UPDATE_INTERVAL)));
+        Self { readings, _task: Arc::new(task) }
     }
 }
 
-async fn measure(readings: watch::Sender<Usage>, interval: Duration) {
+async fn measure(readings: Topic<Usage>, interval: Duration) {
     let mut system = match System::new() {
         Ok(system) => system,
         Err(error) => return tracing::warn!(%error, "this machine cannot be measured"),
@@ -72,21 +68,19 @@ async fn measure(readings: watch::Sender<Usage>, interval: Duration) {
     ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
 
     for seq in 1.. {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            () = readings.closed() => return,
-        }
+        ticks.tick().await;
         // A look reads files of the kernel, which takes as long as it takes.
         let look = spawn_blocking(move || {
             let usage = read(&mut system, seq);
             (system, usage)
         });
-        match look.await {
-            Ok((back, usage)) => {
-                system = back;
-                readings.send_replace(usage);
-            }
+        let usage;
+        (system, usage) = match look.await {
+            Ok(looked) => looked,
             Err(error) => return tracing::warn!(%error, "the meter stopped"),
+        };
+        if let Err(error) = readings.publish(usage).await {
+            return tracing::warn!(%error, "the meter stopped");
         }
     }
 }
@@ -106,23 +100,21 @@ fn read(system: &mut System, seq: u64) -> Usage {
 
 #[cfg(test)]
 mod tests {
-    use std::pin::pin;
-
     use futures_util::StreamExt;
+    use hero_sse::Frame;
 
     use super::*;
 
-    async fn next(stream: &mut (impl Stream<Item = Usage> + Unpin)) -> Usage {
-        let next = time::timeout(Duration::from_secs(10), stream.next()).await;
-        next.expect("a reading in time").expect("the meter runs")
+    async fn next(stream: &mut Subscription<Usage>) -> Option<Frame<Usage>> {
+        time::timeout(Duration::from_secs(10), stream.next()).await.expect("in time")
     }
 
     #[tokio::test]
     async fn readings_are_of_this_machine_and_in_order() {
         let meter = Meter::start(Duration::from_millis(200));
-        let mut stream = pin!(meter.subscribe());
-        let first = next(&mut stream).await;
-        let second = next(&mut stream).await;
+        let mut stream = meter.readings.subscribe();
+        let first = next(&mut stream).await.expect("a reading");
+        let second = next(&mut stream).await.expect("a reading");
 
         assert_eq!((first.seq, second.seq), (1, 2));
         assert!(!first.cpu.is_empty());
@@ -134,21 +126,18 @@ mod tests {
     #[tokio::test]
     async fn a_late_subscriber_gets_the_newest_reading_at_once() {
         let meter = Meter::start(Duration::from_secs(3600));
-        let early = next(&mut pin!(meter.subscribe())).await;
-        let late = next(&mut pin!(meter.clone().subscribe())).await;
+        let early = next(&mut meter.readings.subscribe()).await.expect("a reading");
+        let late = next(&mut meter.clone().readings.subscribe()).await.expect("a reading");
         assert_eq!(early.seq, late.seq);
     }
 
     #[tokio::test]
-    async fn the_task_ends_with_the_last_handle() {
-        let (readings, newest) = watch::channel(Usage::default());
-        let task = tokio::spawn(measure(readings, Duration::from_secs(3600)));
-        let meter = Meter { newest };
-        let stream = meter.subscribe();
+    async fn with_its_last_handle_the_meter_stops_and_its_streams_end() {
+        let meter = Meter::start(Duration::from_secs(3600));
+        let mut stream = meter.readings.subscribe();
+        drop(meter.clone());
+        assert!(next(&mut stream).await.is_some());
         drop(meter);
-        time::sleep(Duration::from_millis(50)).await;
-        assert!(!task.is_finished(), "a stream is a handle too");
-        drop(stream);
-        time::timeout(Duration::from_secs(10), task).await.expect("in time").expect("no panic");
+        assert!(next(&mut stream).await.is_none());
     }
 }

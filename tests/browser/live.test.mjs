@@ -5,7 +5,8 @@
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { accessSync, constants, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { accessSync, appendFileSync, constants, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { after, afterEach, before, beforeEach, test } from "node:test";
@@ -25,7 +26,7 @@ const STREAMS = ["usage", "audit", "builds"];
 // ---------------------------------------------------------------------------------------------------------------------
 // What the test needs
 
-let playwright, browser, folder, server, page, complaints, foreign;
+let playwright, browser, folder, server, way, page, complaints, foreign;
 
 /** The path of a program that must be there; its absence fails the run and says what to do. */
 function program(path, name, cure) {
@@ -85,6 +86,7 @@ before(async () => {
 
 after(async () => {
   await browser?.close();
+  way?.close();
   if (server) await stopServer(server);
   if (folder) rmSync(folder, { recursive: true, force: true });
 });
@@ -103,7 +105,7 @@ beforeEach(async () => {
   page.on("pageerror", (error) => complaints.push(String(error)));
   page.on("request", (request) => {
     const url = new URL(request.url());
-    if (url.protocol !== "data:" && url.origin !== server.url.origin) foreign.push(request.url());
+    if (url.protocol !== "data:" && ![server.url.origin, way?.url.origin].includes(url.origin)) foreign.push(request.url());
   });
   page.setDefaultTimeout(SOON);
   await page.goto(server.url.href);
@@ -153,8 +155,20 @@ async function build(broken) {
   await page.click("#start-build");
 }
 
-/** The ids of the log lines on the page, oldest first. */
-const logIds = () => page.locator("#audit-rows tr[data-id]").evaluateAll((rows) => rows.map((row) => row.dataset.id).reverse());
+/** Where the log lines on the page stand in the file, oldest first. */
+const lines = () => page.locator("#audit-rows tr[data-place]:not(.gap)").evaluateAll((rows) => rows.map((row) => row.dataset.place).reverse());
+
+/** What the lines in the file are about, oldest first. */
+function written() {
+  const log = join(folder, "hero-sse-audit.log");
+  const text = [`${log}.1`, log].map((file) => (existsSync(file) ? readFileSync(file, "utf8") : "")).join("");
+  return text.trimEnd().split("\n").map((line) => JSON.parse(line)).map(({ method, path }) => `${method} ${path}`);
+}
+
+/** A line of the log, by way of a request to this server. */
+const request = (path) => fetch(new URL(path, server.url)).then((answer) => answer.arrayBuffer());
+
+const gaps = () => page.locator("#audit-rows tr.gap").allInnerTexts();
 
 const phases = () => page.locator("#build-list [data-build]").evaluateAll((rows) => rows.map((row) => row.dataset.phase));
 
@@ -165,6 +179,7 @@ test("signed in, the gauge, the log and the build list move", async () => {
   await signIn();
   for (const name of STREAMS) await state(name, "live");
 
+  await until("a place to come back to, before the first build", () => shown("builds"), ({ lastId, events }) => lastId && events === 0);
   const first = await until("a reading", () => shown("usage"), ({ events }) => events >= 1);
   const line = () => page.locator("#cpu-line").getAttribute("d");
   const drawn = await line();
@@ -174,11 +189,13 @@ test("signed in, the gauge, the log and the build list move", async () => {
   assert.match(await page.locator("#memory-now").innerText(), /^\d+\.\d+ GiB$/);
 
   await until("the log names the requests of this page", () => page.locator("#audit-rows").innerText(), (text) => text.includes("/api/v1/usage/stream"));
-  const before = await logIds();
-  assert.ok(before.length > 0 && before.every((id) => id), "every line has an id");
-  assert.equal((await shown("audit")).lastId, before.at(-1), "the cursor is the newest line's");
+  const before = await lines();
+  assert.ok(before.length > 0 && before.every((place) => place), `every line has a place: ${before}`);
+  const { lastId } = await shown("audit");
+  assert.ok(lastId, "and the stream a cursor");
   await page.evaluate(() => fetch("/style.css", { cache: "no-store" }));
-  await until("a new line in the log", logIds, (ids) => ids.length > before.length);
+  await until("a new line in the log", lines, (seen) => seen.length > before.length);
+  assert.notEqual((await shown("audit")).lastId, lastId, "the cursor moves");
 });
 
 test("a finished build ends its stream for good, and the next one opens it again", async () => {
@@ -203,13 +220,19 @@ test("a finished build ends its stream for good, and the next one opens it again
   await state("builds", "ended");
   assert.equal(streams.length, 1);
   assert.equal(streams[0].searchParams.get("last_event_id"), null, "opened without a cursor");
+
+  // A page that comes after the end is told the whole story.
+  const story = await page.locator("#build-list [data-build]").first().innerText();
+  await page.reload();
+  await signIn();
+  await state("builds", "ended");
+  assert.deepEqual(await phases(), ["finished"]);
+  assert.equal(await page.locator("#build-list [data-build]").first().innerText(), story);
 });
 
 test("a broken build is an event, and the stream stays live", async () => {
-  // A feed opened within two seconds of a build's end begins with that build; this one is to wait for the next.
-  await new Promise((done) => setTimeout(done, 2500));
   await signIn();
-  await state("builds", "live");
+  await state("builds", "ended"); // the build that was finished last
   await build(true);
   await until("a failed build", phases, ([newest]) => newest === "failed", BUILD);
   assert.ok((await page.locator('#build-list details[data-level="error"]').count()) >= 1, "an error is listed");
@@ -236,7 +259,7 @@ test("a missing permission is told as 403, and the other streams do not mind", a
 test("a token runs out in plain sight, and Renew goes on where the stream stood", async () => {
   await signIn({ ttl: 3 });
   await state("audit", "live");
-  const before = await logIds();
+  const before = await lines();
   const over = await state("audit", "expired", EXPIRY);
   assert.equal(over.pill, "token expired");
   assert.equal(over.lastClose, "token_expired");
@@ -245,7 +268,7 @@ test("a token runs out in plain sight, and Renew goes on where the stream stood"
   await card("audit").getByRole("button", { name: "Renew" }).click();
   assert.equal(new URL((await reopened).url()).searchParams.get("last_event_id"), over.lastId, "the cursor is in the new stream's address");
   for (const name of STREAMS) await state(name, "live");
-  const ids = await until("lines written meanwhile", logIds, (seen) => seen.length > before.length);
+  const ids = await until("lines written meanwhile", lines, (seen) => seen.length > before.length);
   assert.equal(new Set(ids).size, ids.length, "no line twice");
 });
 
@@ -260,18 +283,22 @@ test("with renewal by itself, a token that runs out is replaced", async () => {
     await state(name, "live");
   }
   assert.ok(minted >= 2, "a new token was asked for");
-  const ids = await logIds();
+  const ids = await lines();
   assert.equal(new Set(ids).size, ids.length, "no line twice");
 });
 
 test("a server that is killed and comes back is met again, without a doubled or lost line", async () => {
   await signIn();
   for (const name of STREAMS) await state(name, "live");
-  const before = await until("lines in the log", logIds, (ids) => ids.length > 0);
+  for (let n = 0; n < 60; n++) await request(`/before/${n}`);
+  const told = () => page.locator("#audit-rows tr:not(.gap) td:nth-child(3)").evaluateAll((cells) => cells.map(({ title }) => title).reverse());
+  await until("the lines before", told, (all) => all.at(-1) === "GET /before/59");
 
   await stopServer(server);
   for (const name of STREAMS) await state(name, "reconnecting");
   await until("the time of the next try", () => shown("usage"), ({ pill }) => /^reconnecting in \d+ s$/.test(pill));
+  const line = { time: new Date().toISOString(), method: "GET", path: "/meanwhile", status: 200, subject: null };
+  appendFileSync(join(folder, "hero-sse-audit.log"), `${JSON.stringify(line)}\n`); // by somebody else
   server = await startServer(server.url.host);
 
   for (const name of STREAMS) {
@@ -280,17 +307,22 @@ test("a server that is killed and comes back is met again, without a doubled or 
   }
   const { events } = await shown("usage");
   await until("readings again", () => shown("usage"), (seen) => seen.events >= events + 2);
-  const ids = await until("lines of the new server", logIds, (seen) => seen.length > before.length);
-  assert.deepEqual(ids.slice(0, before.length), before, "the old lines stand as they were");
-  assert.equal(new Set(ids).size, ids.length, "no line twice");
-  assert.equal(await page.locator("#audit-rows tr.gap").count(), 0, "no gap");
+  await request("/after");
+  const all = await until("the lines of the new server", told, (all) => all.includes("GET /after"));
+  all.splice(all.indexOf("GET /after") + 1);
+  const wanted = written();
+  wanted.splice(wanted.indexOf("GET /after") + 1);
+  assert.deepEqual(all, wanted.slice(-all.length), "every line once, as they stand in the file");
+  assert.ok(all.includes("GET /before/0") && all.includes("GET /meanwhile"));
+  assert.deepEqual(await gaps(), ["The server was started anew; no line is missing."]);
 
   // A stream opened afresh tells the end of the same file: where both have lines, they are the same ones.
+  const seen = await lines();
   await signIn();
-  const fresh = await until("the log from afresh", logIds, (seen) => seen.length > 0 && seen.at(-1) !== ids.at(-1));
-  const from = ids.indexOf(fresh[0]);
+  const fresh = await until("the log from afresh", lines, (now) => now.length > 0 && now.at(-1) !== seen.at(-1));
+  const from = seen.indexOf(fresh[0]);
   assert.notEqual(from, -1, "the two overlap");
-  assert.deepEqual(fresh.slice(0, ids.length - from), ids.slice(from), "no line lost");
+  assert.deepEqual(fresh.slice(0, seen.length - from), seen.slice(from), "each line stands where it stood");
 });
 
 test("the watchdog opens a silent stream again", async () => {
@@ -299,7 +331,7 @@ test("the watchdog opens a silent stream again", async () => {
     await state(name, "live");
     await until(`${name} knows its heartbeat`, () => shown(name), ({ heartbeats }) => heartbeats >= 1);
   }
-  const before = await logIds();
+  const before = await lines();
   server.child.kill("SIGSTOP");
   try {
     for (const name of ["audit", "builds"]) {
@@ -311,7 +343,7 @@ test("the watchdog opens a silent stream again", async () => {
     server.child.kill("SIGCONT");
   }
   for (const name of STREAMS) await state(name, "live", 30_000);
-  const ids = await until("the log going on", logIds, (seen) => seen.length > before.length);
+  const ids = await until("the log going on", lines, (seen) => seen.length > before.length);
   assert.equal(new Set(ids).size, ids.length, "no line twice");
 });
 
@@ -331,6 +363,89 @@ test("the page fits a narrow screen", async () => {
   await page.setViewportSize({ width: 360, height: 780 });
   await signIn();
   for (const name of STREAMS) await state(name, "live");
-  await until("log lines", logIds, (ids) => ids.length > 0);
+  await until("log lines", lines, (ids) => ids.length > 0);
   assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 360);
+});
+
+// ---------------------------------------------------------------------------------------------------------------------
+// A connection that is lost again and again
+
+const LOSSES = 50;
+
+/** A way to the server that breaks each stream of the log and of builds after some bytes, wherever that is in a frame, as long as `cutting`. */
+async function startShakyWay(upstream) {
+  const way = { cutting: true, losses: 0, inHead: 0, inFrame: 0 };
+  const listener = createServer((client) => {
+    const server = connect(upstream.port, upstream.hostname);
+    let left = Infinity, passedOn = "";
+    client.on("data", (bytes) => {
+      if (way.cutting && /^GET \S+\/(audit|builds)\/stream/.test(bytes.toString("latin1"))) left = 1 + Math.floor(Math.random() * 3000);
+      server.write(bytes);
+    });
+    server.on("data", (bytes) => {
+      const passed = way.cutting ? bytes.subarray(0, left) : bytes;
+      left -= passed.length;
+      if (left < Infinity) passedOn += passed.toString("latin1");
+      client.write(passed, () => {
+        if (left > 0 || client.destroyed) return;
+        way.losses += 1;
+        if (!passedOn.includes("\r\n\r\n")) way.inHead += 1;
+        else if (!passedOn.trimEnd().endsWith("}")) way.inFrame += 1; // data is JSON, and ends a frame
+        if (way.losses >= LOSSES) way.cutting = false;
+        client.resetAndDestroy();
+        server.destroy();
+      });
+    });
+    for (const [one, other] of [[client, server], [server, client]]) {
+      one.on("error", () => {});
+      one.on("close", () => other.destroy());
+    }
+  });
+  await new Promise((done) => listener.listen(0, "127.0.0.1", done));
+  way.url = new URL(`http://127.0.0.1:${listener.address().port}`);
+  way.close = () => listener.close();
+  return way;
+}
+
+test("over connections that are lost fifty times every line of the log, and of a build, is shown once", async (t) => {
+  way = await startShakyWay(server.url);
+  await page.goto(way.url.href);
+  // The page forgets the oldest rows: each is noted as it comes.
+  await page.evaluate(() => {
+    window.added = [];
+    new MutationObserver((changes) => {
+      for (const { addedNodes } of changes) for (const row of addedNodes) window.added.push({ gap: row.classList.contains("gap"), empty: row.classList.contains("empty"), path: row.children[2]?.title });
+    }).observe(document.querySelector("#audit-rows"), { childList: true });
+  });
+  await signIn();
+  await build(false);
+  const began = Date.now();
+  let asked = 0;
+  while (way.losses < LOSSES) {
+    assert.ok(Date.now() - began < 2 * EXPIRY, `only ${way.losses} losses`);
+    await request(`/line/${asked++}`);
+    await new Promise((done) => setTimeout(done, Math.random() * 60));
+  }
+  await request("/line/last");
+  const rows = () => page.evaluate(() => window.added.filter(({ empty }) => !empty));
+  const added = await until("the last line", rows, (all) => all.some(({ path }) => path === "GET /line/last"), 2 * SOON);
+  const took = (Date.now() - began) / 1000;
+  const { reconnects, reopened } = await shown("audit");
+  t.diagnostic(`${way.losses} losses, ${way.inFrame} within a frame and ${way.inHead} within a head; ${asked + 1} requests, ${added.length} lines shown; ${reconnects} reconnects, ${reopened} by the watchdog; ${took.toFixed(1)} s`);
+
+  assert.deepEqual(added.filter(({ gap }) => gap), [], "no gap");
+  const shownPaths = added.map(({ path }) => path);
+  const wanted = written();
+  wanted.splice(wanted.lastIndexOf("GET /line/last") + 1);
+  shownPaths.splice(shownPaths.lastIndexOf("GET /line/last") + 1);
+  assert.deepEqual(shownPaths, wanted.slice(-shownPaths.length), "every line once, as they stand in the file");
+  assert.ok(shownPaths.length > asked && way.inFrame > LOSSES / 4 && reconnects >= LOSSES / 2);
+  assert.deepEqual(shownPaths.filter((path) => /line.\d/.test(path)), Array.from({ length: asked }, (_, n) => `GET /line/${n}`));
+
+  // The build was told while connections broke, too.
+  await state("builds", "ended");
+  const [row] = await page.locator("#build-list [data-build]").all();
+  assert.equal(await row.getAttribute("data-phase"), "finished");
+  assert.match(await row.innerText(), /3 warnings[^]*3 artifacts; the latest is clock/);
+  assert.equal(await row.locator("details").count(), 3);
 });

@@ -192,7 +192,7 @@ async fn until(stream: &mut EventReader, name: &str) -> Vec<(String, Value)> {
         while let Some(event) = stream.next().await.expect("a whole stream") {
             let data = event.json().expect("JSON");
             let done = event.event == name;
-            if !event.event.starts_with("hero.heartbeat") {
+            if !["hero.heartbeat", "hero.cursor"].contains(&event.event.as_str()) {
                 events.push((event.event, data));
             }
             if done {
@@ -469,6 +469,48 @@ async fn a_broken_build_fails_and_a_good_one_ends_the_feed() {
     let started: Vec<_> = records.filter(|record| record["path"] == "/api/v1/builds").collect();
     assert_eq!(started.len(), 3, "{audit}");
     assert!(started.iter().all(|record| record["subject"] == "ann"), "{audit}");
+}
+
+#[tokio::test]
+#[ignore = "needs the live example's binary: ./tests/run builds and runs it"]
+async fn whoever_comes_late_gets_the_newest_reading_at_once() {
+    let live = Live::start(&[]).await;
+    let token = live.token(&["usage.read"], "60s").await;
+    let mut early = live.open(USAGE, &token).await;
+    // The next reading may be quicker than a second stream, but not each time.
+    for _ in 0..5 {
+        let (_, newest) = until(&mut early, "usage").await.pop().expect("a reading");
+        let mut late = live.open(USAGE, &token).await;
+        let (_, first) = until(&mut late, "usage").await.pop().expect("a reading");
+        if first == newest {
+            return;
+        }
+    }
+    panic!("it had to wait for another reading each time");
+}
+
+#[tokio::test]
+#[ignore = "needs the live example's binary: ./tests/run builds and runs it"]
+async fn a_finished_build_is_told_from_its_first_line_to_whoever_comes_later() {
+    let live = Live::start(&[]).await;
+    let token = live.token(&["builds.read", "builds.start"], "300s").await;
+    assert_eq!(live.ask("POST", "/api/v1/builds", &token, "").await.0, 202);
+    let mut early = live.open(BUILDS, &token).await.patience(BUILD);
+    let story = until(&mut early, "finished").await;
+    assert_eq!(names(&story)[..2], ["queued", "started"]);
+    let id =
+        early.raw().lines().find_map(|line| line.strip_prefix("id: ")).expect("an id").to_owned();
+    for (last_id, from) in [(None, 0), (Some(id), 1)] {
+        let mut open = testing::connect(live.address, BUILDS).bearer(&token);
+        if let Some(id) = last_id {
+            open = open.last_event_id(&id);
+        }
+        let mut late = open.await.expect("a stream");
+        assert_eq!(until(&mut late, "finished").await, story[from..]);
+        let (_, close) = until(&mut late, "hero.close").await.pop().expect("a farewell");
+        assert_eq!(close["reason"], "last_event");
+        assert_eq!(late.next().await, Ok(None));
+    }
 }
 
 /// The command lines that name this folder, where the system shows them.

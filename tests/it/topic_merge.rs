@@ -353,6 +353,17 @@ async fn filters_and_states_are_each_topics_own() {
         assert!(!names.contains(&"sum".to_owned()), "{names:?}");
         assert_eq!(names.iter().filter(|name| *name == "order").count(), 1);
     }
+    // Whoever leaves before it has the state gets it the next time, however much it had of another topic.
+    let topics = (orders, notes.clone());
+    let app = serving(&kit(SseOptions::default()), move || {
+        topics.1.subscribe().recent(1).and(topics.0.subscribe())
+    });
+    let mut reader = testing::open(&app, "/s").await.expect("a stream");
+    let first = next(&mut reader).await;
+    assert_eq!(what(&first), ("note".to_owned(), 7));
+    let id = first.id.expect("an id");
+    let mut reader = testing::open(&app, "/s").last_event_id(id).await.expect("a stream");
+    assert_eq!(what(&next(&mut reader).await), ("sum".to_owned(), 15));
 }
 
 #[tokio::test(start_paused = true)]

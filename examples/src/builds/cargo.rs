@@ -17,25 +17,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use super::Build;
+
 /// How long what was killed may take to be gone.
 pub(super) const LAST_BREATH: Duration = Duration::from_secs(1);
-
-/// What comes to light while cargo runs.
-pub(super) enum Said {
-    Started { command: String },
-    Artifact { name: String, fresh: bool },
-    Diagnostic(Diagnostic),
-}
-
-/// What the compiler has to say.
-pub(super) struct Diagnostic {
-    pub(super) level: String,
-    pub(super) text: String,
-    /// As a terminal would show it.
-    pub(super) rendered: String,
-    pub(super) file: Option<String>,
-    pub(super) line: Option<u64>,
-}
 
 /// How it ended.
 pub(super) enum Ended {
@@ -47,13 +32,14 @@ pub(super) enum Ended {
     Stopped,
 }
 
-/// Builds the crate in the directory `sample`, until `stop` resolves at the latest. Nothing that it
+/// Builds the crate in the directory `sample` and says how it goes, until `stop` resolves at the latest. Nothing that it
 /// started or wrote is left when it returns; dropping it earlier ends cargo alone.
 pub(super) async fn build(
     sample: &Path,
+    build: u64,
     broken: bool,
     stop: impl Future<Output = ()>,
-    mut said: impl FnMut(Said),
+    mut say: impl FnMut(Build),
 ) -> io::Result<Ended> {
     // The error of a start does not say what was not found.
     if !sample.is_dir() {
@@ -76,15 +62,15 @@ pub(super) async fn build(
         }
         _ => error,
     })?;
-    said(Said::Started { command: format!("cargo {}", arguments.join(" ")) });
+    say(Build::Started { build, command: format!("cargo {}", arguments.join(" ")) });
 
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     // Both at once: a child whose full pipe nobody reads stands still.
     let mut talk = pin!(async {
         tokio::join!(
             each_line(stdout, |line| {
-                if let Some(what) = understand(&line) {
-                    said(what);
+                if let Some(event) = understand(build, &line) {
+                    say(event);
                 }
             }),
             last_lines(stderr),
@@ -234,10 +220,10 @@ struct Span {
     is_primary: bool,
 }
 
-fn understand(line: &str) -> Option<Said> {
+fn understand(build: u64, line: &str) -> Option<Build> {
     match serde_json::from_str(line) {
         Ok(Line::Artifact { target: Target { name }, fresh }) => {
-            Some(Said::Artifact { name, fresh })
+            Some(Build::Artifact { build, name, fresh })
         }
         Ok(Line::Message { message: Message { level, message: text, rendered, spans } }) => {
             // Without a place in the code a warning only sums up, while an error may be a linker's.
@@ -247,7 +233,7 @@ fn understand(line: &str) -> Option<Said> {
             let place = spans.into_iter().find(|span| span.is_primary);
             let (file, line) = place.map(|at| (at.file_name, at.line_start)).unzip();
             let rendered = rendered.unwrap_or_default();
-            Some(Said::Diagnostic(Diagnostic { level, text, rendered, file, line }))
+            Some(Build::Diagnostic { build, level, text, rendered, file, line })
         }
         Ok(Line::Other) => None,
         Err(error) => {
@@ -270,15 +256,17 @@ mod tests {
             r#"{"reason":"compiler-message","message":{"level":"warning","message":"2 warnings emitted","rendered":null,"spans":[]}}"#,
             r#"{"reason":"compiler-message","message":{"level":"failure-note","message":"m","spans":[]}}"#,
         ] {
-            assert!(understand(line).is_none(), "{line}");
+            assert!(understand(1, line).is_none(), "{line}");
         }
     }
 
     #[test]
     fn an_error_of_the_linker_has_no_place() {
         let line = r#"{"reason":"compiler-message","message":{"level":"error","message":"linking failed","rendered":"r","spans":[]}}"#;
-        let Some(Said::Diagnostic(error)) = understand(line) else { panic!("{line}") };
-        assert_eq!((error.text.as_str(), error.file, error.line), ("linking failed", None, None));
+        let Some(Build::Diagnostic { text, file, line, .. }) = understand(1, line) else {
+            panic!("{line}")
+        };
+        assert_eq!((text.as_str(), file, line), ("linking failed", None, None));
     }
 
     #[tokio::test]
