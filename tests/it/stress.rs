@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use crate::support::{Server, kit, options};
 
 const CLIENTS: usize = 60;
-const EVENTS: u64 = 4_000;
+const EVENTS: u64 = 2_500;
 /// Together the clients break so many connections at least.
 const BREAKS: usize = 3_000;
 

@@ -192,13 +192,10 @@ impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
     /// # struct Usage { used: u64 }
     /// # #[derive(Serialize, SseEvent)]
     /// # struct Audit { what: String }
-    /// # #[derive(Clone, FromRef)]
-    /// # struct App { usage: Topic<Usage>, audit: Topic<Audit> }
+    /// type App = (Topic<Usage>, Topic<Audit>);
+    ///
     /// #[sse_endpoint("/dashboard", public)]
-    /// async fn dashboard(
-    ///     State(usage): State<Topic<Usage>>,
-    ///     State(audit): State<Topic<Audit>>,
-    /// ) -> Subscriptions {
+    /// async fn dashboard(State((usage, audit)): State<App>) -> Subscriptions {
     ///     usage.subscribe().and(audit.subscribe().recent(20))
     /// }
     /// # fn main() { let _: hero_sse::Endpoints<App> = endpoints![dashboard]; }
