@@ -17,6 +17,7 @@ use axum::response::sse::{Event as AxumEvent, KeepAlive, Sse};
 use axum::{Router, routing::get};
 use futures_util::{FutureExt, stream};
 use hero_sse::prelude::*;
+use hero_sse_benches::{Usage, quartiles, shuffled};
 use http_body_util::BodyExt;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{broadcast, watch};
@@ -25,28 +26,6 @@ use tower::ServiceExt;
 const SUBSCRIBERS: usize = 1000;
 const PAIRS: usize = 40;
 const WARM_UP: usize = 4;
-
-#[derive(Clone, Serialize, SseEvent)]
-struct Usage {
-    #[sse(id)]
-    seq: u64,
-    tenant: &'static str,
-    used: u64,
-    limit: u64,
-    share: f64,
-    note: &'static str,
-}
-
-fn usage(seq: u64) -> Usage {
-    Usage {
-        seq,
-        tenant: "a-tenant-with-a-name",
-        used: seq * 12_345,
-        limit: 1_000_000_000,
-        share: 0.123_456,
-        note: "what one reading of a gauge carries",
-    }
-}
 
 fn peer(
     sender: &broadcast::Sender<Usage>,
@@ -118,12 +97,6 @@ impl Audience {
     }
 }
 
-fn quartiles(mut values: Vec<f64>) -> (f64, f64, f64) {
-    values.sort_by(f64::total_cmp);
-    let at = |share: f64| values[((values.len() - 1) as f64 * share) as usize];
-    (at(0.25), at(0.5), at(0.75))
-}
-
 fn runtime() -> std::io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
@@ -135,7 +108,7 @@ fn hero() -> Result<Audience, Box<dyn std::error::Error>> {
     let ours = topic.clone();
     let app = sse.endpoint("/usage").public().handler(async move || ours.subscribe())?;
     let publish = move |seq| {
-        let published = topic.publish(usage(seq)).now_or_never();
+        let published = topic.publish(Usage::new(seq)).now_or_never();
         assert!(published.is_some_and(|published| published.is_ok()), "not published");
     };
     Ok(Audience::new(app, "/usage", Box::new(publish), runtime()?))
@@ -145,7 +118,7 @@ fn axum_and_broadcast() -> Result<Audience, Box<dyn std::error::Error>> {
     let (sender, _) = broadcast::channel(64);
     let ours = sender.clone();
     let app = Router::new().route("/usage", get(async move || peer(&ours)));
-    let publish = move |seq| assert!(sender.send(usage(seq)).is_ok(), "not sent");
+    let publish = move |seq| assert!(sender.send(Usage::new(seq)).is_ok(), "not sent");
     Ok(Audience::new(app, "/usage", Box::new(publish), runtime()?))
 }
 
@@ -157,12 +130,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for window in [1, 16] {
         let (mut against_axum, mut against_itself, mut absolute) = (vec![], vec![], vec![]);
         for pair in 0..PAIRS + WARM_UP {
-            let mut order = [0, 1, 2];
-            for at in (1..order.len()).rev() {
-                order.swap(at, fastrand::usize(0..=at));
-            }
             let mut costs = [0.0; 3];
-            for place in order {
+            for place in shuffled() {
                 costs[place] = audiences[place].slice(window);
             }
             if pair >= WARM_UP {

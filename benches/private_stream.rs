@@ -15,6 +15,7 @@ use axum::response::sse::{Event as AxumEvent, KeepAlive, Sse};
 use axum::{Router, routing::get};
 use futures_util::{StreamExt, stream};
 use hero_sse::prelude::*;
+use hero_sse_benches::{Usage, quartiles, shuffled};
 use http_body_util::BodyExt;
 use tokio::runtime::{Builder, Runtime};
 use tower::ServiceExt;
@@ -23,26 +24,8 @@ const EVENTS: u64 = 1000;
 const PAIRS: usize = 60;
 const WARM_UP: usize = 5;
 
-#[derive(Clone, Serialize, SseEvent)]
-struct Usage {
-    #[sse(id)]
-    seq: u64,
-    tenant: &'static str,
-    used: u64,
-    limit: u64,
-    share: f64,
-    note: &'static str,
-}
-
 fn items() -> impl Stream<Item = Usage> + Send + 'static {
-    stream::iter((0..EVENTS).map(|seq| Usage {
-        seq,
-        tenant: "a-tenant-with-a-name",
-        used: seq * 12_345,
-        limit: 1_000_000_000,
-        share: 0.123_456,
-        note: "what one reading of a gauge carries",
-    }))
+    stream::iter((0..EVENTS).map(Usage::new))
 }
 
 #[sse_endpoint("/hero", event = "usage", public)]
@@ -76,12 +59,6 @@ fn slice(runtime: &Runtime, app: &Router, path: &str) -> f64 {
     start.elapsed().as_nanos() as f64 / f64::from(STREAMS) / EVENTS as f64
 }
 
-fn quartiles(mut values: Vec<f64>) -> (f64, f64, f64) {
-    values.sort_by(f64::total_cmp);
-    let at = |share: f64| values[((values.len() - 1) as f64 * share) as usize];
-    (at(0.25), at(0.5), at(0.75))
-}
-
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let options = hero_sse::SseOptions::default().heartbeat_interval(Duration::from_secs(15));
@@ -90,18 +67,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let (mut against_axum, mut against_itself, mut absolute) = (vec![], vec![], vec![]);
     for pair in 0..PAIRS + WARM_UP {
-        let mut order = ["/hero", "/axum", "/hero again"];
-        for at in (1..order.len()).rev() {
-            order.swap(at, fastrand::usize(0..=at));
-        }
         let mut costs = [0.0; 3];
-        for name in order {
-            let (place, path) = match name {
-                "/hero" => (0, "/hero"),
-                "/axum" => (1, "/axum"),
-                _ => (2, "/hero"),
-            };
-            costs[place] = slice(&runtime, &app, path);
+        for place in shuffled() {
+            costs[place] = slice(&runtime, &app, ["/hero", "/axum", "/hero"][place]);
         }
         if pair >= WARM_UP {
             against_axum.push(costs[0] / costs[1]);

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
+use super::let_go;
 use crate::close::CloseReason;
 use crate::connections::Origin;
 use crate::frame::{EventName, name_of};
@@ -99,14 +100,8 @@ impl Following {
     }
 }
 
-/// What the application gave the subscription is dropped with it.
 impl Drop for Following {
     fn drop(&mut self) {
-        let Some(feed) = self.feed.take() else { return };
-        let start = Instant::now();
-        if catch_unwind(AssertUnwindSafe(|| drop(feed))).is_err() {
-            telemetry::panicked(self.origin.path(), "subscription's drop");
-        }
-        self.origin.ran(start);
+        let_go(self.feed.take(), &self.origin, "subscription's drop");
     }
 }

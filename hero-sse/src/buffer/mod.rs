@@ -165,16 +165,20 @@ impl Running {
     }
 }
 
-/// A stream's `Drop` is the application's code as well.
 impl Drop for Running {
     fn drop(&mut self) {
-        let Some(stream) = self.stream.take() else { return };
-        let start = Instant::now();
-        if catch_unwind(AssertUnwindSafe(|| drop(stream))).is_err() {
-            telemetry::panicked(self.origin.path(), "stream's drop");
-        }
-        self.origin.ran(start);
+        let_go(self.stream.take(), &self.origin, "stream's drop");
     }
+}
+
+/// Drops what the application made: that is its own code as well.
+fn let_go<T>(made: Option<T>, origin: &Origin, what: &'static str) {
+    let Some(made) = made else { return };
+    let start = Instant::now();
+    if catch_unwind(AssertUnwindSafe(|| drop(made))).is_err() {
+        telemetry::panicked(origin.path(), what);
+    }
+    origin.ran(start);
 }
 
 /// The writer's end of a buffer, whose other end is a task that polls the stream.
