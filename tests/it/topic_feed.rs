@@ -531,3 +531,128 @@ async fn a_declared_name_that_no_event_has_is_logged_once() {
     assert_eq!(run("progress", "/both", true).await, 1);
     assert_eq!(run("step", "/step", false).await, 0);
 }
+
+/// After a restart the page gets every present value anew, and misses nothing.
+#[tokio::test(start_paused = true)]
+async fn of_the_latest_an_id_of_another_life_is_as_none() {
+    let old = Topic::latest("steps").publish(step(1)).await.expect("sent").to_string();
+    for empty in [false, true] {
+        let topic = Topic::latest("steps");
+        if !empty {
+            topic.publish_all((1..=9).map(step)).await.expect("sent");
+        }
+        let sse = kit(SseOptions::default());
+        let of = topic.clone();
+        let app = serving(&sse, move || of.subscribe());
+        let mut back = testing::open(&app, "/s").last_event_id(&old).await.expect("a stream");
+        if empty {
+            // What it had is of no use any more.
+            let cursor = next(&mut back).await;
+            assert_eq!(cursor.event, "hero.cursor");
+            assert_ne!(cursor.id.expect("an id"), old);
+        } else {
+            assert_eq!(there(&mut back), steps([7, 8, 9]));
+        }
+        assert_eq!(sse.connections().gaps(), 0);
+        // In this life it is resumed.
+        let first = topic.publish(step(10)).await.expect("sent").to_string();
+        topic.publish_all([step(11), step(12)]).await.expect("sent");
+        let mut back = testing::open(&app, "/s").last_event_id(&first).await.expect("a stream");
+        assert_eq!(there(&mut back), steps([11, 12]));
+    }
+}
+
+/// Who reads what is kept of a busy topic is overtaken where it begins: it is not sent away for that.
+#[tokio::test(start_paused = true)]
+async fn what_goes_while_one_begins_is_no_reason_to_end() {
+    let topic = Topic::builder("steps").keep(100).build();
+    let first = topic.publish(step(1)).await.expect("sent").to_string();
+    topic.publish_all((2..=101).map(step)).await.expect("sent");
+    let of = topic.clone();
+    let app = serving(&kit(SseOptions::default()), move || of.subscribe().from_start());
+    let mut new = testing::open(&app, "/s").await.expect("a stream");
+    let mut back = testing::open(&app, "/s").last_event_id(&first).await.expect("a stream");
+    topic.publish_all((102..=110).map(step)).await.expect("sent");
+    // The new one has nothing to miss yet.
+    assert_eq!(there(&mut new), steps(11..=110));
+    let gap = next(&mut back).await;
+    assert_eq!(gap.event, "hero.gap");
+    assert_eq!(gap.json::<Value>().expect("JSON")["missed"], 9);
+    assert_eq!(there(&mut back), steps(11..=110));
+
+    let gauges = Topic::builder("steps").latest().keep(2).build();
+    let of = gauges.clone();
+    let app = serving(&kit(SseOptions::default()), move || of.subscribe());
+    gauges.publish_all((1..=3).map(step)).await.expect("sent");
+    let mut new = testing::open(&app, "/s").await.expect("a stream");
+    gauges.publish_all((4..=5).map(step)).await.expect("sent");
+    assert_eq!(there(&mut new), steps([4, 5]));
+    // More keys than are kept, at once.
+    gauges.publish_all((6..=8).map(step)).await.expect("sent");
+    assert_eq!(next(&mut new).await.event, "hero.gap");
+    assert_eq!(there(&mut new), steps([7, 8]));
+}
+
+/// A buffer that is set for all streams is no bound for what has none, nor one that would be reached too late.
+#[tokio::test(start_paused = true)]
+async fn a_buffer_ends_nobody_for_nothing() {
+    let gauges = Topic::latest("steps");
+    let of = gauges.clone();
+    let app = serving(&kit(options("Buffer = 10")), move || of.subscribe());
+    let mut reader = testing::open(&app, "/s").await.expect("a stream");
+    next(&mut reader).await;
+    gauges.publish_all((1..=50).map(step)).await.expect("sent");
+    assert_eq!(there(&mut reader), steps([48, 49, 50]));
+
+    // Who comes back, or begins far behind, is not slow.
+    let topic = Topic::builder("steps").keep(100).build();
+    let of = topic.clone();
+    let settings = options("Buffer = 10\nOverflow = \"drop_oldest\"");
+    let sse = kit(settings);
+    let app = serving(&sse, move || of.subscribe().from_start());
+    let id = topic.publish(step(1)).await.expect("sent").to_string();
+    topic.publish_all((2..=60).map(step)).await.expect("sent");
+    let mut new = testing::open(&app, "/s").await.expect("a stream");
+    let mut back = testing::open(&app, "/s").last_event_id(&id).await.expect("a stream");
+    assert_eq!(there(&mut new), steps(1..=60));
+    assert_eq!(there(&mut back), steps(2..=60));
+    topic.publish_all((61..=90).map(step)).await.expect("sent");
+    assert_eq!(there(&mut back)[1..], steps(81..=90));
+
+    // With a buffer as long as the topic the client is told in time as well.
+    let topic = Topic::builder("steps").keep(100).build();
+    let of = topic.clone();
+    let app = serving(&kit(options("Buffer = 1000")), move || of.subscribe());
+    let mut reader = testing::open(&app, "/s").await.expect("a stream");
+    let id = next(&mut reader).await.id.expect("an id");
+    topic.publish_all((1..=80).map(step)).await.expect("sent");
+    assert!(next(&mut reader).await.data.contains("\"overflow\""));
+    let mut reader = testing::open(&app, "/s").last_event_id(&id).await.expect("a stream");
+    assert_eq!(there(&mut reader), steps(1..=80));
+}
+
+/// A filter that publishes, and wants nothing: there is always more to look at.
+#[tokio::test(start_paused = true)]
+async fn a_filter_may_publish_and_leaves_others_their_turn() {
+    let topic = Topic::new("steps");
+    let asked = Arc::new(AtomicUsize::new(0));
+    let (of, count) = (topic.clone(), asked.clone());
+    let publishes = move || {
+        let (again, count) = (of.clone(), count.clone());
+        of.subscribe().from_start().filter(move |_| {
+            if count.fetch_add(1, Ordering::Relaxed) < 10_000 {
+                again.publish(step(0)).now_or_never().expect("at once").expect("sent");
+            }
+            false
+        })
+    };
+    topic.publish(step(1)).await.expect("sent");
+    let mut subscription = publishes();
+    assert!(subscription.next().now_or_never().is_none());
+    assert!(asked.swap(0, Ordering::Relaxed) < 1_000);
+    drop(subscription);
+    let app = serving(&kit(SseOptions::default()), publishes);
+    let mut reader = testing::open(&app, "/s").await.expect("a stream");
+    assert!(reader.next().now_or_never().is_none());
+    assert!(asked.load(Ordering::Relaxed) < 1_000);
+}

@@ -430,6 +430,9 @@ impl Ring {
         loop {
             {
                 let seats = self.seats();
+                if seats.is_empty() {
+                    return;
+                }
                 // Seats that are taken meanwhile belong to readers who see what was published.
                 let seated = (from..seats.capacity()).filter_map(|seat| {
                     let waker = seats.get(seat)?;
