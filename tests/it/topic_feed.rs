@@ -572,13 +572,13 @@ async fn what_goes_while_one_begins_is_no_reason_to_end() {
     let app = serving(&kit(SseOptions::default()), move || of.subscribe().from_start());
     let mut new = testing::open(&app, "/s").await.expect("a stream");
     let mut back = testing::open(&app, "/s").last_event_id(&first).await.expect("a stream");
-    topic.publish_all((102..=110).map(step)).await.expect("sent");
+    topic.publish_all((102..=310).map(step)).await.expect("sent");
     // The new one has nothing to miss yet.
-    assert_eq!(there(&mut new), steps(11..=110));
+    assert_eq!(there(&mut new), steps(211..=310));
     let gap = next(&mut back).await;
     assert_eq!(gap.event, "hero.gap");
-    assert_eq!(gap.json::<Value>().expect("JSON")["missed"], 9);
-    assert_eq!(there(&mut back), steps(11..=110));
+    assert_eq!(gap.json::<Value>().expect("JSON")["missed"], 209);
+    assert_eq!(there(&mut back), steps(211..=310));
 
     let gauges = Topic::builder("steps").latest().keep(2).build();
     let of = gauges.clone();
