@@ -656,3 +656,101 @@ async fn a_filter_may_publish_and_leaves_others_their_turn() {
     assert!(reader.next().now_or_never().is_none());
     assert!(asked.load(Ordering::Relaxed) < 1_000);
 }
+
+#[derive(Serialize, SseEvent)]
+struct Reading {
+    n: u64,
+    #[sse(key)]
+    of: u64,
+    pad: String,
+}
+
+/// One client that breaks off again and again, and what it has got.
+#[derive(Default)]
+struct Broken {
+    id: Option<String>,
+    got: Vec<u64>,
+    missed: u64,
+}
+
+impl Broken {
+    /// Takes so many events at most; whether the stream is still there.
+    fn take(&mut self, reader: &mut EventReader, most: usize) -> bool {
+        for _ in 0..most {
+            let Some(event) = reader.next().now_or_never() else { return true };
+            let Some(event) = event.expect("an event") else { return false };
+            let data: Value = event.json().expect("JSON");
+            match event.event.as_str() {
+                "reading" => self.got.push(data["n"].as_u64().expect("a number")),
+                "hero.gap" => self.missed += data["missed"].as_u64().expect("counted"),
+                "hero.close" => return false,
+                _ => {}
+            }
+            self.id = event.id.or(self.id.take());
+        }
+        true
+    }
+}
+
+/// Wherever a stream breaks, its last id is true: nothing before it is owed, nothing behind it was sent.
+#[tokio::test(start_paused = true)]
+async fn the_last_id_is_true_under_every_policy() {
+    const ALL: u64 = 400;
+    for seed in 0..60 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (settings, keep) = match seed % 4 {
+            0 => ("", 1_000),
+            1 => ("Overflow = \"drop_oldest\"", 50),
+            2 => ("Overflow = \"drop_oldest\"\nBuffer = 20", 50),
+            _ => ("Overflow = \"latest\"", 1_000),
+        };
+        let filtered = random.bool();
+        let wanted = move |n: u64| !filtered || n % 5 != 0;
+        let topic = Topic::builder("readings").keep(keep).build();
+        let of = topic.clone();
+        let app = serving(&kit(options(settings)), move || {
+            of.subscribe().filter(move |reading: &Reading| wanted(reading.n))
+        });
+        let mut client = Broken::default();
+        let mut reader = Some(testing::open(&app, "/s").await.expect("a stream"));
+        client.take(reader.as_mut().expect("open"), 1);
+        let mut n = 0;
+        while n < ALL || reader.is_none() {
+            let many = random.u64(1..=60).min(ALL - n);
+            let events = (n + 1..=n + many).map(|n| {
+                let pad = if random.u8(..) < 20 { 20_000 } else { 100 };
+                Reading { n, of: n % 5, pad: "x".repeat(pad) }
+            });
+            let events: Vec<_> = events.collect();
+            if random.bool() {
+                topic.publish_all(events).await.expect("sent");
+            } else {
+                for event in events {
+                    topic.publish(event).await.expect("sent");
+                }
+            }
+            n += many;
+            if reader.is_none() {
+                let id = client.id.as_deref().expect("an id");
+                reader = Some(testing::open(&app, "/s").last_event_id(id).await.expect("a stream"));
+            }
+            let there = client.take(reader.as_mut().expect("open"), random.usize(0..70));
+            reader = reader.filter(|_| there && (n == ALL || random.u8(..) < 170));
+        }
+        assert!(client.take(reader.as_mut().expect("open"), 1_000), "{seed}");
+        let Broken { got, missed, .. } = client;
+        assert!(got.is_sorted_by(|a, b| a < b), "{seed}: {got:?}");
+        let count = (1..=ALL).filter(|n| wanted(*n)).count() as u64;
+        match seed % 4 {
+            0 => assert_eq!((got.len() as u64, missed), (count, 0), "{seed}"),
+            3 => {
+                let newest = |key| (1..=ALL).rfind(|n| n % 5 == key);
+                let had = |key| got.iter().copied().rfind(|n| n % 5 == key);
+                let keys = (0..5).filter(|key| !filtered || *key != 0);
+                keys.for_each(|key| assert_eq!(newest(key), had(key), "{seed}"));
+            }
+            _ if !filtered => assert_eq!(got.len() as u64 + missed, ALL, "{seed}"),
+            _ => assert!(got.len() as u64 + missed >= count, "{seed}"),
+        }
+    }
+}
