@@ -531,3 +531,226 @@ async fn a_declared_name_that_no_event_has_is_logged_once() {
     assert_eq!(run("progress", "/both", true).await, 1);
     assert_eq!(run("step", "/step", false).await, 0);
 }
+
+/// After a restart the page gets every present value anew, and misses nothing.
+#[tokio::test(start_paused = true)]
+async fn of_the_latest_an_id_of_another_life_is_as_none() {
+    let old = Topic::latest("steps").publish(step(1)).await.expect("sent").to_string();
+    for empty in [false, true] {
+        let topic = Topic::latest("steps");
+        if !empty {
+            topic.publish_all((1..=9).map(step)).await.expect("sent");
+        }
+        let sse = kit(SseOptions::default());
+        let of = topic.clone();
+        let app = serving(&sse, move || of.subscribe());
+        let mut back = testing::open(&app, "/s").last_event_id(&old).await.expect("a stream");
+        if empty {
+            // What it had is of no use any more.
+            let cursor = next(&mut back).await;
+            assert_eq!(cursor.event, "hero.cursor");
+            assert_ne!(cursor.id.expect("an id"), old);
+        } else {
+            assert_eq!(there(&mut back), steps([7, 8, 9]));
+        }
+        assert_eq!(sse.connections().gaps(), 0);
+        // In this life it is resumed.
+        let first = topic.publish(step(10)).await.expect("sent").to_string();
+        topic.publish_all([step(11), step(12)]).await.expect("sent");
+        let mut back = testing::open(&app, "/s").last_event_id(&first).await.expect("a stream");
+        assert_eq!(there(&mut back), steps([11, 12]));
+    }
+}
+
+/// Who reads what is kept of a busy topic is overtaken where it begins: it is not sent away for that.
+#[tokio::test(start_paused = true)]
+async fn what_goes_while_one_begins_is_no_reason_to_end() {
+    let topic = Topic::builder("steps").keep(100).build();
+    let first = topic.publish(step(1)).await.expect("sent").to_string();
+    topic.publish_all((2..=101).map(step)).await.expect("sent");
+    let of = topic.clone();
+    let app = serving(&kit(SseOptions::default()), move || of.subscribe().from_start());
+    let mut new = testing::open(&app, "/s").await.expect("a stream");
+    let mut back = testing::open(&app, "/s").last_event_id(&first).await.expect("a stream");
+    topic.publish_all((102..=310).map(step)).await.expect("sent");
+    // The new one has nothing to miss yet.
+    assert_eq!(there(&mut new), steps(211..=310));
+    let gap = next(&mut back).await;
+    assert_eq!(gap.event, "hero.gap");
+    assert_eq!(gap.json::<Value>().expect("JSON")["missed"], 209);
+    assert_eq!(there(&mut back), steps(211..=310));
+
+    let gauges = Topic::builder("steps").latest().keep(2).build();
+    let of = gauges.clone();
+    let app = serving(&kit(SseOptions::default()), move || of.subscribe());
+    gauges.publish_all((1..=3).map(step)).await.expect("sent");
+    let mut new = testing::open(&app, "/s").await.expect("a stream");
+    gauges.publish_all((4..=5).map(step)).await.expect("sent");
+    assert_eq!(there(&mut new), steps([4, 5]));
+    // More keys than are kept, at once.
+    gauges.publish_all((6..=8).map(step)).await.expect("sent");
+    assert_eq!(next(&mut new).await.event, "hero.gap");
+    assert_eq!(there(&mut new), steps([7, 8]));
+}
+
+/// A buffer that is set for all streams is no bound for what has none, nor one that would be reached too late.
+#[tokio::test(start_paused = true)]
+async fn a_buffer_ends_nobody_for_nothing() {
+    let gauges = Topic::latest("steps");
+    let of = gauges.clone();
+    let app = serving(&kit(options("Buffer = 10")), move || of.subscribe());
+    let mut reader = testing::open(&app, "/s").await.expect("a stream");
+    next(&mut reader).await;
+    gauges.publish_all((1..=50).map(step)).await.expect("sent");
+    assert_eq!(there(&mut reader), steps([48, 49, 50]));
+
+    // Who comes back, or begins far behind, is not slow.
+    let topic = Topic::builder("steps").keep(100).build();
+    let of = topic.clone();
+    let settings = options("Buffer = 10\nOverflow = \"drop_oldest\"");
+    let sse = kit(settings);
+    let app = serving(&sse, move || of.subscribe().from_start());
+    let id = topic.publish(step(1)).await.expect("sent").to_string();
+    topic.publish_all((2..=60).map(step)).await.expect("sent");
+    let mut new = testing::open(&app, "/s").await.expect("a stream");
+    let mut back = testing::open(&app, "/s").last_event_id(&id).await.expect("a stream");
+    assert_eq!(there(&mut new), steps(1..=60));
+    assert_eq!(there(&mut back), steps(2..=60));
+    topic.publish_all((61..=90).map(step)).await.expect("sent");
+    assert_eq!(there(&mut back)[1..], steps(81..=90));
+
+    // With a buffer as long as the topic the client is told in time as well.
+    let topic = Topic::builder("steps").keep(100).build();
+    let of = topic.clone();
+    let app = serving(&kit(options("Buffer = 1000")), move || of.subscribe());
+    let mut reader = testing::open(&app, "/s").await.expect("a stream");
+    let id = next(&mut reader).await.id.expect("an id");
+    topic.publish_all((1..=80).map(step)).await.expect("sent");
+    assert!(next(&mut reader).await.data.contains("\"overflow\""));
+    let mut reader = testing::open(&app, "/s").last_event_id(&id).await.expect("a stream");
+    assert_eq!(there(&mut reader), steps(1..=80));
+}
+
+/// A filter that publishes, and wants nothing: there is always more to look at.
+#[tokio::test(start_paused = true)]
+async fn a_filter_may_publish_and_leaves_others_their_turn() {
+    let topic = Topic::new("steps");
+    let asked = Arc::new(AtomicUsize::new(0));
+    let (of, count) = (topic.clone(), asked.clone());
+    let publishes = move || {
+        let (again, count) = (of.clone(), count.clone());
+        of.subscribe().from_start().filter(move |_| {
+            if count.fetch_add(1, Ordering::Relaxed) < 10_000 {
+                again.publish(step(0)).now_or_never().expect("at once").expect("sent");
+            }
+            false
+        })
+    };
+    topic.publish(step(1)).await.expect("sent");
+    let mut subscription = publishes();
+    assert!(subscription.next().now_or_never().is_none());
+    assert!(asked.swap(0, Ordering::Relaxed) < 1_000);
+    drop(subscription);
+    let app = serving(&kit(SseOptions::default()), publishes);
+    let mut reader = testing::open(&app, "/s").await.expect("a stream");
+    assert!(reader.next().now_or_never().is_none());
+    assert!(asked.load(Ordering::Relaxed) < 1_000);
+}
+
+#[derive(Serialize, SseEvent)]
+struct Reading {
+    n: u64,
+    #[sse(key)]
+    of: u64,
+    pad: String,
+}
+
+/// One client that breaks off again and again, and what it has got.
+#[derive(Default)]
+struct Broken {
+    id: Option<String>,
+    got: Vec<u64>,
+    missed: u64,
+}
+
+impl Broken {
+    /// Takes so many events at most; whether the stream is still there.
+    fn take(&mut self, reader: &mut EventReader, most: usize) -> bool {
+        for _ in 0..most {
+            let Some(event) = reader.next().now_or_never() else { return true };
+            let Some(event) = event.expect("an event") else { return false };
+            let data: Value = event.json().expect("JSON");
+            match event.event.as_str() {
+                "reading" => self.got.push(data["n"].as_u64().expect("a number")),
+                "hero.gap" => self.missed += data["missed"].as_u64().expect("counted"),
+                "hero.close" => return false,
+                _ => {}
+            }
+            self.id = event.id.or(self.id.take());
+        }
+        true
+    }
+}
+
+/// Wherever a stream breaks, its last id is true: nothing before it is owed, nothing behind it was sent.
+#[tokio::test(start_paused = true)]
+async fn the_last_id_is_true_under_every_policy() {
+    const ALL: u64 = 400;
+    for seed in 0..60 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (settings, keep) = match seed % 4 {
+            0 => ("", 1_000),
+            1 => ("Overflow = \"drop_oldest\"", 50),
+            2 => ("Overflow = \"drop_oldest\"\nBuffer = 20", 50),
+            _ => ("Overflow = \"latest\"", 1_000),
+        };
+        let filtered = random.bool();
+        let wanted = move |n: u64| !filtered || n % 5 != 0;
+        let topic = Topic::builder("readings").keep(keep).build();
+        let of = topic.clone();
+        let app = serving(&kit(options(settings)), move || {
+            of.subscribe().filter(move |reading: &Reading| wanted(reading.n))
+        });
+        let mut client = Broken::default();
+        let mut reader = Some(testing::open(&app, "/s").await.expect("a stream"));
+        client.take(reader.as_mut().expect("open"), 1);
+        let mut n = 0;
+        while n < ALL || reader.is_none() {
+            let many = random.u64(1..=60).min(ALL - n);
+            let events = (n + 1..=n + many).map(|n| {
+                let pad = if random.u8(..) < 20 { 20_000 } else { 100 };
+                Reading { n, of: n % 5, pad: "x".repeat(pad) }
+            });
+            let events: Vec<_> = events.collect();
+            if random.bool() {
+                topic.publish_all(events).await.expect("sent");
+            } else {
+                for event in events {
+                    topic.publish(event).await.expect("sent");
+                }
+            }
+            n += many;
+            if reader.is_none() {
+                let id = client.id.as_deref().expect("an id");
+                reader = Some(testing::open(&app, "/s").last_event_id(id).await.expect("a stream"));
+            }
+            let there = client.take(reader.as_mut().expect("open"), random.usize(0..70));
+            reader = reader.filter(|_| there && (n == ALL || random.u8(..) < 170));
+        }
+        assert!(client.take(reader.as_mut().expect("open"), 1_000), "{seed}");
+        let Broken { got, missed, .. } = client;
+        assert!(got.is_sorted_by(|a, b| a < b), "{seed}: {got:?}");
+        let count = (1..=ALL).filter(|n| wanted(*n)).count() as u64;
+        match seed % 4 {
+            0 => assert_eq!((got.len() as u64, missed), (count, 0), "{seed}"),
+            3 => {
+                let newest = |key| (1..=ALL).rfind(|n| n % 5 == key);
+                let had = |key| got.iter().copied().rfind(|n| n % 5 == key);
+                let keys = (0..5).filter(|key| !filtered || *key != 0);
+                keys.for_each(|key| assert_eq!(newest(key), had(key), "{seed}"));
+            }
+            _ if !filtered => assert_eq!(got.len() as u64 + missed, ALL, "{seed}"),
+            _ => assert!(got.len() as u64 + missed >= count, "{seed}"),
+        }
+    }
+}

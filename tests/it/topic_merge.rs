@@ -303,7 +303,7 @@ async fn an_answer_that_takes_long_holds_nobody_up_and_is_not_lost() {
             assert_eq!(gap.json::<Value>().expect("JSON")["missed"], missed, "{round}");
             notes.publish(note(round)).await.expect("sent");
             let mut event = next(&mut reader).await;
-            while event.event == "hero.gap" {
+            while event.event.starts_with("hero.") {
                 event = next(&mut reader).await;
             }
             assert_eq!(what(&event), ("note".to_owned(), round));
@@ -459,4 +459,34 @@ async fn nothing_is_lost_or_doubled_by_who_breaks_off() {
         let numbers: Vec<_> = had.iter().filter(|(of, _)| *of == name).map(|(_, n)| *n).collect();
         assert_eq!(numbers, (0..EVENTS).collect::<Vec<_>>(), "{name}");
     }
+}
+
+/// What happens in a topic that is new on the stream is not lost with a connection that had no event yet.
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_is_new_has_a_place_to_come_back_to() {
+    let (orders, notes) = (Topic::new("orders"), Topic::new("notes"));
+    let id = orders.publish(order(1)).await.expect("sent").to_string();
+    let app = both(&orders, &notes);
+    let mut reader = testing::open(&app, "/s").last_event_id(&id).await.expect("a stream");
+    let cursor = next(&mut reader).await;
+    assert_eq!(cursor.event, "hero.cursor");
+    drop(reader);
+    notes.publish(note(2)).await.expect("sent");
+    let id = cursor.id.expect("an id");
+    let mut reader = testing::open(&app, "/s").last_event_id(&id).await.expect("a stream");
+    assert_eq!(what(&next(&mut reader).await).1, 2);
+}
+
+/// Of the latest nothing is missing, whatever the id; the other topic's gap is told.
+#[tokio::test(start_paused = true)]
+async fn of_the_latest_no_other_life_is_a_gap() {
+    let (orders, notes) = (Topic::new("orders"), Topic::latest("notes"));
+    orders.publish(order(1)).await.expect("sent");
+    notes.publish(note(2)).await.expect("sent");
+    let app = both(&orders, &notes);
+    let mut reader = testing::open(&app, "/s").last_event_id("A.B").await.expect("a stream");
+    let events = [next(&mut reader).await, next(&mut reader).await, next(&mut reader).await];
+    let names: Vec<_> = events.iter().map(|event| event.event.as_str()).collect();
+    assert_eq!(names, ["hero.gap", "order", "note"]);
+    assert_eq!(events[0].json::<Value>().expect("JSON")["part"], 0);
 }

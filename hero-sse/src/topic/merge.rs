@@ -210,7 +210,9 @@ impl Many {
                 feed.resume_at(cursor);
             }
         }
-        self.mark = Mark::Now;
+        // Of a topic that is new on the stream the client's id says nothing.
+        let is_new = self.parts.iter().any(|part| part.feed.is_new());
+        self.mark = if is_new { Mark::None } else { Mark::Now };
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, patience: Patience, out: &mut BytesMut) -> Poll<Fed> {

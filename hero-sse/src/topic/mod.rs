@@ -93,7 +93,8 @@ impl<E: SseEvent + Send + Sync + 'static> Topic<E> {
     }
 
     /// A topic that keeps the newest event of each name and [key](SseEvent::key), of 1,000 keys at most: for
-    /// gauges. A subscriber first gets the present value of each, then the changes.
+    /// gauges. A subscriber first gets the present value of each, then the changes; who comes back gets what has
+    /// changed, or all of it where its id is of another life of the topic: that is no gap.
     pub fn latest(name: impl Into<Cow<'static, str>>) -> Self {
         Self::builder(name).latest().build()
     }

@@ -80,10 +80,13 @@ impl Batch {
         Self { life, from: at, to: at, bytes: Bytes::new(), entries: Box::default() }
     }
 
-    /// Of as many of these as fit, which are all that there is from there on.
-    fn of(log: &Log, from: u64, entries: impl Iterator<Item = Arc<Entry>>) -> Self {
+    /// Of as many of these as fit, which are all that there is from one offset to the other.
+    fn of(
+        life: Life,
+        (from, mut to): (u64, u64),
+        entries: impl Iterator<Item = Arc<Entry>>,
+    ) -> Self {
         let (mut taken, mut size) = (Vec::new(), 0);
-        let mut to = log.next;
         for entry in entries {
             if !taken.is_empty() && size + entry.frame.len() > BATCH {
                 to = entry.offset;
@@ -100,7 +103,7 @@ impl Batch {
                 bytes.freeze()
             }
         };
-        Self { life: log.life.clone(), from, to, bytes, entries: taken.into() }
+        Self { life, from, to, bytes, entries: taken.into() }
     }
 }
 
@@ -259,11 +262,13 @@ impl Ring {
         events: impl IntoIterator<Item = T>,
         make: impl Fn(&Ids, u64, T) -> Entry,
     ) -> Option<(u64, Wake)> {
+        // What is not taken is dropped without the lock.
+        let mut events = events.into_iter();
         let mut log = self.lock();
         if log.end.is_some() {
             return None;
         }
-        let wake = self.extend(&mut log, events, make);
+        let wake = self.extend(&mut log, &mut events, make);
         Some((log.next - 1, wake))
     }
 
@@ -275,6 +280,7 @@ impl Ring {
         events: impl IntoIterator<Item = T>,
         make: impl Fn(&Ids, u64, T) -> Entry,
     ) -> Option<Wake> {
+        let (mut events, mut known) = (events.into_iter(), Vec::new());
         let mut log = self.lock();
         if log.end.is_some() {
             return None;
@@ -282,14 +288,15 @@ impl Ring {
         if offset > log.next {
             log.restart(offset);
         }
-        let known = usize::try_from(log.next.saturating_sub(offset)).unwrap_or(usize::MAX);
-        Some(self.extend(&mut log, events.into_iter().skip(known), make))
+        let there = usize::try_from(log.next.saturating_sub(offset)).unwrap_or(usize::MAX);
+        known.extend(events.by_ref().take(there));
+        Some(self.extend(&mut log, &mut events, make))
     }
 
     fn extend<T>(
         self: &Arc<Self>,
         log: &mut Log,
-        events: impl IntoIterator<Item = T>,
+        events: &mut impl Iterator<Item = T>,
         make: impl Fn(&Ids, u64, T) -> Entry,
     ) -> Wake {
         let from = log.next;
@@ -416,7 +423,7 @@ impl Ring {
         let from = if fits(from) { from } else { log.next - 1 };
         let batch = match log.next == from {
             true => Batch::empty(log.life.clone(), log.next),
-            false => Batch::of(log, from, log.events.since(from)),
+            false => Batch::of(log.life.clone(), (from, log.next), log.events.since(from)),
         };
         // Nobody was quick enough for what never was here.
         let (slow, end) = ((log.slow > log.hole).then_some(log.slow), log.end);
@@ -430,6 +437,9 @@ impl Ring {
         loop {
             {
                 let seats = self.seats();
+                if seats.is_empty() {
+                    return;
+                }
                 // Seats that are taken meanwhile belong to readers who see what was published.
                 let seated = (from..seats.capacity()).filter_map(|seat| {
                     let waker = seats.get(seat)?;
@@ -597,15 +607,15 @@ impl Events {
             }
         }
     }
+}
 
-    /// The newest of each place among those, in order.
-    fn newest_since(&self, offset: u64) -> Vec<Arc<Entry>> {
-        let mut seen = HashSet::new();
-        let newest = self.since(offset).rev().filter(|entry| seen.insert(entry.place()));
-        let mut newest: Vec<_> = newest.collect();
-        newest.reverse();
-        newest
-    }
+/// The newest of each place among these, in order.
+fn newest(entries: Vec<Arc<Entry>>) -> Vec<Arc<Entry>> {
+    let mut seen = HashSet::new();
+    let newest = entries.iter().rev().filter(|entry| seen.insert((&entry.name, &entry.key)));
+    let mut newest: Vec<_> = newest.cloned().collect();
+    newest.reverse();
+    newest
 }
 
 /// A reader of a ring: where it stands, and its seat among those who wait.
@@ -752,7 +762,8 @@ impl Cursor {
         if let Some(missed) = log.missed(self.next, &self.life) {
             return Read::Missed(missed);
         }
-        let batch = Arc::new(Batch::of(&log, self.next, log.events.since(self.next)));
+        let (life, until) = (log.life.clone(), (self.next, log.next));
+        let batch = Arc::new(Batch::of(life, until, log.events.since(self.next)));
         drop(log);
         self.ring.joined.store(batch.clone());
         self.take(batch)
@@ -763,10 +774,11 @@ impl Cursor {
         if let Some(missed) = log.missed(self.next, &self.life) {
             return Read::Missed(missed);
         }
-        let newest = log.events.newest_since(self.next);
-        let batch = Arc::new(Batch::of(&log, self.next, newest.into_iter()));
+        let (life, until) = (log.life.clone(), (self.next, log.next));
+        let entries = log.events.since(self.next).collect();
+        // Publishers do not wait until it has found out which are the newest.
         drop(log);
-        self.take(batch)
+        self.take(Arc::new(Batch::of(life, until, newest(entries).into_iter())))
     }
 
     /// The batch, if it is what this reader reads next.
@@ -1243,6 +1255,10 @@ mod tests {
             for count in [1, 5, 2, 1, 1] {
                 append(&ring, count);
             }
+            // Known, and behind an end.
+            let unused = || Uses(ring.clone(), dropped.clone());
+            let known = [unused(), unused()];
+            drop(ring.feed(1, known, |_, _, _| unreachable!("it is there")));
             let _ = reader.poll(&Context::from_waker(&noop_waker()), false);
             ring.expire(Duration::from_secs(99));
             append(&ring, 2);
@@ -1253,5 +1269,38 @@ mod tests {
             drop(ring.begin(ids(), 1));
             assert_eq!(ring.kept(), (0, 0));
         }
+        let ring = Ring::new(Keep { events: 9, bytes: 999, age: None }, false, None, ids());
+        let dropped = Arc::new(AtomicUsize::new(0));
+        let events = [0, 1].map(|_| Uses(ring.clone(), dropped.clone()));
+        drop(ring.append(events, |_, offset, uses| Entry {
+            value: Some(Arc::new(uses)),
+            ..entry(offset, &Event { size: 9, key: 0, last: true }, Duration::ZERO)
+        }));
+        assert_eq!((dropped.load(Ordering::Relaxed), ring.kept().0), (1, 1));
+    }
+
+    /// Whoever is up to date, and gets what comes, takes no lock and copies nothing, whoever publishes meanwhile.
+    #[test]
+    fn who_is_up_to_date_takes_no_lock() {
+        let ring = Ring::new(Keep { events: 9, bytes: 999, age: None }, false, None, ids());
+        let mut cursor = Cursor::new(&ring);
+        let event = Event { size: 9, key: 0, last: false };
+        let one = |ring: &Arc<Ring>| {
+            drop(ring.append([&event], |_, offset, event| entry(offset, event, Duration::ZERO)));
+        };
+        one(&ring);
+        let held = (ring.log.lock().expect("sound"), ring.readers.lock().expect("sound"));
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let cx = Context::from_waker(futures_util::task::noop_waker_ref());
+            let Poll::Ready(Read::Batch(batch)) = cursor.poll(&cx, false) else { return };
+            assert!(cursor.poll(&cx, false).is_pending() && cursor.behind() == (0, false));
+            let _ = tell.send((batch.bytes.as_ptr() as usize, std::mem::ManuallyDrop::new(cursor)));
+        });
+        let (read, cursor) = told.recv_timeout(Duration::from_secs(20)).expect("without a lock");
+        drop(held);
+        drop(std::mem::ManuallyDrop::into_inner(cursor));
+        let (kept, _) = ring.all();
+        assert_eq!(read, kept[0].frame.as_ptr() as usize);
     }
 }

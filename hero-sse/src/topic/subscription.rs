@@ -31,7 +31,8 @@ pub(super) const FRUITLESS: usize = 8;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Start {
-    /// As a new one.
+    /// As a new one. So does who comes to a topic of [the latest](crate::Topic::latest) with an id of another life:
+    /// it gets all there is.
     Live,
     /// Behind the event that the client had last: it misses nothing.
     Resumed,
@@ -246,16 +247,18 @@ impl<E: SseEvent + Send + Sync + 'static> Stream for Subscription<E> {
         if let Some(missed) = this.feed.missed.take() {
             this.pass(missed);
         }
-        loop {
+        for _ in 0..=FRUITLESS {
             if let Some(frame) = this.next_frame() {
                 return Poll::Ready(Some(frame));
             }
-            match ready!(this.feed.cursor.poll(cx, false)) {
+            match ready!(this.feed.read(cx, false)) {
                 Read::Batch(batch) => this.waiting.extend(batch.entries.iter().cloned()),
                 Read::Missed(missed) => this.pass(missed),
                 Read::Over(_) => return Poll::Ready(None),
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
@@ -358,6 +361,8 @@ pub(crate) struct Feed {
     untold: Option<Gap>,
     /// A new reader of a topic with a state has not got that yet.
     stateless: bool,
+    /// It begins with what is kept, whatever that is by then: it has not been asked for anything yet.
+    fresh: bool,
     wanted: Option<Wanted>,
     on_gap: Option<Box<dyn FnMut(Gap) -> Answer + Send>>,
     /// What the application has to say to a gap, and where the client stands until it has said so.
@@ -469,8 +474,10 @@ pub(super) fn write_cursor(out: &mut BytesMut, id: &str, end: bool) {
 impl Feed {
     fn new(window: &Window) -> Self {
         window.expire();
+        let cursor = Cursor::new(window.ring());
         Self {
-            cursor: Cursor::new(window.ring()),
+            fresh: cursor.next() < window.next(),
+            cursor,
             window: window.clone(),
             start: Start::Live,
             placed: false,
@@ -504,12 +511,20 @@ impl Feed {
         self.cursor.life().read(id).is_some()
     }
 
-    /// Begins where this says, or after who knows what, unless somebody has said where.
+    /// Whether it begins as for a new client.
+    pub(super) fn is_new(&self) -> bool {
+        self.start == Start::Live
+    }
+
+    /// Begins where this says, or after who knows what, unless somebody has said where. Of the latest there is
+    /// nothing to miss for who gets all of it.
     pub(super) fn resume_at(&mut self, cursor: &LastEventId) {
-        if std::mem::replace(&mut self.placed, true) {
+        let is_new = self.window.is_latest() && !self.has_made(cursor);
+        if std::mem::replace(&mut self.placed, true) || is_new {
             return;
         }
         self.mark = Mark::Now;
+        self.fresh = false;
         self.stateless = false;
         self.missed = self.cursor.resume(|ids| ids.find(cursor));
         self.behind_until = self.window.next();
@@ -522,6 +537,7 @@ impl Feed {
     fn begin(&mut self, begin: Begin) {
         self.cursor.begin(begin);
         self.behind_until = self.window.next();
+        self.fresh = self.cursor.next() < self.behind_until;
     }
 
     /// How many gaps were told since this was asked last.
@@ -613,12 +629,15 @@ impl Feed {
             if self.missed.is_some() {
                 continue;
             }
-            match ready!(self.cursor.poll(cx, patience.overflow == Overflow::Latest)) {
+            match ready!(self.read(cx, patience.overflow == Overflow::Latest)) {
                 Read::Batch(batch) => return Poll::Ready(Next::Batch(batch)),
                 Read::Over(end) => return Poll::Ready(Next::Over(end)),
-                // What the broker lost is no fault of the client's: it is told in place.
+                // What the broker lost is no fault of the client's, nor is what went while it may lag: that is told
+                // in place.
                 Read::Missed(missed)
-                    if patience.overflow == Overflow::Disconnect && !missed.lost =>
+                    if patience.overflow == Overflow::Disconnect
+                        && !missed.lost
+                        && !self.may_lag() =>
                 {
                     return Poll::Ready(Next::Overflow);
                 }
@@ -627,14 +646,40 @@ impl Feed {
         }
     }
 
+    /// What there is to read; where a new client begins is not decided before.
+    fn read(&mut self, cx: &Context<'_>, latest: bool) -> Poll<Read> {
+        loop {
+            match self.cursor.poll(cx, latest) {
+                Poll::Ready(Read::Missed(missed)) if self.fresh => {
+                    self.cursor.go_to(&missed);
+                    self.position = None;
+                }
+                read => {
+                    self.fresh = false;
+                    return read;
+                }
+            }
+        }
+    }
+
+    /// Whether it is not slow, however far behind: it came so, or there is never too much to read.
+    fn may_lag(&self) -> bool {
+        self.window.is_latest() || self.cursor.next() < self.behind_until
+    }
+
     /// Whether the client is too slow; one that may skip, skips.
     fn is_too_slow(&mut self, Patience { overflow, most }: Patience) -> bool {
+        if self.may_lag() {
+            return false;
+        }
         let (behind, slow) = self.cursor.behind();
+        // What is beyond that is gone, and no reconnect brings it back.
+        let most = most.filter(|most| *most < self.window.keep().events as u64);
         let too_slow = most.map_or(slow, |most| behind > most);
         if too_slow && overflow == Overflow::DropOldest {
             self.missed = most.and_then(|most| self.cursor.skip_to_last(most));
         }
-        too_slow && overflow == Overflow::Disconnect && self.cursor.next() >= self.behind_until
+        too_slow && overflow == Overflow::Disconnect
     }
 
     /// The frames of a batch that this client wants, shared if those are all.
