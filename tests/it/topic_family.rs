@@ -142,6 +142,31 @@ async fn a_full_family_gives_up_no_history() {
     assert_eq!(builds.get(&1).expect("a topic").len(), 1);
 }
 
+/// Newest values never grow old: their members stay until somebody says so.
+#[tokio::test(start_paused = true)]
+async fn what_is_removed_has_ended_and_the_next_of_its_key_is_another() {
+    let gauges: Topics<u64, Build> =
+        Topics::builder("gauges").most(2).each(|topic, _| topic.latest()).build();
+    assert!(!gauges.remove(&1));
+    let held = gauges.topic(&1).expect("a topic");
+    held.publish(Build::Line { n: 1 }).await.expect("sent");
+    gauges.topic(&2).expect("a topic").publish(Build::Done {}).await.expect("sent");
+    tokio::time::advance(1_000 * MINUTE).await;
+    assert!(gauges.topic(&3).is_err() && gauges.len() == 2);
+    let mut reader = held.subscribe();
+    assert!(gauges.remove(&1) && gauges.remove(&2) && !gauges.remove(&1));
+    assert_eq!((gauges.len(), held.is_closed()), (0, true));
+    assert!(held.publish(Build::Line { n: 2 }).await.is_err());
+    assert!(matches!(*reader.next().await.expect("what there is"), Build::Line { n: 1 }));
+    assert!(reader.next().await.is_none());
+    for key in [1, 2] {
+        let another = gauges.topic(&key).expect("room");
+        assert!(another.is_empty() && !another.is_closed());
+        another.publish(Build::Line { n: 3 }).await.expect("sent");
+    }
+    assert_eq!(held.len(), 1, "of the earlier one");
+}
+
 /// While others make members, and so look for those that can go, nobody's subscription is left behind.
 #[test]
 fn a_sweep_takes_nobody_s_topic() {

@@ -471,13 +471,14 @@ impl Registry {
         .await
     }
 
-    /// A piece of the application's code, which began then, has come to its end or its next `await`.
-    /// The machine's clock: that of tests stands still while a thread is blocked.
+    /// A client was told of events that it cannot have any more.
     fn gap(&self, path: &str, connection: u64) {
         self.gaps.fetch_add(1, Ordering::Relaxed);
         telemetry::gap(path, connection);
     }
 
+    /// A piece of the application's code, which began then, has come to its end or its next `await`.
+    /// The machine's clock: that of tests stands still while a thread is blocked.
     fn ran(&self, path: &str, id: Option<u64>, since: std::time::Instant) {
         let took = since.elapsed();
         if took >= BLOCKING {
