@@ -158,6 +158,19 @@ async fn a_full_family_gives_up_no_history() {
     assert_eq!(builds.get(&1).expect("a topic").len(), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_finds_no_room_looks_at_all() {
+    let builds: Topics<u64, Build> = Topics::builder("builds").most(1_000).build();
+    let mut held: Vec<_> = (0..1_000).map(|key| builds.topic(&key).expect("a topic")).collect();
+    held.pop();
+    held.push(builds.topic(&1_000).expect("the place of the one that nobody needs"));
+    held.pop();
+    // It has looked at all just now; a second later it may again.
+    tokio::time::advance(Duration::from_secs(1)).await;
+    held.push(builds.topic(&1_001).expect("another's place"));
+    assert!(builds.topic(&1_002).is_err());
+}
+
 /// Newest values never grow old: their members stay until somebody says so.
 #[tokio::test(start_paused = true)]
 async fn what_is_removed_has_ended_and_the_next_of_its_key_is_another() {

@@ -757,6 +757,18 @@ mod tests {
         assert!(connections.is_empty());
     }
 
+    /// Whoever looks for streams may find one that leaves meanwhile.
+    #[test]
+    fn a_stream_that_has_gone_takes_no_mail() {
+        let connections = Connections::default();
+        let slot = connections.admit(&Arc::from("/a"), Caller::default(), &LIMITS);
+        let found = connections.meant(&ConnectionFilter::all());
+        let frame = bytes::Bytes::from_static(b"data: x\n\n");
+        assert_eq!(found[0].post(&frame), Posted::Accepted);
+        drop(slot);
+        assert_eq!(found[0].post(&frame), Posted::Closed);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_filter_means_what_meets_all_of_it() {
         let connections = Connections::default();

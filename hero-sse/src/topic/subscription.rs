@@ -207,16 +207,13 @@ impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
     /// # struct Usage { used: u64 }
     /// # #[derive(Serialize, SseEvent)]
     /// # struct Audit { what: String }
-    /// # #[derive(Clone, FromRef)]
-    /// # struct App { usage: Topic<Usage>, audit: Topic<Audit> }
     /// #[sse_endpoint("/dashboard", public)]
     /// async fn dashboard(
-    ///     State(usage): State<Topic<Usage>>,
-    ///     State(audit): State<Topic<Audit>>,
+    ///     State((usage, audit)): State<(Topic<Usage>, Topic<Audit>)>,
     /// ) -> Subscriptions {
     ///     usage.subscribe().and(audit.subscribe().recent(20))
     /// }
-    /// # fn main() { let _: hero_sse::Endpoints<App> = endpoints![dashboard]; }
+    /// # fn main() { let _: hero_sse::Endpoints<(Topic<Usage>, Topic<Audit>)> = endpoints![dashboard]; }
     /// ```
     pub fn and<F: SseEvent + Send + Sync + 'static>(self, other: Subscription<F>) -> Subscriptions {
         Subscriptions::of(self.into_feed()).and(other)
