@@ -278,6 +278,27 @@ mod tests {
     }
 
     #[test]
+    fn nobody_is_woken_for_what_is_sent_as_the_stream_is_polled() {
+        let (go, gone) = tokio::sync::oneshot::channel();
+        let mut events = Box::pin(stream(|mut tx| async move {
+            gone.await.expect("a sender");
+            for n in 0..9 {
+                tx.send(n).await;
+            }
+        }));
+        let wakes = Arc::new(Wakes::default());
+        let waker = Waker::from(wakes.clone());
+        let mut poll = || events.as_mut().poll_next(&mut Context::from_waker(&waker));
+        assert!(poll().is_pending());
+        go.send(()).expect("it waits");
+        for n in 0..9 {
+            assert_eq!(poll(), Poll::Ready(Some(n)));
+        }
+        assert_eq!(poll(), Poll::Ready(None));
+        assert_eq!(wakes.0.load(Ordering::SeqCst), 1, "by the channel");
+    }
+
+    #[test]
     fn the_block_waits_until_its_event_is_taken() {
         let made = Arc::new(AtomicUsize::new(0));
         let count = made.clone();

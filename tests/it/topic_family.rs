@@ -1,6 +1,7 @@
 //! One topic for each key: made once, kept while somebody needs it, gone afterwards.
 
 use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use axum::response::IntoResponse;
 use futures_util::{FutureExt, Stream, StreamExt};
 use hero_sse::prelude::*;
-use hero_sse::{CloseReason, SseOptions, Start, testing};
+use hero_sse::{CloseReason, FrameWriter, InvalidEvent, SseOptions, Start, testing};
 use http::StatusCode;
 
 use crate::support::{kit, serving};
@@ -96,6 +97,21 @@ async fn who_is_not_needed_goes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_minute_begins_when_somebody_was_there_last() {
+    let builds: Topics<u64, Build> = Topics::new("builds");
+    builds.topic(&1).expect("a topic");
+    assert_eq!(builds.len(), 1);
+    for _ in 0..4 {
+        tokio::time::advance(MINUTE * 2 / 3).await;
+        assert!(builds.get(&1).is_some());
+    }
+    tokio::time::advance(MINUTE * 2 / 3).await;
+    assert_eq!(builds.len(), 1);
+    tokio::time::advance(MINUTE).await;
+    assert_eq!(builds.len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_end_of_a_build_waits_for_who_comes_late() {
     let builds: Topics<u64, Build> = Topics::new("builds");
     let build = builds.topic(&1).expect("a topic");
@@ -142,6 +158,44 @@ async fn a_full_family_gives_up_no_history() {
     assert_eq!(builds.get(&1).expect("a topic").len(), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_finds_no_room_looks_at_all() {
+    let builds: Topics<u64, Build> = Topics::builder("builds").most(1_000).build();
+    let mut held: Vec<_> = (0..1_000).map(|key| builds.topic(&key).expect("a topic")).collect();
+    held.pop();
+    held.push(builds.topic(&1_000).expect("the place of the one that nobody needs"));
+    held.pop();
+    // It has looked at all just now; a second later it may again.
+    tokio::time::advance(Duration::from_secs(1)).await;
+    held.push(builds.topic(&1_001).expect("another's place"));
+    assert!(builds.topic(&1_002).is_err());
+}
+
+/// Newest values never grow old: their members stay until somebody says so.
+#[tokio::test(start_paused = true)]
+async fn what_is_removed_has_ended_and_the_next_of_its_key_is_another() {
+    let gauges: Topics<u64, Build> =
+        Topics::builder("gauges").most(2).each(|topic, _| topic.latest()).build();
+    assert!(!gauges.remove(&1));
+    let held = gauges.topic(&1).expect("a topic");
+    held.publish(Build::Line { n: 1 }).await.expect("sent");
+    gauges.topic(&2).expect("a topic").publish(Build::Done {}).await.expect("sent");
+    tokio::time::advance(1_000 * MINUTE).await;
+    assert!(gauges.topic(&3).is_err() && gauges.len() == 2);
+    let mut reader = held.subscribe();
+    assert!(gauges.remove(&1) && gauges.remove(&2) && !gauges.remove(&1));
+    assert_eq!((gauges.len(), held.is_closed()), (0, true));
+    assert!(held.publish(Build::Line { n: 2 }).await.is_err());
+    assert!(matches!(*reader.next().await.expect("what there is"), Build::Line { n: 1 }));
+    assert!(reader.next().await.is_none());
+    for key in [1, 2] {
+        let another = gauges.topic(&key).expect("room");
+        assert!(another.is_empty() && !another.is_closed());
+        another.publish(Build::Line { n: 3 }).await.expect("sent");
+    }
+    assert_eq!(held.len(), 1, "of the earlier one");
+}
+
 /// While others make members, and so look for those that can go, nobody's subscription is left behind.
 #[test]
 fn a_sweep_takes_nobody_s_topic() {
@@ -179,6 +233,72 @@ fn a_sweep_takes_nobody_s_topic() {
             });
         }
     });
+}
+
+#[test]
+fn no_race_makes_more_than_there_may_be() {
+    const THREADS: u64 = 4;
+    let (made, barrier) = (AtomicUsize::new(0), Barrier::new(THREADS as usize));
+    // Makes the others wait where a member is made.
+    let slow = |topic: hero_sse::TopicBuilder<Build>, _: &u64| {
+        std::thread::sleep(Duration::from_millis(2));
+        topic
+    };
+    let builds: Topics<u64, Build> = Topics::builder("builds").most(2).each(slow).build();
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (builds, made, barrier) = (&builds, &made, &barrier);
+            scope.spawn(move || {
+                for round in 0..20 {
+                    barrier.wait();
+                    let topic = builds.topic(&(round * THREADS + thread));
+                    made.fetch_add(usize::from(topic.is_ok()), Ordering::SeqCst);
+                    barrier.wait();
+                    assert_eq!(made.load(Ordering::SeqCst), 2, "{round}");
+                    barrier.wait();
+                    drop(topic);
+                    made.store(0, Ordering::SeqCst);
+                }
+            });
+        }
+    });
+    assert!(builds.len() <= 2);
+}
+
+/// What is dropped of events is the application's code, and may use the family.
+#[test]
+fn no_event_is_dropped_under_the_family_s_lock() {
+    struct Asks(Topics<u64, Asks>, Arc<AtomicUsize>);
+    impl SseEvent for Asks {
+        fn encode(&self, frame: &mut FrameWriter<'_>) -> Result<(), InvalidEvent> {
+            frame.text("x");
+            Ok(())
+        }
+    }
+    impl Drop for Asks {
+        fn drop(&mut self) {
+            let _ = (self.0.get(&1), self.0.len());
+            self.1.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    let (done, finished) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let dropped = Arc::new(AtomicUsize::new(0));
+        let family: Topics<u64, Asks> = Topics::builder("asks")
+            .most(1)
+            .each(|topic, _| topic.keep_for(Duration::from_millis(200)))
+            .build();
+        let topic = family.topic(&1).expect("a topic");
+        for _ in 0..5 {
+            let asks = Asks(family.clone(), dropped.clone());
+            topic.publish(asks).now_or_never().expect("at once").expect("sent");
+        }
+        drop(topic);
+        std::thread::sleep(Duration::from_millis(250));
+        family.topic(&2).expect("the place of one that nobody needs");
+        let _ = done.send(dropped.load(Ordering::SeqCst));
+    });
+    assert_eq!(finished.recv_timeout(Duration::from_secs(20)), Ok(5), "no deadlock");
 }
 
 #[test]

@@ -471,13 +471,14 @@ impl Registry {
         .await
     }
 
-    /// A piece of the application's code, which began then, has come to its end or its next `await`.
-    /// The machine's clock: that of tests stands still while a thread is blocked.
+    /// A client was told of events that it cannot have any more.
     fn gap(&self, path: &str, connection: u64) {
         self.gaps.fetch_add(1, Ordering::Relaxed);
         telemetry::gap(path, connection);
     }
 
+    /// A piece of the application's code, which began then, has come to its end or its next `await`.
+    /// The machine's clock: that of tests stands still while a thread is blocked.
     fn ran(&self, path: &str, id: Option<u64>, since: std::time::Instant) {
         let took = since.elapsed();
         if took >= BLOCKING {
@@ -754,6 +755,18 @@ mod tests {
         let left: u64 = (0..10_000).sum();
         assert_eq!(heard.sum::<u64>(), 10_000 * "data: x\n\n".len() as u64 + left);
         assert!(connections.is_empty());
+    }
+
+    /// Whoever looks for streams may find one that leaves meanwhile.
+    #[test]
+    fn a_stream_that_has_gone_takes_no_mail() {
+        let connections = Connections::default();
+        let slot = connections.admit(&Arc::from("/a"), Caller::default(), &LIMITS);
+        let found = connections.meant(&ConnectionFilter::all());
+        let frame = bytes::Bytes::from_static(b"data: x\n\n");
+        assert_eq!(found[0].post(&frame), Posted::Accepted);
+        drop(slot);
+        assert_eq!(found[0].post(&frame), Posted::Closed);
     }
 
     #[tokio::test(start_paused = true)]

@@ -376,6 +376,9 @@ async fn loses<B: Broker>(node: &impl Fn() -> B, lose: impl AsyncFn(&str)) -> Re
         told.push(frame.position());
     }
     same("the two nodes' ids", told.first(), told.last())?;
+    let late = open(&nodes[1], &name, 10).await?;
+    let got = frames(&mut late.subscribe().from_start(), 1).await?;
+    same("the oldest event that a late opener gets", numbers(&got), vec![2])?;
     for topic in &topics {
         let reader = topic.subscribe().resume(&cursor(before)?);
         if !matches!(reader.start(), Start::Gap(_)) {

@@ -64,7 +64,8 @@ const GRACE: Duration = Duration::from_secs(60);
 /// A member goes when it has no subscriber, nobody else holds its [`Topic`] and nothing is kept in it, for a minute: it
 /// is looked for as others are made. An event that is kept keeps its member, as does the last one of a topic that has
 /// ended: whoever comes late gets it, until it is older than [`keep_for`](TopicBuilder::keep_for) says. Then the key's
-/// next topic is another one. Where there is [no room](TopicsBuilder::most) members that could go do so at once.
+/// next topic is another one. What is [never too old](TopicBuilder::latest) keeps its member until that is
+/// [removed](Self::remove). Where there is [no room](TopicsBuilder::most) members that could go do so at once.
 ///
 /// A member's name is the family's and the key's `Display`, with a `/` between them (and `%2F` for one in either):
 /// different keys must be written differently. Clones are one family; with its last one go the members that nobody
@@ -147,6 +148,23 @@ where
     pub fn get(&self, key: &K) -> Option<Topic<E>> {
         let mut gone = Vec::new();
         self.family.lock().find(key, &mut gone)
+    }
+
+    /// Ends the topic of this key, as [`Topic::close`] does, and forgets it with all that it keeps: the key's next topic
+    /// is another one. Says whether there was one.
+    ///
+    /// For a key that stands for something which is gone, such as a tenant.
+    pub fn remove(&self, key: &K) -> bool {
+        let topic = self.family.lock().topics.get(key).map(|member| member.topic.clone());
+        let Some(topic) = topic else { return false };
+        // First, so that nobody publishes to the one while readers come to the other.
+        topic.close();
+        let mut members = self.family.lock();
+        let still = members.topics.get(key);
+        let still = still.is_some_and(|member| Arc::ptr_eq(&member.topic.handle, &topic.handle));
+        let removed = if still { members.remove(key) } else { None };
+        drop(members);
+        removed.is_some()
     }
 
     /// How many there are. Of those that can go it finds some: it looks at 64 each time.

@@ -247,6 +247,19 @@ mod tests {
         broker.lose("no such log");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn who_opens_late_gets_nothing_that_is_too_old() {
+        let broker = MemoryBroker::new();
+        let log = open(&broker, "log", &window(9, 60, false));
+        append(&*log, 0..3);
+        advance(Duration::from_secs(40)).await;
+        append(&*log, 3..5);
+        advance(Duration::from_secs(40)).await;
+        let late = window(9, 60, false);
+        let _log = open(&broker, "log", &late);
+        assert_eq!((late.ring().kept().0, late.next()), (2, 6));
+    }
+
     /// The widest decides, and each has its own share; of the latest, and beside it, too.
     #[tokio::test(start_paused = true)]
     async fn each_window_gets_what_it_keeps() {

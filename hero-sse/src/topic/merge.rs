@@ -39,8 +39,8 @@ const TURN: usize = BATCH / MOST_TOPICS;
 ///
 /// One topic twice sends twice what both let through. A ninth topic has no room in the id: such a stream ends as it
 /// begins, with a line in the log. As a `Stream` it yields what goes over the wire, under
-/// [`Overflow::DropOldest`], for adaptors such as `take_until`; whoever needs the events maps each subscription and
-/// merges the streams, without a common id.
+/// [`Overflow::DropOldest`], for adaptors such as `take_until`, which need a [`resume`](Self::resume) by hand before
+/// them; whoever needs the events maps each subscription and merges the streams, without a common id.
 pub struct Subscriptions {
     many: Many,
 }

@@ -50,7 +50,7 @@ impl fmt::Debug for Epoch {
     }
 }
 
-/// Where an event stands in its topic: how many came before it in this life of the topic's log.
+/// Where an event stands in its topic: which one it is in this life of the topic's log.
 ///
 /// Its `Display` is the id that the event has on the wire. The id is opaque: it says nothing to who has not made
 /// it, not even whether there was something between two events, and nobody else can make one. It is good for
@@ -62,8 +62,8 @@ pub struct Position {
 }
 
 impl Position {
-    /// The number of the event in its topic: the first is 1, without holes. It is no secret of the topic's only
-    /// where clients may know how many events there are.
+    /// The number of the event in its topic: the first is 1, without holes. Clients that are sent it learn how many
+    /// events there are.
     pub const fn offset(&self) -> u64 {
         self.offset
     }

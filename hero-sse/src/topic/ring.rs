@@ -407,12 +407,12 @@ impl Ring {
         self.lock().fold.is_some()
     }
 
-    /// Whether nothing is kept that somebody may yet come for: the end of a log too grows old.
+    /// Whether nothing is kept that somebody may yet come for: the end of a log too grows old. It drops nothing,
+    /// since whoever asks may hold a lock.
     pub(super) fn is_spent(&self, now: Duration) -> bool {
-        self.expire(now);
         let log = self.lock();
         let old = |at| log.keep.age.is_some_and(|age| now.saturating_sub(at) > age);
-        log.events.oldest().is_none_or(|oldest| oldest.last && old(oldest.at))
+        log.events.newest().is_none_or(|newest| old(newest.at))
     }
 
     /// What readers see from now on: what was appended since `from`, as far as it is kept.
@@ -569,6 +569,13 @@ impl Events {
         match self {
             Self::All(events) => events.front(),
             Self::Latest { events, .. } => events.first_key_value().map(|(_, entry)| entry),
+        }
+    }
+
+    fn newest(&self) -> Option<&Arc<Entry>> {
+        match self {
+            Self::All(events) => events.back(),
+            Self::Latest { events, .. } => events.last_key_value().map(|(_, entry)| entry),
         }
     }
 

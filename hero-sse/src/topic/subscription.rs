@@ -90,12 +90,27 @@ impl Gap {
 /// One who follows a [`Topic`](crate::Topic): what an endpoint's function returns, or a `Stream` of [`Frame`]s.
 ///
 /// Returned as it is, the encoded bytes go out as they stand in the topic, shared by all subscribers, and the endpoint's
-/// [`Overflow`](crate::Overflow) says what becomes of a client that is too slow for the topic. After an adaptor such as
-/// `map` it is a stream like any other: frames that it can no longer have are told by the next one's
-/// [`gap`](Frame::gap), and sent as `hero.gap` with it.
+/// [`Overflow`](crate::Overflow) says what becomes of a client that is too slow for the topic. It goes on where the
+/// request's `Last-Event-ID` says.
 ///
-/// An endpoint's own subscription goes on where the request's `Last-Event-ID` says; where that is read by hand, it is
-/// [`resume`](Self::resume).
+/// After an adaptor such as `map` it is a stream like any other: a slow client holds it back, frames that it can no longer
+/// have are told by the next one's [`gap`](Frame::gap), and sent as `hero.gap` with it. The kit does not see it any more:
+/// take the cursor as an argument, and [`resume`](Self::resume) by hand, or whoever comes back begins as a new client.
+///
+/// ```
+/// use futures_util::StreamExt;
+/// use hero_sse::prelude::*;
+/// use hero_sse::Frame;
+///
+/// #[derive(Serialize, SseEvent)]
+/// struct Order { id: u64 }
+///
+/// #[sse_endpoint("/orders/ten", public)]
+/// async fn ten(State(orders): State<Topic<Order>>, cursor: LastEventId) -> impl Stream<Item = Frame<Order>> {
+///     orders.subscribe().resume(&cursor).take(10)
+/// }
+/// # fn main() { let _: hero_sse::Endpoints<Topic<Order>> = endpoints![ten]; }
+/// ```
 pub struct Subscription<E> {
     feed: Feed,
     /// What was read and not asked for yet.

@@ -128,7 +128,15 @@ async fn two_values_cannot_pose_as_two_others() {
     assert_unfit(open("/r/x/y.z").await, "/r/x/y.z");
     assert_eq!(open("/r/x.y/z").await.expect_err("403").status, Some(StatusCode::FORBIDDEN));
     // Where the pieces could be told apart in more than one way, there is no such endpoint.
-    for ambiguous in ["{a}.{build}", "r.{a}{build}", "r.{a}-{build}", "r.{a}x{build}", "r{a}.x"] {
+    for ambiguous in [
+        "{a}.{build}",
+        "r.{a}{build}",
+        "r.{a}-{build}",
+        "r.{a}x{build}",
+        "r{a}.x",
+        "r.{a}x",
+        "r.{a}x.{build}",
+    ] {
         let endpoint = sse.endpoint("/s/{a}/{build}").permission(ambiguous);
         let mapped = endpoint.handler::<_, _, ()>(async || burst(1));
         let error = mapped.expect_err(ambiguous).to_string();
