@@ -118,7 +118,8 @@ impl<E: SseEvent + Send + Sync + 'static> Topic<E> {
 
     /// Publishes an event, and returns where it stands. Subscribers are woken; nobody is waited for.
     ///
-    /// Without a broker it is done when it is first polled, and never pending.
+    /// Without a broker it is done when it is first polled, and never pending. With one, an event whose future is dropped
+    /// is published or is not.
     ///
     /// # Errors
     ///
@@ -129,7 +130,8 @@ impl<E: SseEvent + Send + Sync + 'static> Topic<E> {
     }
 
     /// Publishes events next to each other, and returns where the last stands; `None` without any. A
-    /// [last](SseEvent::is_last) event ends the topic: those behind it are left out.
+    /// [last](SseEvent::is_last) event ends the topic: those behind it are left out. If the future is dropped, all are
+    /// published or none.
     ///
     /// # Errors
     ///
