@@ -754,3 +754,39 @@ async fn the_last_id_is_true_under_every_policy() {
         }
     }
 }
+
+/// A client that is cut between the two is told again.
+#[tokio::test(start_paused = true)]
+async fn a_gap_has_no_place_before_what_answers_it() {
+    let topic = summed(3);
+    let first = topic.publish(step(1)).await.expect("sent").to_string();
+    topic.publish_all((2..=9).map(step)).await.expect("sent");
+    let of = topic.clone();
+    let app = serving(&kit(SseOptions::default()), move || of.subscribe());
+    let mut back = testing::open(&app, "/s").last_event_id(&first).await.expect("a stream");
+    let (gap, state) = (next(&mut back).await, next(&mut back).await);
+    assert_eq!((gap.event.as_str(), gap.id), ("hero.gap", None));
+    assert_eq!(what(&state), ("state".to_owned(), 45));
+    let id = state.id.expect("an id");
+    topic.publish(step(10)).await.expect("sent");
+    let mut back = testing::open(&app, "/s").last_event_id(&id).await.expect("a stream");
+    assert_eq!(there(&mut back), steps([10]));
+}
+
+/// The place behind the gap is of the life that has begun, though the offset is the same.
+#[tokio::test(start_paused = true)]
+async fn another_life_is_told_once() {
+    let broker = hero_sse::MemoryBroker::new();
+    let topic: Topic<Step> = Topic::builder("steps").open(&broker).await.expect("open");
+    let of = topic.clone();
+    let app = serving(&kit(SseOptions::default()), move || of.subscribe());
+    let mut reader = testing::open(&app, "/s").await.expect("a stream");
+    next(&mut reader).await;
+    broker.lose("steps");
+    let gap = next(&mut reader).await;
+    assert_eq!(gap.event, "hero.gap");
+    topic.publish(step(1)).await.expect("sent");
+    let id = gap.id.expect("an id");
+    let mut back = testing::open(&app, "/s").last_event_id(&id).await.expect("a stream");
+    assert_eq!(there(&mut back), steps([1]));
+}
