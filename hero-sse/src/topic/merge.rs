@@ -10,11 +10,10 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 
+use super::feed::{FRUITLESS, Fed, Feed, Mark, Next, Patience, Place, write_cursor, wrote};
 use super::position::{MOST_TOPICS, join, parts};
 use super::ring::{End, Entry};
-use super::subscription::{
-    FRUITLESS, Fed, Feed, Mark, Next, Patience, Place, Subscription, write_cursor, wrote,
-};
+use super::subscription::Subscription;
 use crate::close::CloseReason;
 use crate::event::SseEvent;
 use crate::frame::{FrameWriter, InvalidEvent, LastEventId, write_id};

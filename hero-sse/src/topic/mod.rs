@@ -4,6 +4,7 @@ mod broker;
 #[cfg(feature = "testing")]
 mod contract;
 mod family;
+mod feed;
 mod memory;
 mod merge;
 mod position;
@@ -24,12 +25,12 @@ use self::broker::{Decode, Own};
 #[cfg(feature = "testing")]
 pub use self::contract::broker_contract;
 pub use self::family::{Topics, TopicsBuilder, TopicsFull};
+pub(crate) use self::feed::{Fed, Patience};
 pub use self::memory::MemoryBroker;
 pub(crate) use self::merge::Feeds;
 pub use self::merge::{Frames, Subscriptions};
 pub use self::position::{Epoch, Position};
 use self::ring::{Fold, Value};
-pub(crate) use self::subscription::{Fed, Patience};
 pub use self::subscription::{Frame, Gap, Start, Subscription};
 use crate::event::SseEvent;
 use crate::frame::{EventName, InvalidEvent, InvalidField, write_body};
@@ -292,6 +293,7 @@ impl<E: SseEvent + Send + Sync + 'static> TopicBuilder<E> {
         self.fold = Some(Box::new(Sum {
             initial: state.clone(),
             state,
+            rendered: None,
             apply,
             topic: String::new(),
             marker: PhantomData,
@@ -353,6 +355,8 @@ impl<E: SseEvent + Send + Sync + 'static> TopicBuilder<E> {
 struct Sum<S, F, E> {
     initial: S,
     state: S,
+    /// As it was asked for last: many who come together share it.
+    rendered: Option<Bytes>,
     apply: F,
     topic: String,
     marker: PhantomData<fn(E)>,
@@ -369,6 +373,7 @@ where
     }
 
     fn reset(&mut self) {
+        self.rendered = None;
         let initial = catch_unwind(AssertUnwindSafe(|| self.initial.clone()));
         match initial {
             Ok(initial) => self.state = initial,
@@ -379,16 +384,20 @@ where
     /// A panic must not keep the event from its readers, least of all from those of another node.
     fn apply(&mut self, value: &Value) {
         let Some(event) = value.downcast_ref() else { return };
+        self.rendered = None;
         let applied = catch_unwind(AssertUnwindSafe(|| (self.apply)(&mut self.state, event)));
         if applied.is_err() {
             telemetry::panicked(&self.topic, "snapshot");
         }
     }
 
-    fn render(&self) -> Option<Bytes> {
-        let mut body = BytesMut::new();
-        write_body(&mut body, None, |frame| self.state.encode(frame)).ok()?;
-        Some(body.freeze())
+    fn render(&mut self) -> Option<Bytes> {
+        if self.rendered.is_none() {
+            let mut body = BytesMut::new();
+            write_body(&mut body, None, |frame| self.state.encode(frame)).ok()?;
+            self.rendered = Some(body.freeze());
+        }
+        self.rendered.clone()
     }
 }
 

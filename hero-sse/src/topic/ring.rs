@@ -135,7 +135,7 @@ pub(super) trait Fold: Send {
     fn apply(&mut self, value: &Value);
 
     /// The whole of it as the body of a frame.
-    fn render(&self) -> Option<Bytes>;
+    fn render(&mut self) -> Option<Bytes>;
 }
 
 /// The ring.
@@ -680,8 +680,8 @@ impl Cursor {
 
     /// What the topic adds up to; the reader stands behind all that is in it, but for an event that ended the log.
     pub(super) fn state(&mut self) -> Option<Bytes> {
-        let log = self.ring.lock();
-        let state = log.fold.as_ref()?.render()?;
+        let mut log = self.ring.lock();
+        let state = log.fold.as_mut()?.render()?;
         let last = u64::from(log.end == Some(End::Last));
         (self.next, self.life) = (log.next - last, log.life.clone());
         Some(state)
