@@ -56,6 +56,24 @@ pub enum Build {
     },
 }
 
+#[derive(Serialize, SseEvent)]
+#[sse(crate = sse)]
+pub struct Order {
+    number: u64,
+    state: String,
+}
+
+/// The orders as they come in: each once, whatever happens to the connection.
+#[sse_endpoint("/orders/stream", permission = "orders.read", crate = sse)]
+pub async fn order_stream(State(orders): State<Topic<Order>>) -> Subscription<Order> {
+    orders.subscribe()
+}
+
+async fn place(orders: &Topic<Order>, number: u64) -> Result<(), sse::PublishError> {
+    orders.publish(Order { number, state: "new".to_owned() }).await?;
+    Ok(())
+}
+
 #[sse_endpoint("/builds", public, overflow = "latest", crate = sse)]
 async fn builds() -> impl Stream<Item = Build> {
     let log = Build::Log("compiling".to_owned());
@@ -134,6 +152,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build()?;
     let routes = sse.at("/api/v1").routes(endpoints![usage_stream, builds, ask])?;
     let _app: sse::axum::Router = sse::axum::Router::new().merge(routes).with_state(Meter);
+
+    let orders = Topic::new("orders");
+    let routes = sse.routes(endpoints![order_stream])?;
+    let _app: sse::axum::Router = sse::axum::Router::new().merge(routes).with_state(orders.clone());
+    let followed = now(order_stream(State(orders.clone())));
+    now(place(&orders, 7))?;
+    drop((orders, _app));
+    assert_eq!(count(followed), 1);
 
     let ann = || Principal::new("ann");
     assert_eq!(count(now(usage_stream(State(Meter), ann().tenant("t1")))?), 3);
