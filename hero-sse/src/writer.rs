@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::auth::{Asked, Asking, Permits};
-use crate::buffer::{BATCH, Events};
+use crate::buffer::Events;
 use crate::close::CloseReason;
 use crate::connections::{Origin, Slot};
 use crate::deadline::Armed;
@@ -23,6 +23,7 @@ use crate::endpoint::EventStream;
 use crate::frame::{EventName, HEARTBEAT, end_of_write, write_control, write_retry};
 use crate::policy::Policy;
 use crate::sweeper::{Handover, Sweeper};
+use crate::topic::BATCH;
 
 /// A buffer that held more than this is given up with its batch: an idle stream must not hold on to
 /// the largest one it ever sent.

@@ -25,9 +25,7 @@ use crate::endpoint::{EventStream, Kind, Source, Step};
 use crate::frame::{EventName, name_of, write_control};
 use crate::policy::{Overflow, Policy};
 use crate::telemetry;
-
-/// Ready events are gathered up to this many bytes and leave as one write, a longer event as one of its own.
-pub(crate) const BATCH: usize = 16 * 1024;
+use crate::topic::BATCH;
 
 /// A buffer that holds so much is full, however few its events are: the bound in events alone would let a
 /// slow client of long ones cost hundreds of megabytes. One more may have come before that shows, so

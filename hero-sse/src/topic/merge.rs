@@ -12,15 +12,12 @@ use futures_core::Stream;
 
 use super::feed::{FRUITLESS, Fed, Feed, Mark, Next, Patience, Place, write_cursor, wrote};
 use super::position::{MOST_TOPICS, join, parts};
-use super::ring::{End, Entry};
+use super::ring::{BATCH, End, Entry};
 use super::subscription::Subscription;
 use crate::close::CloseReason;
 use crate::event::SseEvent;
 use crate::frame::{FrameWriter, InvalidEvent, LastEventId, write_id};
 use crate::policy::Overflow;
-
-/// Frames leave together up to this many bytes; a larger one alone.
-const BATCH: usize = 16 * 1024;
 
 /// So much of it a topic may have before the others have had their turn: there is room for all of them.
 const TURN: usize = BATCH / MOST_TOPICS;

@@ -30,6 +30,7 @@ pub use self::memory::MemoryBroker;
 pub(crate) use self::merge::Feeds;
 pub use self::merge::{Frames, Subscriptions};
 pub use self::position::{Epoch, Position};
+pub(crate) use self::ring::BATCH;
 use self::ring::{Fold, Value};
 pub use self::subscription::{Frame, Gap, Start, Subscription};
 use crate::event::SseEvent;

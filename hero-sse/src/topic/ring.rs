@@ -18,7 +18,7 @@ use super::position::Ids;
 use crate::sync::{ArcSwap, AtomicWaker, Mutex, MutexGuard};
 
 /// Frames leave together up to this many bytes; a larger one alone.
-const BATCH: usize = 16 * 1024;
+pub(crate) const BATCH: usize = 16 * 1024;
 
 /// So few events behind nobody is slow, whatever they weigh.
 const NEAR: u64 = 16;
