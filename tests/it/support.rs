@@ -226,6 +226,7 @@ impl Log {
         let log = Self::default();
         let subscriber = tracing_subscriber::fmt()
             .with_max_level(tracing::Level::TRACE)
+            .with_ansi(false) // else it depends on what other crates of the build ask of the subscriber
             .with_writer(log.clone())
             .finish();
         (log, tracing::subscriber::set_default(subscriber))

@@ -193,10 +193,7 @@ async fn no_layer_and_no_log_ever_sees_a_token() {
     use tower_http::trace::{DefaultMakeSpan, DefaultOnRequest, DefaultOnResponse, TraceLayer};
     use tracing::Level;
 
-    let log = Log::default();
-    let subscriber =
-        tracing_subscriber::fmt().with_max_level(Level::TRACE).with_writer(log.clone()).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let (log, _guard) = Log::everything();
 
     let sse = kit(SseOptions::default());
     let seen = Arc::new(Mutex::new(Vec::new()));
