@@ -1,6 +1,6 @@
 //! A topic's ring under a model checker: who joins, reads, lags, leaves and ends while others publish.
 //!
-//! The ring is the library's own file. Its locks, its pointer and its wakers are those of `loom`, which runs each
+//! The ring is the library's own. Its locks, its pointer and its wakers are those of `loom`, which runs each
 //! story here in every order in which its threads can take turns; a reader that sleeps for ever with something to read
 //! is a deadlock, and found as such.
 
@@ -22,7 +22,7 @@ use ring::{Begin, Cursor, End, Entry, Keep, Read, Ring};
 mod sync;
 
 #[allow(dead_code)] // What no story here needs.
-#[path = "../../../hero-sse/src/topic/ring.rs"]
+#[path = "../../../hero-sse/src/topic/ring/mod.rs"]
 mod ring;
 
 /// What stands for the ids of a life of the log: its number.

@@ -5,116 +5,22 @@
 //! their order is decided. Who is behind reads under the lock that publishers take, and leaves what it
 //! joined to those who stand at the same place.
 
-use std::any::Any;
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
 use slab::Slab;
 
+pub(crate) use self::cursor::{Begin, Cursor, Read};
+use self::log::Log;
+pub(crate) use self::log::{BATCH, Batch, End, Entry, Fold, Keep, Life, Missed, Value};
 use super::position::Ids;
 use crate::sync::{ArcSwap, AtomicWaker, Mutex, MutexGuard};
 
-/// Frames leave together up to this many bytes; a larger one alone.
-pub(crate) const BATCH: usize = 16 * 1024;
-
-/// So few events behind nobody is slow, whatever they weigh.
-const NEAR: u64 = 16;
+mod cursor;
+mod log;
 
 /// So many readers are woken at a time without the lock on the list of them.
 const WOKEN: usize = 64;
-
-/// What an event is beside its bytes.
-pub(super) type Value = Arc<dyn Any + Send + Sync>;
-
-/// How much of a topic is kept: the oldest goes when one of these is exceeded.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Keep {
-    pub(super) events: usize,
-    pub(super) bytes: usize,
-    pub(super) age: Option<Duration>,
-}
-
-/// One event, encoded.
-pub(super) struct Entry {
-    pub(super) offset: u64,
-    /// Its id, and the body.
-    pub(super) frame: Bytes,
-    /// Where the body begins.
-    pub(super) body: usize,
-    pub(super) name: Option<Box<[u8]>>,
-    pub(super) key: Option<Box<str>>,
-    pub(super) last: bool,
-    pub(super) value: Option<Value>,
-    /// When it came, since the ring was made.
-    pub(super) at: Duration,
-}
-
-impl Entry {
-    fn place(&self) -> Place {
-        (self.name.clone(), self.key.clone())
-    }
-}
-
-/// What an event is the state of.
-type Place = (Option<Box<[u8]>>, Option<Box<str>>);
-
-/// One life of a log, and what its ids are made with. Another one is another log, whatever the offsets say:
-/// they are compared by where they stand in memory.
-pub(super) type Life = Arc<Ids>;
-
-/// What a reader that stands at `from` gets; then it stands at `to`.
-pub(super) struct Batch {
-    life: Life,
-    pub(super) from: u64,
-    pub(super) to: u64,
-    /// All frames, as they leave.
-    pub(super) bytes: Bytes,
-    pub(super) entries: Box<[Arc<Entry>]>,
-}
-
-impl Batch {
-    fn empty(life: Life, at: u64) -> Self {
-        Self { life, from: at, to: at, bytes: Bytes::new(), entries: Box::default() }
-    }
-
-    /// Of as many of these as fit, which are all that there is from one offset to the other.
-    fn of(
-        life: Life,
-        (from, mut to): (u64, u64),
-        entries: impl Iterator<Item = Arc<Entry>>,
-    ) -> Self {
-        let (mut taken, mut size) = (Vec::new(), 0);
-        for entry in entries {
-            if !taken.is_empty() && size + entry.frame.len() > BATCH {
-                to = entry.offset;
-                break;
-            }
-            size += entry.frame.len();
-            taken.push(entry);
-        }
-        let bytes = match taken.as_slice() {
-            [only] => only.frame.clone(),
-            many => {
-                let mut bytes = BytesMut::with_capacity(size);
-                many.iter().for_each(|entry| bytes.extend_from_slice(&entry.frame));
-                bytes.freeze()
-            }
-        };
-        Self { life, from, to, bytes, entries: taken.into() }
-    }
-}
-
-/// How a log ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
-    /// By a last event: there is nothing more to come, ever.
-    Last,
-    /// Without one, on this node alone: it stays so.
-    Closed,
-}
 
 /// What readers see without a lock.
 struct Front {
@@ -122,20 +28,6 @@ struct Front {
     /// Whoever stands before this is slow, if anybody is: three quarters of what is kept came since.
     slow: Option<u64>,
     end: Option<End>,
-}
-
-/// What a topic is the sum of.
-pub(super) trait Fold: Send {
-    /// What its topic is called, for the log.
-    fn name(&mut self, topic: &str);
-
-    /// Begins anew.
-    fn reset(&mut self);
-
-    fn apply(&mut self, value: &Value);
-
-    /// The whole of it as the body of a frame.
-    fn render(&mut self) -> Option<Bytes>;
 }
 
 /// The ring.
@@ -147,67 +39,6 @@ pub(super) struct Ring {
     joined: ArcSwap<Batch>,
     log: Mutex<Log>,
     readers: Mutex<Slab<Arc<AtomicWaker>>>,
-}
-
-struct Log {
-    keep: Keep,
-    events: Events,
-    /// The offset of the next event; that of the first is one.
-    next: u64,
-    /// What came before this is gone.
-    first: u64,
-    bytes: usize,
-    slow: u64,
-    slow_bytes: usize,
-    /// What came before this was lost before it was here.
-    hole: u64,
-    life: Life,
-    end: Option<End>,
-    fold: Option<Box<dyn Fold>>,
-    /// What is not kept any more. It is dropped without the lock: its drop is the application's code.
-    gone: Vec<Arc<Entry>>,
-}
-
-enum Events {
-    All(VecDeque<Arc<Entry>>),
-    /// The newest of each place alone.
-    Latest {
-        events: BTreeMap<u64, Arc<Entry>>,
-        places: HashMap<Place, u64>,
-    },
-}
-
-/// Where a reader begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Begin {
-    /// With what comes from now on; of a log that has ended, with its last event.
-    Now,
-    /// With the oldest that is kept.
-    Oldest,
-    /// With as many of the newest.
-    Recent(usize),
-}
-
-/// Events that a reader cannot have any more.
-#[derive(Clone)]
-pub(super) struct Missed {
-    /// That of `from` and `to`.
-    pub(super) life: Life,
-    /// Where the reader stands; `None` in another life of the log.
-    pub(super) from: Option<u64>,
-    /// The oldest that it can have.
-    pub(super) to: u64,
-    /// Whether each offset between them was an event.
-    pub(super) counts: bool,
-    /// Whether they never were here: no reader could have been quick enough.
-    pub(super) lost: bool,
-}
-
-/// What a reader finds.
-pub(super) enum Read {
-    Batch(Arc<Batch>),
-    Missed(Missed),
-    Over(End),
 }
 
 /// Wakes the readers when it is dropped: after whatever locks were held while publishing.
@@ -226,10 +57,6 @@ impl Ring {
         fold: Option<Box<dyn Fold>>,
         ids: Ids,
     ) -> Arc<Self> {
-        let events = match latest {
-            false => Events::All(VecDeque::new()),
-            true => Events::Latest { events: BTreeMap::new(), places: HashMap::new() },
-        };
         let life = Arc::new(ids);
         let empty = Arc::new(Batch::empty(life.clone(), 1));
         let front = Front { batch: empty.clone(), slow: None, end: None };
@@ -237,20 +64,7 @@ impl Ring {
             latest,
             front: ArcSwap::new(Arc::new(front)),
             joined: ArcSwap::new(empty),
-            log: Mutex::new(Log {
-                keep,
-                events,
-                next: 1,
-                first: 1,
-                bytes: 0,
-                slow: 1,
-                slow_bytes: 0,
-                hole: 1,
-                life,
-                end: None,
-                fold,
-                gone: Vec::new(),
-            }),
+            log: Mutex::new(Log::new(keep, latest, fold, life)),
             readers: Mutex::new(Slab::new()),
         })
     }
@@ -469,353 +283,18 @@ impl Drop for Wake {
     }
 }
 
-impl Log {
-    /// Forgets all that is kept, and goes on at that offset.
-    fn restart(&mut self, next: u64) {
-        self.events.clear(&mut self.gone);
-        (self.next, self.first, self.slow, self.hole) = (next, next, next, next);
-        (self.bytes, self.slow_bytes) = (0, 0);
-    }
-
-    fn push(&mut self, entry: Entry, next: u64) {
-        if let (Some(fold), Some(value)) = (&mut self.fold, &entry.value) {
-            fold.apply(value);
-        }
-        let (size, now) = (entry.frame.len(), entry.at);
-        self.bytes += size;
-        self.next = next;
-        match &mut self.events {
-            Events::All(events) => {
-                self.slow_bytes += size;
-                events.push_back(Arc::new(entry));
-            }
-            Events::Latest { events, places } => {
-                if let Some(older) = places.insert(entry.place(), entry.offset)
-                    && let Some(older) = events.remove(&older)
-                {
-                    self.bytes -= older.frame.len();
-                    self.gone.push(older);
-                }
-                events.insert(entry.offset, Arc::new(entry));
-            }
-        }
-        self.evict(now);
-        self.mark_slow();
-    }
-
-    fn evict(&mut self, now: Duration) {
-        let Keep { events: most, bytes, age } = self.keep;
-        while let Some(oldest) = self.events.oldest() {
-            let old = age.is_some_and(|age| now.saturating_sub(oldest.at) > age);
-            // The end is told on every replay.
-            if oldest.last || !(old || self.events.len() > most || self.bytes > bytes) {
-                break;
-            }
-            let offset = oldest.offset;
-            self.first = offset + 1;
-            if let Some(gone) = self.events.remove(offset) {
-                self.bytes -= gone.frame.len();
-                if self.slow <= offset {
-                    self.slow_bytes = self.slow_bytes.saturating_sub(gone.frame.len());
-                }
-                self.gone.push(gone);
-            }
-        }
-        self.slow = self.slow.max(self.first);
-    }
-
-    /// A log of the latest is never too long for anybody.
-    fn mark_slow(&mut self) {
-        let Events::All(events) = &self.events else { return };
-        let Keep { events: most, bytes, .. } = self.keep;
-        let (most, bytes) = ((most - most.div_ceil(4)) as u64, bytes - bytes.div_ceil(4));
-        while self.next - self.slow > NEAR
-            && (self.next - self.slow > most || self.slow_bytes > bytes)
-        {
-            let index = usize::try_from(self.slow - self.first).unwrap_or(usize::MAX);
-            let size = events.get(index).map_or(0, |entry| entry.frame.len());
-            self.slow_bytes = self.slow_bytes.saturating_sub(size);
-            self.slow += 1;
-        }
-    }
-
-    fn bytes_since(&self, offset: u64) -> usize {
-        self.events.since(offset).map(|entry| entry.frame.len()).sum()
-    }
-
-    /// What a reader that stands there cannot have any more.
-    fn missed(&self, next: u64, life: &Life) -> Option<Missed> {
-        if !Arc::ptr_eq(life, &self.life) {
-            return Some(self.missing(None, true));
-        }
-        (next < self.first).then(|| self.missing(Some(next), self.first <= self.hole))
-    }
-
-    fn missing(&self, from: Option<u64>, lost: bool) -> Missed {
-        let counts = matches!(self.events, Events::All(_));
-        Missed { life: self.life.clone(), from, to: self.first, counts, lost }
-    }
-}
-
-impl Events {
-    fn len(&self) -> usize {
-        match self {
-            Self::All(events) => events.len(),
-            Self::Latest { events, .. } => events.len(),
-        }
-    }
-
-    fn oldest(&self) -> Option<&Arc<Entry>> {
-        match self {
-            Self::All(events) => events.front(),
-            Self::Latest { events, .. } => events.first_key_value().map(|(_, entry)| entry),
-        }
-    }
-
-    fn newest(&self) -> Option<&Arc<Entry>> {
-        match self {
-            Self::All(events) => events.back(),
-            Self::Latest { events, .. } => events.last_key_value().map(|(_, entry)| entry),
-        }
-    }
-
-    /// Removes the oldest, whose offset this is.
-    fn remove(&mut self, offset: u64) -> Option<Arc<Entry>> {
-        match self {
-            Self::All(events) => events.pop_front(),
-            Self::Latest { events, places } => {
-                let gone = events.remove(&offset)?;
-                places.remove(&gone.place());
-                Some(gone)
-            }
-        }
-    }
-
-    fn clear(&mut self, gone: &mut Vec<Arc<Entry>>) {
-        match self {
-            Self::All(events) => gone.extend(events.drain(..)),
-            Self::Latest { events, places } => {
-                gone.extend(std::mem::take(events).into_values());
-                places.clear();
-            }
-        }
-    }
-
-    /// From that offset on, in order.
-    fn since(&self, offset: u64) -> Box<dyn DoubleEndedIterator<Item = Arc<Entry>> + '_> {
-        match self {
-            Self::All(events) => {
-                let first = events.front().map_or(0, |entry| entry.offset);
-                let index = usize::try_from(offset.saturating_sub(first)).unwrap_or(usize::MAX);
-                Box::new(events.range(index.min(events.len())..).cloned())
-            }
-            Self::Latest { events, .. } => {
-                Box::new(events.range(offset..).map(|(_, entry)| entry.clone()))
-            }
-        }
-    }
-}
-
-/// The newest of each place among these, in order.
-fn newest(entries: Vec<Arc<Entry>>) -> Vec<Arc<Entry>> {
-    let mut seen = HashSet::new();
-    let newest = entries.iter().rev().filter(|entry| seen.insert((&entry.name, &entry.key)));
-    let mut newest: Vec<_> = newest.cloned().collect();
-    newest.reverse();
-    newest
-}
-
-/// A reader of a ring: where it stands, and its seat among those who wait.
-pub(super) struct Cursor {
-    ring: Arc<Ring>,
-    next: u64,
-    life: Life,
-    seat: usize,
-    waker: Arc<AtomicWaker>,
-}
-
-impl Cursor {
-    /// A new reader: of a log of the latest it reads all there is.
-    pub(super) fn new(ring: &Arc<Ring>) -> Self {
-        let waker = Arc::new(AtomicWaker::new());
-        let seat = ring.seats().insert(waker.clone());
-        let life = ring.front.load().batch.life.clone();
-        let mut cursor = Self { ring: ring.clone(), next: 0, life, seat, waker };
-        cursor.begin(if ring.latest { Begin::Oldest } else { Begin::Now });
-        cursor
-    }
-
-    /// Stands where a new reader does.
-    pub(super) fn begin(&mut self, begin: Begin) {
-        let log = self.ring.lock();
-        let newest = match begin {
-            Begin::Now => usize::from(log.end == Some(End::Last)),
-            Begin::Oldest => usize::MAX,
-            Begin::Recent(count) => count,
-        };
-        let before = newest.min(log.events.len()).checked_sub(1);
-        let kept = before.and_then(|before| log.events.since(log.first).rev().nth(before));
-        self.next = kept.map_or(log.next, |entry| entry.offset);
-        self.life = log.life.clone();
-    }
-
-    /// Stands behind the event whose offset `read` says. It may not be here yet: another node made its id, and
-    /// was quicker. What it cannot say is of another life, or of another topic.
-    pub(super) fn resume(&mut self, read: impl FnOnce(&Ids) -> Option<u64>) -> Option<Missed> {
-        let life = self.ring.front.load().batch.life.clone();
-        let offset = read(&life);
-        let log = self.ring.lock();
-        self.life = log.life.clone();
-        match offset.filter(|_| Arc::ptr_eq(&life, &log.life)) {
-            Some(offset) => {
-                self.next = offset.saturating_add(1);
-                log.missed(self.next, &log.life)
-            }
-            None => {
-                self.next = log.first;
-                Some(log.missing(None, true))
-            }
-        }
-    }
-
-    /// What the topic adds up to; the reader stands behind all that is in it, but for an event that ended the log.
-    pub(super) fn state(&mut self) -> Option<Bytes> {
-        let mut log = self.ring.lock();
-        let state = log.fold.as_mut()?.render()?;
-        let last = u64::from(log.end == Some(End::Last));
-        (self.next, self.life) = (log.next - last, log.life.clone());
-        Some(state)
-    }
-
-    /// The offset of the next event that it wants.
-    pub(super) fn next(&self) -> u64 {
-        self.next
-    }
-
-    /// What the ids are made with where it stands.
-    pub(super) fn life(&self) -> &Life {
-        &self.life
-    }
-
-    /// What is left out, if anything is, when only the last so many events are wanted.
-    pub(super) fn skip_to_last(&self, most: u64) -> Option<Missed> {
-        let (behind, _) = self.behind();
-        if behind <= most || self.ring.latest {
-            return None;
-        }
-        let log = self.ring.lock();
-        let to = log.next.saturating_sub(most).max(log.first);
-        let skips = Arc::ptr_eq(&self.life, &log.life) && self.next < to;
-        skips.then(|| Missed { to, ..log.missing(Some(self.next), false) })
-    }
-
-    pub(super) fn go_to(&mut self, missed: &Missed) {
-        (self.next, self.life) = (missed.to, missed.life.clone());
-    }
-
-    /// Goes back to what it has read and not used.
-    pub(super) fn back_to(&mut self, offset: u64) {
-        self.next = offset;
-    }
-
-    /// Stands behind all that there is, but for an event that ended the log: that is told on every replay.
-    pub(super) fn skip(&mut self) {
-        let front = self.ring.front.load();
-        let last = u64::from(front.end == Some(End::Last));
-        (self.next, self.life) = (front.batch.to - last, front.batch.life.clone());
-    }
-
-    /// How many events it is behind at most, and whether it is slow. Of another life it has everything to learn,
-    /// and is not slow.
-    pub(super) fn behind(&self) -> (u64, bool) {
-        let front = self.ring.front.load();
-        if !Arc::ptr_eq(&front.batch.life, &self.life) {
-            return (0, false);
-        }
-        (front.batch.to.saturating_sub(self.next), front.slow.is_some_and(|slow| self.next < slow))
-    }
-
-    /// What there is to read. With `latest`, of what it is behind only the newest of each place.
-    pub(super) fn poll(&mut self, cx: &Context<'_>, latest: bool) -> Poll<Read> {
-        if let Some(read) = self.look(latest) {
-            return Poll::Ready(read);
-        }
-        self.waker.register(cx.waker());
-        // What was published before the waker was there woke nobody.
-        self.look(latest).map_or(Poll::Pending, Poll::Ready)
-    }
-
-    fn look(&mut self, latest: bool) -> Option<Read> {
-        let front = self.ring.front.load();
-        if Arc::ptr_eq(&front.batch.life, &self.life) && front.batch.to <= self.next {
-            return front.end.map(Read::Over);
-        }
-        // Of several events some may not be the newest of their place.
-        let plain = !latest || front.batch.entries.len() < 2;
-        let fitting = self.fitting(&front.batch).filter(|_| plain);
-        drop(front);
-        if let Some(batch) = fitting {
-            return Some(self.take(batch));
-        }
-        Some(if latest { self.read_latest() } else { self.catch_up() })
-    }
-
-    /// Reads what another joined who stood here, or else from the log, for others to find.
-    fn catch_up(&mut self) -> Read {
-        if let Some(batch) = self.fitting(&self.ring.joined.load()) {
-            return self.take(batch);
-        }
-        let log = self.ring.lock();
-        if let Some(missed) = log.missed(self.next, &self.life) {
-            return Read::Missed(missed);
-        }
-        let (life, until) = (log.life.clone(), (self.next, log.next));
-        let batch = Arc::new(Batch::of(life, until, log.events.since(self.next)));
-        drop(log);
-        self.ring.joined.store(batch.clone());
-        self.take(batch)
-    }
-
-    fn read_latest(&mut self) -> Read {
-        let log = self.ring.lock();
-        if let Some(missed) = log.missed(self.next, &self.life) {
-            return Read::Missed(missed);
-        }
-        let (life, until) = (log.life.clone(), (self.next, log.next));
-        let entries = log.events.since(self.next).collect();
-        // Publishers do not wait until it has found out which are the newest.
-        drop(log);
-        self.take(Arc::new(Batch::of(life, until, newest(entries).into_iter())))
-    }
-
-    /// The batch, if it is what this reader reads next.
-    fn fitting(&self, batch: &Arc<Batch>) -> Option<Arc<Batch>> {
-        let lives = Arc::ptr_eq(&batch.life, &self.life);
-        let fits = lives && batch.from == self.next && batch.to > self.next;
-        fits.then(|| batch.clone())
-    }
-
-    fn take(&mut self, batch: Arc<Batch>) -> Read {
-        self.next = batch.to;
-        Read::Batch(batch)
-    }
-}
-
-impl Drop for Cursor {
-    fn drop(&mut self) {
-        self.ring.seats().try_remove(self.seat);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll};
 
+    use bytes::BytesMut;
     use futures_util::task::{ArcWake, noop_waker, waker};
     use proptest::prelude::*;
     use proptest::{collection::vec, option};
 
     use super::super::position::Epoch;
+    use super::log::{Events, NEAR};
     use super::*;
 
     fn ids() -> Ids {
