@@ -54,6 +54,15 @@ fn there(reader: &mut EventReader) -> Vec<(String, u64)> {
     events
 }
 
+/// As many as are said, and the client does not look whether there are more.
+async fn some(reader: &mut EventReader, count: usize) -> Vec<(String, u64)> {
+    let mut events = Vec::new();
+    while events.len() < count {
+        events.push(what(&next(reader).await));
+    }
+    events
+}
+
 fn what(event: &Received) -> (String, u64) {
     let n = event.json::<Value>().expect("JSON")["n"].as_u64().unwrap_or_default();
     (event.event.clone(), n)
@@ -371,7 +380,7 @@ async fn who_is_too_slow_gets_what_the_endpoint_says() {
     let mut reader = testing::open(&app, "/s").await.expect("a stream");
     let id = next(&mut reader).await.id.expect("an id");
     topic.publish_all((1..=75).map(step)).await.expect("sent");
-    assert_eq!(there(&mut reader), steps(1..=75));
+    assert_eq!(some(&mut reader, 75).await, steps(1..=75));
     topic.publish_all((76..=151).map(step)).await.expect("sent");
     assert!(next(&mut reader).await.data.contains("\"overflow\""));
     drop(reader);
@@ -386,7 +395,7 @@ async fn who_is_too_slow_gets_what_the_endpoint_says() {
     let mut reader = testing::open(&app, "/s").await.expect("a stream");
     let id = next(&mut reader).await.id.expect("an id");
     topic.publish_all((1..=10).map(step)).await.expect("sent");
-    assert_eq!(there(&mut reader), steps(1..=10));
+    assert_eq!(some(&mut reader, 10).await, steps(1..=10));
     topic.publish_all((11..=21).map(step)).await.expect("sent");
     assert!(next(&mut reader).await.data.contains("\"overflow\""));
     let mut reader = testing::open(&app, "/s").last_event_id(&id).await.expect("a stream");
@@ -413,6 +422,33 @@ async fn who_is_too_slow_gets_what_the_endpoint_says() {
     }
     assert_eq!(there(&mut reader)[1..], steps([248, 249, 250]));
     assert_eq!(sse.connections().gaps(), 1);
+}
+
+/// A client that had everything was not slow, however much comes before it has a turn.
+#[tokio::test(start_paused = true)]
+async fn a_burst_sends_nobody_away_who_waited_for_it() {
+    for settings in ["", "Buffer = 10"] {
+        let topic = Topic::builder("steps").keep(100).build();
+        let of = topic.clone();
+        let sse = kit(options(settings));
+        let app = serving(&sse, move || of.subscribe());
+        let mut reader = testing::open(&app, "/s").await.expect("a stream");
+        next(&mut reader).await;
+        assert_eq!(there(&mut reader), []);
+        topic.publish_all((1..=100).map(step)).await.expect("sent");
+        assert_eq!(there(&mut reader), steps(1..=100), "{settings}");
+        // One after the other, and more than is kept: what is gone is told in place.
+        for n in 101..=210 {
+            topic.publish(step(n)).await.expect("sent");
+        }
+        let gap = next(&mut reader).await;
+        assert_eq!(gap.json::<Value>().expect("JSON")["missed"], 10, "{settings}");
+        // Now it has not taken all that there is, and is as slow as anybody.
+        assert_eq!(some(&mut reader, 100).await, steps(111..=210));
+        topic.publish_all((211..=300).map(step)).await.expect("sent");
+        assert!(next(&mut reader).await.data.contains("\"overflow\""), "{settings}");
+        assert_eq!(sse.connections().gaps(), 1);
+    }
 }
 
 #[tokio::test(start_paused = true)]

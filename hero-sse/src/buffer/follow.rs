@@ -35,6 +35,7 @@ impl Following {
         let patience = Patience {
             overflow: policy.overflow.unwrap_or(Overflow::Disconnect),
             most: policy.buffer.map(|frames| frames as u64),
+            waited: false,
         };
         Self { feed: Some(feed), patience, origin, declared }
     }
@@ -52,6 +53,8 @@ impl Following {
         let fed = catch_unwind(AssertUnwindSafe(|| feed.poll(cx, patience, out)));
         self.origin.ran(start);
         (0..feed.take_gaps()).for_each(|_| self.origin.gap());
+        let nothing = out.is_empty() && shared.is_empty();
+        self.patience.waited = nothing && matches!(fed, Ok(Poll::Pending));
         match fed {
             Ok(Poll::Pending) => None,
             Ok(Poll::Ready(Fed::Wrote)) => {

@@ -57,6 +57,8 @@ pub(crate) struct Patience {
     pub(crate) overflow: Overflow,
     /// So many events behind is too slow; else three quarters of what the topic keeps.
     pub(crate) most: Option<u64>,
+    /// The client had all that there was, and waited: whatever came since, it was not slow.
+    pub(crate) waited: bool,
 }
 
 /// What a poll of a feed came to.
@@ -337,13 +339,17 @@ impl Feed {
         }
     }
 
-    /// Whether it is not slow, however far behind: it came so, or there is never too much to read.
+    /// Whether it is not slow, however far behind: it came so, all of it came at once, or there is never too much to
+    /// read.
     fn may_lag(&self) -> bool {
         self.window.is_latest() || self.cursor.next() < self.behind_until
     }
 
     /// Whether the client is too slow; one that may skip, skips.
-    fn is_too_slow(&mut self, Patience { overflow, most }: Patience) -> bool {
+    fn is_too_slow(&mut self, Patience { overflow, most, waited }: Patience) -> bool {
+        if waited && overflow == Overflow::Disconnect {
+            self.behind_until = self.window.next();
+        }
         if self.may_lag() {
             return false;
         }

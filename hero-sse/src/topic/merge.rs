@@ -73,7 +73,7 @@ impl Stream for Subscriptions {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let mut out = BytesMut::new();
-        let patience = Patience { overflow: Overflow::DropOldest, most: None };
+        let patience = Patience { overflow: Overflow::DropOldest, most: None, waited: false };
         let many = &mut self.get_mut().many;
         let fed = ready!(many.poll(cx, patience, &mut out));
         Poll::Ready(match fed {
