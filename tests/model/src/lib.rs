@@ -21,7 +21,7 @@ use ring::{Begin, Cursor, End, Entry, Keep, Read, Ring};
 
 mod sync;
 
-#[allow(dead_code)] // What no story here needs.
+#[allow(dead_code, unused_imports)] // What no story here needs.
 #[path = "../../../hero-sse/src/topic/ring/mod.rs"]
 mod ring;
 
