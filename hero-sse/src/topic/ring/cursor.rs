@@ -7,16 +7,15 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 
 use super::log::{Batch, End, Entry, Life, Missed};
+use super::seats::Seat;
 use super::{Ids, Ring};
-use crate::sync::AtomicWaker;
 
 /// A reader of a ring: where it stands, and its seat among those who wait.
 pub(crate) struct Cursor {
     ring: Arc<Ring>,
     next: u64,
     life: Life,
-    seat: usize,
-    waker: Arc<AtomicWaker>,
+    seat: Arc<Seat>,
 }
 
 /// Where a reader begins.
@@ -40,10 +39,8 @@ pub(crate) enum Read {
 impl Cursor {
     /// A new reader: of a log of the latest it reads all there is.
     pub(crate) fn new(ring: &Arc<Ring>) -> Self {
-        let waker = Arc::new(AtomicWaker::new());
-        let seat = ring.seats().insert(waker.clone());
         let life = ring.front.load().batch.life.clone();
-        let mut cursor = Self { ring: ring.clone(), next: 0, life, seat, waker };
+        let mut cursor = Self { ring: ring.clone(), next: 0, life, seat: ring.seats.take() };
         cursor.begin(if ring.latest { Begin::Oldest } else { Begin::Now });
         cursor
     }
@@ -143,7 +140,7 @@ impl Cursor {
         if let Some(read) = self.look(latest) {
             return Poll::Ready(read);
         }
-        self.waker.register(cx.waker());
+        self.seat.wait(cx.waker());
         // What was published before the waker was there woke nobody.
         self.look(latest).map_or(Poll::Pending, Poll::Ready)
     }
@@ -206,7 +203,7 @@ impl Cursor {
 
 impl Drop for Cursor {
     fn drop(&mut self) {
-        self.ring.seats().try_remove(self.seat);
+        self.ring.seats.leave(&self.seat);
     }
 }
 

@@ -8,19 +8,16 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use slab::Slab;
-
 pub(crate) use self::cursor::{Begin, Cursor, Read};
 use self::log::Log;
 pub(crate) use self::log::{BATCH, Batch, End, Entry, Fold, Keep, Life, Missed, Value};
+use self::seats::Seats;
 use super::position::Ids;
-use crate::sync::{ArcSwap, AtomicWaker, Mutex, MutexGuard};
+use crate::sync::{ArcSwap, Mutex, MutexGuard};
 
 mod cursor;
 mod log;
-
-/// So many readers are woken at a time without the lock on the list of them.
-const WOKEN: usize = 64;
+mod seats;
 
 /// What readers see without a lock.
 struct Front {
@@ -38,7 +35,7 @@ pub(super) struct Ring {
     /// What the last reader joined that was behind.
     joined: ArcSwap<Batch>,
     log: Mutex<Log>,
-    readers: Mutex<Slab<Arc<AtomicWaker>>>,
+    seats: Seats,
 }
 
 /// Wakes the readers when it is dropped: after whatever locks were held while publishing.
@@ -65,7 +62,7 @@ impl Ring {
             front: ArcSwap::new(Arc::new(front)),
             joined: ArcSwap::new(empty),
             log: Mutex::new(Log::new(keep, latest, fold, life)),
-            readers: Mutex::new(Slab::new()),
+            seats: Seats::new(),
         })
     }
 
@@ -213,7 +210,7 @@ impl Ring {
     }
 
     pub(super) fn readers(&self) -> usize {
-        self.seats().len()
+        self.seats.len()
     }
 
     /// Whether the log's events add up to something.
@@ -246,40 +243,15 @@ impl Ring {
         Wake { ring: self.clone(), _before: Some(before), _gone: gone }
     }
 
-    fn wake(&self) {
-        let (mut chunk, mut from) = (Vec::new(), 0);
-        loop {
-            {
-                let seats = self.seats();
-                if seats.is_empty() {
-                    return;
-                }
-                // Seats that are taken meanwhile belong to readers who see what was published.
-                let seated = (from..seats.capacity()).filter_map(|seat| {
-                    let waker = seats.get(seat)?;
-                    Some((seat, waker.clone()))
-                });
-                chunk.extend(seated.take(WOKEN));
-            }
-            let Some((seat, _)) = chunk.last() else { return };
-            from = seat + 1;
-            chunk.drain(..).for_each(|(_, waker)| waker.wake());
-        }
-    }
-
     /// No code of the application's runs under the lock but a topic's fold, which is guarded where it is made.
     fn lock(&self) -> MutexGuard<'_, Log> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn seats(&self) -> MutexGuard<'_, Slab<Arc<AtomicWaker>>> {
-        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Wake {
     fn drop(&mut self) {
-        self.ring.wake();
+        self.ring.seats.wake();
     }
 }
 
@@ -694,7 +666,7 @@ mod tests {
         }
     }
 
-    /// More than one handful of them, with free seats between.
+    /// More than one handful of them, after others have left.
     #[test]
     fn each_that_waits_is_woken_once() {
         let ring = Ring::new(Keep { events: 9, bytes: 999, age: None }, false, None, ids());
@@ -723,7 +695,7 @@ mod tests {
         struct Uses(Arc<Ring>, Arc<AtomicUsize>);
         impl Drop for Uses {
             fn drop(&mut self) {
-                assert!(self.0.log.try_lock().is_ok() && self.0.readers.try_lock().is_ok());
+                assert!(self.0.log.try_lock().is_ok() && !self.0.seats.is_locked());
                 self.1.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -775,7 +747,7 @@ mod tests {
             drop(ring.append([&event], |_, offset, event| entry(offset, event, Duration::ZERO)));
         };
         one(&ring);
-        let held = (ring.log.lock().expect("sound"), ring.readers.lock().expect("sound"));
+        let held = (ring.log.lock().expect("sound"), ring.seats.hold());
         let (tell, told) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             let cx = Context::from_waker(futures_util::task::noop_waker_ref());
