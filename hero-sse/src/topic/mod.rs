@@ -120,8 +120,9 @@ impl<E: SseEvent + Send + Sync + 'static> Topic<E> {
 
     /// Publishes an event, and returns where it stands. Subscribers are woken; nobody is waited for.
     ///
-    /// Without a broker it is done when it is first polled, and never pending. With one, an event whose future is dropped
-    /// is published or is not.
+    /// Without a broker it is done when it is first polled, and never pending: a loop that publishes more than is kept
+    /// should let others have a turn now and then (`tokio::task::yield_now`), or those on its thread get a gap. With a
+    /// broker, an event whose future is dropped is published or is not.
     ///
     /// # Errors
     ///
