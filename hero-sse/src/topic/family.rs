@@ -115,7 +115,9 @@ where
 
     /// The topic of this key, which is made if there is none.
     ///
-    /// Hold it for as long as you publish to it, or ask each time: either way it is the topic of all who ask.
+    /// Hold it for as long as you publish to it, or ask each time: either way it is the topic of all who ask. One that has
+    /// ended, and still keeps something, is it as well: nothing can be published to it. To begin anew,
+    /// [`remove`](Self::remove) the key first.
     ///
     /// # Errors
     ///

@@ -134,7 +134,7 @@ impl<E: SseEvent + Send + Sync + 'static> Topic<E> {
 
     /// Publishes events next to each other, and returns where the last stands; `None` without any. A
     /// [last](SseEvent::is_last) event ends the topic: those behind it are left out. If the future is dropped, all are
-    /// published or none.
+    /// published or none. Of more than the topic keeps nobody gets the first ones: subscribers are told of a gap.
     ///
     /// # Errors
     ///
@@ -286,7 +286,10 @@ impl<E: SseEvent + Send + Sync + 'static> TopicBuilder<E> {
     ///
     /// `apply` is called for each event as it is published, one after another; state and position are read together,
     /// so no subscriber gets an event that is in its state already, or misses one. It must be quick, and must not
-    /// publish to the topic. If it panics, that is logged, and the state stays as it left it.
+    /// use the topic. If it panics, that is logged, and the state stays as it left it.
+    ///
+    /// The state is encoded when somebody needs it and it has changed since, and publishing waits for that: keep it
+    /// small.
     pub fn snapshot<S: SseEvent + Clone + Send + 'static>(
         mut self,
         state: S,

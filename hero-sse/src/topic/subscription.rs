@@ -56,7 +56,7 @@ impl Gap {
         self.from
     }
 
-    /// The last of them; `None` if nothing was published in this life of the topic.
+    /// The last of them; `None` if all that was published in this life of the topic is still kept.
     pub fn to(&self) -> Option<Position> {
         self.to
     }
@@ -89,7 +89,9 @@ impl Gap {
 ///
 /// After an adaptor such as `map` it is a stream like any other: a slow client holds it back, frames that it can no longer
 /// have are told by the next one's [`gap`](Frame::gap), and sent as `hero.gap` with it. The kit does not see it any more:
-/// take the cursor as an argument, and [`resume`](Self::resume) by hand, or whoever comes back begins as a new client.
+/// take the cursor as an argument, and [`resume`](Self::resume) by hand, or whoever comes back begins as a new client. So
+/// does, in any case, who has not had a frame yet: there is no `hero.cursor`. Its gaps are not counted
+/// ([`Connections::gaps`](crate::Connections::gaps)).
 ///
 /// ```
 /// use futures_util::StreamExt;
