@@ -326,7 +326,9 @@ impl Feed {
     /// What there is to read; where a new client begins is not decided before.
     pub(super) fn read(&mut self, cx: &Context<'_>, latest: bool) -> Poll<Read> {
         loop {
-            match self.cursor.poll(cx, latest) {
+            let wanted = &mut self.wanted;
+            let mut wants = |entry: &Entry| wants(wanted, entry);
+            match self.cursor.poll(cx, latest.then_some(&mut wants)) {
                 Poll::Ready(Read::Missed(missed)) if self.fresh => {
                     self.cursor.go_to(&missed);
                     self.position = None;
@@ -383,15 +385,14 @@ impl Feed {
 
     /// What the client wants of a batch.
     pub(super) fn wanted_of<'a>(&mut self, batch: &'a Batch) -> Cow<'a, [Arc<Entry>]> {
-        if self.wanted.is_none() {
+        if self.wanted.is_none() || batch.is_chosen {
             return Cow::Borrowed(&batch.entries);
         }
         Cow::Owned(batch.entries.iter().filter(|entry| self.wants(entry)).cloned().collect())
     }
 
     pub(super) fn wants(&mut self, entry: &Entry) -> bool {
-        let Some(wanted) = &mut self.wanted else { return true };
-        entry.last || entry.value.as_ref().is_some_and(wanted)
+        wants(&mut self.wanted, entry)
     }
 
     /// Says what is missing, and what the topic has to say to it; or asks the application for that.
@@ -469,6 +470,11 @@ impl Mark {
             _ => Self::Now,
         }
     }
+}
+
+fn wants(wanted: &mut Option<Wanted>, entry: &Entry) -> bool {
+    let Some(wanted) = wanted else { return true };
+    entry.last || entry.value.as_ref().is_some_and(wanted)
 }
 
 pub(super) fn wrote(out: &BytesMut, before: usize) -> Poll<Fed> {

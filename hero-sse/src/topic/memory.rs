@@ -313,12 +313,12 @@ mod tests {
         let log = open(&broker, "log", &window);
         let mut cursor = Cursor::new(window.ring());
         let mut woken = async |what: &dyn Fn()| {
-            while cursor.poll(&Context::from_waker(noop_waker_ref()), false).is_ready() {
+            while cursor.poll(&Context::from_waker(noop_waker_ref()), None).is_ready() {
                 cursor.skip();
             }
             let asks = Arc::new(Asks(broker.clone(), AtomicBool::new(false)));
             let waker = Waker::from(asks.clone());
-            assert!(cursor.poll(&Context::from_waker(&waker), false).is_pending());
+            assert!(cursor.poll(&Context::from_waker(&waker), None).is_pending());
             what();
             assert!(asks.1.load(Ordering::Relaxed));
         };

@@ -72,7 +72,7 @@ enum Got {
 }
 
 fn next(cursor: &mut Cursor) -> Vec<Got> {
-    match block_on(poll_fn(|cx| cursor.poll(cx, false))) {
+    match block_on(poll_fn(|cx| cursor.poll(cx, None))) {
         Read::Batch(batch) => {
             let whole: Vec<u8> =
                 batch.entries.iter().flat_map(|entry| entry.frame.to_vec()).collect();
@@ -268,7 +268,7 @@ pub fn the_last_event_ends_the_reader() {
             assert_eq!(published.map(|(offset, _wake)| offset), Some(2));
         });
         assert_whole(&read_to(&mut cursor, 2), 1, 2);
-        let over = block_on(poll_fn(|cx| cursor.poll(cx, false)));
+        let over = block_on(poll_fn(|cx| cursor.poll(cx, None)));
         assert!(matches!(over, Read::Over(End::Last)));
         publisher.join().expect("published");
     });

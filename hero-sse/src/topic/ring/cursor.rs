@@ -10,6 +10,10 @@ use super::log::{Batch, End, Entry, Life, Missed};
 use super::seats::Seat;
 use super::{Ids, Ring};
 
+/// So many events are looked at to find the newest of each place: a reader far behind does not look at all of them
+/// again for each batch.
+const AHEAD: usize = 1024;
+
 /// A reader of a ring: where it stands, and its seat among those who wait.
 pub(crate) struct Cursor {
     ring: Arc<Ring>,
@@ -17,6 +21,9 @@ pub(crate) struct Cursor {
     life: Life,
     seat: Arc<Seat>,
 }
+
+/// What a reader wants, who gets only the newest of each place; else it gets all.
+pub(crate) type Newest<'a> = Option<&'a mut dyn FnMut(&Entry) -> bool>;
 
 /// Where a reader begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,9 +60,7 @@ impl Cursor {
             Begin::Oldest => usize::MAX,
             Begin::Recent(count) => count,
         };
-        let before = newest.min(log.events.len()).checked_sub(1);
-        let kept = before.and_then(|before| log.events.since(log.first).rev().nth(before));
-        self.next = kept.map_or(log.next, |entry| entry.offset);
+        self.next = log.events.newest_from(newest).unwrap_or(log.next);
         self.life = log.life.clone();
     }
 
@@ -135,34 +140,42 @@ impl Cursor {
         (front.batch.to.saturating_sub(self.next), front.slow.is_some_and(|slow| self.next < slow))
     }
 
-    /// What there is to read. With `latest`, of what it is behind only the newest of each place.
-    pub(crate) fn poll(&mut self, cx: &Context<'_>, latest: bool) -> Poll<Read> {
-        if let Some(read) = self.look(latest) {
+    /// What there is to read. With `newest`, of what it is behind and wants only the newest of each place.
+    pub(crate) fn poll(&mut self, cx: &Context<'_>, mut newest: Newest<'_>) -> Poll<Read> {
+        // A log of the latest has no others.
+        newest = newest.filter(|_| !self.ring.latest);
+        if let Some(read) = self.look(&mut newest) {
             return Poll::Ready(read);
         }
         self.seat.wait(cx.waker());
         // What was published before the waker was there woke nobody.
-        self.look(latest).map_or(Poll::Pending, Poll::Ready)
+        self.look(&mut newest).map_or(Poll::Pending, Poll::Ready)
     }
 
-    fn look(&mut self, latest: bool) -> Option<Read> {
+    fn look(&mut self, newest: &mut Newest<'_>) -> Option<Read> {
         let front = self.ring.front.load();
         if Arc::ptr_eq(&front.batch.life, &self.life) && front.batch.to <= self.next {
             return front.end.map(Read::Over);
         }
         // Of several events some may not be the newest of their place.
-        let plain = !latest || front.batch.entries.len() < 2;
+        let plain = newest.is_none() || front.batch.entries.len() < 2;
         let fitting = self.fitting(&front.batch).filter(|_| plain);
+        let next = front.batch.to;
         drop(front);
         if let Some(batch) = fitting {
             return Some(self.take(batch));
         }
-        Some(if latest { self.read_latest() } else { self.catch_up() })
+        Some(match newest {
+            Some(wants) => self.read_newest(wants),
+            None => self.catch_up(next),
+        })
     }
 
     /// Reads what another joined who stood here, or else from the log, for others to find.
-    fn catch_up(&mut self) -> Read {
-        if let Some(batch) = self.fitting(&self.ring.joined.load()) {
+    fn catch_up(&mut self, next: u64) -> Read {
+        // Of the latest some may be outdated by now.
+        let current = |batch: &Arc<Batch>| !self.ring.latest || batch.until == next;
+        if let Some(batch) = self.fitting(&self.ring.joined.load()).filter(current) {
             return self.take(batch);
         }
         let log = self.ring.lock();
@@ -176,16 +189,19 @@ impl Cursor {
         self.take(batch)
     }
 
-    fn read_latest(&mut self) -> Read {
+    fn read_newest(&mut self, wants: &mut dyn FnMut(&Entry) -> bool) -> Read {
         let log = self.ring.lock();
         if let Some(missed) = log.missed(self.next, &self.life) {
             return Read::Missed(missed);
         }
-        let (life, until) = (log.life.clone(), (self.next, log.next));
-        let entries = log.events.since(self.next).collect();
+        let mut entries: Vec<_> = log.events.since(self.next).take(AHEAD).collect();
+        let until = entries.last().map_or(log.next, |last| last.offset + 1);
+        let (life, from) = (log.life.clone(), self.next);
         // Publishers do not wait until it has found out which are the newest.
         drop(log);
-        self.take(Arc::new(Batch::of(life, until, newest(entries).into_iter())))
+        entries.retain(|entry| wants(entry));
+        let newest = newest_of(entries).into_iter();
+        self.take(Arc::new(Batch { is_chosen: true, ..Batch::of(life, (from, until), newest) }))
     }
 
     /// The batch, if it is what this reader reads next.
@@ -208,7 +224,7 @@ impl Drop for Cursor {
 }
 
 /// The newest of each place among these, in order.
-fn newest(entries: Vec<Arc<Entry>>) -> Vec<Arc<Entry>> {
+fn newest_of(entries: Vec<Arc<Entry>>) -> Vec<Arc<Entry>> {
     let mut seen = HashSet::new();
     let newest = entries.iter().rev().filter(|entry| seen.insert((&entry.name, &entry.key)));
     let mut newest: Vec<_> = newest.cloned().collect();

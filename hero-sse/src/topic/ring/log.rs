@@ -62,20 +62,25 @@ pub(crate) struct Batch {
     /// All frames, as they leave.
     pub(crate) bytes: Bytes,
     pub(crate) entries: Box<[Arc<Entry>]>,
+    /// The offset of the next event when it was made.
+    pub(super) until: u64,
+    /// Whether a reader has left out what it does not want.
+    pub(crate) is_chosen: bool,
 }
 
 impl Batch {
     pub(super) fn empty(life: Life, at: u64) -> Self {
-        Self { life, from: at, to: at, bytes: Bytes::new(), entries: Box::default() }
+        let (bytes, entries) = (Bytes::new(), Box::default());
+        Self { life, from: at, to: at, bytes, entries, until: at, is_chosen: false }
     }
 
     /// Of as many of these as fit, which are all that there is from one offset to the other.
     pub(super) fn of(
         life: Life,
-        (from, mut to): (u64, u64),
+        (from, until): (u64, u64),
         entries: impl Iterator<Item = Arc<Entry>>,
     ) -> Self {
-        let (mut taken, mut size) = (Vec::new(), 0);
+        let (mut taken, mut size, mut to) = (Vec::new(), 0, until);
         for entry in entries {
             if !taken.is_empty() && size + entry.frame.len() > BATCH {
                 to = entry.offset;
@@ -92,7 +97,7 @@ impl Batch {
                 bytes.freeze()
             }
         };
-        Self { life, from, to, bytes, entries: taken.into() }
+        Self { life, from, to, bytes, entries: taken.into(), until, is_chosen: false }
     }
 }
 
@@ -292,6 +297,17 @@ impl Events {
         match self {
             Self::All(events) => events.back(),
             Self::Latest { events, .. } => events.last_key_value().map(|(_, entry)| entry),
+        }
+    }
+
+    /// Where the newest so many begin; without any nowhere.
+    pub(super) fn newest_from(&self, count: usize) -> Option<u64> {
+        let older =
+            self.len().checked_sub(count.min(self.len())).filter(|older| *older < self.len())?;
+        match self {
+            Self::All(events) => events.get(older).map(|entry| entry.offset),
+            Self::Latest { events, .. } if older == 0 => events.keys().next().copied(),
+            Self::Latest { events, .. } => events.keys().rev().nth(count - 1).copied(),
         }
     }
 

@@ -266,6 +266,7 @@ mod tests {
     use proptest::{collection::vec, option};
 
     use super::super::position::Epoch;
+    use super::cursor::Newest;
     use super::log::{Events, NEAR};
     use super::*;
 
@@ -427,7 +428,9 @@ mod tests {
 
     fn read(reader: &mut Reader, naive: &Naive, latest: bool) -> Result<(), TestCaseError> {
         let (life, next) = (reader.life, reader.next);
-        let read = reader.cursor.poll(&Context::from_waker(&noop_waker()), latest);
+        let mut all = |_: &Entry| true;
+        let newest: Newest<'_> = if latest { Some(&mut all) } else { None };
+        let read = reader.cursor.poll(&Context::from_waker(&noop_waker()), newest);
         let up_to_date = life == naive.life && next >= naive.next;
         match read {
             Poll::Pending => prop_assert!(up_to_date && naive.end.is_none()),
@@ -679,7 +682,7 @@ mod tests {
             n % 3 == 0 || n % 200 < 100
         });
         for (cursor, count) in &mut waiting {
-            assert!(cursor.poll(&Context::from_waker(&waker(count.clone())), false).is_pending());
+            assert!(cursor.poll(&Context::from_waker(&waker(count.clone())), None).is_pending());
         }
         let event = Event { size: 9, key: 0, last: false };
         for _ in 0..2 {
@@ -717,7 +720,7 @@ mod tests {
             let unused = || Uses(ring.clone(), dropped.clone());
             let known = [unused(), unused()];
             drop(ring.feed(1, known, |_, _, _| unreachable!("it is there")));
-            let _ = reader.poll(&Context::from_waker(&noop_waker()), false);
+            let _ = reader.poll(&Context::from_waker(&noop_waker()), None);
             ring.expire(Duration::from_secs(99));
             append(&ring, 2);
             drop(ring.begin(ids(), 1));
@@ -751,8 +754,8 @@ mod tests {
         let (tell, told) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             let cx = Context::from_waker(futures_util::task::noop_waker_ref());
-            let Poll::Ready(Read::Batch(batch)) = cursor.poll(&cx, false) else { return };
-            assert!(cursor.poll(&cx, false).is_pending() && cursor.behind() == (0, false));
+            let Poll::Ready(Read::Batch(batch)) = cursor.poll(&cx, None) else { return };
+            assert!(cursor.poll(&cx, None).is_pending() && cursor.behind() == (0, false));
             let _ = tell.send((batch.bytes.as_ptr() as usize, std::mem::ManuallyDrop::new(cursor)));
         });
         let (read, cursor) = told.recv_timeout(Duration::from_secs(20)).expect("without a lock");
