@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use slab::Slab;
+use tokio::runtime::{Handle, Id};
 use tokio::time::{Instant, sleep};
 
 use crate::close::CloseReason;
@@ -36,6 +37,8 @@ struct Streams {
 }
 
 struct Watched {
+    /// Where it is served: somebody must look there when another runtime ends.
+    runtime: Handle,
     /// Whether what is held below counts as waiting.
     held_counts: bool,
     give_up: Box<dyn Fn() -> bool + Send + Sync>,
@@ -78,10 +81,13 @@ impl Sweeper {
         held_counts: bool,
         give_up: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Option<Handover> {
+        let timeout = timeout?;
+        let runtime = Handle::current();
         let stream = Arc::new(Watched {
+            runtime: runtime.clone(),
             held_counts,
             give_up: Box::new(give_up),
-            timeout: timeout?,
+            timeout,
             handed: AtomicU64::new(0),
             pieces: AtomicUsize::new(0),
             progress: AtomicU64::new(0),
@@ -92,7 +98,7 @@ impl Sweeper {
         let ticking = std::mem::replace(&mut streams.ticking, true);
         drop(streams);
         if !ticking {
-            tokio::spawn(Ticker(Some(self.clone())).run());
+            Ticker::start(self.clone(), &runtime);
         }
         Some(Handover { sweeper: self.clone(), stream, key })
     }
@@ -137,14 +143,24 @@ impl Shared {
 }
 
 /// The task that looks. It may be dropped with its runtime, and the kit live on in another.
-struct Ticker(Option<Sweeper>);
+struct Ticker {
+    sweeper: Option<Sweeper>,
+    runtime: Id,
+    begun: bool,
+}
 
 impl Ticker {
+    fn start(sweeper: Sweeper, runtime: &Handle) {
+        let ticker = Self { sweeper: Some(sweeper), runtime: runtime.id(), begun: false };
+        runtime.spawn(ticker.run());
+    }
+
     async fn run(mut self) {
-        while let Some(sweeper) = &self.0 {
+        self.begun = true;
+        while let Some(sweeper) = &self.sweeper {
             match sweeper.sweep(Instant::now()) {
                 Some(shortest) => sleep(TICK.min(shortest / 4).max(SHORTEST_TICK)).await,
-                None => self.0 = None,
+                None => self.sweeper = None,
             }
         }
     }
@@ -152,8 +168,15 @@ impl Ticker {
 
 impl Drop for Ticker {
     fn drop(&mut self) {
-        if let Some(sweeper) = &self.0 {
-            sweeper.0.lock().ticking = false;
+        let Some(sweeper) = self.sweeper.take() else { return };
+        let mut streams = sweeper.0.lock();
+        // One that never began was given to a runtime that has gone too, and gives itself to nobody.
+        let mut runtimes = streams.watched.iter().map(|(_, stream)| &stream.runtime);
+        let other = runtimes.find(|other| self.begun && other.id() != self.runtime).cloned();
+        streams.ticking = other.is_some();
+        drop(streams);
+        if let Some(other) = other {
+            Self::start(sweeper, &other);
         }
     }
 }
@@ -313,5 +336,31 @@ mod tests {
             };
             tokio::time::timeout(10 * SECOND, wait).await.expect("a ticker");
         });
+    }
+
+    /// Two servers of one kit, each on its own runtime, of which the one that looked for both ends.
+    #[test]
+    fn a_ticker_that_goes_is_followed_where_streams_are_left() {
+        let sweeper = Sweeper::default();
+        let runtime = || {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder.worker_threads(1).enable_time().build().expect("a runtime")
+        };
+        let (first, second) = (runtime(), runtime());
+        let left = first.block_on(async { stream(&sweeper, 60 * SECOND) });
+        let (stalled, given_up) = second.block_on(async { stream(&sweeper, SECOND / 20) });
+        drop(first);
+        let _held = stalled.hand(Bytes::new(), Instant::now());
+        second.block_on(async {
+            let start = Instant::now();
+            while !given_up.load(Ordering::SeqCst) {
+                assert!(start.elapsed() < 10 * SECOND, "nobody looks");
+                sleep(SECOND / 100).await;
+            }
+        });
+        // What is left of runtimes that have gone is nobody's.
+        drop(second);
+        assert!(!sweeper.0.lock().ticking);
+        drop((left, stalled));
     }
 }

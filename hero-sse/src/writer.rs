@@ -118,7 +118,7 @@ impl Writer {
             self.heartbeat_event();
         }
         if let Some(reason) = self.due(cx) {
-            return self.close(reason);
+            return self.break_off(reason);
         }
         // What is left of the last batch may be one by itself.
         if let Some(events) = self.events.as_mut().filter(|_| self.out.len() < BATCH) {
@@ -164,11 +164,11 @@ impl Writer {
         while self.timer.as_mut().poll(cx).is_ready() {
             if self.timer.deadline() >= due {
                 if let Some(end) = self.end.filter(|end| end.at <= due) {
-                    self.close(end.reason);
+                    self.break_off(end.reason);
                 } else if recheck == Some(due) {
                     let reason = self.recheck.as_mut().and_then(|recheck| recheck.poll(cx, due));
                     match reason {
-                        Some(reason) => self.close(reason),
+                        Some(reason) => self.break_off(reason),
                         None => return true,
                     }
                 } else {
@@ -214,6 +214,14 @@ impl Writer {
         };
         let piece = self.rest.split_to(PIECE.min(self.rest.len()));
         handover.hand(piece, self.last_write)
+    }
+
+    /// Ends the stream from outside: whoever is to come back is told where it stands.
+    fn break_off(&mut self, reason: CloseReason) {
+        if let Some(events) = self.events.as_mut().filter(|_| reason.reconnect()) {
+            events.mark(&mut self.out);
+        }
+        self.close(reason);
     }
 
     fn close(&mut self, reason: CloseReason) {
@@ -290,7 +298,7 @@ impl Stream for Writer {
             if writer.stage == Stage::Live
                 && let Some(reason) = writer.due(cx)
             {
-                writer.close(reason);
+                writer.break_off(reason);
             }
             return Poll::Ready(Some(Ok(writer.hand_over())));
         }

@@ -41,5 +41,6 @@ mod topic;
 mod topic_family;
 mod topic_feed;
 mod topic_merge;
+mod topic_wires;
 mod transport;
 mod wire;

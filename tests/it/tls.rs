@@ -69,7 +69,11 @@ impl Certificate {
         within(TlsConnector::from(Arc::new(config)).connect(name, socket)).await
     }
 
-    async fn connect(&self, address: SocketAddr, protocols: &[&str]) -> TlsStream<TcpStream> {
+    pub(crate) async fn connect(
+        &self,
+        address: SocketAddr,
+        protocols: &[&str],
+    ) -> TlsStream<TcpStream> {
         self.greet(TcpStream::connect(address).await.expect("a socket"), protocols).await
     }
 
@@ -78,7 +82,7 @@ impl Certificate {
         self.try_greet(socket, &[]).await.is_ok()
     }
 
-    async fn client(&self, address: SocketAddr) -> Client {
+    pub(crate) async fn client(&self, address: SocketAddr) -> Client {
         Client::over(self.connect(address, &["h2"]).await).await
     }
 

@@ -35,7 +35,8 @@ impl Following {
         let patience = Patience {
             overflow: policy.overflow.unwrap_or(Overflow::Disconnect),
             most: policy.buffer.map(|frames| frames as u64),
-            waited: false,
+            // Nobody is slow who has not been sent anything yet.
+            waited: true,
         };
         Self { feed: Some(feed), patience, origin, declared }
     }

@@ -266,7 +266,10 @@ impl Feed {
                     return Poll::Ready(Fed::Over(CloseReason::LastEvent));
                 }
                 Next::Over(End::Closed) => return Poll::Ready(Fed::Over(CloseReason::Ended)),
-                Next::Overflow => return Poll::Ready(Fed::Over(CloseReason::Overflow)),
+                Next::Overflow => {
+                    self.mark(out);
+                    return Poll::Ready(Fed::Over(CloseReason::Overflow));
+                }
                 Next::Failed(error) => return Poll::Ready(Fed::Failed(error)),
             }
         }
@@ -444,7 +447,7 @@ impl Feed {
             (Some(missed), _) => self.before(missed),
             (None, Some((_, place))) => *place,
             (None, None) if self.untold.is_some() => Place::Lost,
-            (None, None) if self.stateless => Place::New,
+            (None, None) if self.stateless || self.fresh => Place::New,
             (None, None) => Place::At(self.here()),
         }
     }

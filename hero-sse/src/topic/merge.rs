@@ -301,7 +301,10 @@ impl Many {
                     part.end = Some(end);
                     return turn;
                 }
-                Next::Overflow => return Turn::Over(Fed::Over(CloseReason::Overflow)),
+                Next::Overflow => {
+                    self.mark(out);
+                    return Turn::Over(Fed::Over(CloseReason::Overflow));
+                }
                 Next::Failed(error) => return Turn::Over(Fed::Failed(error)),
             }
         }
@@ -348,8 +351,12 @@ impl Many {
 
     fn mark(&mut self, out: &mut BytesMut) {
         if matches!(self.mark, Mark::None | Mark::Old) {
-            write_cursor(out, &self.id(), false);
-            self.mark = Mark::Now;
+            let id = self.id();
+            // Who is new in all of them comes back as one.
+            if !id.is_empty() {
+                write_cursor(out, &id, false);
+                self.mark = Mark::Now;
+            }
         }
     }
 
