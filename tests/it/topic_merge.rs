@@ -495,3 +495,37 @@ async fn of_the_latest_no_other_life_is_a_gap() {
     assert_eq!(names, ["hero.gap", "order", "note"]);
     assert_eq!(events[0].json::<Value>().expect("JSON")["part"], 0);
 }
+
+/// The same topic twice, each with its own filter: where each stands is its own.
+#[tokio::test(start_paused = true)]
+async fn a_topic_may_be_on_a_stream_twice() {
+    let orders = Topic::<Order>::builder("orders").keep(100).build();
+    let of = orders.clone();
+    let app = serving(&kit(SseOptions::default()), move || {
+        let small = of.subscribe().from_start().filter(|order| order.n < 40);
+        small.and(of.subscribe().from_start().filter(|order| order.n >= 40))
+    });
+    orders.publish_all((0..80).map(order)).await.expect("sent");
+    let (mut had, mut id) = (Vec::new(), None::<String>);
+    while had.len() < 80 {
+        let mut request = testing::open(&app, "/s");
+        if let Some(id) = &id {
+            request = request.last_event_id(id);
+        }
+        let mut reader = request.await.expect("a stream");
+        // It breaks off behind each.
+        let event = next(&mut reader).await;
+        assert_eq!(event.event, "order", "{event:?}");
+        (_, id) = (had.push(what(&event).1), event.id);
+    }
+    assert!(had.iter().any(|n| *n >= 40 && had.contains(&39)));
+    had.sort_unstable();
+    assert_eq!(had, (0..80).collect::<Vec<_>>());
+    // On a stream where it is once only, what either has not had comes.
+    let of = orders.clone();
+    let once = serving(&kit(SseOptions::default()), move || of.subscribe());
+    orders.publish(order(99)).await.expect("sent");
+    let id = id.expect("an id");
+    let mut reader = testing::open(&once, "/s").last_event_id(id).await.expect("a stream");
+    assert_eq!(some(&mut reader, 1).await, [("order".to_owned(), 99)]);
+}

@@ -10,7 +10,7 @@ use futures_core::future::BoxFuture;
 use serde_json::json;
 
 use super::broker::Window;
-use super::position::Position;
+use super::position::{Position, Twin};
 use super::ring::{Batch, Begin, Cursor, End, Entry, Missed, Read, Value};
 use super::subscription::{Gap, Start};
 use crate::close::CloseReason;
@@ -44,6 +44,8 @@ pub(crate) struct Feed {
     answer: Option<(Answer, Place)>,
     /// What the client needs to come back; it has or has not got it.
     mark: Mark,
+    /// The offset in the id that it has, if it has one.
+    told: u64,
     /// It began so far behind, and may stay there until it has caught up.
     behind_until: u64,
     gaps: u64,
@@ -165,6 +167,7 @@ impl Feed {
             on_gap: None,
             answer: None,
             mark: Mark::None,
+            told: 0,
             behind_until: 0,
             gaps: 0,
             position: None,
@@ -174,13 +177,13 @@ impl Feed {
     /// Begins behind the event with this id, unless somebody has said where.
     pub(crate) fn resume(&mut self, cursor: Option<&LastEventId>) {
         if let Some(cursor) = cursor.filter(|cursor| cursor.as_str().is_some()) {
-            self.resume_at(cursor);
+            self.resume_at(cursor, Twin::NONE);
         }
     }
 
     /// Whether the client's id says where it stands in this topic.
     pub(super) fn has_made(&self, cursor: &LastEventId) -> bool {
-        self.cursor.life().find(cursor).is_some()
+        self.cursor.life().find(cursor, Twin::NONE).is_some()
     }
 
     /// Whether this topic has made the id.
@@ -195,7 +198,7 @@ impl Feed {
 
     /// Begins where this says, or after who knows what, unless somebody has said where. Of the latest there is
     /// nothing to miss for who gets all of it.
-    pub(super) fn resume_at(&mut self, cursor: &LastEventId) {
+    pub(super) fn resume_at(&mut self, cursor: &LastEventId, twin: Twin) {
         let is_new = self.window.is_latest() && !self.has_made(cursor);
         if std::mem::replace(&mut self.placed, true) || is_new {
             return;
@@ -203,7 +206,8 @@ impl Feed {
         self.mark = Mark::Now;
         self.fresh = false;
         self.stateless = false;
-        self.missed = self.cursor.resume(|ids| ids.find(cursor));
+        self.missed = self.cursor.resume(|ids| ids.find(cursor, twin));
+        self.told = self.cursor.next().saturating_sub(1);
         self.behind_until = self.window.next();
         self.start = match &self.missed {
             None => Start::Resumed,
@@ -226,7 +230,7 @@ impl Feed {
     pub(crate) fn mark(&mut self, out: &mut BytesMut) {
         if let (Mark::None | Mark::Old, Place::At(here)) = (self.mark, self.place()) {
             write_cursor(out, here.as_str(), false);
-            self.mark = Mark::Now;
+            (self.mark, self.told) = (Mark::Now, here.offset());
         }
     }
 
@@ -249,8 +253,8 @@ impl Feed {
                 Next::Told(told) => {
                     let here = self.is_settled().then(|| self.here());
                     told.write(out, None, here.as_ref().map(Position::as_str));
-                    if here.is_some() {
-                        self.mark = Mark::Now;
+                    if let Some(here) = here {
+                        (self.mark, self.told) = (Mark::Now, here.offset());
                     }
                 }
                 Next::Batch(batch) => match self.deliver(&batch, out) {
@@ -289,19 +293,22 @@ impl Feed {
                 });
             }
             if let Some(gap) = self.untold.take() {
-                return Poll::Ready(Next::Told(self.tell(gap, Place::Lost)));
+                return Poll::Ready(self.tell(gap, Place::Lost));
             }
             if let Some(missed) = self.missed.take() {
                 let place = self.before(&missed);
                 let gap = self.pass(&missed);
                 // Where it goes on there may be much to read at once.
                 self.behind_until = self.window.next();
-                return Poll::Ready(Next::Told(self.tell(gap, place)));
+                return Poll::Ready(self.tell(gap, place));
             }
             if std::mem::take(&mut self.stateless)
                 && let Some(state) = self.cursor.state()
             {
-                return Poll::Ready(Next::Told(Told { gap: None, bodies: vec![state] }));
+                return Poll::Ready(match state {
+                    Ok(state) => Next::Told(Told { gap: None, bodies: vec![state] }),
+                    Err(error) => Next::Failed(error),
+                });
             }
             if self.is_too_slow(patience) {
                 return Poll::Ready(Next::Overflow);
@@ -370,15 +377,18 @@ impl Feed {
 
     /// The frames of a batch that this client wants, shared if those are all.
     fn deliver(&mut self, batch: &Batch, out: &mut BytesMut) -> Option<Fed> {
-        if batch.entries.is_empty() {
-            return None;
-        }
         let wanted = self.wanted_of(batch);
-        if let Some(entry) = wanted.last() {
-            self.mark = Mark::behind(entry, batch);
-        } else if self.mark == Mark::Now {
-            self.mark = Mark::Old;
-        }
+        let Some(entry) = wanted.last() else {
+            if self.mark == Mark::Now {
+                self.mark = Mark::Old;
+            }
+            // What it knows would soon be gone.
+            if self.cursor.is_old(self.told) {
+                self.mark(out);
+            }
+            return None;
+        };
+        (self.mark, self.told) = (Mark::behind(entry, batch), entry.offset);
         if wanted.len() == batch.entries.len() {
             return Some(Fed::Shared(batch.bytes.clone()));
         }
@@ -399,17 +409,20 @@ impl Feed {
     }
 
     /// Says what is missing, and what the topic has to say to it; or asks the application for that.
-    fn tell(&mut self, gap: Gap, before: Place) -> Told {
+    fn tell(&mut self, gap: Gap, before: Place) -> Next {
         self.stateless = false;
         let bodies = match &mut self.on_gap {
             Some(on_gap) => {
                 self.cursor.skip();
                 self.answer = Some((on_gap(gap.clone()), before));
-                Vec::new()
+                Ok(Vec::new())
             }
             None => self.cursor.state().into_iter().collect(),
         };
-        Told { gap: Some(gap), bodies }
+        match bodies {
+            Ok(bodies) => Next::Told(Told { gap: Some(gap), bodies }),
+            Err(error) => Next::Failed(error),
+        }
     }
 
     /// Goes on behind what is missing.
@@ -470,6 +483,8 @@ impl Mark {
         match batch.entries.last() {
             _ if entry.last => Self::End,
             Some(last) if last.offset != entry.offset => Self::Old,
+            // What came behind it was not wanted.
+            _ if batch.is_chosen && entry.offset + 1 < batch.to => Self::Old,
             _ => Self::Now,
         }
     }

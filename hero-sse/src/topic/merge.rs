@@ -11,8 +11,8 @@ use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 
 use super::feed::{FRUITLESS, Fed, Feed, Mark, Next, Patience, Place, write_cursor, wrote};
-use super::position::{MOST_TOPICS, join, parts};
-use super::ring::{BATCH, End, Entry};
+use super::position::{MOST_TOPICS, Twin, join, parts};
+use super::ring::{BATCH, End, Entry, Life};
 use super::subscription::Subscription;
 use crate::close::CloseReason;
 use crate::event::SseEvent;
@@ -167,6 +167,8 @@ struct Part {
     feed: Feed,
     /// What was read and had no room yet: a batch at most.
     waiting: VecDeque<Arc<Entry>>,
+    /// The offset in the id that the client has, if it has one.
+    told: u64,
     end: Option<End>,
 }
 
@@ -183,7 +185,16 @@ enum Turn {
 
 impl Part {
     fn of(feed: Feed) -> Self {
-        Self { feed, waiting: VecDeque::new(), end: None }
+        Self { feed, waiting: VecDeque::new(), told: 0, end: None }
+    }
+
+    /// The same, which it is told now.
+    fn tell(&mut self) -> Place {
+        let place = self.place();
+        if let Place::At(position) = place {
+            self.told = position.offset();
+        }
+        place
     }
 
     /// Where the client stands in this topic.
@@ -200,10 +211,14 @@ impl Many {
         let Some(cursor) = cursor.filter(|cursor| cursor.as_str().is_some()) else { return };
         let known = |id| self.parts.iter().any(|part| part.feed.knows(id));
         let all_known = parts(cursor).all(known);
-        for Part { feed, .. } in &mut self.parts {
+        let lives: Vec<_> = self.parts.iter().map(|part| part.feed.cursor.life().clone()).collect();
+        for (number, Part { feed, .. }) in self.parts.iter_mut().enumerate() {
+            let life = feed.cursor.life().clone();
+            let twins = |lives: &[Life]| lives.iter().filter(|other| other.are(&life)).count();
+            let before = lives.get(..number).unwrap_or_default();
             // Else a topic that was not there yet.
             if feed.has_made(cursor) || !all_known {
-                feed.resume_at(cursor);
+                feed.resume_at(cursor, Twin { nth: twins(before), of: twins(&lives) });
             }
         }
         // Of a topic that is new on the stream the client's id says nothing.
@@ -291,8 +306,13 @@ impl Many {
                     let wanted = part.feed.wanted_of(&batch);
                     part.waiting.extend(wanted.iter().cloned());
                     if part.waiting.is_empty() {
+                        // What it knows would soon be gone.
+                        let is_old = part.feed.cursor.is_old(part.told);
                         if self.mark == Mark::Now {
                             self.mark = Mark::Old;
+                        }
+                        if is_old {
+                            self.mark(out);
                         }
                         return turn;
                     }
@@ -360,9 +380,9 @@ impl Many {
         }
     }
 
-    /// Where the client stands.
+    /// Where the client stands, to tell it.
     fn id(&mut self) -> String {
-        let places: Vec<_> = self.parts.iter_mut().map(Part::place).collect();
+        let places: Vec<_> = self.parts.iter_mut().map(Part::tell).collect();
         join(places.iter().filter_map(Place::as_str))
     }
 }

@@ -396,13 +396,22 @@ where
         }
     }
 
-    fn render(&mut self) -> Option<Bytes> {
-        if self.rendered.is_none() {
-            let mut body = BytesMut::new();
-            write_body(&mut body, None, |frame| self.state.encode(frame)).ok()?;
-            self.rendered = Some(body.freeze());
+    fn render(&mut self) -> Result<Bytes, String> {
+        if let Some(rendered) = &self.rendered {
+            return Ok(rendered.clone());
         }
-        self.rendered.clone()
+        let mut body = BytesMut::new();
+        let mut write = || write_body(&mut body, None, |frame| self.state.encode(frame));
+        match catch_unwind(AssertUnwindSafe(&mut write)) {
+            Ok(Ok(())) => Ok(self.rendered.insert(body.freeze()).clone()),
+            Ok(Err(error)) => {
+                Err(format!("the state of topic {:?} cannot be written: {error}", self.topic))
+            }
+            Err(_) => {
+                telemetry::panicked(&self.topic, "snapshot");
+                Err(format!("the state of topic {:?} panicked as it was written", self.topic))
+            }
+        }
     }
 }
 

@@ -86,6 +86,18 @@ impl fmt::Debug for Position {
     }
 }
 
+/// One of several subscriptions to one topic on one stream, in the order in which they were joined.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Twin {
+    pub(super) nth: usize,
+    pub(super) of: usize,
+}
+
+impl Twin {
+    /// It is the only one.
+    pub(super) const NONE: Self = Self { nth: 0, of: 1 };
+}
+
 /// Makes and reads the ids of one topic in one epoch.
 ///
 /// An id is a tag and the offset, hidden by what the tag makes of the key (a synthetic initialisation vector, with
@@ -129,9 +141,19 @@ impl Ids {
         (self.keyed(b'T', offset) == tag).then_some(offset)
     }
 
-    /// What the offset of one of these ids is, of which each may be of another topic: the first if there are several.
-    pub(super) fn find(&self, cursor: &LastEventId) -> Option<u64> {
-        parts(cursor).filter_map(|id| self.read(id)).min()
+    /// What the offset of one of these ids is, of which each may be of another topic. Of several it is that of the
+    /// twin, or the first if they are not as many as there are twins.
+    pub(super) fn find(&self, cursor: &LastEventId, twin: Twin) -> Option<u64> {
+        let offsets: Vec<_> = parts(cursor).filter_map(|id| self.read(id)).collect();
+        if offsets.len() == twin.of {
+            return offsets.get(twin.nth).copied();
+        }
+        offsets.into_iter().min()
+    }
+
+    /// Whether these are of the same topic, in the same epoch.
+    pub(super) fn are(&self, other: &Self) -> bool {
+        self.key == other.key
     }
 
     fn keyed(&self, domain: u8, input: u64) -> u64 {

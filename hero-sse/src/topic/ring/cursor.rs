@@ -84,9 +84,9 @@ impl Cursor {
     }
 
     /// What the topic adds up to; the reader stands behind all that is in it, but for an event that ended the log.
-    pub(crate) fn state(&mut self) -> Option<Bytes> {
+    pub(crate) fn state(&mut self) -> Option<Result<Bytes, String>> {
         let mut log = self.ring.lock();
-        let state = log.fold.as_mut()?.render()?;
+        let state = log.fold.as_mut()?.render();
         let last = u64::from(log.end == Some(End::Last));
         (self.next, self.life) = (log.next - last, log.life.clone());
         Some(state)
@@ -138,6 +138,11 @@ impl Cursor {
             return (0, false);
         }
         (front.batch.to.saturating_sub(self.next), front.slow.is_some_and(|slow| self.next < slow))
+    }
+
+    /// Whether who comes back with this offset is slow before it begins.
+    pub(crate) fn is_old(&self, offset: u64) -> bool {
+        self.ring.front.load().slow.is_some_and(|slow| offset < slow)
     }
 
     /// What there is to read. With `newest`, of what it is behind and wants only the newest of each place.

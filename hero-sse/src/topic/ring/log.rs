@@ -136,7 +136,7 @@ pub(crate) trait Fold: Send {
     fn apply(&mut self, value: &Value);
 
     /// The whole of it as the body of a frame.
-    fn render(&mut self) -> Option<Bytes>;
+    fn render(&mut self) -> Result<Bytes, String>;
 }
 
 /// What is kept, and how the topic stands.
