@@ -554,7 +554,7 @@ async fn a_mapped_frame_tells_what_was_missed() {
     let sse = kit(SseOptions::default());
     let app = serving(&sse, move || of.subscribe().from_start().map(|frame| frame));
     let mut reader = testing::open(&app, "/s").await.expect("a stream");
-    assert_eq!(there(&mut reader), steps(28..=30));
+    assert_eq!(some(&mut reader, 3).await, steps(28..=30));
     let of = topic.clone();
     let sse = kit(SseOptions::default());
     let resumed = async move |cursor: LastEventId| of.subscribe().resume(&cursor).map(|f| f);
@@ -563,7 +563,7 @@ async fn a_mapped_frame_tells_what_was_missed() {
     let gap = next(&mut reader).await;
     assert_eq!(gap.event, "hero.gap");
     assert_eq!(gap.json::<Value>().expect("JSON")["missed"], Value::Null);
-    assert_eq!(there(&mut reader), steps(28..=30));
+    assert_eq!(some(&mut reader, 3).await, steps(28..=30));
 }
 
 /// Behind an adaptor the frames are events like any others: they have their keys, and the last is the end.
@@ -597,6 +597,19 @@ async fn a_subscription_may_be_read_before_it_is_returned() {
     topic.publish_all((1..=3).map(step)).await.expect("sent");
     let mut reader = testing::open(&app, "/s").await.expect("a stream");
     assert_eq!(there(&mut reader), steps([2, 3]));
+    // Nor is it sent again to who comes back.
+    let of = topic.clone();
+    let read = async move |cursor: LastEventId| {
+        let mut subscription = of.subscribe().resume(&cursor);
+        let first = subscription.next().now_or_never().flatten();
+        assert!(first.is_some());
+        subscription
+    };
+    let sse = kit(SseOptions::default());
+    let app = sse.endpoint("/s").public().handler(read).expect("a route");
+    let first = topic.subscribe().from_start().next().await.expect("an event").position();
+    let back = testing::open(&app, "/s").last_event_id(first.to_string());
+    assert_eq!(there(&mut back.await.expect("a stream")), steps([3]));
 }
 
 /// Nor is a gap that it came upon: alone it is told with the state, once; beside others it is told to who leaves before.
@@ -642,12 +655,15 @@ async fn who_begins_gets_nothing_that_is_too_old() {
     tokio::time::advance(Duration::from_secs(40)).await;
     topic.publish(step(3)).await.expect("sent");
     tokio::time::advance(Duration::from_secs(40)).await;
-    let app = serving(&kit(SseOptions::default()), move || topic.subscribe().from_start());
+    let of = topic.clone();
+    let app = serving(&kit(SseOptions::default()), move || of.subscribe().from_start());
     let mut reader = testing::open(&app, "/s").await.expect("a stream");
     assert_eq!(there(&mut reader), steps([3]));
     let mut reader = testing::open(&app, "/s").last_event_id(first).await.expect("a stream");
     assert_eq!(next(&mut reader).await.json::<Value>().expect("JSON")["missed"], 1);
     assert_eq!(there(&mut reader), steps([3]));
+    tokio::time::advance(Duration::from_secs(40)).await;
+    assert!(topic.is_empty());
 }
 
 /// A page that listens to what the endpoint declares would hear nothing.
@@ -855,6 +871,45 @@ async fn a_filter_is_not_far_ahead_of_its_client() {
     let mut reader = testing::open(&app, "/s").await.expect("a stream");
     assert_eq!(what(&next(&mut reader).await).1, 2);
     assert!(asked.load(Ordering::Relaxed) < 10, "{asked:?}");
+}
+
+/// Bytes are three quarters of what is kept as well, of what is there and not of all that ever was.
+#[tokio::test(start_paused = true)]
+async fn who_is_too_slow_is_so_by_bytes_too() {
+    let topic = Topic::builder("readings").keep_bytes(100_000).build();
+    topic.publish_all((1..=200).map(|n| reading(n, 900))).await.expect("sent");
+    let of = topic.clone();
+    let app = serving(&kit(SseOptions::default()), move || of.subscribe());
+    let mut reader = testing::open(&app, "/s").await.expect("a stream");
+    next(&mut reader).await;
+    topic.publish_all((1..=60).map(|n| reading(n, 900))).await.expect("sent");
+    assert_eq!(some(&mut reader, 60).await.last(), Some(&("reading".to_owned(), 60)));
+    topic.publish_all((61..=150).map(|n| reading(n, 900))).await.expect("sent");
+    assert!(next(&mut reader).await.data.contains("\"overflow\""));
+}
+
+/// What a filter holds is the application's too.
+#[tokio::test(start_paused = true)]
+async fn a_filter_whose_drop_panics_harms_nobody() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("on purpose");
+        }
+    }
+    let topic = Topic::<Step>::new("steps");
+    let of = topic.clone();
+    let app = serving(&kit(SseOptions::default()), move || {
+        let bomb = Bomb;
+        of.subscribe().filter(move |_| {
+            let _held = &bomb;
+            true
+        })
+    });
+    let mut reader = testing::open(&app, "/s").await.expect("a stream");
+    next(&mut reader).await;
+    drop(reader);
+    assert_eq!(topic.subscribers(), 0);
 }
 
 /// One client that breaks off again and again, and what it has got.
