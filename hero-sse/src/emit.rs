@@ -77,13 +77,12 @@ impl<E> Emitter<E> {
             if event.is_none() && hand.event.is_none() {
                 return Poll::Ready(());
             }
-            let placed = event.is_some();
-            if placed {
+            if event.is_some() {
                 hand.event = event;
                 hand.inside = hand.polling;
             }
             hand.sender = Some(cx.waker().clone());
-            let stream = hand.stream.take_if(|_| placed);
+            let stream = hand.stream.take();
             drop(hand);
             stream.into_iter().for_each(Waker::wake);
             Poll::Pending

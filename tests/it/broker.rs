@@ -13,7 +13,7 @@ use hero_sse::{
     Broker, BrokerError, Epoch, Log, MemoryBroker, PublishError, Record, SseOptions, Window,
 };
 
-use crate::support::kit;
+use crate::support::{self, kit};
 
 /// What a broker does wrong.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,6 +24,10 @@ enum Fault {
     TwoByTwo,
     OffsetOfTheFirst,
     OrderOfItsOwn,
+    SwapsNeighbours,
+    NewestAlone,
+    OpensWithoutTheEnd,
+    BeginsApart,
     GoesOnAfterTheEnd,
     FeedsOnAfterTheDrop,
     LosesInSilence,
@@ -51,6 +55,8 @@ struct Fed {
     window: Window,
     node: usize,
     number: usize,
+    /// What comes behind the next.
+    held: Vec<Record>,
 }
 
 impl Simple {
@@ -80,7 +86,11 @@ impl Simple {
                 return vec![];
             }
             kept.epoch = Epoch::random();
-            kept.windows.iter().map(|fed| fed.window.begin(kept.epoch, 1)).collect()
+            let epoch = || match self.fault {
+                Fault::BeginsApart => Epoch::random(),
+                _ => kept.epoch,
+            };
+            kept.windows.iter().map(|fed| fed.window.begin(epoch(), 1)).collect()
         });
         drop(begun);
     }
@@ -117,14 +127,22 @@ impl Broker for Simple {
                     _ => kept.epoch,
                 };
                 let mut pushed = vec![window.begin(epoch, 1)];
-                if self.fault == Fault::NoHistory {
-                    pushed.push(window.skip(kept.records.len() as u64 + 1));
-                } else {
-                    pushed.push(window.push(1, kept.records.clone()));
+                let (mut from, mut to) = (0, kept.records.len());
+                match self.fault {
+                    Fault::NoHistory => from = to,
+                    Fault::NewestAlone => from = to.saturating_sub(100),
+                    Fault::OpensWithoutTheEnd
+                        if kept.records.last().is_some_and(Record::is_last) =>
+                    {
+                        to -= 1
+                    }
+                    _ => {}
                 }
+                pushed.push(window.skip(from as u64 + 1));
+                pushed.push(window.push(from as u64 + 1, kept.records[from..to].to_vec()));
                 kept.opened += 1;
                 let number = kept.opened;
-                kept.windows.push(Fed { window, node: self.node, number });
+                kept.windows.push(Fed { window, node: self.node, number, held: vec![] });
                 (number, pushed)
             });
             drop(pushed);
@@ -157,9 +175,17 @@ impl SimpleLog {
             let first = kept.records.len() as u64 + 1;
             kept.records.extend(records.iter().cloned());
             let next = kept.records.len() as u64 + 1;
-            let up = kept.windows.iter().filter(|fed| !kept.down.contains(&fed.node));
+            let up = kept.windows.iter_mut().filter(|fed| !kept.down.contains(&fed.node));
             let pushed = up.map(|fed| {
                 let mut records = records.clone();
+                if fault == Fault::SwapsNeighbours && fed.number == 2 {
+                    if first % 2 == 1 {
+                        fed.held = records;
+                        return fed.window.skip(1);
+                    }
+                    records.append(&mut fed.held);
+                    return fed.window.push(first - 1, records);
+                }
                 if fault == Fault::OrderOfItsOwn && fed.number == 2 {
                     records.reverse();
                 }
@@ -223,6 +249,10 @@ async fn a_broker_that_breaks_the_contract_is_caught() {
         (Fault::TwoByTwo, "events published together"),
         (Fault::OffsetOfTheFirst, "events published together"),
         (Fault::OrderOfItsOwn, "events published together"),
+        (Fault::SwapsNeighbours, "one order: what the two nodes read"),
+        (Fault::NewestAlone, "a late opener of the latest"),
+        (Fault::OpensWithoutTheEnd, "the last event: whether it is closed"),
+        (Fault::BeginsApart, "a log that was lost: the two nodes' ids"),
         (Fault::GoesOnAfterTheEnd, "the last event"),
         (Fault::FeedsOnAfterTheDrop, "a log that was dropped"),
         (Fault::LosesInSilence, "a log that was lost"),
@@ -397,14 +427,18 @@ async fn a_state_is_of_the_events_that_there_are() {
     };
     other.publish_all([4, 13, 5].map(order)).await.expect("published");
     assert_eq!((state().await, topic.len()), (9, 3));
-    // As a broker passes it that is another process.
+    // As a broker passes it that is another process. Where nobody has said how it is read that is told once.
+    let (log, _guard) = support::Log::everything();
     broker.with("orders", |kept| {
         let body = kept.records[0].body().clone();
         let record = Record::new(body, None, false);
         kept.records.push(record.clone());
-        drop(kept.windows[0].window.push(4, vec![record]));
+        for fed in &kept.windows {
+            drop(fed.window.push(4, vec![record.clone(); 3]));
+        }
     });
-    assert_eq!(state().await, 13);
+    assert_eq!(log.text().matches("cannot be read here").count(), 1, "{}", log.text());
+    assert_eq!(state().await, 21);
     broker.lose("orders");
     assert_eq!(state().await, 0);
     other.publish(order(2)).await.expect("published");

@@ -146,6 +146,25 @@ async fn drop_oldest_tells_how_many_are_missing_and_where() {
     assert_eq!(missed(&rest[0]), 6);
     assert_eq!(data(&rest[1..5]), ["17", "18", "19", "20"]);
     assert_eq!((rest.len(), reason(&rest[5]).as_str()), (6, "ended"));
+    assert_eq!(sse.connections().gaps(), 2);
+}
+
+/// What has not been asked for stays in the buffer, where it makes room: a client that comes back to reading gets the
+/// newest, and not what had waited for longest.
+#[tokio::test(start_paused = true)]
+async fn a_write_takes_no_more_out_of_a_buffer_than_it_sends() {
+    let sse = kit(options("Overflow = \"drop_oldest\"\nBuffer = 100"));
+    let app = public(&sse, || {
+        let later = stream::once(tokio::time::sleep(Duration::from_secs(1))).map(|()| 101);
+        stream::iter(1..=100).chain(later).chain(stream::iter(102..=200)).map(numbered)
+    });
+    let mut stream = testing::open(&app, "/s").await.expect("a stream");
+    settle().await;
+    assert!(next(&mut stream).await.data.starts_with("1 "));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let rest = stream.rest().await.expect("a clean end");
+    let gap = rest.iter().find(|event| event.event == "hero.gap").expect("a gap");
+    assert!(missed(gap) > 80, "{gap:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,7 +12,7 @@ use hero_sse::prelude::*;
 use hero_sse::{CloseReason, FrameWriter, InvalidEvent, SseOptions, Start, testing};
 use http::StatusCode;
 
-use crate::support::{kit, serving};
+use crate::support::{Log, kit, serving};
 
 #[derive(Debug, SseEvent)]
 enum Build {
@@ -142,7 +142,10 @@ async fn a_full_family_gives_up_no_history() {
     builds.topic(&1).expect("a topic").publish(Build::Line { n: 1 }).await.expect("sent");
     let two = builds.topic(&2).expect("a topic");
     let three = builds.topic(&3).expect("a topic").subscribe();
+    let (log, guard) = Log::everything();
     let full = builds.topic(&4).expect_err("no room");
+    assert!(log.text().contains("no room for another topic"), "{}", log.text());
+    drop(guard);
     assert!(full.to_string().contains("3 topics in `builds`"), "{full}");
     assert_eq!(full.clone().into_response().status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(Refusal::from(full).into_response().headers()["retry-after"], "3");
@@ -156,6 +159,49 @@ async fn a_full_family_gives_up_no_history() {
     drop((three, four));
     assert!(builds.topic(&5).is_ok() && builds.topic(&6).is_ok());
     assert_eq!(builds.get(&1).expect("a topic").len(), 1);
+}
+
+/// Nobody counts them, and there is room: whoever makes one makes room for it.
+#[tokio::test(start_paused = true)]
+async fn making_some_takes_out_those_that_nobody_needs() {
+    let builds: Topics<u64, Build> = Topics::new("builds");
+    for minute in 0..10 {
+        for key in 0..200 {
+            builds.topic(&(minute * 200 + key)).expect("a topic");
+        }
+        tokio::time::advance(MINUTE).await;
+    }
+    assert!(builds.len() < 600, "{}", builds.len());
+}
+
+/// Whoever makes up keys for a full family costs each time what a few members do, not all of them.
+#[tokio::test(start_paused = true)]
+async fn who_finds_no_room_again_and_again_looks_at_few() {
+    static LOOKS: AtomicUsize = AtomicUsize::new(0);
+    #[derive(Clone, PartialEq, Eq)]
+    struct Key(u64);
+    impl std::hash::Hash for Key {
+        fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+            LOOKS.fetch_add(1, Ordering::SeqCst);
+            self.0.hash(state);
+        }
+    }
+    impl std::fmt::Display for Key {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            self.0.fmt(f)
+        }
+    }
+    let builds: Topics<Key, Build> = Topics::builder("builds").most(5_000).build();
+    let _held: Vec<_> = (0..5_000).map(|n| builds.topic(&Key(n)).expect("a topic")).collect();
+    let looked = || {
+        assert!(builds.topic(&Key(9_999)).is_err());
+        LOOKS.swap(0, Ordering::SeqCst)
+    };
+    looked();
+    assert!((0..50).all(|_| looked() < 100));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert!(looked() > 5_000);
+    assert!(looked() < 100);
 }
 
 #[tokio::test(start_paused = true)]
@@ -194,6 +240,39 @@ async fn what_is_removed_has_ended_and_the_next_of_its_key_is_another() {
         another.publish(Build::Line { n: 3 }).await.expect("sent");
     }
     assert_eq!(held.len(), 1, "of the earlier one");
+}
+
+/// Whoever is woken by the end may remove it too, and make the key's next topic: that one stays.
+#[test]
+fn what_is_removed_twice_takes_no_other_with_it() {
+    struct Again(Topics<u64, Build>, std::sync::Mutex<Option<Topic<Build>>>);
+    impl std::task::Wake for Again {
+        fn wake(self: Arc<Self>) {
+            let removed = self.0.remove(&1);
+            let another = self.0.topic(&1).expect("room");
+            *self.1.lock().expect("the other") = removed.then_some(another);
+        }
+    }
+    let builds: Topics<u64, Build> = Topics::new("builds");
+    let mut reader = builds.topic(&1).expect("a topic").subscribe();
+    let again = Arc::new(Again(builds.clone(), Default::default()));
+    let waker = again.clone().into();
+    assert!(pin!(reader.next()).poll(&mut Context::from_waker(&waker)).is_pending());
+    assert!(!builds.remove(&1), "another has removed it");
+    let another = again.1.lock().expect("the other").take().expect("it was woken");
+    let mut reader = builds.get(&1).expect("the key's next topic").subscribe();
+    another.publish(Build::Line { n: 1 }).now_or_never().expect("at once").expect("sent");
+    assert!(matches!(ready(&mut reader), Poll::Ready(Some(_))));
+}
+
+/// A tenant that is gone is nowhere any more, not even among the keys that are looked at later on.
+#[test]
+fn what_is_removed_leaves_no_key_behind() {
+    let tenants: Topics<Arc<str>, Build> = Topics::new("tenants");
+    let key = Arc::from("acme");
+    tenants.topic(&key).expect("a topic");
+    assert!(tenants.remove(&key));
+    assert_eq!(Arc::strong_count(&key), 1);
 }
 
 /// While others make members, and so look for those that can go, nobody's subscription is left behind.

@@ -298,7 +298,9 @@ async fn what_is_filtered_out_moves_the_cursor_and_the_end_passes() {
     let sse = kit(options("HeartbeatInterval = \"10s\""));
     let of = topic.clone();
     let app = serving(&sse, move || {
-        of.subscribe().filter(|step| matches!(step, Step::Step { n, .. } if n % 10 == 0))
+        let steps =
+            of.subscribe().filter(|step| matches!(step, Step::Step { n, .. } if n % 5 == 0));
+        steps.filter(|step| matches!(step, Step::Step { n, .. } if n % 2 == 0))
     });
     let reader = testing::open(&app, "/s").await.expect("a stream");
     let mut reader = reader.patience(Duration::from_secs(60));
@@ -316,6 +318,9 @@ async fn what_is_filtered_out_moves_the_cursor_and_the_end_passes() {
     let id = cursor.id.expect("an id");
     let mut again = testing::open(&app, "/s").last_event_id(&id).await.expect("a stream");
     assert_eq!(there(&mut again), steps([10]));
+    // Nor what came with what it wanted.
+    let mut again = again.patience(Duration::from_secs(60));
+    assert_eq!(next(&mut again).await.event, "hero.cursor");
     topic.publish(Step::Done { n: 12 }).await.expect("sent");
     let names: Vec<_> =
         reader.rest().await.expect("all").into_iter().map(|event| event.event).collect();
@@ -452,6 +457,34 @@ async fn a_burst_sends_nobody_away_who_waited_for_it() {
     }
 }
 
+/// What it was sent beside the topic it has yet to take: then it has not waited for the burst.
+#[tokio::test(start_paused = true)]
+async fn who_is_sent_something_else_has_not_waited() {
+    let topic = Topic::builder("steps").keep(100).build();
+    let of = topic.clone();
+    let sse = kit(SseOptions::default());
+    let app = serving(&sse, move || of.subscribe());
+    let mut reader = testing::open(&app, "/s").await.expect("a stream");
+    next(&mut reader).await;
+    let all = hero_sse::ConnectionFilter::all();
+    sse.connections().send(&all, Event::text("1")).expect("a good event");
+    assert_eq!(next(&mut reader).await.data, "1");
+    topic.publish_all((1..=90).map(step)).await.expect("sent");
+    assert!(next(&mut reader).await.data.contains("\"overflow\""));
+}
+
+/// Whatever is published is kept, and so reaches whoever follows; else it is refused.
+#[tokio::test(start_paused = true)]
+async fn what_is_not_refused_is_kept() {
+    for length in 0..150 {
+        let topic = Topic::builder("events").keep(0).keep_bytes(150).build();
+        let mut reader = topic.subscribe();
+        let sent = topic.publish(Event::text("x".repeat(length))).await;
+        let told = reader.next().now_or_never().flatten().is_some();
+        assert_eq!((told, topic.len()), (sent.is_ok(), usize::from(sent.is_ok())), "{length}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_new_client_begins_where_the_endpoint_says() {
     let topic = Topic::builder("steps").keep(100).build();
@@ -522,7 +555,32 @@ async fn a_mapped_frame_tells_what_was_missed() {
     let sse = kit(SseOptions::default());
     let app = serving(&sse, move || of.subscribe().from_start().map(|frame| frame));
     let mut reader = testing::open(&app, "/s").await.expect("a stream");
-    assert_eq!(there(&mut reader), steps(28..=30));
+    assert_eq!(some(&mut reader, 3).await, steps(28..=30));
+    let of = topic.clone();
+    let sse = kit(SseOptions::default());
+    let resumed = async move |cursor: LastEventId| of.subscribe().resume(&cursor).map(|f| f);
+    let app = sse.endpoint("/s").public().handler(resumed).expect("a route");
+    let mut reader = testing::open(&app, "/s").last_event_id("another").await.expect("a stream");
+    let gap = next(&mut reader).await;
+    assert_eq!(gap.event, "hero.gap");
+    assert_eq!(gap.json::<Value>().expect("JSON")["missed"], Value::Null);
+    assert_eq!(some(&mut reader, 3).await, steps(28..=30));
+}
+
+/// Behind an adaptor the frames are events like any others: they have their keys, and the last is the end.
+#[tokio::test(start_paused = true)]
+async fn a_mapped_frame_has_its_key_and_its_end() {
+    let topic = Topic::new("steps");
+    let of = topic.clone();
+    let sse = kit(options("Overflow = \"latest\""));
+    let app = serving(&sse, move || of.subscribe().map(|frame| frame));
+    let mut reader = testing::open(&app, "/s").await.expect("a stream");
+    topic.publish_all((1..=30).map(step)).await.expect("sent");
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(there(&mut reader), steps([28, 29, 30]));
+    topic.publish(Step::Done { n: 0 }).await.expect("sent");
+    let rest = reader.rest().await.expect("all");
+    assert!(rest.last().expect("a farewell").data.contains("\"last_event\""), "{rest:?}");
 }
 
 /// What somebody has read of a subscription and not used is not lost when it is returned all the same.
@@ -540,6 +598,73 @@ async fn a_subscription_may_be_read_before_it_is_returned() {
     topic.publish_all((1..=3).map(step)).await.expect("sent");
     let mut reader = testing::open(&app, "/s").await.expect("a stream");
     assert_eq!(there(&mut reader), steps([2, 3]));
+    // Nor is it sent again to who comes back.
+    let of = topic.clone();
+    let read = async move |cursor: LastEventId| {
+        let mut subscription = of.subscribe().resume(&cursor);
+        let first = subscription.next().now_or_never().flatten();
+        assert!(first.is_some());
+        subscription
+    };
+    let sse = kit(SseOptions::default());
+    let app = sse.endpoint("/s").public().handler(read).expect("a route");
+    let first = topic.subscribe().from_start().next().await.expect("an event").position();
+    let back = testing::open(&app, "/s").last_event_id(first.to_string());
+    assert_eq!(there(&mut back.await.expect("a stream")), steps([3]));
+}
+
+/// Nor is a gap that it came upon: alone it is told with the state, once; beside others it is told to who leaves before.
+#[tokio::test(start_paused = true)]
+async fn a_gap_that_was_read_before_is_told_when_it_is_returned() {
+    let topic = summed(3);
+    let of = topic.clone();
+    let read = move || {
+        let mut subscription = of.subscribe().filter(|_| false);
+        let sent = of.publish_all((1..=5).map(step)).now_or_never().expect("at once");
+        sent.expect("sent");
+        assert!(subscription.next().now_or_never().is_none());
+        subscription
+    };
+    let app = serving(&kit(SseOptions::default()), read.clone());
+    let mut reader = testing::open(&app, "/s").await.expect("a stream");
+    let gap = next(&mut reader).await;
+    assert_eq!(gap.json::<Value>().expect("JSON")["missed"], 2);
+    assert_eq!(there(&mut reader), [("state".to_owned(), 15)]);
+
+    let other = Topic::<Step>::new("other");
+    other.publish(step(1)).await.expect("sent");
+    let of = other.clone();
+    let app = serving(&kit(SseOptions::default()), move || of.subscribe().recent(1).and(read()));
+    let mut reader = testing::open(&app, "/s").await.expect("a stream");
+    let first = next(&mut reader).await;
+    assert_eq!(what(&first), ("step".to_owned(), 1));
+    let app =
+        serving(&kit(SseOptions::default()), move || other.subscribe().and(topic.subscribe()));
+    let id = first.id.expect("an id");
+    let mut reader = testing::open(&app, "/s").last_event_id(id).await.expect("a stream");
+    let gap = next(&mut reader).await;
+    assert_eq!((gap.event.as_str(), gap.id), ("hero.gap", None));
+    assert_eq!(what(&next(&mut reader).await), ("state".to_owned(), 30));
+}
+
+/// Age counts where one begins, though nothing has been published since.
+#[tokio::test(start_paused = true)]
+async fn who_begins_gets_nothing_that_is_too_old() {
+    let topic = Topic::builder("steps").keep_for(Duration::from_secs(60)).build();
+    let first = topic.publish(step(1)).await.expect("sent").to_string();
+    topic.publish(step(2)).await.expect("sent");
+    tokio::time::advance(Duration::from_secs(40)).await;
+    topic.publish(step(3)).await.expect("sent");
+    tokio::time::advance(Duration::from_secs(40)).await;
+    let of = topic.clone();
+    let app = serving(&kit(SseOptions::default()), move || of.subscribe().from_start());
+    let mut reader = testing::open(&app, "/s").await.expect("a stream");
+    assert_eq!(there(&mut reader), steps([3]));
+    let mut reader = testing::open(&app, "/s").last_event_id(first).await.expect("a stream");
+    assert_eq!(next(&mut reader).await.json::<Value>().expect("JSON")["missed"], 1);
+    assert_eq!(there(&mut reader), steps([3]));
+    tokio::time::advance(Duration::from_secs(40)).await;
+    assert!(topic.is_empty());
 }
 
 /// A page that listens to what the endpoint declares would hear nothing.
@@ -626,7 +751,10 @@ async fn what_goes_while_one_begins_is_no_reason_to_end() {
     assert_eq!(there(&mut new), steps([4, 5]));
     // More keys than are kept, at once.
     gauges.publish_all((6..=8).map(step)).await.expect("sent");
-    assert_eq!(next(&mut new).await.event, "hero.gap");
+    let gap = next(&mut new).await;
+    assert_eq!(gap.event, "hero.gap");
+    // Of the latest nobody knows how many there were.
+    assert_eq!(gap.json::<Value>().expect("JSON")["missed"], Value::Null);
     assert_eq!(there(&mut new), steps([7, 8]));
 }
 
@@ -700,6 +828,89 @@ struct Reading {
     #[sse(key)]
     of: u64,
     pad: String,
+}
+
+fn reading(n: u64, pad: usize) -> Reading {
+    Reading { n, of: 0, pad: "x".repeat(pad) }
+}
+
+/// However much a filter leaves out, what it wants comes at once.
+#[tokio::test(start_paused = true)]
+async fn what_nobody_wants_is_passed_over_without_a_wait() {
+    let topic = Topic::new("readings");
+    topic.publish_all((1..=100).map(|n| reading(n, 10_000))).await.expect("sent");
+    let wanted = move || topic.subscribe().from_start().filter(|reading| reading.n == 100);
+    let start = tokio::time::Instant::now();
+    let second = Duration::from_secs(1);
+    let frame = tokio::time::timeout(second, wanted().next()).await.expect("at once");
+    assert_eq!(frame.expect("an event").n, 100);
+    let alone = wanted.clone();
+    let merged = move || wanted().and(Topic::<Step>::new("steps").subscribe());
+    let sse = || kit(SseOptions::default());
+    for app in [serving(&sse(), alone), serving(&sse(), merged)] {
+        let mut reader = testing::open(&app, "/s").await.expect("a stream");
+        assert_eq!(what(&next(&mut reader).await), ("reading".to_owned(), 100));
+    }
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+/// What a filter lets through leaves before more is looked at.
+#[tokio::test(start_paused = true)]
+async fn a_filter_is_not_far_ahead_of_its_client() {
+    let topic = Topic::new("readings");
+    topic.publish_all((1..=100).map(|n| reading(n, 4_000))).await.expect("sent");
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let app = serving(&kit(SseOptions::default()), move || {
+        let count = count.clone();
+        let even = move |reading: &Reading| {
+            count.fetch_add(1, Ordering::Relaxed);
+            reading.n.is_multiple_of(2)
+        };
+        topic.subscribe().from_start().filter(even)
+    });
+    let mut reader = testing::open(&app, "/s").await.expect("a stream");
+    assert_eq!(what(&next(&mut reader).await).1, 2);
+    assert!(asked.load(Ordering::Relaxed) < 10, "{asked:?}");
+}
+
+/// Bytes are three quarters of what is kept as well, of what is there and not of all that ever was.
+#[tokio::test(start_paused = true)]
+async fn who_is_too_slow_is_so_by_bytes_too() {
+    let topic = Topic::builder("readings").keep_bytes(100_000).build();
+    topic.publish_all((1..=200).map(|n| reading(n, 900))).await.expect("sent");
+    let of = topic.clone();
+    let app = serving(&kit(SseOptions::default()), move || of.subscribe());
+    let mut reader = testing::open(&app, "/s").await.expect("a stream");
+    next(&mut reader).await;
+    topic.publish_all((1..=60).map(|n| reading(n, 900))).await.expect("sent");
+    assert_eq!(some(&mut reader, 60).await.last(), Some(&("reading".to_owned(), 60)));
+    topic.publish_all((61..=150).map(|n| reading(n, 900))).await.expect("sent");
+    assert!(next(&mut reader).await.data.contains("\"overflow\""));
+}
+
+/// What a filter holds is the application's too.
+#[tokio::test(start_paused = true)]
+async fn a_filter_whose_drop_panics_harms_nobody() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("on purpose");
+        }
+    }
+    let topic = Topic::<Step>::new("steps");
+    let of = topic.clone();
+    let app = serving(&kit(SseOptions::default()), move || {
+        let bomb = Bomb;
+        of.subscribe().filter(move |_| {
+            let _held = &bomb;
+            true
+        })
+    });
+    let mut reader = testing::open(&app, "/s").await.expect("a stream");
+    next(&mut reader).await;
+    drop(reader);
+    assert_eq!(topic.subscribers(), 0);
 }
 
 /// One client that breaks off again and again, and what it has got.
@@ -821,7 +1032,8 @@ async fn another_life_is_told_once() {
     next(&mut reader).await;
     broker.lose("steps");
     let gap = next(&mut reader).await;
-    assert_eq!(gap.event, "hero.gap");
+    let nothing = serde_json::json!({ "missed": null, "from": null, "to": null });
+    assert_eq!((gap.event.as_str(), gap.json::<Value>().expect("JSON")), ("hero.gap", nothing));
     topic.publish(step(1)).await.expect("sent");
     let id = gap.id.expect("an id");
     let mut back = testing::open(&app, "/s").last_event_id(&id).await.expect("a stream");

@@ -175,6 +175,38 @@ async fn nobody_starves() {
     assert!(sizes.iter().all(|size| *size < 50_400), "{sizes:?}");
 }
 
+/// A large state leaves alone; what a topic begins with meanwhile is of the life that it has by then.
+#[tokio::test(start_paused = true)]
+async fn a_place_is_of_the_life_that_its_event_is_of() {
+    #[derive(Clone, Serialize, SseEvent)]
+    struct Large {
+        pad: String,
+    }
+    let large = Large { pad: "x".repeat(20_000) };
+    let orders = Topic::builder("orders").snapshot(large, |_, _: &Order| ()).build();
+    let broker = hero_sse::MemoryBroker::new();
+    let notes = Topic::builder("notes").open(&broker).await.expect("open");
+    notes.publish_all([note(1), note(2)]).await.expect("sent");
+    let mut stream = Box::pin(orders.subscribe().and(notes.subscribe().recent(1)));
+    let mut write = || {
+        let frames = stream.next().now_or_never().expect("ready").expect("more").expect("no error");
+        testing::frame(&frames).expect("frames")
+    };
+    assert!(!write().contains("event: note"));
+    broker.lose("notes");
+    notes.publish(note(3)).await.expect("sent");
+    let text = write();
+    assert!(text.contains("\"n\":3"), "{text}");
+    let id = text.strip_prefix("id: ").and_then(|text| text.lines().next()).expect("an id");
+    let app = serving(&kit(SseOptions::default()), {
+        let (orders, notes) = (orders.clone(), notes.clone());
+        move || orders.subscribe().and(notes.subscribe())
+    });
+    let mut reader = testing::open(&app, "/s").last_event_id(id).await.expect("a stream");
+    notes.publish(note(4)).await.expect("sent");
+    assert_eq!(what(&next(&mut reader).await), ("note".to_owned(), 4));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_stream_ends_with_the_last_of_its_topics() {
     let [one, two] = ["one", "two"].map(Topic::<Note>::new);
@@ -231,6 +263,47 @@ async fn a_stream_ends_with_the_last_of_its_topics() {
     assert!(!rest[0].id.as_ref().expect("an id").contains("hero.end"));
 }
 
+/// Behind an adaptor a client is waited for, and the end is an end.
+#[tokio::test(start_paused = true)]
+async fn a_merged_stream_behind_an_adaptor_has_its_gaps_and_its_end() {
+    let [one, two] = ["one", "two"].map(|name| Topic::builder(name).keep(20).build());
+    let topics = (one.clone(), two.clone());
+    let app = serving(&kit(SseOptions::default()), move || {
+        topics.0.subscribe().and(topics.1.subscribe()).map(|frames| frames)
+    });
+    let mut reader = testing::open(&app, "/s").await.expect("a stream");
+    assert_eq!(next(&mut reader).await.event, "hero.cursor");
+    one.publish_all((1..=30).map(note)).await.expect("sent");
+    let gap = next(&mut reader).await;
+    assert_eq!(gap.json::<Value>().expect("JSON")["missed"], 10);
+    assert_eq!(of(&some(&mut reader, 20).await, "note"), (11..=30).collect::<Vec<_>>());
+    one.publish(Note::End { n: 1 }).await.expect("sent");
+    two.publish(Note::End { n: 2 }).await.expect("sent");
+    let rest = reader.rest().await.expect("all");
+    let names: Vec<_> = rest.iter().map(|event| event.event.as_str()).collect();
+    assert_eq!(names, ["end", "end", "hero.close"]);
+    assert!(rest[2].data.contains("\"last_event\""), "{rest:?}");
+}
+
+/// One that has ended is not asked again and again while the others have nothing to say.
+#[test]
+fn who_waits_beside_one_that_has_ended_sleeps() {
+    struct Wakes(std::sync::atomic::AtomicUsize);
+    impl std::task::Wake for Wakes {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        }
+    }
+    let [one, two] = ["one", "two"].map(Topic::<Note>::new);
+    one.publish(Note::End { n: 1 }).now_or_never().expect("at once").expect("sent");
+    let mut stream = Box::pin(one.subscribe().and(two.subscribe()));
+    let wakes = std::sync::Arc::new(Wakes(Default::default()));
+    let waker = wakes.clone().into();
+    let mut poll = || stream.as_mut().poll_next(&mut std::task::Context::from_waker(&waker));
+    assert!(poll().is_ready() && poll().is_pending());
+    assert_eq!(wakes.0.load(std::sync::atomic::Ordering::SeqCst), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn each_is_too_slow_on_its_own() {
     for (overflow, orders_left) in [(Overflow::DropOldest, 5), (Overflow::Latest, 1)] {
@@ -257,6 +330,7 @@ async fn each_is_too_slow_on_its_own() {
         if let Some(gap) = gap {
             let gap: Value = gap.json().expect("JSON");
             assert_eq!((&gap["missed"], &gap["part"]), (&json!(45), &json!(1)));
+            assert_eq!(sse.connections().gaps(), 1);
         }
     }
     let (orders, notes) = (Topic::builder("orders").keep(100).build(), Topic::<Note>::new("notes"));
@@ -335,6 +409,7 @@ async fn filters_and_states_are_each_topics_own() {
     let mut reader = reader.patience(std::time::Duration::from_secs(60));
     let sum = next(&mut reader).await;
     assert_eq!(what(&sum), ("sum".to_owned(), 10));
+    assert!(reader.next().now_or_never().is_none(), "it knows where it stands");
     notes.publish_all((1..=5).map(note)).await.expect("sent");
     assert_eq!(of(&some(&mut reader, 3).await, "note"), [1, 3, 5]);
     notes.publish(note(6)).await.expect("sent");

@@ -426,3 +426,33 @@ impl State {
         Some(frame)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{StreamExt, stream};
+
+    use super::*;
+    use crate::connections::{Caller, Connections, Limits};
+    use crate::event::Event;
+    use crate::options::SseOptions;
+    use crate::policy::PolicyOverrides;
+
+    /// A stream whose keys are ever new ones would fill the memory with them.
+    #[tokio::test(start_paused = true)]
+    async fn what_has_left_leaves_no_place_behind() {
+        let slot = Connections::default().admit(&"/s".into(), Caller::default(), &Limits::NONE);
+        let slot = slot.unwrap_or_else(|_| panic!("a place"));
+        let options = SseOptions::default().overflow(Overflow::Latest);
+        let policy = options.policy("/s", &PolicyOverrides::NONE);
+        let keys = stream::iter((0..50_u32).map(|n| Event::text("x").with_key(n)));
+        let stream = EventStream::new(keys.chain(stream::pending()));
+        let mut events = Events::new(stream, None, &policy, &slot);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let (mut out, mut shared) = (BytesMut::new(), Bytes::new());
+        let cx = &mut Context::from_waker(Waker::noop());
+        assert_eq!(events.gather(cx, &mut out, &mut shared), None);
+        assert_eq!(out.len(), 50 * "data: x\n\n".len());
+        let Events::Buffered(buffer) = &events else { panic!("a buffer") };
+        assert!(buffer.shared.lock().places.is_empty());
+    }
+}

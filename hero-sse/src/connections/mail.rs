@@ -81,7 +81,6 @@ impl Mailbox {
         let mut mail = self.lock();
         mail.closed = true;
         let dropped = std::mem::take(&mut mail.frames);
-        self.waiting.store(false, Ordering::Release);
         drop(mail);
         drop(dropped);
     }

@@ -243,8 +243,9 @@ impl Window {
     }
 
     /// Begins the log anew: what it holds is of another epoch, and forgotten. The next event is the one at the
-    /// offset `next`, which is 1 at least. All its readers learn that they may have missed something. A topic that was
-    /// closed on this node stays so.
+    /// offset `next`, which is 1 at least. All its readers learn that they may have missed something, and so will who
+    /// comes back from before `next`: what was superseded and not lost is [skipped](Self::skip). A topic that was closed on
+    /// this node stays so.
     pub fn begin(&self, epoch: Epoch, next: u64) -> Pushed {
         Pushed { _wake: Some(self.0.ring.begin(Ids::new(&self.0.topic, epoch), next)) }
     }

@@ -258,6 +258,8 @@ async fn latest<B: Broker>(node: &impl Fn() -> B) -> Result<(), String> {
     let builder = || Topic::builder(name.clone()).latest().decode(read);
     let topic = builder().open(&first).await.map_err(|error| error.to_string())?;
     // Ten keys, of which one is never heard of again.
+    let superseded = publish(&topic, 20).await?;
+    publish(&topic, 10).await?;
     publish(&topic, 0).await?;
     for n in (1..500).filter(|n| n % 10 != 0) {
         publish(&topic, n).await?;
@@ -266,6 +268,8 @@ async fn latest<B: Broker>(node: &impl Fn() -> B) -> Result<(), String> {
     let mut reader = late.subscribe();
     let got = numbers(&frames(&mut reader, 10).await?);
     same("the newest of each key", got, std::iter::once(0).chain(491..500).collect())?;
+    let back = late.subscribe().resume(&cursor(superseded)?);
+    same("how one begins whose event was superseded", back.start(), &Start::Resumed)?;
     publish(&topic, 500).await?;
     same("what comes then", numbers(&frames(&mut reader, 1).await?), vec![500])
 }

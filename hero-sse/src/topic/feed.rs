@@ -449,9 +449,9 @@ impl Feed {
         last.map_or(Place::Lost, |last| Place::At(missed.life.of(last)))
     }
 
-    /// Whether the client has been told all that there is to a gap.
+    /// Whether the client has all that there is to what it was just told.
     pub(super) fn is_settled(&self) -> bool {
-        self.answer.is_none() && self.missed.is_none() && self.untold.is_none()
+        self.answer.is_none()
     }
 
     /// Where the client stands.

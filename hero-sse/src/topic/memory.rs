@@ -9,6 +9,7 @@ use slab::Slab;
 
 use super::broker::{Broker, BrokerError, Log, Pushed, Record, Window};
 use super::position::Epoch;
+use super::ring::Cursor;
 
 /// So many logs are kept before it is asked which of them nobody needs.
 const FEW: usize = 64;
@@ -124,8 +125,8 @@ impl Logs {
 impl Kept {
     fn like(topic: &str, window: &Window) -> Self {
         let epoch = Epoch::random();
+        // Its ids are nobody's: what is kept leaves without them.
         let own = Window::new(topic, window.keep(), window.is_latest(), None, None);
-        drop(own.begin(epoch, 1));
         Self { epoch, own, windows: Slab::new() }
     }
 
@@ -134,8 +135,9 @@ impl Kept {
         self.own.ring().widen(window.keep().keep());
         self.own.expire();
         let (entries, next) = self.own.ring().all();
-        let first = entries.first().map_or(next, |entry| entry.offset);
-        let mut pushed = vec![window.begin(self.epoch, first)];
+        // Of the latest, what stood before the oldest was superseded: that is not missing.
+        let oldest = Cursor::new(self.own.ring()).resume(|_| None);
+        let mut pushed = vec![window.begin(self.epoch, oldest.map_or(next, |oldest| oldest.to))];
         if self.own.is_latest() && window.is_latest() {
             for entry in &entries {
                 pushed.push(window.skip(entry.offset));
@@ -144,14 +146,12 @@ impl Kept {
         } else {
             // Between what is kept of the latest there are others; a window of all has what is whole.
             let whole = entries.chunk_by(|one, next| one.offset + 1 == next.offset).last();
-            let whole = whole.filter(|whole| whole.last().is_some_and(|e| e.offset + 1 == next));
             let whole = whole.unwrap_or_default();
             let first = whole.first().map_or(next, |entry| entry.offset);
             let records = whole.iter().map(|entry| Record::again(entry)).collect();
             pushed.push(window.skip(first));
             pushed.push(window.push(first, records));
         }
-        pushed.push(window.skip(next));
         pushed
     }
 }
@@ -241,8 +241,12 @@ mod tests {
             drop(open(&broker, &format!("other {n}"), &window(9, 60, false)));
         }
         assert!(logs() < FEW * 9, "{}", logs());
+        let old = lock(&broker.logs).named.keys().filter(|name| !name.starts_with("other")).count();
+        assert_eq!(old, 1, "the open one");
         assert_eq!(append(&*log, [1]), 1);
-        assert_eq!(open_one.next(), 2);
+        let again = window(9, 60, false);
+        let _again = open(&broker, "open", &again);
+        assert_eq!((open_one.next(), again.next()), (2, 2), "one log");
         broker.lose("7");
         broker.lose("no such log");
     }
@@ -297,8 +301,6 @@ mod tests {
     async fn nobody_is_woken_under_a_lock() {
         use std::sync::atomic::{AtomicBool, Ordering};
         use std::task::{Context, Wake, Waker};
-
-        use super::super::ring::Cursor;
 
         struct Asks(MemoryBroker, AtomicBool);
         impl Wake for Asks {

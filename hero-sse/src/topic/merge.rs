@@ -169,6 +169,7 @@ struct Part {
     waiting: VecDeque<Arc<Entry>>,
     /// The offset in the id that the client has, if it has one.
     told: u64,
+    /// Nothing waits by then.
     end: Option<End>,
 }
 
@@ -351,8 +352,7 @@ impl Many {
 
     /// Why the stream is over, if it is.
     fn end(&mut self, out: &mut BytesMut) -> Option<CloseReason> {
-        let over = |part: &Part| part.end.is_some() && part.waiting.is_empty();
-        if !self.parts.iter().all(over) {
+        if !self.parts.iter().all(|part| part.end.is_some()) {
             return None;
         }
         if !self.ended_by_last() {
@@ -366,7 +366,7 @@ impl Many {
 
     /// Whether there is nothing more to come, ever.
     fn ended_by_last(&self) -> bool {
-        self.parts.iter().all(|part| part.end == Some(End::Last) && part.waiting.is_empty())
+        self.parts.iter().all(|part| part.end == Some(End::Last))
     }
 
     fn mark(&mut self, out: &mut BytesMut) {
