@@ -33,10 +33,11 @@ const TURN: usize = BATCH / MOST_TOPICS;
 /// A topic that ends leaves the others; with the last of them the stream ends. If all ended by a
 /// [last](SseEvent::is_last) event, who comes back is answered `204`.
 ///
-/// One topic twice sends twice what both let through, and each goes on where it was as long as they stand in the same order. A ninth topic has no room in the id: such a stream ends as it
-/// begins, with a line in the log. As a `Stream` it yields what goes over the wire, under
-/// [`Overflow::DropOldest`], for adaptors such as `take_until`, which need a [`resume`](Self::resume) by hand before
-/// them; whoever needs the events maps each subscription and merges the streams, without a common id.
+/// One topic twice sends twice what both let through, and each goes on where it was as long as they stand in the same
+/// order. A ninth topic has no room in the id: such a stream ends as it begins, with a line in the log. As a `Stream`
+/// it yields what goes over the wire, under [`Overflow::DropOldest`], for adaptors such as `take_until`, which need a
+/// [`resume`](Self::resume) by hand before them; whoever needs the events maps each subscription and merges the
+/// streams, without a common id.
 pub struct Subscriptions {
     many: Many,
 }
