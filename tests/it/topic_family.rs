@@ -196,6 +196,81 @@ async fn what_is_removed_has_ended_and_the_next_of_its_key_is_another() {
     assert_eq!(held.len(), 1, "of the earlier one");
 }
 
+/// A key that counts how often it is compared, and of which it is known how many there are.
+#[derive(Clone)]
+struct Counted {
+    key: u64,
+    compared: Arc<AtomicUsize>,
+}
+
+impl PartialEq for Counted {
+    fn eq(&self, other: &Self) -> bool {
+        self.compared.fetch_add(1, Ordering::Relaxed);
+        self.key == other.key
+    }
+}
+
+impl Eq for Counted {}
+
+impl std::hash::Hash for Counted {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.key.hash(state);
+    }
+}
+
+impl std::fmt::Display for Counted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.key.fmt(f)
+    }
+}
+
+/// Tenants that go, or builds that are over, all of them on one evening.
+#[test]
+fn a_removal_looks_at_its_own_key_alone() {
+    const KEYS: u64 = 20_000;
+    let compared = Arc::new(AtomicUsize::new(0));
+    let key = |key| Counted { key, compared: compared.clone() };
+    let tenants: Topics<Counted, Build> = Topics::builder("tenants").most(KEYS as usize).build();
+    for n in 0..KEYS {
+        tenants.topic(&key(n)).expect("a topic");
+    }
+    compared.store(0, Ordering::Relaxed);
+    assert!((0..KEYS).rev().all(|n| tenants.remove(&key(n))));
+    let compared_then = compared.load(Ordering::Relaxed);
+    assert!(compared_then < 20 * KEYS as usize, "{compared_then} comparisons");
+    assert!(tenants.is_empty());
+
+    // Nor does anything stay of those that come and go, beside one that stays.
+    let _held = tenants.topic(&key(0)).expect("a topic");
+    let before = Arc::strong_count(&compared);
+    for n in 0..KEYS {
+        tenants.topic(&key(1 + n % 3)).expect("a topic");
+        assert!(tenants.remove(&key(1 + n % 3)));
+    }
+    assert_eq!(Arc::strong_count(&compared), before);
+}
+
+/// A key that was removed and came back is one member, and has one turn among the others.
+#[tokio::test(start_paused = true)]
+async fn a_key_that_comes_back_has_one_turn() {
+    let builds: Topics<u64, Build> = Topics::new("builds");
+    // With the one that comes back as many as are looked at each time.
+    let held: Vec<_> = (1..64).map(|key| builds.topic(&key).expect("a topic")).collect();
+    for _ in 0..100 {
+        builds.topic(&0).expect("a topic");
+        assert!(builds.remove(&0));
+    }
+    builds.topic(&0).expect("a topic");
+    assert_eq!(builds.len(), 64);
+    tokio::time::advance(MINUTE).await;
+    assert_eq!(builds.len(), 63, "all were looked at, the one that nobody needs among them");
+    assert!(builds.get(&0).is_none());
+    drop(held);
+    assert_eq!(builds.len(), 63);
+    tokio::time::advance(MINUTE).await;
+    assert_eq!(builds.len(), 0);
+}
+
 /// While others make members, and so look for those that can go, nobody's subscription is left behind.
 #[test]
 fn a_sweep_takes_nobody_s_topic() {

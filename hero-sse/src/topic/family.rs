@@ -1,6 +1,6 @@
 //! One topic for each key: made when it is first needed, gone when nobody needs it any more.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::{self, Display, Write as _};
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -86,14 +86,17 @@ type Each<K, E> = Box<dyn Fn(TopicBuilder<E>, &K) -> TopicBuilder<E> + Send + Sy
 
 struct Members<K, E> {
     topics: HashMap<K, Member<E>>,
-    /// All keys, in the order in which they are looked at.
-    round: VecDeque<K>,
+    /// All keys, in the order in which they are looked at: each by its member's turn.
+    round: BTreeMap<u64, K>,
+    /// The turn of the next.
+    next: u64,
     /// When all were looked at last.
     looked: Option<Instant>,
 }
 
 struct Member<E> {
     topic: Topic<E>,
+    turn: u64,
     /// Since when it is known that nobody needs it.
     idle: Option<Instant>,
 }
@@ -140,8 +143,9 @@ where
         }
         self.family.make_room(&mut members, &mut gone)?;
         let (key, also) = (key.clone(), key.clone());
-        members.topics.insert(key, Member { topic: made.clone(), idle: None });
-        members.round.push_back(also);
+        let turn = members.turn();
+        members.topics.insert(key, Member { topic: made.clone(), turn, idle: None });
+        members.round.insert(turn, also);
         drop(members);
         Ok(made)
     }
@@ -243,15 +247,22 @@ impl<K: Hash + Eq, E> Members<K, E> {
     }
 
     fn remove(&mut self, key: &K) -> Option<Topic<E>> {
-        self.round.retain(|other| other != key);
-        self.topics.remove(key).map(|member| member.topic)
+        let member = self.topics.remove(key)?;
+        self.round.remove(&member.turn);
+        Some(member.topic)
+    }
+
+    fn turn(&mut self) -> u64 {
+        self.next += 1;
+        self.next
     }
 
     /// Looks at the next so many, and takes out those that nobody has needed for so long.
     fn look(&mut self, most: usize, grace: Duration, gone: &mut Vec<Topic<E>>) {
         let now = Instant::now();
         for _ in 0..most.min(self.round.len()) {
-            let Some(key) = self.round.pop_front() else { return };
+            let turn = self.turn();
+            let Some((_, key)) = self.round.pop_first() else { return };
             let Some(member) = self.topics.get_mut(&key) else { continue };
             if !member.is_idle() {
                 member.idle = None;
@@ -259,7 +270,8 @@ impl<K: Hash + Eq, E> Members<K, E> {
                 gone.extend(self.topics.remove(&key).map(|member| member.topic));
                 continue;
             }
-            self.round.push_back(key);
+            member.turn = turn;
+            self.round.insert(turn, key);
         }
     }
 }
@@ -346,7 +358,8 @@ where
     /// The family.
     pub fn build(self) -> Topics<K, E> {
         let Self { name, most, each } = self;
-        let members = Members { topics: HashMap::new(), round: VecDeque::new(), looked: None };
+        let members =
+            Members { topics: HashMap::new(), round: BTreeMap::new(), next: 0, looked: None };
         let (members, full) = (Mutex::new(members), Full::default());
         Topics { family: Arc::new(Family { name, most, each, members, full }) }
     }
