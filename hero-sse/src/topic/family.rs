@@ -40,13 +40,12 @@ const GRACE: Duration = Duration::from_secs(60);
 /// struct Line { text: String }
 ///
 /// /// What a build says, from its first line.
-/// #[sse_endpoint("/builds/{build}", permission = "builds.read")]
+/// #[sse_endpoint("/builds/{build}", permission = "builds.{build}.read")]
 /// async fn build_log(
 ///     Path(build): Path<u64>,
 ///     State(builds): State<Topics<u64, Line>>,
 /// ) -> Result<Subscription<Line>, Refusal> {
-///     let build = builds.get(&build).ok_or_else(|| Refusal::not_found("there is no such build"))?;
-///     Ok(build.subscribe().from_start())
+///     Ok(builds.topic(&build)?.subscribe().from_start())
 /// }
 ///
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -57,9 +56,9 @@ const GRACE: Duration = Duration::from_secs(60);
 /// # fn main() { let _: hero_sse::Endpoints<Topics<u64, Line>> = endpoints![build_log]; }
 /// ```
 ///
-/// [`topic`](Self::topic) makes a member when it is first asked for; publishers call it. For those who only read there is
-/// [`get`](Self::get): with `topic` a client that makes up keys would fill the family, so check first that it may have
-/// this one, and that there is such a thing.
+/// [`topic`](Self::topic) makes a member when it is first asked for, by who publishes or by who reads. Check first that the
+/// caller may have this key, as the permission does here, so that nobody fills the family with keys that are made up.
+/// [`get`](Self::get) makes none: it is for who only looks.
 ///
 /// A member goes when it has no subscriber, nobody else holds its [`Topic`] and nothing is kept in it, for a minute: it
 /// is looked for as others are made. An event that is kept keeps its member, as does the last one of a topic that has
@@ -150,7 +149,10 @@ where
         Ok(made)
     }
 
-    /// The topic of this key, if there is one.
+    /// The topic of this key, if there is one: to look at it, or to publish only where somebody may follow.
+    ///
+    /// For readers ask for [`topic`](Self::topic): after a restart, or once nobody has needed the key for long, there is
+    /// none until somebody publishes, and a `404` is final to a browser's `EventSource`.
     pub fn get(&self, key: &K) -> Option<Topic<E>> {
         let mut gone = Vec::new();
         self.family.lock().find(key, &mut gone)
