@@ -238,7 +238,8 @@ handler!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11 A12 A13 A14 A15; A16);
     message = "an endpoint cannot return `{Self}`",
     label = "not a stream",
     note = "write `-> impl Stream<Item = E>` or `-> Result<impl Stream<Item = E>, R>`, where `E` is an \
-            `SseEvent` and `R: IntoResponse`, such as `Refusal`"
+            `SseEvent` and `R: IntoResponse`, such as `Refusal`",
+    note = "of a topic return `topic.subscribe()`: `-> Subscription<E>`"
 )]
 pub trait IntoEventStream<M> {
     /// The stream.
