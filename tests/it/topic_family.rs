@@ -416,3 +416,35 @@ fn a_key_is_never_split() {
     });
     assert_eq!(split.into_inner(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_events_of_a_family_have_one_name_unless_a_member_says_another() {
+    #[derive(Serialize, SseEvent)]
+    struct Line {
+        n: u64,
+    }
+    assert!(Topics::<u64, Line>::builder("builds").event("hero.line").is_err());
+    let other = |topic: hero_sse::TopicBuilder<Line>, key: &u64| match key {
+        1 => topic,
+        _ => Topic::builder("").event("other").unwrap_or(topic),
+    };
+    let builds = Topics::builder("builds").event("said").expect("a name").each(other).build();
+    let sse = kit(SseOptions::default());
+    let both = builds.clone();
+    let app = serving(&sse, move || {
+        let [one, two] = [1, 2].map(|key| both.topic(&key).expect("a topic").subscribe());
+        one.from_start().and(two.from_start())
+    });
+    for key in [1, 2] {
+        builds.topic(&key).expect("a topic").publish(Line { n: key }).await.expect("sent");
+    }
+    let mut reader = testing::open(&app, "/s").await.expect("a stream");
+    let mut names = Vec::new();
+    while names.len() < 2 {
+        let event = reader.next().await.expect("an event").expect("more");
+        names.push(event.event);
+        names.retain(|name| name != "hero.cursor");
+    }
+    names.sort();
+    assert_eq!(names, ["other", "said"]);
+}

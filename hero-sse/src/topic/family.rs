@@ -1,18 +1,17 @@
 //! One topic for each key: made when it is first needed, gone when nobody needs it any more.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::{self, Display, Write as _};
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::response::{IntoResponse, Response};
-use http::StatusCode;
 use tokio::time::Instant;
 
 use super::{Handle, Topic, TopicBuilder};
 use crate::event::SseEvent;
-use crate::refusal::Refusal;
+use crate::frame::{EventName, InvalidField};
 use crate::telemetry::Full;
 
 /// So many members there are at most, if nobody says another number.
@@ -76,6 +75,7 @@ pub struct Topics<K, E> {
 struct Family<K, E> {
     name: String,
     most: usize,
+    event: Option<EventName>,
     each: Each<K, E>,
     members: Mutex<Members<K, E>>,
     full: Full,
@@ -112,7 +112,12 @@ where
 
     /// A family with settings of its own.
     pub fn builder(name: impl Into<String>) -> TopicsBuilder<K, E> {
-        TopicsBuilder { name: name.into(), most: MOST, each: Box::new(|topic, _| topic) }
+        TopicsBuilder {
+            name: name.into(),
+            most: MOST,
+            event: None,
+            each: Box::new(|topic, _| topic),
+        }
     }
 
     /// The topic of this key, which is made if there is none.
@@ -200,7 +205,9 @@ where
     E: SseEvent + Send + Sync + 'static,
 {
     fn make(&self, key: &K) -> Topic<E> {
-        let mut builder = (self.each)(Topic::builder(""), key);
+        let mut builder = Topic::builder("");
+        builder.event = self.event.clone();
+        let mut builder = (self.each)(builder, key);
         builder.name = member_name(&self.name, key).into();
         builder.build()
     }
@@ -330,6 +337,7 @@ impl fmt::Write for Escaped<'_> {
 pub struct TopicsBuilder<K, E> {
     name: String,
     most: usize,
+    event: Option<EventName>,
     each: Each<K, E>,
 }
 
@@ -350,6 +358,16 @@ where
         self
     }
 
+    /// The name of events that do not say their own, in all members, as [`TopicBuilder::event`] says it for one topic.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidField`] when the text cannot be an [`EventName`].
+    pub fn event(mut self, name: impl Into<Cow<'static, str>>) -> Result<Self, InvalidField> {
+        self.event = Some(EventName::new(name)?);
+        Ok(self)
+    }
+
     /// So many members at most, 10,000 if not said. Those that keep events count, so `most` times what
     /// [`keep_bytes`](TopicBuilder::keep_bytes) says is what the family may take in memory.
     pub fn most(mut self, members: usize) -> Self {
@@ -359,11 +377,11 @@ where
 
     /// The family.
     pub fn build(self) -> Topics<K, E> {
-        let Self { name, most, each } = self;
+        let Self { name, most, event, each } = self;
         let members =
             Members { topics: HashMap::new(), round: BTreeMap::new(), next: 0, looked: None };
         let (members, full) = (Mutex::new(members), Full::default());
-        Topics { family: Arc::new(Family { name, most, each, members, full }) }
+        Topics { family: Arc::new(Family { name, most, event, each, members, full }) }
     }
 }
 
@@ -386,15 +404,3 @@ impl Display for TopicsFull {
 }
 
 impl std::error::Error for TopicsFull {}
-
-impl From<TopicsFull> for Refusal {
-    fn from(_: TopicsFull) -> Self {
-        Self::busy(StatusCode::SERVICE_UNAVAILABLE, "there is no room for another topic", 3)
-    }
-}
-
-impl IntoResponse for TopicsFull {
-    fn into_response(self) -> Response {
-        Refusal::from(self).into_response()
-    }
-}

@@ -1,5 +1,6 @@
 //! Topics: an event is published once, encoded once, and read in place by all who follow.
 
+mod answer;
 mod broker;
 #[cfg(feature = "testing")]
 mod contract;
@@ -259,11 +260,11 @@ impl<E: SseEvent + Send + Sync + 'static> TopicBuilder<E> {
     }
 
     /// Keeps events for so long at most, an hour if not said; `None` for ever.
-    pub fn keep_for(mut self, age: impl Into<Option<Duration>>) -> Self {
     ///
     /// Nobody gets an older one. It leaves memory when somebody publishes, subscribes or asks for [`len`](Topic::len)
     /// the next time, or when a family of [`Topics`] looks at its member: where a topic has fallen quiet, that may be
     /// later.
+    pub fn keep_for(mut self, age: impl Into<Option<Duration>>) -> Self {
         self.retention.age = age.into();
         self
     }
@@ -410,7 +411,8 @@ where
     }
 }
 
-/// Why an event was not published.
+/// Why an event was not published. For a route that publishes it is an answer too: a `409` if the topic has ended, a
+/// `413`, a `500` or a `503`.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum PublishError {
