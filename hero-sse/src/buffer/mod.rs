@@ -388,7 +388,8 @@ impl Shared {
         let latest = self.overflow == Overflow::Latest;
         let Contents { gaps, events, name } = match whole {
             true => contents_of(&frame),
-            false => Contents { gaps: 0, events: 1, name: name_of(&frame).filter(|_| latest) },
+            false if latest => Contents { gaps: 0, events: 1, name: name_of(&frame) },
+            false => Contents { gaps: 0, events: 1, name: None },
         };
         // Several in one frame are not the latest of anything.
         let place =
