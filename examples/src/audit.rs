@@ -1,7 +1,7 @@
 //! The audit log: a real file with one JSON record a line, and a live tail of it.
 //!
 //! The file is the truth. It is read once for all who look: each line is published to a topic, where
-//! a reader costs nothing but its place.
+//! a slow reader costs its place and the batch that it is being sent.
 
 use std::{
     fs::{File, OpenOptions},

@@ -238,7 +238,8 @@ handler!(A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11 A12 A13 A14 A15; A16);
     message = "an endpoint cannot return `{Self}`",
     label = "not a stream",
     note = "write `-> impl Stream<Item = E>` or `-> Result<impl Stream<Item = E>, R>`, where `E` is an \
-            `SseEvent` and `R: IntoResponse`, such as `Refusal`"
+            `SseEvent` and `R: IntoResponse`, such as `Refusal`",
+    note = "of a topic return `topic.subscribe()`: `-> Subscription<E>`"
 )]
 pub trait IntoEventStream<M> {
     /// The stream.
@@ -400,6 +401,15 @@ impl std::fmt::Debug for EventStream {
     }
 }
 
+/// What there is to know of an event that was appended, beside its bytes.
+#[derive(Debug, Default)]
+pub(crate) struct About {
+    /// Its key, where that was asked for.
+    pub(crate) key: Option<String>,
+    /// It was encoded elsewhere: other events, and what is missing before it, may stand in its frame.
+    pub(crate) whole: bool,
+}
+
 /// What one poll of an application's stream came to.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -414,14 +424,14 @@ pub(crate) enum Step {
 }
 
 pub(crate) trait Source: Send {
-    /// Appends the next event to `out`, if there is one, and tells its key where that is asked for.
+    /// Appends the next event to `out`, if there is one, and tells of it; its key if that is asked for.
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         out: &mut BytesMut,
         name: Option<&EventName>,
-        key: Option<&mut Option<String>>,
-    ) -> Poll<Step>;
+        ask_key: bool,
+    ) -> Poll<(Step, About)>;
 }
 
 pin_project_lite::pin_project! {
@@ -443,28 +453,28 @@ where
         cx: &mut Context<'_>,
         out: &mut BytesMut,
         name: Option<&EventName>,
-        key: Option<&mut Option<String>>,
-    ) -> Poll<Step> {
+        ask_key: bool,
+    ) -> Poll<(Step, About)> {
+        let mut about = About::default();
         let Some(stream) = self.project().stream.as_pin_mut() else {
-            return Poll::Ready(Step::Ended);
+            return Poll::Ready((Step::Ended, about));
         };
-        let Some(item) = ready!(stream.poll_next(cx)) else {
-            return Poll::Ready(Step::Ended);
-        };
-        Poll::Ready(match item.into_event() {
-            Ok(event) => {
+        let step = match ready!(stream.poll_next(cx)).map(EventItem::into_event) {
+            None => Step::Ended,
+            Some(Err(error)) => Step::Failed(error),
+            Some(Ok(event)) => {
                 let last = event.is_last();
-                if let Some(key) = key {
-                    *key = event.key();
-                }
+                about.key = if ask_key { event.key() } else { None };
                 match write_event(out, name, last, |frame| event.encode(frame)) {
-                    Ok(()) if last => Step::WroteLast,
-                    Ok(()) => Step::Wrote,
+                    Ok(whole) => {
+                        about.whole = whole;
+                        if last { Step::WroteLast } else { Step::Wrote }
+                    }
                     Err(error) => Step::Failed(error.to_string()),
                 }
             }
-            Err(error) => Step::Failed(error),
-        })
+        };
+        Poll::Ready((step, about))
     }
 }
 

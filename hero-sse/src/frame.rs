@@ -355,13 +355,14 @@ impl<'a> FrameWriter<'a> {
     }
 }
 
-/// Appends one whole frame, or nothing: what `encode` left of a failed event is taken back.
+/// Appends one whole frame, or nothing: what `encode` left of a failed event is taken back. Says whether it
+/// was [encoded elsewhere](FrameWriter::whole).
 pub(crate) fn write_event(
     out: &mut BytesMut,
     endpoint: Option<&EventName>,
     last: bool,
     encode: impl FnOnce(&mut FrameWriter<'_>) -> Result<(), InvalidEvent>,
-) -> Result<(), InvalidEvent> {
+) -> Result<bool, InvalidEvent> {
     write_whole(FrameWriter { endpoint, last, ..FrameWriter::new(out) }, encode)
 }
 
@@ -372,18 +373,20 @@ pub(crate) fn write_body(
     name: Option<&EventName>,
     encode: impl FnOnce(&mut FrameWriter<'_>) -> Result<(), InvalidEvent>,
 ) -> Result<(), InvalidEvent> {
-    write_whole(FrameWriter { endpoint: name, foreign: true, ..FrameWriter::new(out) }, encode)
+    let frame = FrameWriter { endpoint: name, foreign: true, ..FrameWriter::new(out) };
+    write_whole(frame, encode).map(drop)
 }
 
 fn write_whole(
     mut frame: FrameWriter<'_>,
     encode: impl FnOnce(&mut FrameWriter<'_>) -> Result<(), InvalidEvent>,
-) -> Result<(), InvalidEvent> {
+) -> Result<bool, InvalidEvent> {
     let start = frame.out.len();
     match encode(&mut frame) {
         Ok(()) => {
+            let whole = frame.whole;
             frame.finish();
-            Ok(())
+            Ok(whole)
         }
         Err(error) => {
             frame.out.truncate(start);
@@ -431,6 +434,38 @@ pub(crate) fn name_of(frame: &[u8]) -> Option<&[u8]> {
         lines = rest.get(1..).unwrap_or_default();
     }
     None
+}
+
+/// What tells a client of events that it cannot have any more.
+pub(crate) const GAP: &str = "hero.gap";
+
+/// What frames of ours say.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Contents<'a> {
+    /// How many of them tell of a gap.
+    pub(crate) gaps: u64,
+    /// How many are events of an application.
+    pub(crate) events: u64,
+    /// The name of the last of those.
+    pub(crate) name: Option<&'a [u8]>,
+}
+
+pub(crate) fn contents_of(mut frames: &[u8]) -> Contents<'_> {
+    let mut contents = Contents::default();
+    while !frames.is_empty() {
+        // One alone.
+        let (frame, rest) = frames.split_at(end_of_write(frames, 1));
+        match name_of(frame) {
+            Some(name) if name == GAP.as_bytes() => contents.gaps += 1,
+            Some(name) if name.starts_with(b"hero.") => {}
+            name => {
+                contents.events += 1;
+                contents.name = name;
+            }
+        }
+        frames = rest;
+    }
+    contents
 }
 
 /// The data of a frame of ours.
@@ -625,6 +660,27 @@ mod tests {
         assert_eq!(name(None, None, "x\nevent: y\n\nevent: z"), None);
         assert_eq!(name(Some(&endpoint), None, "x").as_deref(), Some("endpoint"));
         assert_eq!(name(Some(&endpoint), Some("own"), "event: y").as_deref(), Some("own"));
+    }
+
+    #[test]
+    fn frames_tell_what_they_say() {
+        let contents = |gaps, events, name: Option<&'static str>| Contents {
+            gaps,
+            events,
+            name: name.map(str::as_bytes),
+        };
+        let gap = "id: 7\nevent: hero.gap\ndata: {}\n\n";
+        for (frames, says) in [
+            ("", contents(0, 0, None)),
+            ("id: 8\nevent: a\ndata: event: hero.gap\ndata:\n\n", contents(0, 1, Some("a"))),
+            ("event: a\ndata: x\n\ndata: event: b\n\n", contents(0, 2, None)),
+            ("event: hero.cursor\ndata: {}\n\n", contents(0, 0, None)),
+            (gap, contents(1, 0, None)),
+            (&format!("{gap}event: a\ndata:\n\n"), contents(1, 1, Some("a"))),
+            (&format!("{gap}{gap}event: a\ndata:\n\n{gap}"), contents(3, 1, Some("a"))),
+        ] {
+            assert_eq!(contents_of(frames.as_bytes()), says, "{frames:?}");
+        }
     }
 
     #[test]

@@ -273,6 +273,16 @@ pub(crate) fn stream_error(path: &str, connection: u64, error: &dyn Display) {
     tracing::error!(target: TARGET, path, connection, %error, "the application's stream failed");
 }
 
+/// Whoever sent it is told no more than that.
+pub(crate) fn not_published(error: &dyn Display) {
+    tracing::warn!(target: TARGET, %error, "an event was not published");
+}
+
+/// Whoever asked for it is told no more than that.
+pub(crate) fn not_written(error: &dyn Display) {
+    tracing::error!(target: TARGET, %error, "an event of the application's cannot be written");
+}
+
 pub(crate) fn panicked(path: &str, what: &str) {
     tracing::error!(target: TARGET, path, what, "the application's code panicked");
 }

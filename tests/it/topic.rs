@@ -5,7 +5,7 @@ use hero_sse::prelude::*;
 use hero_sse::testing::{self, EventReader};
 use hero_sse::{CloseReason, Overflow, SseOptions};
 
-use crate::support::kit;
+use crate::support::{Log, kit};
 
 #[derive(Clone, Debug, Serialize, SseEvent)]
 struct Order {
@@ -190,4 +190,60 @@ async fn who_skips_gets_the_last_ones_once() {
     let told: serde_json::Value = gap.json().expect("JSON");
     assert_eq!((gap.event.as_str(), &told["missed"]), ("hero.gap", &serde_json::json!(6)));
     assert_eq!(numbers(&mut reader, 4).await, [57, 58, 59, 60]);
+}
+
+/// What a route that publishes answers by `?`: whose fault it is, and nothing from within.
+#[tokio::test(start_paused = true)]
+async fn what_was_not_published_is_an_answer() {
+    use axum::response::IntoResponse;
+    use hero_sse::{BrokerError, FrameWriter, InvalidEvent, PublishError};
+    use http_body_util::BodyExt;
+
+    struct Odd(&'static str);
+    impl SseEvent for Odd {
+        fn encode(&self, frame: &mut FrameWriter<'_>) -> Result<(), InvalidEvent> {
+            if self.0 == "odd" {
+                frame.retry(std::time::Duration::ZERO)?;
+            }
+            frame.text(self.0);
+            Ok(())
+        }
+    }
+    async fn publish(topic: &Topic<Odd>, text: &'static str) -> Result<(), PublishError> {
+        topic.publish(Odd(text)).await.map(drop)
+    }
+
+    let (log, _guard) = Log::everything();
+    let topic = Topic::builder("odd").keep_bytes(200).build();
+    publish(&topic, "even").await.expect("published");
+    let large = publish(&topic, Box::leak("x".repeat(1_000).into())).await.expect_err("large");
+    let odd = publish(&topic, "odd").await.expect_err("odd");
+    topic.close();
+    let closed = publish(&topic, "even").await.expect_err("closed");
+    let broker = PublishError::Broker(BrokerError::Failed("redis.internal:6379".into()));
+    let again = Odd("odd");
+    let unwritten = testing::frame(&again).expect_err("odd");
+    for (error, status, detail, logged) in [
+        (closed, 409, "the topic has ended", None),
+        (large, 413, "the event is too large", Some("raise `keep_bytes`")),
+        (odd, 500, "the server failed to write an event", Some("out of bounds")),
+        (broker, 503, "events cannot be published at the moment", Some("redis.internal:6379")),
+        (unwritten.into(), 500, "the server failed to write an event", Some("out of bounds")),
+    ] {
+        let before = log.text().len();
+        let answer = error.into_response();
+        assert_eq!(answer.status().as_u16(), status);
+        let back = answer.headers().get("retry-after").cloned();
+        assert_eq!(back.is_some(), status == 503, "{back:?}");
+        let body = answer.into_body().collect().await.expect("a body").to_bytes();
+        let problem: serde_json::Value = serde_json::from_slice(&body).expect("a problem");
+        assert_eq!(problem["detail"], detail);
+        let said = log.text().split_off(before);
+        match logged {
+            Some(logged) => assert!(said.contains(logged), "{said}"),
+            None => assert_eq!(said, ""),
+        }
+    }
+    let refusal: Refusal = testing::frame(&again).expect_err("odd").into();
+    assert_eq!(refusal.status().as_u16(), 500);
 }

@@ -275,6 +275,81 @@ fn what_is_removed_leaves_no_key_behind() {
     assert_eq!(Arc::strong_count(&key), 1);
 }
 
+/// A key that counts how often it is compared, and of which it is known how many there are.
+#[derive(Clone)]
+struct Counted {
+    key: u64,
+    compared: Arc<AtomicUsize>,
+}
+
+impl PartialEq for Counted {
+    fn eq(&self, other: &Self) -> bool {
+        self.compared.fetch_add(1, Ordering::Relaxed);
+        self.key == other.key
+    }
+}
+
+impl Eq for Counted {}
+
+impl std::hash::Hash for Counted {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.key.hash(state);
+    }
+}
+
+impl std::fmt::Display for Counted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.key.fmt(f)
+    }
+}
+
+/// Tenants that go, or builds that are over, all of them on one evening.
+#[test]
+fn a_removal_looks_at_its_own_key_alone() {
+    const KEYS: u64 = 20_000;
+    let compared = Arc::new(AtomicUsize::new(0));
+    let key = |key| Counted { key, compared: compared.clone() };
+    let tenants: Topics<Counted, Build> = Topics::builder("tenants").most(KEYS as usize).build();
+    for n in 0..KEYS {
+        tenants.topic(&key(n)).expect("a topic");
+    }
+    compared.store(0, Ordering::Relaxed);
+    assert!((0..KEYS).rev().all(|n| tenants.remove(&key(n))));
+    let compared_then = compared.load(Ordering::Relaxed);
+    assert!(compared_then < 20 * KEYS as usize, "{compared_then} comparisons");
+    assert!(tenants.is_empty());
+
+    // Nor does anything stay of those that come and go, beside one that stays.
+    let _held = tenants.topic(&key(0)).expect("a topic");
+    let before = Arc::strong_count(&compared);
+    for n in 0..KEYS {
+        tenants.topic(&key(1 + n % 3)).expect("a topic");
+        assert!(tenants.remove(&key(1 + n % 3)));
+    }
+    assert_eq!(Arc::strong_count(&compared), before);
+}
+
+/// A key that was removed and came back is one member, and has one turn among the others.
+#[tokio::test(start_paused = true)]
+async fn a_key_that_comes_back_has_one_turn() {
+    let builds: Topics<u64, Build> = Topics::new("builds");
+    // With the one that comes back as many as are looked at each time.
+    let held: Vec<_> = (1..64).map(|key| builds.topic(&key).expect("a topic")).collect();
+    for _ in 0..100 {
+        builds.topic(&0).expect("a topic");
+        assert!(builds.remove(&0));
+    }
+    builds.topic(&0).expect("a topic");
+    assert_eq!(builds.len(), 64);
+    tokio::time::advance(MINUTE).await;
+    assert_eq!(builds.len(), 63, "all were looked at, the one that nobody needs among them");
+    assert!(builds.get(&0).is_none());
+    drop(held);
+    assert_eq!(builds.len(), 63);
+    tokio::time::advance(MINUTE).await;
+    assert_eq!(builds.len(), 0);
+}
+
 /// While others make members, and so look for those that can go, nobody's subscription is left behind.
 #[test]
 fn a_sweep_takes_nobody_s_topic() {
@@ -419,4 +494,36 @@ fn a_key_is_never_split() {
         }
     });
     assert_eq!(split.into_inner(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_events_of_a_family_have_one_name_unless_a_member_says_another() {
+    #[derive(Serialize, SseEvent)]
+    struct Line {
+        n: u64,
+    }
+    assert!(Topics::<u64, Line>::builder("builds").event("hero.line").is_err());
+    let other = |topic: hero_sse::TopicBuilder<Line>, key: &u64| match key {
+        1 => topic,
+        _ => Topic::builder("").event("other").unwrap_or(topic),
+    };
+    let builds = Topics::builder("builds").event("said").expect("a name").each(other).build();
+    let sse = kit(SseOptions::default());
+    let both = builds.clone();
+    let app = serving(&sse, move || {
+        let [one, two] = [1, 2].map(|key| both.topic(&key).expect("a topic").subscribe());
+        one.from_start().and(two.from_start())
+    });
+    for key in [1, 2] {
+        builds.topic(&key).expect("a topic").publish(Line { n: key }).await.expect("sent");
+    }
+    let mut reader = testing::open(&app, "/s").await.expect("a stream");
+    let mut names = Vec::new();
+    while names.len() < 2 {
+        let event = reader.next().await.expect("an event").expect("more");
+        names.push(event.event);
+        names.retain(|name| name != "hero.cursor");
+    }
+    names.sort();
+    assert_eq!(names, ["other", "said"]);
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::{FutureExt, StreamExt};
 use hero_sse::prelude::*;
 use hero_sse::testing::{self, EventReader, Received};
-use hero_sse::{CloseReason, FrameWriter, InvalidEvent, Overflow, SseOptions};
+use hero_sse::{CloseReason, FrameWriter, Frames, InvalidEvent, Overflow, SseOptions};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
@@ -581,6 +581,113 @@ async fn a_mapped_frame_has_its_key_and_its_end() {
     topic.publish(Step::Done { n: 0 }).await.expect("sent");
     let rest = reader.rest().await.expect("all");
     assert!(rest.last().expect("a farewell").data.contains("\"last_event\""), "{rest:?}");
+}
+
+/// Each of these frames tells of eight events that are gone; their key is the same.
+async fn two_with_gaps() -> Vec<hero_sse::Frame<Step>> {
+    let topic = Topic::builder("steps").keep(1).build();
+    let mut reader = topic.subscribe();
+    let mut frames = Vec::new();
+    for numbers in [1..=9, 10..=18] {
+        topic.publish_all(numbers.map(step)).await.expect("sent");
+        frames.push(reader.next().now_or_never().expect("ready").expect("a frame"));
+    }
+    frames
+}
+
+/// All that a client gets of these: of a gap how many are missing, of an event its number.
+async fn sent<T>(settings: &str, items: Vec<T>) -> (Vec<(String, Option<u64>)>, u64)
+where
+    T: SseEvent + Clone + Send + Sync + 'static,
+{
+    let sse = kit(options(settings));
+    let app = serving(&sse, move || futures_util::stream::iter(items.clone()));
+    let mut reader = testing::open(&app, "/s").await.expect("a stream");
+    // Before the client takes anything, whoever fills a buffer has filled it.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let events = reader.rest().await.expect("all");
+    let number = |event: &Received| {
+        let data: Value = event.json().expect("JSON");
+        data.get("missed").or(data.get("n")).and_then(Value::as_u64)
+    };
+    let events = events.iter().map(|event| (event.event.clone(), number(event)));
+    let (close, mut events): (Vec<_>, Vec<_>) = events.partition(|(name, _)| name == "hero.close");
+    events.retain(|(name, _)| name != "hero.cursor");
+    assert_eq!(close.len(), 1);
+    (events, sse.connections().gaps())
+}
+
+fn gap_of(missed: impl Into<Option<u64>>) -> (String, Option<u64>) {
+    ("hero.gap".to_owned(), missed.into())
+}
+
+fn step_of(n: u64) -> (String, Option<u64>) {
+    ("step".to_owned(), Some(n))
+}
+
+/// A frame that is dropped, or that a newer one replaces, does not take with it what it tells.
+#[tokio::test(start_paused = true)]
+async fn behind_an_adaptor_every_gap_is_told_and_counted() {
+    let frames = two_with_gaps().await;
+    let all = [gap_of(8), step_of(9), gap_of(8), step_of(18)];
+    let newest = [gap_of(None), gap_of(8), step_of(18)];
+    for (settings, expected) in [
+        ("", &all[..]),
+        ("Buffer = 8", &all),
+        ("Overflow = \"drop_oldest\"\nBuffer = 8", &all),
+        ("Overflow = \"drop_oldest\"\nBuffer = 1", &newest),
+        ("Overflow = \"latest\"\nBuffer = 1", &newest),
+        ("Overflow = \"latest\"\nBuffer = 8", &newest),
+    ] {
+        let (events, counted) = sent(settings, frames.clone()).await;
+        assert_eq!(events, expected, "{settings}");
+        assert_eq!(counted, 2, "{settings}");
+    }
+    // Without a gap before it, what it is the newest of is the same.
+    let topic = Topic::builder("steps").keep(3).build();
+    let mut reader = topic.subscribe();
+    topic.publish_all((1..=6).map(step)).await.expect("sent");
+    let frames: Vec<_> = reader.by_ref().take(3).collect().await;
+    topic.publish(step(7)).await.expect("sent");
+    let frames: Vec<_> = [frames, reader.take(1).collect().await].concat();
+    let (events, _) = sent("Overflow = \"latest\"\nBuffer = 8", frames).await;
+    assert_eq!(events, [gap_of(None), step_of(5), step_of(6), step_of(7)]);
+}
+
+/// Behind an adaptor several topics yield what they have together: that is the newest of nothing, and is counted
+/// by its events.
+#[tokio::test(start_paused = true)]
+async fn what_comes_together_is_never_replaced() {
+    let (one, other) = (Topic::builder("one").keep(2).build(), Topic::new("other"));
+    let mut both = one.subscribe().and(other.subscribe());
+    let mut frames = Vec::new();
+    for numbers in [1..=5, 6..=7] {
+        one.publish_all(numbers.clone().map(step)).await.expect("sent");
+        other.publish_all(numbers.map(|n| step(100 + n))).await.expect("sent");
+        while let Some(Some(some)) = both.next().now_or_never() {
+            frames.push(some.expect("frames"));
+        }
+    }
+    let (all, counted) = sent("", frames.clone()).await;
+    assert_eq!((counted, all.iter().filter(|event| **event == gap_of(3)).count()), (1, 1));
+    let numbers = |events: &[(String, Option<u64>)]| {
+        let mut numbers: Vec<_> = events.iter().filter(|event| event.0 == "step").collect();
+        numbers.sort();
+        numbers.into_iter().filter_map(|event| event.1).collect::<Vec<_>>()
+    };
+    assert_eq!(numbers(&all), [4, 5, 6, 7, 101, 102, 103, 104, 105, 106, 107]);
+    let (latest, counted) = sent("Overflow = \"latest\"\nBuffer = 64", frames.clone()).await;
+    assert_eq!((latest, counted), (all.clone(), 1));
+
+    // Those that told of the gap are dropped; the last one stays.
+    let last = frames.pop().expect("frames");
+    let before = Frames::clone(&last);
+    let (first, _) = sent("", vec![last.clone()]).await;
+    assert!(first.len() > 1, "{first:?}");
+    let (dropped, counted) =
+        sent("Overflow = \"drop_oldest\"\nBuffer = 1", vec![before, last.clone()]).await;
+    let expected = [vec![gap_of(first.len() as u64)], first].concat();
+    assert_eq!((dropped, counted), (expected, 1));
 }
 
 /// What somebody has read of a subscription and not used is not lost when it is returned all the same.

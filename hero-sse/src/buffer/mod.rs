@@ -20,9 +20,8 @@ use tracing::Instrument;
 use self::follow::Following;
 use crate::close::CloseReason;
 use crate::connections::{Origin, Slot};
-use crate::endpoint::{EventStream, Kind, Source, Step};
-
-use crate::frame::{EventName, name_of, write_control};
+use crate::endpoint::{About, EventStream, Kind, Source, Step};
+use crate::frame::{Contents, EventName, GAP, contents_of, name_of, write_control};
 use crate::policy::{Overflow, Policy};
 use crate::telemetry;
 use crate::topic::BATCH;
@@ -117,10 +116,14 @@ impl Running {
         }
         let start = Instant::now();
         let end = loop {
-            match self.poll(cx, out, None) {
-                Poll::Pending => break None,
-                Poll::Ready(ControlFlow::Break(reason)) => break Some(reason),
-                Poll::Ready(ControlFlow::Continue(())) => {}
+            let before = out.len();
+            let Poll::Ready((flow, about)) = self.poll(cx, out, false) else { break None };
+            if about.whole {
+                let contents = contents_of(out.get(before..).unwrap_or_default());
+                (0..contents.gaps).for_each(|_| self.origin.gap());
+            }
+            if let ControlFlow::Break(reason) = flow {
+                break Some(reason);
             }
             self.pause = start.elapsed() >= STINT;
             if self.pause || out.len() >= BATCH {
@@ -136,30 +139,34 @@ impl Running {
         &mut self,
         cx: &mut Context<'_>,
         out: &mut BytesMut,
-        key: Option<&mut Option<String>>,
-    ) -> Poll<ControlFlow<CloseReason>> {
+        ask_key: bool,
+    ) -> Poll<(ControlFlow<CloseReason>, About)> {
         let Some(stream) = self.stream.as_mut() else {
-            return Poll::Ready(ControlFlow::Break(CloseReason::Ended));
+            return Poll::Ready((ControlFlow::Break(CloseReason::Ended), About::default()));
         };
         let start = out.len();
-        let poll = || stream.as_mut().poll_frame(cx, out, self.name.as_ref(), key);
-        let reason = match catch_unwind(AssertUnwindSafe(poll)) {
+        let poll = || stream.as_mut().poll_frame(cx, out, self.name.as_ref(), ask_key);
+        let (step, about) = match catch_unwind(AssertUnwindSafe(poll)) {
             Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(Step::Wrote)) => return Poll::Ready(ControlFlow::Continue(())),
-            Ok(Poll::Ready(Step::WroteLast)) => CloseReason::LastEvent,
-            Ok(Poll::Ready(Step::Ended)) => CloseReason::Ended,
-            Ok(Poll::Ready(Step::Failed(error))) => {
-                telemetry::stream_error(self.origin.path(), self.origin.id(), &error);
-                CloseReason::StreamError
-            }
+            Ok(Poll::Ready(made)) => made,
             Err(_) => {
                 // An event may have panicked half-written.
                 out.truncate(start);
                 telemetry::panicked(self.origin.path(), "stream");
-                CloseReason::StreamPanic
+                let reason = CloseReason::StreamPanic;
+                return Poll::Ready((ControlFlow::Break(reason), About::default()));
             }
         };
-        Poll::Ready(ControlFlow::Break(reason))
+        let flow = match step {
+            Step::Wrote => ControlFlow::Continue(()),
+            Step::WroteLast => ControlFlow::Break(CloseReason::LastEvent),
+            Step::Ended => ControlFlow::Break(CloseReason::Ended),
+            Step::Failed(error) => {
+                telemetry::stream_error(self.origin.path(), self.origin.id(), &error);
+                ControlFlow::Break(CloseReason::StreamError)
+            }
+        };
+        Poll::Ready((flow, about))
     }
 }
 
@@ -201,8 +208,10 @@ struct State {
     bytes: usize,
     places: BTreeMap<Arc<Place>, u64>,
     next: u64,
-    /// How many frames were dropped before the first that waits.
+    /// How many events were dropped before the first that waits.
     missed: u64,
+    /// A gap that nobody was told of went with a frame, so that nobody knows how many are missing.
+    untold: bool,
     end: Option<CloseReason>,
     /// Set while the writer waits for a frame.
     writer: Option<Waker>,
@@ -214,6 +223,9 @@ struct State {
 struct Waiting {
     frame: Bytes,
     place: Option<Arc<Place>>,
+    /// How many events it has, and how many gaps it tells of: of an event that a stream makes there is one.
+    events: u64,
+    gaps: u64,
 }
 
 /// What a frame is the latest of.
@@ -247,6 +259,7 @@ impl Buffer {
             places: BTreeMap::new(),
             next: 0,
             missed: 0,
+            untold: false,
             end: None,
             writer: None,
             coming: true,
@@ -262,13 +275,19 @@ impl Buffer {
     fn gather(&self, cx: &mut Context<'_>, out: &mut BytesMut) -> Option<CloseReason> {
         let mut state = self.shared.lock();
         state.coming = false;
+        let mut gaps = 0;
         let missed = std::mem::take(&mut state.missed);
-        if missed > 0 {
-            write_control(out, "hero.gap", &json!({ "missed": missed }));
+        let untold = std::mem::take(&mut state.untold);
+        if missed > 0 || untold {
+            // Without an id: who leaves before the next event is told again.
+            let missed = (!untold).then_some(missed);
+            write_control(out, GAP, &json!({ "missed": missed }));
+            gaps += 1;
         }
         let (mut end, mut before) = (None, None);
-        while let Some(frame) = state.pop() {
-            out.extend_from_slice(&frame);
+        while let Some(waiting) = state.pop() {
+            out.extend_from_slice(&waiting.frame);
+            gaps += waiting.gaps;
             if out.len() >= BATCH {
                 break;
             }
@@ -280,9 +299,7 @@ impl Buffer {
         drop(state);
         drop(before);
         // What logs, and what wakes, may be anybody's code: not under the lock.
-        if missed > 0 {
-            self.shared.origin.gap();
-        }
+        (0..gaps).for_each(|_| self.shared.origin.gap());
         end
     }
 }
@@ -340,18 +357,17 @@ impl Shared {
         let (mut out, mut filled) = (BytesMut::new(), 0);
         let start = Instant::now();
         while filled < BATCH && start.elapsed() < STINT {
-            let mut key = None;
-            let ask = (self.overflow == Overflow::Latest).then_some(&mut key);
             let Poll::Ready(budget) = coop::poll_proceed(cx) else {
                 return Turn::Wait;
             };
-            let Poll::Ready(step) = stream.poll(cx, &mut out, ask) else {
+            let ask_key = self.overflow == Overflow::Latest;
+            let Poll::Ready((step, about)) = stream.poll(cx, &mut out, ask_key) else {
                 return Turn::Wait;
             };
             budget.made_progress();
             if !out.is_empty() {
                 // A copy of its own size: a slice of `out` would keep the whole of it alive.
-                match self.push(Bytes::copy_from_slice(&out), key, step.is_break()) {
+                match self.push(Bytes::copy_from_slice(&out), about, step.is_break()) {
                     Push::Done => {}
                     Push::Yield => return Turn::Again,
                     Push::Overflow => return Turn::Over(CloseReason::Overflow),
@@ -367,9 +383,17 @@ impl Shared {
     }
 
     /// Lets a frame wait. The stream's last is let in above the bound: nothing comes after it.
-    fn push(&self, frame: Bytes, key: Option<String>, last: bool) -> Push {
-        let place = (self.overflow == Overflow::Latest)
-            .then(|| Arc::new(Place { name: name_of(&frame).map(Box::from), key }));
+    fn push(&self, frame: Bytes, about: About, last: bool) -> Push {
+        let About { key, whole } = about;
+        let latest = self.overflow == Overflow::Latest;
+        let Contents { gaps, events, name } = match whole {
+            true => contents_of(&frame),
+            false if latest => Contents { gaps: 0, events: 1, name: name_of(&frame) },
+            false => Contents { gaps: 0, events: 1, name: None },
+        };
+        // Several in one frame are not the latest of anything.
+        let place =
+            (latest && events == 1).then(|| Arc::new(Place { name: name.map(Box::from), key }));
         let mut state = self.lock();
         if state.closed {
             return Push::Yield;
@@ -379,15 +403,15 @@ impl Shared {
             && let Some(waiting) = state.frames.remove(&superseded)
         {
             state.bytes -= waiting.frame.len();
+            state.untold |= waiting.gaps > 0;
         }
         while !last && state.is_full(self.most) {
             if self.overflow == Overflow::Disconnect {
                 return Push::Overflow;
             }
-            if state.pop().is_none() {
-                break;
-            }
-            state.missed += 1;
+            let Some(dropped) = state.pop() else { break };
+            state.missed += dropped.events;
+            state.untold |= dropped.gaps > 0;
         }
         let number = state.next;
         state.next += 1;
@@ -395,7 +419,7 @@ impl Shared {
             state.places.insert(place.clone(), number);
         }
         state.bytes += frame.len();
-        state.frames.insert(number, Waiting { frame, place });
+        state.frames.insert(number, Waiting { frame, place, events, gaps });
         let writer = state.writer.take();
         state.coming |= writer.is_some();
         // A writer on its way gets one chance to make room: a client that keeps up loses nothing,
@@ -417,13 +441,13 @@ impl State {
         self.frames.len() >= most || self.bytes >= HELD
     }
 
-    fn pop(&mut self) -> Option<Bytes> {
-        let (_, Waiting { frame, place }) = self.frames.pop_first()?;
-        self.bytes -= frame.len();
-        if let Some(place) = place {
-            self.places.remove(&place);
+    fn pop(&mut self) -> Option<Waiting> {
+        let (_, waiting) = self.frames.pop_first()?;
+        self.bytes -= waiting.frame.len();
+        if let Some(place) = &waiting.place {
+            self.places.remove(place);
         }
-        Some(frame)
+        Some(waiting)
     }
 }
 

@@ -1,18 +1,17 @@
 //! One topic for each key: made when it is first needed, gone when nobody needs it any more.
 
-use std::collections::{HashMap, VecDeque};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::{self, Display, Write as _};
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::response::{IntoResponse, Response};
-use http::StatusCode;
 use tokio::time::Instant;
 
 use super::{Handle, Topic, TopicBuilder};
 use crate::event::SseEvent;
-use crate::refusal::Refusal;
+use crate::frame::{EventName, InvalidField};
 use crate::telemetry::Full;
 
 /// So many members there are at most, if nobody says another number.
@@ -40,13 +39,12 @@ const GRACE: Duration = Duration::from_secs(60);
 /// struct Line { text: String }
 ///
 /// /// What a build says, from its first line.
-/// #[sse_endpoint("/builds/{build}", permission = "builds.read")]
+/// #[sse_endpoint("/builds/{build}", permission = "builds.{build}.read")]
 /// async fn build_log(
 ///     Path(build): Path<u64>,
 ///     State(builds): State<Topics<u64, Line>>,
 /// ) -> Result<Subscription<Line>, Refusal> {
-///     let build = builds.get(&build).ok_or_else(|| Refusal::not_found("there is no such build"))?;
-///     Ok(build.subscribe().from_start())
+///     Ok(builds.topic(&build)?.subscribe().from_start())
 /// }
 ///
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -57,9 +55,9 @@ const GRACE: Duration = Duration::from_secs(60);
 /// # fn main() { let _: hero_sse::Endpoints<Topics<u64, Line>> = endpoints![build_log]; }
 /// ```
 ///
-/// [`topic`](Self::topic) makes a member when it is first asked for; publishers call it. For those who only read there is
-/// [`get`](Self::get): with `topic` a client that makes up keys would fill the family, so check first that it may have
-/// this one, and that there is such a thing.
+/// [`topic`](Self::topic) makes a member when it is first asked for, by who publishes or by who reads. Check first that the
+/// caller may have this key, as the permission does here, so that nobody fills the family with keys that are made up.
+/// [`get`](Self::get) makes none: it is for who only looks.
 ///
 /// A member goes when it has no subscriber, nobody else holds its [`Topic`] and nothing is kept in it, for a minute: it
 /// is looked for as others are made. An event that is kept keeps its member, as does the last one of a topic that has
@@ -77,6 +75,7 @@ pub struct Topics<K, E> {
 struct Family<K, E> {
     name: String,
     most: usize,
+    event: Option<EventName>,
     each: Each<K, E>,
     members: Mutex<Members<K, E>>,
     full: Full,
@@ -86,14 +85,17 @@ type Each<K, E> = Box<dyn Fn(TopicBuilder<E>, &K) -> TopicBuilder<E> + Send + Sy
 
 struct Members<K, E> {
     topics: HashMap<K, Member<E>>,
-    /// All keys, in the order in which they are looked at.
-    round: VecDeque<K>,
+    /// All keys, in the order in which they are looked at: each by its member's turn.
+    round: BTreeMap<u64, K>,
+    /// The turn of the next.
+    next: u64,
     /// When all were looked at last.
     looked: Option<Instant>,
 }
 
 struct Member<E> {
     topic: Topic<E>,
+    turn: u64,
     /// Since when it is known that nobody needs it.
     idle: Option<Instant>,
 }
@@ -110,7 +112,12 @@ where
 
     /// A family with settings of its own.
     pub fn builder(name: impl Into<String>) -> TopicsBuilder<K, E> {
-        TopicsBuilder { name: name.into(), most: MOST, each: Box::new(|topic, _| topic) }
+        TopicsBuilder {
+            name: name.into(),
+            most: MOST,
+            event: None,
+            each: Box::new(|topic, _| topic),
+        }
     }
 
     /// The topic of this key, which is made if there is none.
@@ -140,13 +147,17 @@ where
         }
         self.family.make_room(&mut members, &mut gone)?;
         let (key, also) = (key.clone(), key.clone());
-        members.topics.insert(key, Member { topic: made.clone(), idle: None });
-        members.round.push_back(also);
+        let turn = members.turn();
+        members.topics.insert(key, Member { topic: made.clone(), turn, idle: None });
+        members.round.insert(turn, also);
         drop(members);
         Ok(made)
     }
 
-    /// The topic of this key, if there is one.
+    /// The topic of this key, if there is one: to look at it, or to publish only where somebody may follow.
+    ///
+    /// For readers ask for [`topic`](Self::topic): after a restart, or once nobody has needed the key for long, there is
+    /// none until somebody publishes, and a `404` is final to a browser's `EventSource`.
     pub fn get(&self, key: &K) -> Option<Topic<E>> {
         let mut gone = Vec::new();
         self.family.lock().find(key, &mut gone)
@@ -194,7 +205,9 @@ where
     E: SseEvent + Send + Sync + 'static,
 {
     fn make(&self, key: &K) -> Topic<E> {
-        let mut builder = (self.each)(Topic::builder(""), key);
+        let mut builder = Topic::builder("");
+        builder.event = self.event.clone();
+        let mut builder = (self.each)(builder, key);
         builder.name = member_name(&self.name, key).into();
         builder.build()
     }
@@ -243,15 +256,22 @@ impl<K: Hash + Eq, E> Members<K, E> {
     }
 
     fn remove(&mut self, key: &K) -> Option<Topic<E>> {
-        self.round.retain(|other| other != key);
-        self.topics.remove(key).map(|member| member.topic)
+        let member = self.topics.remove(key)?;
+        self.round.remove(&member.turn);
+        Some(member.topic)
+    }
+
+    fn turn(&mut self) -> u64 {
+        self.next += 1;
+        self.next
     }
 
     /// Looks at the next so many, and takes out those that nobody has needed for so long.
     fn look(&mut self, most: usize, grace: Duration, gone: &mut Vec<Topic<E>>) {
         let now = Instant::now();
         for _ in 0..most.min(self.round.len()) {
-            let Some(key) = self.round.pop_front() else { return };
+            let turn = self.turn();
+            let Some((_, key)) = self.round.pop_first() else { return };
             let Some(member) = self.topics.get_mut(&key) else { continue };
             if !member.is_idle() {
                 member.idle = None;
@@ -259,7 +279,8 @@ impl<K: Hash + Eq, E> Members<K, E> {
                 gone.extend(self.topics.remove(&key).map(|member| member.topic));
                 continue;
             }
-            self.round.push_back(key);
+            member.turn = turn;
+            self.round.insert(turn, key);
         }
     }
 }
@@ -316,6 +337,7 @@ impl fmt::Write for Escaped<'_> {
 pub struct TopicsBuilder<K, E> {
     name: String,
     most: usize,
+    event: Option<EventName>,
     each: Each<K, E>,
 }
 
@@ -336,6 +358,16 @@ where
         self
     }
 
+    /// The name of events that do not say their own, in all members, as [`TopicBuilder::event`] says it for one topic.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidField`] when the text cannot be an [`EventName`].
+    pub fn event(mut self, name: impl Into<Cow<'static, str>>) -> Result<Self, InvalidField> {
+        self.event = Some(EventName::new(name)?);
+        Ok(self)
+    }
+
     /// So many members at most, 10,000 if not said. Those that keep events count, so `most` times what
     /// [`keep_bytes`](TopicBuilder::keep_bytes) says is what the family may take in memory.
     pub fn most(mut self, members: usize) -> Self {
@@ -345,10 +377,11 @@ where
 
     /// The family.
     pub fn build(self) -> Topics<K, E> {
-        let Self { name, most, each } = self;
-        let members = Members { topics: HashMap::new(), round: VecDeque::new(), looked: None };
+        let Self { name, most, event, each } = self;
+        let members =
+            Members { topics: HashMap::new(), round: BTreeMap::new(), next: 0, looked: None };
         let (members, full) = (Mutex::new(members), Full::default());
-        Topics { family: Arc::new(Family { name, most, each, members, full }) }
+        Topics { family: Arc::new(Family { name, most, event, each, members, full }) }
     }
 }
 
@@ -371,15 +404,3 @@ impl Display for TopicsFull {
 }
 
 impl std::error::Error for TopicsFull {}
-
-impl From<TopicsFull> for Refusal {
-    fn from(_: TopicsFull) -> Self {
-        Self::busy(StatusCode::SERVICE_UNAVAILABLE, "there is no room for another topic", 3)
-    }
-}
-
-impl IntoResponse for TopicsFull {
-    fn into_response(self) -> Response {
-        Refusal::from(self).into_response()
-    }
-}

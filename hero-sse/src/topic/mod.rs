@@ -1,5 +1,6 @@
 //! Topics: an event is published once, encoded once, and read in place by all who follow.
 
+mod answer;
 mod broker;
 #[cfg(feature = "testing")]
 mod contract;
@@ -60,8 +61,8 @@ use crate::telemetry;
 /// ```
 ///
 /// A subscriber is a place in a ring of encoded events, and no queue: publishing never waits for one, and a slow
-/// one costs nothing but its place. How far it may fall behind, and what then, is the endpoint's
-/// [`Overflow`](crate::Overflow).
+/// one costs its place and what it is just being sent: a batch of up to 16 KiB, or one longer event. How far it may
+/// fall behind, and what then, is the endpoint's [`Overflow`](crate::Overflow).
 ///
 /// The events' ids are the topic's own: each says where its event stands, and a client that comes back with one goes
 /// on behind it. What `#[sse(id)]` marks is data. The name is the event's own, else what
@@ -259,6 +260,10 @@ impl<E: SseEvent + Send + Sync + 'static> TopicBuilder<E> {
     }
 
     /// Keeps events for so long at most, an hour if not said; `None` for ever.
+    ///
+    /// Nobody gets an older one. It leaves memory when somebody publishes, subscribes or asks for [`len`](Topic::len)
+    /// the next time, or when a family of [`Topics`] looks at its member: where a topic has fallen quiet, that may be
+    /// later.
     pub fn keep_for(mut self, age: impl Into<Option<Duration>>) -> Self {
         self.retention.age = age.into();
         self
@@ -415,7 +420,8 @@ where
     }
 }
 
-/// Why an event was not published.
+/// Why an event was not published. For a route that publishes it is an answer too: a `409` if the topic has ended, a
+/// `413`, a `500` or a `503`.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum PublishError {

@@ -19,7 +19,9 @@ use super::merge::{Feeds, Subscriptions};
 use super::position::Position;
 use super::ring::{Begin, Entry, Missed, Read, Value};
 use crate::event::SseEvent;
-use crate::frame::{FrameWriter, InvalidEvent, LastEventId, write_body, write_control, write_id};
+use crate::frame::{
+    FrameWriter, GAP, InvalidEvent, LastEventId, write_body, write_control, write_id,
+};
 
 /// Where a subscription began.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +73,7 @@ impl Gap {
         if let Some(now) = now {
             write_id(out, now, false);
         }
-        write_control(out, "hero.gap", &data);
+        write_control(out, GAP, &data);
     }
 
     /// This one, and another behind it.
@@ -90,8 +92,8 @@ impl Gap {
 /// After an adaptor such as `map` it is a stream like any other: a slow client holds it back, frames that it can no longer
 /// have are told by the next one's [`gap`](Frame::gap), and sent as `hero.gap` with it. The kit does not see it any more:
 /// take the cursor as an argument, and [`resume`](Self::resume) by hand, or whoever comes back begins as a new client. So
-/// does, in any case, who has not had a frame yet: there is no `hero.cursor`. Its gaps are not counted
-/// ([`Connections::gaps`](crate::Connections::gaps)).
+/// does, in any case, who has not had a frame yet: there is no `hero.cursor`. A frame that tells of a gap may be left out
+/// by the endpoint's [`Overflow`](crate::Overflow) in its turn: then there is a `hero.gap` with `"missed": null`.
 ///
 /// ```
 /// use futures_util::StreamExt;
