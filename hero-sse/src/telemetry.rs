@@ -6,7 +6,7 @@ use std::fmt::Display;
 use std::net::IpAddr;
 #[cfg(feature = "tls")]
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -273,9 +273,13 @@ pub(crate) fn stream_error(path: &str, connection: u64, error: &dyn Display) {
     tracing::error!(target: TARGET, path, connection, %error, "the application's stream failed");
 }
 
-/// Whoever sent it is told no more than that.
-pub(crate) fn not_published(error: &dyn Display) {
-    tracing::warn!(target: TARGET, %error, "an event was not published");
+/// Whoever sent it is told no more than that. While a broker is down that is so of every event: each kind of error is
+/// said once a second at most.
+pub(crate) fn not_published(what: &'static str, error: &dyn Display) {
+    static SAID: LazyLock<Mutex<Said<&'static str>>> = LazyLock::new(Mutex::default);
+    let said = SAID.lock().unwrap_or_else(PoisonError::into_inner).say(what, Instant::now());
+    let Some(kept_back) = said else { return };
+    tracing::warn!(target: TARGET, %error, kept_back, "an event was not published");
 }
 
 /// Whoever asked for it is told no more than that.

@@ -246,4 +246,12 @@ async fn what_was_not_published_is_an_answer() {
     }
     let refusal: Refusal = testing::frame(&again).expect_err("odd").into();
     assert_eq!(refusal.status().as_u16(), 500);
+    // While the broker is down the log has a line a second.
+    let before = log.text().len();
+    let down = || PublishError::Broker(BrokerError::Failed("redis.internal:6379".into()));
+    (0..100).for_each(|_| drop(down().into_response()));
+    tokio::time::advance(std::time::Duration::from_secs(1)).await;
+    drop(down().into_response());
+    let said = log.text().split_off(before);
+    assert!(said.lines().count() == 1 && said.contains("kept_back=100"), "{said}");
 }

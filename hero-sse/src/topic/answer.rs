@@ -32,16 +32,15 @@ impl IntoResponse for TopicsFull {
 /// The details of the last three are for the log alone.
 impl From<PublishError> for Refusal {
     fn from(error: PublishError) -> Self {
-        if matches!(error, PublishError::TooLarge { .. } | PublishError::Broker(_)) {
-            telemetry::not_published(&error);
-        }
         match error {
             PublishError::Closed => Self::new(StatusCode::CONFLICT, "the topic has ended"),
             PublishError::TooLarge { .. } => {
+                telemetry::not_published("size", &error);
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, "the event is too large")
             }
             PublishError::Event(error) => error.into(),
             PublishError::Broker(_) => {
+                telemetry::not_published("broker", &error);
                 let detail = "events cannot be published at the moment";
                 Self::busy(StatusCode::SERVICE_UNAVAILABLE, detail, 3)
             }
