@@ -1278,3 +1278,22 @@ async fn who_begins_gets_no_value_that_is_outdated() {
         assert_eq!(there(&mut same), steps([2, 3, n]));
     }
 }
+
+/// One event alone neither: its key is not known there, nor of which topic it is.
+#[tokio::test(start_paused = true)]
+async fn what_comes_alone_of_several_topics_is_not_replaced() {
+    let (one, other) = (Topic::new("one"), Topic::new("other"));
+    let mut both = one.subscribe().and(other.subscribe());
+    let mut frames = Vec::new();
+    for n in 0..3 {
+        for topic in [&one, &other] {
+            topic.publish(step(n)).await.expect("sent");
+            while let Some(Some(some)) = both.next().now_or_never() {
+                frames.push(some.expect("frames"));
+            }
+        }
+    }
+    let (all, _) = sent("", frames.clone()).await;
+    let (latest, _) = sent("Overflow = \"latest\"\nBuffer = 64", frames.clone()).await;
+    assert_eq!(latest, all);
+}

@@ -16,7 +16,7 @@ use super::ring::{BATCH, End, Entry, Life};
 use super::subscription::Subscription;
 use crate::close::CloseReason;
 use crate::event::SseEvent;
-use crate::frame::{FrameWriter, InvalidEvent, LastEventId, write_id};
+use crate::frame::{FrameWriter, InvalidEvent, LastEventId, Whole, write_id};
 use crate::policy::Overflow;
 
 /// So much of it a topic may have before the others have had their turn: there is room for all of them.
@@ -97,7 +97,7 @@ pub struct Frames {
 
 impl SseEvent for Frames {
     fn encode(&self, frame: &mut FrameWriter<'_>) -> Result<(), InvalidEvent> {
-        frame.whole(&[], &self.bytes);
+        frame.whole(Whole::Frames, &[], &self.bytes);
         Ok(())
     }
 

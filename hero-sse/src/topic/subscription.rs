@@ -20,7 +20,7 @@ use super::position::Position;
 use super::ring::{Begin, Entry, Missed, Read, Value};
 use crate::event::SseEvent;
 use crate::frame::{
-    FrameWriter, GAP, InvalidEvent, LastEventId, write_body, write_control, write_id,
+    FrameWriter, GAP, InvalidEvent, LastEventId, Whole, write_body, write_control, write_id,
 };
 
 /// Where a subscription began.
@@ -340,7 +340,7 @@ impl<E: SseEvent + Send + Sync + 'static> SseEvent for Frame<E> {
         if let Some(told) = &self.gap {
             told.write(&mut gap, None, told.to.as_ref().map(Position::as_str));
         }
-        frame.whole(&gap, &self.entry.frame);
+        frame.whole(Whole::Event, &gap, &self.entry.frame);
         Ok(())
     }
 
