@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 
 use super::feed::{FRUITLESS, Fed, Feed, Mark, Next, Patience, Place, write_cursor, wrote};
-use super::position::{MOST_TOPICS, Twin, join, parts};
+use super::position::{MOST_TOPICS, NEW, Twin, join, parts};
 use super::ring::{BATCH, End, Entry, Life};
 use super::subscription::Subscription;
 use crate::close::CloseReason;
@@ -383,7 +383,17 @@ impl Many {
 
     /// Where the client stands, to tell it.
     fn id(&mut self) -> String {
-        let places: Vec<_> = self.parts.iter_mut().map(Part::tell).collect();
+        let mut places: Vec<_> = self.parts.iter_mut().map(Part::tell).collect();
+        if places.iter().any(Place::is_new) && !places.iter().all(Place::is_new) {
+            let lives = || self.parts.iter().map(|part| part.feed.cursor.life());
+            let new = places.iter_mut().zip(lives()).filter(|(place, _)| place.is_new());
+            for (place, life) in new {
+                // Else it would go on where another one of its topic is.
+                if lives().filter(|other| other.are(life)).count() > 1 {
+                    *place = Place::At(life.of(NEW));
+                }
+            }
+        }
         join(places.iter().filter_map(Place::as_str))
     }
 }

@@ -11,6 +11,9 @@ use crate::frame::LastEventId;
 /// So many topics on one stream have room in one id.
 pub(super) const MOST_TOPICS: usize = 8;
 
+/// The offset of no event: who has its id begins as a new client.
+pub(super) const NEW: u64 = u64::MAX;
+
 /// The length of an id, in bytes.
 const ID: usize = 22;
 
