@@ -1297,3 +1297,15 @@ async fn what_comes_alone_of_several_topics_is_not_replaced() {
     let (latest, _) = sent("Overflow = \"latest\"\nBuffer = 64", frames.clone()).await;
     assert_eq!(latest, all);
 }
+
+/// Who wants nothing of what was gets the end all the same.
+#[tokio::test(start_paused = true)]
+async fn the_end_comes_whatever_a_new_client_wants() {
+    let topic = Topic::new("steps");
+    topic.publish_all([step(1), Step::Done { n: 7 }]).await.expect("sent");
+    let of = topic.clone();
+    let app = serving(&kit(options("")), move || of.subscribe().recent(0));
+    let mut reader = testing::open(&app, "/s").await.expect("a stream");
+    let rest = reader.rest().await.expect("all");
+    assert!(rest.iter().any(|event| event.event == "done"), "{rest:?}");
+}
