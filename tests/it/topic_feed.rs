@@ -1298,6 +1298,19 @@ async fn what_comes_alone_of_several_topics_is_not_replaced() {
     assert_eq!(latest, all);
 }
 
+/// Who follows loses nothing by age that is still there.
+#[tokio::test(start_paused = true)]
+async fn who_follows_gets_what_has_become_old_meanwhile() {
+    let topic = Topic::builder("steps").keep_for(Duration::from_secs(60)).build();
+    let of = topic.clone();
+    let app = serving(&kit(SseOptions::default()), move || of.subscribe());
+    let mut reader = testing::open(&app, "/s").await.expect("a stream");
+    next(&mut reader).await;
+    topic.publish_all((0..3).map(step)).await.expect("sent");
+    tokio::time::advance(Duration::from_secs(61)).await;
+    assert_eq!(there(&mut reader), steps(0..3));
+}
+
 /// Who wants nothing of what was gets the end all the same.
 #[tokio::test(start_paused = true)]
 async fn the_end_comes_whatever_a_new_client_wants() {

@@ -149,7 +149,8 @@ impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
     }
 
     /// Leaves out events that this says `false` to, besides those left out before. A [last](SseEvent::is_last) event
-    /// is sent in any case. It is called once for each event and subscriber, and must be quick.
+    /// is sent in any case. It must be quick, and say the same of an event each time: it is called once for each event and
+    /// subscriber, and under [`Overflow::Latest`](crate::Overflow::Latest) again for what still waits.
     pub fn filter(mut self, mut wanted: impl FnMut(&E) -> bool + Send + 'static) -> Self {
         let mut before = self.feed.wanted.take();
         self.feed.wanted = Some(Box::new(move |value: &Value| {
