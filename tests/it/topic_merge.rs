@@ -631,3 +631,26 @@ async fn of_a_topic_twice_on_a_stream_either_may_be_new() {
     let mut reader = testing::open(&once, "/s").last_event_id(id).await.expect("a stream");
     assert_eq!(some(&mut reader, 1).await, [("order".to_owned(), 41)]);
 }
+
+/// Each of the two is told what it misses, whoever breaks off between.
+#[tokio::test(start_paused = true)]
+async fn of_a_topic_twice_on_a_stream_each_tells_its_own_gap() {
+    let orders = Topic::<Order>::new("orders");
+    let of = orders.clone();
+    let app = serving(&kit(SseOptions::default()), move || of.subscribe().and(of.subscribe()));
+    orders.publish(order(1)).await.expect("sent");
+    let gap = |event: &Received| {
+        (event.event.clone(), event.json::<Value>().expect("JSON")["part"].as_u64())
+    };
+    let mut reader =
+        testing::open(&app, "/s").last_event_id("of-elsewhere").await.expect("a stream");
+    let first = next(&mut reader).await;
+    assert_eq!(gap(&first), ("hero.gap".to_owned(), Some(0)));
+    let id = first.id.expect("an id");
+    let mut reader = testing::open(&app, "/s").last_event_id(id).await.expect("a stream");
+    let mut gaps = Vec::new();
+    while let Some(Ok(Some(event))) = reader.next().now_or_never() {
+        gaps.extend((event.event == "hero.gap").then(|| gap(&event).1));
+    }
+    assert_eq!(gaps, [Some(1)]);
+}

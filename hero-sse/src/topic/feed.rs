@@ -10,7 +10,7 @@ use futures_core::future::BoxFuture;
 use serde_json::json;
 
 use super::broker::Window;
-use super::position::{NEW, Position, Twin};
+use super::position::{LOST, NEW, Position, Twin};
 use super::ring::{Batch, Begin, Cursor, End, Entry, Missed, Read, Value};
 use super::subscription::{Gap, Start};
 use crate::close::CloseReason;
@@ -120,8 +120,13 @@ pub(super) enum Place {
 }
 
 impl Place {
-    pub(super) fn is_new(&self) -> bool {
-        matches!(self, Self::New)
+    /// The offset that says so in an id, where it is not that of an event.
+    pub(super) fn sign(&self) -> Option<u64> {
+        match self {
+            Self::At(_) => None,
+            Self::New => Some(NEW),
+            Self::Lost => Some(LOST),
+        }
     }
 
     /// As it stands in an id of several topics.
@@ -211,7 +216,8 @@ impl Feed {
         self.mark = Mark::Now;
         self.fresh = false;
         self.stateless = false;
-        self.missed = self.cursor.resume(|ids| ids.find(cursor, twin));
+        self.missed =
+            self.cursor.resume(|ids| ids.find(cursor, twin).filter(|offset| *offset != LOST));
         self.told = self.cursor.next().saturating_sub(1);
         self.behind_until = self.window.next();
         self.start = match &self.missed {

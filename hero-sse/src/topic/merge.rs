@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 
 use super::feed::{FRUITLESS, Fed, Feed, Mark, Next, Patience, Place, write_cursor, wrote};
-use super::position::{MOST_TOPICS, NEW, Twin, join, parts};
+use super::position::{MOST_TOPICS, Twin, join, parts};
 use super::ring::{BATCH, End, Entry, Life};
 use super::subscription::Subscription;
 use crate::close::CloseReason;
@@ -384,13 +384,15 @@ impl Many {
     /// Where the client stands, to tell it.
     fn id(&mut self) -> String {
         let mut places: Vec<_> = self.parts.iter_mut().map(Part::tell).collect();
-        if places.iter().any(Place::is_new) && !places.iter().all(Place::is_new) {
+        let is_new = |place: &Place| matches!(place, Place::New);
+        if places.iter().any(|place| place.sign().is_some()) && !places.iter().all(is_new) {
             let lives = || self.parts.iter().map(|part| part.feed.cursor.life());
-            let new = places.iter_mut().zip(lives()).filter(|(place, _)| place.is_new());
-            for (place, life) in new {
+            for (place, life) in places.iter_mut().zip(lives()) {
                 // Else it would go on where another one of its topic is.
-                if lives().filter(|other| other.are(life)).count() > 1 {
-                    *place = Place::At(life.of(NEW));
+                if let Some(sign) = place.sign()
+                    && lives().filter(|other| other.are(life)).count() > 1
+                {
+                    *place = Place::At(life.of(sign));
                 }
             }
         }
