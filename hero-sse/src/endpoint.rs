@@ -16,7 +16,7 @@ use http::request::Parts;
 
 use crate::descriptor::Descriptor;
 use crate::event::SseEvent;
-use crate::frame::{EventName, LastEventId, write_event};
+use crate::frame::{EventName, LastEventId, Whole, write_event};
 use crate::refusal::Refusal;
 use crate::topic::Feeds;
 
@@ -407,7 +407,7 @@ pub(crate) struct About {
     /// Its key, where that was asked for.
     pub(crate) key: Option<String>,
     /// It was encoded elsewhere: other events, and what is missing before it, may stand in its frame.
-    pub(crate) whole: bool,
+    pub(crate) whole: Whole,
 }
 
 /// What one poll of an application's stream came to.

@@ -1278,3 +1278,47 @@ async fn who_begins_gets_no_value_that_is_outdated() {
         assert_eq!(there(&mut same), steps([2, 3, n]));
     }
 }
+
+/// One event alone neither: its key is not known there, nor of which topic it is.
+#[tokio::test(start_paused = true)]
+async fn what_comes_alone_of_several_topics_is_not_replaced() {
+    let (one, other) = (Topic::new("one"), Topic::new("other"));
+    let mut both = one.subscribe().and(other.subscribe());
+    let mut frames = Vec::new();
+    for n in 0..3 {
+        for topic in [&one, &other] {
+            topic.publish(step(n)).await.expect("sent");
+            while let Some(Some(some)) = both.next().now_or_never() {
+                frames.push(some.expect("frames"));
+            }
+        }
+    }
+    let (all, _) = sent("", frames.clone()).await;
+    let (latest, _) = sent("Overflow = \"latest\"\nBuffer = 64", frames.clone()).await;
+    assert_eq!(latest, all);
+}
+
+/// Who follows loses nothing by age that is still there.
+#[tokio::test(start_paused = true)]
+async fn who_follows_gets_what_has_become_old_meanwhile() {
+    let topic = Topic::builder("steps").keep_for(Duration::from_secs(60)).build();
+    let of = topic.clone();
+    let app = serving(&kit(SseOptions::default()), move || of.subscribe());
+    let mut reader = testing::open(&app, "/s").await.expect("a stream");
+    next(&mut reader).await;
+    topic.publish_all((0..3).map(step)).await.expect("sent");
+    tokio::time::advance(Duration::from_secs(61)).await;
+    assert_eq!(there(&mut reader), steps(0..3));
+}
+
+/// Who wants nothing of what was gets the end all the same.
+#[tokio::test(start_paused = true)]
+async fn the_end_comes_whatever_a_new_client_wants() {
+    let topic = Topic::new("steps");
+    topic.publish_all([step(1), Step::Done { n: 7 }]).await.expect("sent");
+    let of = topic.clone();
+    let app = serving(&kit(options("")), move || of.subscribe().recent(0));
+    let mut reader = testing::open(&app, "/s").await.expect("a stream");
+    let rest = reader.rest().await.expect("all");
+    assert!(rest.iter().any(|event| event.event == "done"), "{rest:?}");
+}

@@ -604,3 +604,53 @@ async fn a_topic_may_be_on_a_stream_twice() {
     let mut reader = testing::open(&once, "/s").last_event_id(id).await.expect("a stream");
     assert_eq!(some(&mut reader, 1).await, [("order".to_owned(), 99)]);
 }
+
+/// Who breaks off before one of the two has begun still gets that from its beginning.
+#[tokio::test(start_paused = true)]
+async fn of_a_topic_twice_on_a_stream_either_may_be_new() {
+    let orders = Topic::<Order>::new("orders");
+    let (of, notes) = (orders.clone(), Topic::<Note>::new("notes"));
+    let app = serving(&kit(SseOptions::default()), move || {
+        let now = of.subscribe().filter(|order| order.n >= 40);
+        now.and(notes.subscribe()).and(of.subscribe().from_start().filter(|order| order.n < 40))
+    });
+    orders.publish_all((0..40).map(order)).await.expect("sent");
+    let mut reader = testing::open(&app, "/s").await.expect("a stream");
+    orders.publish(order(40)).await.expect("sent");
+    let first = next(&mut reader).await;
+    assert_eq!(what(&first).1, 40);
+    drop(reader);
+    let id = first.id.expect("an id");
+    let mut reader = testing::open(&app, "/s").last_event_id(id.clone()).await.expect("a stream");
+    let got = self::of(&some(&mut reader, 40).await, "order");
+    assert_eq!(got, (0..40).collect::<Vec<_>>());
+    // Where it is once only, that says nothing.
+    let of = orders.clone();
+    let once = serving(&kit(SseOptions::default()), move || of.subscribe());
+    orders.publish(order(41)).await.expect("sent");
+    let mut reader = testing::open(&once, "/s").last_event_id(id).await.expect("a stream");
+    assert_eq!(some(&mut reader, 1).await, [("order".to_owned(), 41)]);
+}
+
+/// Each of the two is told what it misses, whoever breaks off between.
+#[tokio::test(start_paused = true)]
+async fn of_a_topic_twice_on_a_stream_each_tells_its_own_gap() {
+    let orders = Topic::<Order>::new("orders");
+    let of = orders.clone();
+    let app = serving(&kit(SseOptions::default()), move || of.subscribe().and(of.subscribe()));
+    orders.publish(order(1)).await.expect("sent");
+    let gap = |event: &Received| {
+        (event.event.clone(), event.json::<Value>().expect("JSON")["part"].as_u64())
+    };
+    let mut reader =
+        testing::open(&app, "/s").last_event_id("of-elsewhere").await.expect("a stream");
+    let first = next(&mut reader).await;
+    assert_eq!(gap(&first), ("hero.gap".to_owned(), Some(0)));
+    let id = first.id.expect("an id");
+    let mut reader = testing::open(&app, "/s").last_event_id(id).await.expect("a stream");
+    let mut gaps = Vec::new();
+    while let Some(Ok(Some(event))) = reader.next().now_or_never() {
+        gaps.extend((event.event == "hero.gap").then(|| gap(&event).1));
+    }
+    assert_eq!(gaps, [Some(1)]);
+}

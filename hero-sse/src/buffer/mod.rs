@@ -21,7 +21,7 @@ use self::follow::Following;
 use crate::close::CloseReason;
 use crate::connections::{Origin, Slot};
 use crate::endpoint::{About, EventStream, Kind, Source, Step};
-use crate::frame::{Contents, EventName, GAP, contents_of, name_of, write_control};
+use crate::frame::{Contents, EventName, GAP, Whole, contents_of, name_of, write_control};
 use crate::policy::{Overflow, Policy};
 use crate::telemetry;
 use crate::topic::BATCH;
@@ -118,7 +118,7 @@ impl Running {
         let end = loop {
             let before = out.len();
             let Poll::Ready((flow, about)) = self.poll(cx, out, false) else { break None };
-            if about.whole {
+            if about.whole != Whole::No {
                 let contents = contents_of(out.get(before..).unwrap_or_default());
                 (0..contents.gaps).for_each(|_| self.origin.gap());
             }
@@ -387,13 +387,13 @@ impl Shared {
         let About { key, whole } = about;
         let latest = self.overflow == Overflow::Latest;
         let Contents { gaps, events, name } = match whole {
-            true => contents_of(&frame),
-            false if latest => Contents { gaps: 0, events: 1, name: name_of(&frame) },
-            false => Contents { gaps: 0, events: 1, name: None },
+            Whole::Event | Whole::Frames => contents_of(&frame),
+            Whole::No if latest => Contents { gaps: 0, events: 1, name: name_of(&frame) },
+            Whole::No => Contents { gaps: 0, events: 1, name: None },
         };
-        // Several in one frame are not the latest of anything.
-        let place =
-            (latest && events == 1).then(|| Arc::new(Place { name: name.map(Box::from), key }));
+        // What comes together is not the latest of anything, be it one event alone.
+        let place = (latest && whole != Whole::Frames)
+            .then(|| Arc::new(Place { name: name.map(Box::from), key }));
         let mut state = self.lock();
         if state.closed {
             return Push::Yield;

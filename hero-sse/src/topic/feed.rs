@@ -10,7 +10,7 @@ use futures_core::future::BoxFuture;
 use serde_json::json;
 
 use super::broker::Window;
-use super::position::{Position, Twin};
+use super::position::{LOST, NEW, Position, Twin};
 use super::ring::{Batch, Begin, Cursor, End, Entry, Missed, Read, Value};
 use super::subscription::{Gap, Start};
 use crate::close::CloseReason;
@@ -120,6 +120,15 @@ pub(super) enum Place {
 }
 
 impl Place {
+    /// The offset that says so in an id, where it is not that of an event.
+    pub(super) fn sign(&self) -> Option<u64> {
+        match self {
+            Self::At(_) => None,
+            Self::New => Some(NEW),
+            Self::Lost => Some(LOST),
+        }
+    }
+
     /// As it stands in an id of several topics.
     pub(super) fn as_str(&self) -> Option<&str> {
         match self {
@@ -199,14 +208,16 @@ impl Feed {
     /// Begins where this says, or after who knows what, unless somebody has said where. Of the latest there is
     /// nothing to miss for who gets all of it.
     pub(super) fn resume_at(&mut self, cursor: &LastEventId, twin: Twin) {
-        let is_new = self.window.is_latest() && !self.has_made(cursor);
+        let offset = self.cursor.life().find(cursor, twin);
+        let is_new = offset == Some(NEW) || (offset.is_none() && self.window.is_latest());
         if std::mem::replace(&mut self.placed, true) || is_new {
             return;
         }
         self.mark = Mark::Now;
         self.fresh = false;
         self.stateless = false;
-        self.missed = self.cursor.resume(|ids| ids.find(cursor, twin));
+        self.missed =
+            self.cursor.resume(|ids| ids.find(cursor, twin).filter(|offset| *offset != LOST));
         self.told = self.cursor.next().saturating_sub(1);
         self.behind_until = self.window.next();
         self.start = match &self.missed {

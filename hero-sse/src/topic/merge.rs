@@ -16,7 +16,7 @@ use super::ring::{BATCH, End, Entry, Life};
 use super::subscription::Subscription;
 use crate::close::CloseReason;
 use crate::event::SseEvent;
-use crate::frame::{FrameWriter, InvalidEvent, LastEventId, write_id};
+use crate::frame::{FrameWriter, InvalidEvent, LastEventId, Whole, write_id};
 use crate::policy::Overflow;
 
 /// So much of it a topic may have before the others have had their turn: there is room for all of them.
@@ -97,7 +97,7 @@ pub struct Frames {
 
 impl SseEvent for Frames {
     fn encode(&self, frame: &mut FrameWriter<'_>) -> Result<(), InvalidEvent> {
-        frame.whole(&[], &self.bytes);
+        frame.whole(Whole::Frames, &[], &self.bytes);
         Ok(())
     }
 
@@ -383,7 +383,19 @@ impl Many {
 
     /// Where the client stands, to tell it.
     fn id(&mut self) -> String {
-        let places: Vec<_> = self.parts.iter_mut().map(Part::tell).collect();
+        let mut places: Vec<_> = self.parts.iter_mut().map(Part::tell).collect();
+        let is_new = |place: &Place| matches!(place, Place::New);
+        if places.iter().any(|place| place.sign().is_some()) && !places.iter().all(is_new) {
+            let lives = || self.parts.iter().map(|part| part.feed.cursor.life());
+            for (place, life) in places.iter_mut().zip(lives()) {
+                // Else it would go on where another one of its topic is.
+                if let Some(sign) = place.sign()
+                    && lives().filter(|other| other.are(life)).count() > 1
+                {
+                    *place = Place::At(life.of(sign));
+                }
+            }
+        }
         join(places.iter().filter_map(Place::as_str))
     }
 }

@@ -261,9 +261,9 @@ impl<E: SseEvent + Send + Sync + 'static> TopicBuilder<E> {
 
     /// Keeps events for so long at most, an hour if not said; `None` for ever.
     ///
-    /// Nobody gets an older one. It leaves memory when somebody publishes, subscribes or asks for [`len`](Topic::len)
-    /// the next time, or when a family of [`Topics`] looks at its member: where a topic has fallen quiet, that may be
-    /// later.
+    /// Nobody who begins or comes back gets an older one; who follows gets what is still there. It leaves memory when
+    /// somebody publishes, subscribes or asks for [`len`](Topic::len) the next time, or when a family of [`Topics`] looks
+    /// at its member: where a topic has fallen quiet, that may be later.
     pub fn keep_for(mut self, age: impl Into<Option<Duration>>) -> Self {
         self.retention.age = age.into();
         self

@@ -11,6 +11,12 @@ use crate::frame::LastEventId;
 /// So many topics on one stream have room in one id.
 pub(super) const MOST_TOPICS: usize = 8;
 
+/// The offset of no event: who has its id begins as a new client.
+pub(super) const NEW: u64 = u64::MAX;
+
+/// The same of who misses something and cannot say what. No log comes so far.
+pub(super) const LOST: u64 = u64::MAX - 1;
+
 /// The length of an id, in bytes.
 const ID: usize = 22;
 

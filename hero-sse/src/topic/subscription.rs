@@ -20,7 +20,7 @@ use super::position::Position;
 use super::ring::{Begin, Entry, Missed, Read, Value};
 use crate::event::SseEvent;
 use crate::frame::{
-    FrameWriter, GAP, InvalidEvent, LastEventId, write_body, write_control, write_id,
+    FrameWriter, GAP, InvalidEvent, LastEventId, Whole, write_body, write_control, write_id,
 };
 
 /// Where a subscription began.
@@ -138,7 +138,7 @@ impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
 
     /// A new client begins with the last `count` events that are kept.
     pub fn recent(self, count: usize) -> Self {
-        self.begin(Begin::Recent(count))
+        self.begin(if count == 0 { Begin::Now } else { Begin::Recent(count) })
     }
 
     fn begin(mut self, begin: Begin) -> Self {
@@ -149,7 +149,8 @@ impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
     }
 
     /// Leaves out events that this says `false` to, besides those left out before. A [last](SseEvent::is_last) event
-    /// is sent in any case. It is called once for each event and subscriber, and must be quick.
+    /// is sent in any case. It must be quick, and say the same of an event each time: it is called once for each event and
+    /// subscriber, and under [`Overflow::Latest`](crate::Overflow::Latest) again for what still waits.
     pub fn filter(mut self, mut wanted: impl FnMut(&E) -> bool + Send + 'static) -> Self {
         let mut before = self.feed.wanted.take();
         self.feed.wanted = Some(Box::new(move |value: &Value| {
@@ -340,7 +341,7 @@ impl<E: SseEvent + Send + Sync + 'static> SseEvent for Frame<E> {
         if let Some(told) = &self.gap {
             told.write(&mut gap, None, told.to.as_ref().map(Position::as_str));
         }
-        frame.whole(&gap, &self.entry.frame);
+        frame.whole(Whole::Event, &gap, &self.entry.frame);
         Ok(())
     }
 
