@@ -1213,6 +1213,31 @@ async fn the_newest_that_is_wanted_comes_whatever_came_behind_it() {
     assert!(rest.iter().any(|event| event.event == "done") && rest.len() < 16, "{rest:?}");
 }
 
+/// To find the newest of what waits, a reader looks ahead; what is large is not looked at again and again.
+#[tokio::test(start_paused = true)]
+async fn what_is_large_is_not_asked_about_for_each_write() {
+    #[derive(SseEvent, Serialize)]
+    struct Large {
+        #[sse(key)]
+        n: u64,
+        text: String,
+    }
+    let topic = Topic::new("large");
+    let (of, asked) = (topic.clone(), Arc::new(AtomicUsize::new(0)));
+    let count = asked.clone();
+    let app = serving(&kit(options("Overflow = \"latest\"")), move || {
+        let count = count.clone();
+        of.subscribe().from_start().filter(move |_| count.fetch_add(1, Ordering::Relaxed) < 9_999)
+    });
+    let text = "x".repeat(8_000);
+    topic.publish_all((0..200).map(|n| Large { n, text: text.clone() })).await.expect("sent");
+    let mut reader = testing::open(&app, "/s").await.expect("a stream");
+    assert_eq!(some(&mut reader, 200).await.len(), 200);
+    // Two to a write; without a bound all that wait would be asked about each time, 10,100 times in all.
+    let asked = asked.load(Ordering::Relaxed);
+    assert!(asked < 2_000, "{asked}");
+}
+
 /// A heartbeat tells a client that wants nothing where it stands; what is sent to it holds that back.
 #[tokio::test(start_paused = true)]
 async fn who_wants_nothing_of_what_passes_misses_nothing_either() {

@@ -6,12 +6,12 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
-use super::log::{Batch, End, Entry, Life, Missed};
+use super::log::{BATCH, Batch, End, Entry, Life, Missed};
 use super::seats::Seat;
 use super::{Ids, Ring};
 
-/// So many events are looked at to find the newest of each place: a reader far behind does not look at all of them
-/// again for each batch.
+/// So many events, and some batches of bytes, are looked at to find the newest of each place: a reader far behind does
+/// not look at all of them again for each batch.
 const AHEAD: usize = 1024;
 
 /// A reader of a ring: where it stands, and its seat among those who wait.
@@ -199,7 +199,13 @@ impl Cursor {
         if let Some(missed) = log.missed(self.next, &self.life) {
             return Read::Missed(missed);
         }
-        let mut entries: Vec<_> = log.events.since(self.next).take(AHEAD).collect();
+        let mut size = 0;
+        let ahead = log.events.since(self.next).take(AHEAD).take_while(|entry| {
+            let has_room = size < 8 * BATCH;
+            size += entry.frame.len();
+            has_room
+        });
+        let mut entries: Vec<_> = ahead.collect();
         let until = entries.last().map_or(log.next, |last| last.offset + 1);
         let (life, from) = (log.life.clone(), self.next);
         // Publishers do not wait until it has found out which are the newest.
