@@ -45,7 +45,7 @@ pub(crate) struct Feed {
     /// What the client needs to come back; it has or has not got it.
     mark: Mark,
     /// The offset in the id that it has, if it has one.
-    told: u64,
+    pub(super) told: u64,
     /// It began so far behind, and may stay there until it has caught up.
     behind_until: u64,
     gaps: u64,
@@ -393,8 +393,7 @@ impl Feed {
             if self.mark == Mark::Now {
                 self.mark = Mark::Old;
             }
-            // What it knows would soon be gone.
-            if self.cursor.is_old(self.told) {
+            if self.is_old() {
                 self.mark(out);
             }
             return None;
@@ -458,6 +457,11 @@ impl Feed {
     fn before(&self, missed: &Missed) -> Place {
         let last = missed.from.map(|from| from.saturating_sub(1));
         last.map_or(Place::Lost, |last| Place::At(missed.life.of(last)))
+    }
+
+    /// Whether what the client has to come back with would soon be too old.
+    pub(super) fn is_old(&self) -> bool {
+        self.cursor.is_old(self.told)
     }
 
     /// Whether the client has all that there is to what it was just told.

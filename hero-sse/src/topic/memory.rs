@@ -9,7 +9,6 @@ use slab::Slab;
 
 use super::broker::{Broker, BrokerError, Log, Pushed, Record, Window};
 use super::position::Epoch;
-use super::ring::Cursor;
 
 /// So many logs are kept before it is asked which of them nobody needs.
 const FEW: usize = 64;
@@ -134,10 +133,8 @@ impl Kept {
     fn fill(&self, window: &Window) -> Vec<Pushed> {
         self.own.ring().widen(window.keep().keep());
         self.own.expire();
-        let (entries, next) = self.own.ring().all();
-        // Of the latest, what stood before the oldest was superseded: that is not missing.
-        let oldest = Cursor::new(self.own.ring()).resume(|_| None);
-        let mut pushed = vec![window.begin(self.epoch, oldest.map_or(next, |oldest| oldest.to))];
+        let (entries, kept) = self.own.ring().all();
+        let mut pushed = vec![window.begin(self.epoch, kept.start)];
         if self.own.is_latest() && window.is_latest() {
             for entry in &entries {
                 pushed.push(window.skip(entry.offset));
@@ -147,7 +144,7 @@ impl Kept {
             // Between what is kept of the latest there are others; a window of all has what is whole.
             let whole = entries.chunk_by(|one, next| one.offset + 1 == next.offset).last();
             let whole = whole.unwrap_or_default();
-            let first = whole.first().map_or(next, |entry| entry.offset);
+            let first = whole.first().map_or(kept.end, |entry| entry.offset);
             let records = whole.iter().map(|entry| Record::again(entry)).collect();
             pushed.push(window.skip(first));
             pushed.push(window.push(first, records));
@@ -301,6 +298,8 @@ mod tests {
     async fn nobody_is_woken_under_a_lock() {
         use std::sync::atomic::{AtomicBool, Ordering};
         use std::task::{Context, Wake, Waker};
+
+        use super::super::ring::Cursor;
 
         struct Asks(MemoryBroker, AtomicBool);
         impl Wake for Asks {

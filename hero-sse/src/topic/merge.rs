@@ -168,8 +168,6 @@ struct Part {
     feed: Feed,
     /// What was read and had no room yet: a batch at most.
     waiting: VecDeque<Arc<Entry>>,
-    /// The offset in the id that the client has, if it has one.
-    told: u64,
     /// Nothing waits by then.
     end: Option<End>,
 }
@@ -187,14 +185,14 @@ enum Turn {
 
 impl Part {
     fn of(feed: Feed) -> Self {
-        Self { feed, waiting: VecDeque::new(), told: 0, end: None }
+        Self { feed, waiting: VecDeque::new(), end: None }
     }
 
     /// The same, which it is told now.
     fn tell(&mut self) -> Place {
         let place = self.place();
         if let Place::At(position) = place {
-            self.told = position.offset();
+            self.feed.told = position.offset();
         }
         place
     }
@@ -308,8 +306,7 @@ impl Many {
                     let wanted = part.feed.wanted_of(&batch);
                     part.waiting.extend(wanted.iter().cloned());
                     if part.waiting.is_empty() {
-                        // What it knows would soon be gone.
-                        let is_old = part.feed.cursor.is_old(part.told);
+                        let is_old = part.feed.is_old();
                         if self.mark == Mark::Now {
                             self.mark = Mark::Old;
                         }

@@ -145,13 +145,13 @@ impl Ids {
     }
 
     /// What the offset of one of these ids is, of which each may be of another topic. Of several it is that of the
-    /// twin, or the first if they are not as many as there are twins.
+    /// twin, or the first if they are not as many as there are twins; before all others, that something is missing.
     pub(super) fn find(&self, cursor: &LastEventId, twin: Twin) -> Option<u64> {
         let offsets: Vec<_> = parts(cursor).filter_map(|id| self.read(id)).collect();
         if offsets.len() == twin.of {
             return offsets.get(twin.nth).copied();
         }
-        offsets.into_iter().min()
+        offsets.into_iter().min_by_key(|offset| (*offset != LOST, *offset))
     }
 
     /// Whether these are of the same topic, in the same epoch.
@@ -240,6 +240,8 @@ mod tests {
         let each = |of| twins(of).map(|twin| find_as(twin, &three)).collect::<Vec<_>>();
         assert_eq!(each(3), [Some(5), Some(3), Some(4)]);
         assert_eq!((each(2), each(4)), (vec![Some(3); 2], vec![Some(3); 4]));
+        assert_eq!(find(&[ids.of(5), ids.of(LOST), ids.of(0)]), Some(LOST));
+        assert_eq!(find(&[ids.of(NEW), ids.of(5)]), Some(5));
         let mut many = vec![other.of(1); MOST_TOPICS];
         assert_eq!(find(&many), None);
         many.push(ids.of(1));

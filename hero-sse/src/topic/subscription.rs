@@ -138,7 +138,7 @@ impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
 
     /// A new client begins with the last `count` events that are kept.
     pub fn recent(self, count: usize) -> Self {
-        self.begin(if count == 0 { Begin::Now } else { Begin::Recent(count) })
+        self.begin(Begin::Recent(count))
     }
 
     fn begin(mut self, begin: Begin) -> Self {

@@ -28,11 +28,9 @@ pub(crate) type Newest<'a> = Option<&'a mut dyn FnMut(&Entry) -> bool>;
 /// Where a reader begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Begin {
-    /// With what comes from now on; of a log that has ended, with its last event.
-    Now,
     /// With the oldest that is kept.
     Oldest,
-    /// With as many of the newest.
+    /// With as many of the newest; of a log that has ended with its last event at least.
     Recent(usize),
 }
 
@@ -48,7 +46,7 @@ impl Cursor {
     pub(crate) fn new(ring: &Arc<Ring>) -> Self {
         let life = ring.front.load().batch.life.clone();
         let mut cursor = Self { ring: ring.clone(), next: 0, life, seat: ring.seats.take() };
-        cursor.begin(if ring.latest { Begin::Oldest } else { Begin::Now });
+        cursor.begin(if ring.latest { Begin::Oldest } else { Begin::Recent(0) });
         cursor
     }
 
@@ -56,9 +54,8 @@ impl Cursor {
     pub(crate) fn begin(&mut self, begin: Begin) {
         let log = self.ring.lock();
         let newest = match begin {
-            Begin::Now => usize::from(log.end == Some(End::Last)),
             Begin::Oldest => usize::MAX,
-            Begin::Recent(count) => count,
+            Begin::Recent(count) => count.max(usize::from(log.end == Some(End::Last))),
         };
         self.next = log.events.newest_from(newest).unwrap_or(log.next);
         self.life = log.life.clone();

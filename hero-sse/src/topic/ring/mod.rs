@@ -5,6 +5,7 @@
 //! their order is decided. Who is behind reads under the lock that publishers take, and leaves what it
 //! joined to those who stand at the same place.
 
+use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -170,10 +171,10 @@ impl Ring {
         log.keep = Keep { events, bytes, age };
     }
 
-    /// All that is kept, and the offset of the next event.
-    pub(super) fn all(&self) -> (Vec<Arc<Entry>>, u64) {
+    /// All that is kept, and from which offset to that of the next event: what is not there of these was superseded.
+    pub(super) fn all(&self) -> (Vec<Arc<Entry>>, Range<u64>) {
         let log = self.lock();
-        (log.events.since(log.first).collect(), log.next)
+        (log.events.since(log.first).collect(), log.first..log.next)
     }
 
     /// Forgets what is too old.
@@ -553,7 +554,7 @@ mod tests {
                 Step::Join(recent) => {
                     let mut cursor = Cursor::new(&ring);
                     let newest = naive.kept.len().saturating_sub(match recent {
-                        Some(recent) => recent,
+                        Some(recent) => recent.max(usize::from(naive.end == Some(End::Last))),
                         None if latest => usize::MAX,
                         None => usize::from(naive.end == Some(End::Last)),
                     });
