@@ -3,6 +3,7 @@
 //! What they share: the event that is sent, and how slices are compared.
 
 use hero_sse::prelude::*;
+use serde::Serialize;
 
 /// What one reading of a gauge carries.
 #[derive(Clone, Serialize, SseEvent)]

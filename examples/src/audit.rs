@@ -11,8 +11,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use axum::extract::State;
 use hero_sse::prelude::*;
 use serde::Deserialize;
+use serde::Serialize;
 use tokio::{
     task::{JoinSet, spawn_blocking},
     time::sleep,
@@ -113,7 +115,7 @@ impl AuditLog {
         let path = path.into();
         open_to_append(&path)?;
         // Of a quiet log, too, the last lines are to be had.
-        let lines = Topic::builder("audit").keep_for(None).build();
+        let lines = Topic::builder("audit").retain_for(None).build();
         let mut task = JoinSet::new();
         task.spawn(follow(Tail::new(path.clone()), lines.clone()));
         Ok(Self { path, max_bytes, turn: Arc::default(), lines, _task: Arc::new(task) })
@@ -196,7 +198,7 @@ fn rotated(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use futures_util::{StreamExt, stream};
-    use hero_sse::Frame;
+    use hero_sse::topic::Published;
 
     use super::*;
 
@@ -204,7 +206,7 @@ mod tests {
         Record::now("GET", path, 200, Some("ann"))
     }
 
-    async fn take(log: &AuditLog, count: usize) -> Vec<Frame<Audit>> {
+    async fn take(log: &AuditLog, count: usize) -> Vec<Published<Audit>> {
         let taken = log.lines.subscribe().recent(LAST_LINES).take(count).collect::<Vec<_>>();
         let taken = tokio::time::timeout(Duration::from_secs(10), taken).await.expect("in time");
         assert_eq!(taken.len(), count, "the tail of a log has no end");
@@ -218,7 +220,7 @@ mod tests {
         }
     }
 
-    fn paths(taken: &[Frame<Audit>]) -> Vec<&str> {
+    fn paths(taken: &[Published<Audit>]) -> Vec<&str> {
         taken.iter().map(|audit| path(audit)).collect()
     }
 
@@ -245,7 +247,8 @@ mod tests {
         let log = AuditLog::open(&path, AuditLog::MAX_BYTES).unwrap();
         let after = take(&log, LAST_LINES).await;
         assert_eq!(paths(&after)[0], "/11");
-        let lines = |taken: &[Frame<Audit>]| taken.iter().map(|l| format!("{:?}", **l)).collect();
+        let lines =
+            |taken: &[Published<Audit>]| taken.iter().map(|l| format!("{:?}", **l)).collect();
         let (before, after): (Vec<_>, Vec<_>) = (lines(&before), lines(&after));
         assert_eq!(before[1..], after[..after.len() - 1]);
     }

@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use axum::extract::State;
 use hero_sse::prelude::*;
 use tokio::{
     sync::{Mutex, mpsc, watch},
@@ -82,7 +83,7 @@ struct Now {
 /// A feed on which nothing has happened.
 fn feed() -> Topic<Build> {
     // A story is of use as long as no other has begun.
-    Topic::builder("builds").keep_for(None).build()
+    Topic::builder("builds").retain_for(None).build()
 }
 
 async fn tell(feed: &Topic<Build>, event: Build) {

@@ -3,7 +3,7 @@
 
 pub mod audit;
 pub mod builds;
-mod face;
+mod cli;
 pub mod usage;
 
 use std::ffi::OsStr;
@@ -16,8 +16,10 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
+use hero_sse::auth::Permission;
+use hero_sse::options::parse_duration;
 use hero_sse::prelude::*;
-use hero_sse::{JwtAuthenticator, Permission, SseOptions, parse_duration};
+use hero_sse::{JwtAuthenticator, SseOptions};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use jsonwebtoken::{EncodingKey, Header};
@@ -29,7 +31,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::audit::{AuditLog, Record};
 use crate::builds::Builds;
-use crate::face::Face;
+use crate::cli::Cli;
 use crate::usage::Meter;
 
 /// Who issues the demo's tokens, and for whom.
@@ -46,12 +48,12 @@ struct App {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let face = match Face::from_arguments() {
-        Ok(Some(face)) => face,
+    let cli = match Cli::from_arguments() {
+        Ok(Some(cli)) => cli,
         Ok(None) => return ExitCode::SUCCESS,
         Err(error) => return fail(&error),
     };
-    match run(face).await {
+    match run(cli).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&*error),
     }
@@ -62,32 +64,32 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-async fn run(face: Face) -> Result<(), Box<dyn std::error::Error>> {
+async fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
     tracing_subscriber::fmt()
         .with_max_level(log_level(std::env::var_os("RUST_LOG").as_deref()))
         .with_writer(std::io::stderr)
         .init();
 
-    let options = match &face.options {
+    let options = match &cli.options {
         Some(file) => SseOptions::from_file(file)
             .map_err(|error| format!("{error}\nmend the file, or choose another with --options"))?,
         None => SseOptions::from_toml(include_str!("../options.toml"))?,
     };
     // Leeway is for clocks that differ; here issuer and server are one program.
-    let jwt = JwtAuthenticator::hs256(&face.secret)
+    let jwt = JwtAuthenticator::hs256(&cli.secret)
         .issuer(ISSUER)
         .audience(AUDIENCE)
         .leeway(Duration::ZERO);
     let sse = HeroSse::builder().options(options).authenticator(jwt).build()?;
-    let log = AuditLog::open(&face.audit_log, AuditLog::MAX_BYTES).map_err(|error| {
-        format!("audit log {}: {error}; choose another with --audit-log", face.audit_log.display())
+    let log = AuditLog::open(&cli.audit_log, AuditLog::MAX_BYTES).map_err(|error| {
+        format!("audit log {}: {error}; choose another with --audit-log", cli.audit_log.display())
     })?;
     let builds = Builds::new(concat!(env!("CARGO_MANIFEST_DIR"), "/sample"));
     let app = App {
         meter: Meter::start(Duration::from_secs(1)),
         log: log.clone(),
         builds: builds.clone(),
-        key: EncodingKey::from_secret(face.secret.as_bytes()),
+        key: EncodingKey::from_secret(cli.secret.as_bytes()),
     };
     let endpoints = endpoints![usage::usage_stream, audit::audit_stream, builds::build_feed];
     let router = Router::new()
@@ -106,11 +108,11 @@ async fn run(face: Face) -> Result<(), Box<dyn std::error::Error>> {
         .layer(from_fn_with_state(log, keep_record))
         .with_state(app);
 
-    let listener = tokio::net::TcpListener::bind(&face.listen).await.map_err(|error| {
-        format!("cannot listen on {}: {error}; choose another with --listen", face.listen)
+    let listener = tokio::net::TcpListener::bind(&cli.listen).await.map_err(|error| {
+        format!("cannot listen on {}: {error}; choose another with --listen", cli.listen)
     })?;
     println!("listening on http://{}", listener.local_addr()?);
-    println!("audit log: {}", face.audit_log.display());
+    println!("audit log: {}", cli.audit_log.display());
     let served =
         sse.serve(listener, router).with_graceful_shutdown(hero_sse::shutdown_signal()).await;
     builds.stop().await;

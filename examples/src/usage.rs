@@ -8,7 +8,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use axum::extract::State;
 use hero_sse::prelude::*;
+use serde::Serialize;
 use sysinfo::{MINIMUM_CPU_UPDATE_INTERVAL, System};
 use tokio::{
     task::{JoinSet, spawn_blocking},
@@ -101,11 +103,11 @@ fn read(system: &mut System, seq: u64) -> Usage {
 #[cfg(test)]
 mod tests {
     use futures_util::StreamExt;
-    use hero_sse::Frame;
+    use hero_sse::topic::Published;
 
     use super::*;
 
-    async fn next(stream: &mut Subscription<Usage>) -> Option<Frame<Usage>> {
+    async fn next(stream: &mut Subscription<Usage>) -> Option<Published<Usage>> {
         time::timeout(Duration::from_secs(10), stream.next()).await.expect("in time")
     }
 

@@ -23,7 +23,8 @@ pub use serde::{self, Serialize, Serializer};
 
 pub use crate::descriptor::{Descriptor, Method, Rule};
 pub use crate::endpoint::{
-    AppState, Endpoint, EndpointMeta, Events, Extractor, IntoEventStream, LastArgument, Opening,
+    AppState, BodyExtractor, Endpoint, EndpointMeta, Events, Extractor, IntoEventStream,
+    OpeningStream,
 };
 pub use crate::event::SseEvent;
 pub use crate::frame::{EventName, FrameWriter, InvalidEvent};
@@ -151,7 +152,7 @@ impl<T: Serialize + ?Sized> Json for T {
 }
 
 /// Opens a stream as generated code says: the arguments one by one, then the function.
-pub fn open<S, F, O>(request: Request, state: S, open: F) -> Opening
+pub fn open<S, F, O>(request: Request, state: S, open: F) -> OpeningStream
 where
     F: FnOnce(Parts, Body, S) -> O,
     O: Future<Output = Result<EventStream, Response>> + Send + 'static,
@@ -250,7 +251,7 @@ const fn same(mut one: &[u8], mut other: &[u8]) -> bool {
 }
 
 /// Stands in for the body of an endpoint whose declaration does not compile.
-pub fn unreachable_endpoint() -> Opening {
+pub fn unreachable_endpoint() -> OpeningStream {
     Box::pin(core::future::pending())
 }
 

@@ -75,15 +75,15 @@ reasons! {
     next: "it tries again after its `retry`; after a refusal a browser never does",
     operator: "reads the ERROR line: the issuer, or the database behind the authorizer, does not answer";
     /// The client read too slowly: the buffer of its stream overflowed, or it fell too far behind in a topic
-    /// ([`Overflow::Disconnect`](crate::Overflow::Disconnect)).
+    /// ([`Overflow::Disconnect`](crate::options::Overflow::Disconnect)).
     Overflow = "overflow", reconnect: true,
     sees: "what waited, then `hero.close` and a clean end",
     next: "it reconnects and resumes from its last id, without a hole where the application keeps one",
     operator: "a larger `Buffer`, a topic that keeps more, or another `Overflow`";
     /// The server is shutting down, the endpoint is closed, or an operator asked the stream to go
-    /// ([`Connections::drain`](crate::Connections::drain)).
+    /// ([`Connections::drain`](crate::connections::Connections::drain)).
     Draining = "draining", reconnect: true,
-    sees: "`hero.close` with a `retry` spread over `DrainSpread`, a clean end; who comes meanwhile gets that alone, \
+    sees: "`hero.close` with a `retry` spread over `DrainJitter`, a clean end; who comes meanwhile gets that alone, \
            under `OverLimit = \"refuse\"` a `503`",
     next: "it reconnects, to another node or the next process; after a refusal a browser never does",
     operator: "nothing: a deploy";

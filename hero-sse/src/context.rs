@@ -13,7 +13,7 @@ use crate::endpoint::{EventItem, EventStream};
 use crate::frame::LastEventId;
 use crate::hero::HeroSse;
 use crate::permission::IntoPermission;
-use crate::pipeline::{Errand, Route, Visit};
+use crate::pipeline::{AuthenticatedRequest, RequestTarget, Route};
 use crate::policy::TokenSource;
 use crate::refusal::Refusal;
 use crate::telemetry;
@@ -44,8 +44,8 @@ const FALLBACK: &str = "/{*path}";
 /// ```
 #[must_use = "nothing is sent until `stream`"]
 pub struct SseContext {
-    visit: Visit,
-    errand: Errand,
+    visit: AuthenticatedRequest,
+    target: RequestTarget,
     declaration: Declaration,
     sse: HeroSse,
     mistakes: Vec<String>,
@@ -82,15 +82,15 @@ impl SseContext {
     }
 
     /// Answers with the stream, or refuses as an endpoint would. It awaits the kit's
-    /// [`Authorizer`](crate::Authorizer), where there is one.
+    /// [`Authorizer`](crate::auth::Authorizer), where there is one.
     pub async fn stream<T, M>(self, stream: T) -> Response
     where
         T: Stream + Send + 'static,
         T::Item: EventItem<M>,
         M: 'static,
     {
-        let Self { visit, errand, declaration, sse, mut mistakes } = self;
-        let options = &sse.kit().options;
+        let Self { visit, target, declaration, sse, mut mistakes } = self;
+        let options = &sse.core().options;
         if !options.enabled {
             mistakes.push(declaration.mistake(&"the kit is disabled (SseOptions.Enabled = false)"));
         }
@@ -103,7 +103,7 @@ impl SseContext {
             return Refusal::internal().into_response();
         }
         let route = Route::new(declaration, options);
-        visit.answer(&route, errand, EventStream::new(stream)).await
+        visit.answer(&route, target, EventStream::new(stream)).await
     }
 }
 
@@ -126,15 +126,15 @@ impl<S: Send + Sync> FromRequestParts<S> for SseContext {
         let matched = parts.extensions.get::<axum::extract::MatchedPath>();
         let path = matched.map_or(FALLBACK, |matched| matched.as_str());
         let declaration = Declaration::new("", path, Location { file: "SseContext", line: 0 });
-        let mut policy = sse.kit().options.policy(&declaration.path, &declaration.overrides);
+        let mut policy = sse.core().options.policy(&declaration.path, &declaration.overrides);
         // As for an endpoint: whoever can send a body can send a header.
         if parts.method == http::Method::POST {
             policy.token_sources = policy.token_sources.without(TokenSource::Query);
         }
-        let visit = Visit::begin(sse.kit(), parts, &policy).await?;
+        let visit = AuthenticatedRequest::begin(sse.core(), parts, &policy).await?;
         // Which permissions it will ask for is not known yet.
-        let errand = Errand::of(sse.kit(), true, parts).await;
+        let target = RequestTarget::of(sse.core(), true, parts).await;
         visit.introduce(parts);
-        Ok(Self { visit, errand, declaration, sse, mistakes: Vec::new() })
+        Ok(Self { visit, target, declaration, sse, mistakes: Vec::new() })
     }
 }

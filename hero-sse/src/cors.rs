@@ -25,7 +25,8 @@ const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 /// any page may read gets a CORS layer of the application's own around its routes.
 ///
 /// ```
-/// use hero_sse::{Cors, SseOptions};
+/// use hero_sse::SseOptions;
+/// use hero_sse::options::Cors;
 ///
 /// let cors = Cors::origins(["https://app.example.com", "http://localhost:5173"]).credentials(true);
 /// let options = SseOptions::default().cors(cors);
@@ -40,7 +41,7 @@ impl Cors {
     pub(crate) const OFF: Self = Self { origins: Listed::NONE, credentials: false };
 
     /// Lets pages of these origins in. What is none comes out of
-    /// [`build`](crate::Builder::build), with the cure.
+    /// [`build`](crate::server::Builder::build), with the cure.
     pub fn origins<'a>(origins: impl IntoIterator<Item = &'a str>) -> Self {
         Self { origins: Listed::read(origins, Origin::parse), credentials: false }
     }

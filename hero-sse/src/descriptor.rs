@@ -190,7 +190,7 @@ settings! {
     write_timeout: Option<Duration>;
     retry: Duration;
     max_age: Option<Duration>;
-    recheck: Option<Duration>;
+    reauthorize: Option<Duration>;
     max_connections: usize;
     max_per_principal: usize;
     over_limit: OverLimit;

@@ -16,7 +16,7 @@ use http::request::Parts;
 
 use crate::descriptor::Descriptor;
 use crate::event::SseEvent;
-use crate::frame::{EventName, LastEventId, Whole, write_event};
+use crate::frame::{EventName, LastEventId, PreEncoded, write_event};
 use crate::refusal::Refusal;
 use crate::topic::Feeds;
 
@@ -39,7 +39,7 @@ pub trait EndpointMeta {
 )]
 pub trait Endpoint<S, K = FromParts>: EndpointMeta {
     /// Extracts the arguments and calls the function.
-    fn open(request: Request, state: S) -> Opening;
+    fn open(request: Request, state: S) -> OpeningStream;
 
     /// Those endpoints, and this one.
     #[doc(hidden)]
@@ -58,14 +58,14 @@ pub trait AppState: Clone + Send + Sync + 'static {}
 impl<S: Clone + Send + Sync + 'static> AppState for S {}
 
 /// A stream of events on its way: the function is still at work.
-pub type Opening = BoxFuture<'static, Result<EventStream, Response>>;
+pub type OpeningStream = BoxFuture<'static, Result<EventStream, Response>>;
 
 /// The endpoints that [`endpoints!`](crate::endpoints) names.
 pub struct Endpoints<S> {
     pub(crate) endpoints: Vec<(Descriptor, Open<S>)>,
 }
 
-pub(crate) type Open<S> = fn(Request, S) -> Opening;
+pub(crate) type Open<S> = fn(Request, S) -> OpeningStream;
 
 impl<S> Endpoints<S> {
     /// None yet.
@@ -90,8 +90,8 @@ impl<S> fmt::Debug for Endpoints<S> {
 #[macro_export]
 macro_rules! endpoints {
     ($($endpoint:path),* $(,)?) => {{
-        let endpoints = $crate::Endpoints::new();
-        $(let endpoints = <$endpoint as $crate::Endpoint<_, _>>::join(endpoints);)*
+        let endpoints = $crate::extend::Endpoints::new();
+        $(let endpoints = <$endpoint as $crate::extend::Endpoint<_, _>>::join(endpoints);)*
         endpoints
     }};
 }
@@ -135,20 +135,20 @@ impl<T: FromRequestParts<S> + Send, S: Sync> Extractor<S> for T {
             as the others are: `State<T>`, `Path`, `Query`, `Principal`, or a type that implements \
             `FromRequest` or `FromRequestParts`"
 )]
-pub trait LastArgument<S, K>: Sized + Send {
+pub trait BodyExtractor<S, K>: Sized + Send {
     /// Takes it from what is left of the request.
     fn take<'a>(parts: Parts, body: Body, state: &'a S) -> BoxFuture<'a, Result<Self, Response>>;
 }
 
 #[diagnostic::do_not_recommend]
-impl<T: FromRequestParts<S> + Send, S: Sync> LastArgument<S, FromParts> for T {
+impl<T: FromRequestParts<S> + Send, S: Sync> BodyExtractor<S, FromParts> for T {
     fn take<'a>(mut parts: Parts, _: Body, state: &'a S) -> BoxFuture<'a, Result<Self, Response>> {
         Box::pin(async move { T::extract(&mut parts, state).await })
     }
 }
 
 #[diagnostic::do_not_recommend]
-impl<T: FromRequest<S> + Send, S: Sync> LastArgument<S, FromBody> for T {
+impl<T: FromRequest<S> + Send, S: Sync> BodyExtractor<S, FromBody> for T {
     fn take<'a>(parts: Parts, body: Body, state: &'a S) -> BoxFuture<'a, Result<Self, Response>> {
         Box::pin(async move {
             let taken = T::from_request(Request::from_parts(parts, body), state);
@@ -171,7 +171,7 @@ impl<T: FromRequest<S> + Send, S: Sync> LastArgument<S, FromBody> for T {
 )]
 pub trait EventHandler<Args, S, K = FromParts>: Clone + Send + Sync + 'static {
     /// Extracts the arguments and calls the function.
-    fn open(self, request: Request, state: S) -> Opening;
+    fn open(self, request: Request, state: S) -> OpeningStream;
 }
 
 macro_rules! handler {
@@ -184,10 +184,10 @@ macro_rules! handler {
             <Fut::Output as IntoEventStream<M>>::Stream: Events<N>,
             S: AppState,
             $($first: Extractor<S>,)*
-            $last: LastArgument<S, K>,
+            $last: BodyExtractor<S, K>,
         {
             #[allow(non_snake_case, unused_mut)]
-            fn open(self, request: Request, state: S) -> Opening {
+            fn open(self, request: Request, state: S) -> OpeningStream {
                 Box::pin(async move {
                     let (mut parts, body) = request.into_parts();
                     $(let $first = $first::extract(&mut parts, &state).await?;)*
@@ -207,7 +207,7 @@ where
     <Fut::Output as IntoEventStream<M>>::Stream: Events<N>,
     S: AppState,
 {
-    fn open(self, _: Request, _: S) -> Opening {
+    fn open(self, _: Request, _: S) -> OpeningStream {
         Box::pin(async move { self().await.into_event_stream().map(Events::into_events) })
     }
 }
@@ -407,7 +407,7 @@ pub(crate) struct About {
     /// Its key, where that was asked for.
     pub(crate) key: Option<String>,
     /// It was encoded elsewhere: other events, and what is missing before it, may stand in its frame.
-    pub(crate) whole: Whole,
+    pub(crate) whole: PreEncoded,
 }
 
 /// What one poll of an application's stream came to.

@@ -228,7 +228,7 @@ pub struct FrameWriter<'a> {
     has_id: bool,
     has_data: bool,
     /// It was written elsewhere, with all that belongs to it.
-    whole: Whole,
+    whole: PreEncoded,
 }
 
 impl<'a> FrameWriter<'a> {
@@ -329,14 +329,14 @@ impl<'a> FrameWriter<'a> {
     }
 
     /// An event that was encoded for many, with what stands before it.
-    pub(crate) fn whole(&mut self, whole: Whole, before: &[u8], frame: &[u8]) {
+    pub(crate) fn whole(&mut self, whole: PreEncoded, before: &[u8], frame: &[u8]) {
         self.out.put_slice(before);
         self.out.put_slice(frame);
         self.whole = whole;
     }
 
     fn finish(self) {
-        if self.whole != Whole::No {
+        if self.whole != PreEncoded::No {
             return;
         }
         if !self.named
@@ -357,13 +357,13 @@ impl<'a> FrameWriter<'a> {
 
 /// Whether an event was encoded elsewhere, and as what.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Whole {
+pub(crate) enum PreEncoded {
     #[default]
     No,
     /// One event, and what is missing before it.
     Event,
     /// Whatever several topics had: events, gaps, cursors. Of which topic an event is, and its key, nobody knows here.
-    Frames,
+    Batch,
 }
 
 /// Appends one whole frame, or nothing: what `encode` left of a failed event is taken back. Says whether it
@@ -373,7 +373,7 @@ pub(crate) fn write_event(
     endpoint: Option<&EventName>,
     last: bool,
     encode: impl FnOnce(&mut FrameWriter<'_>) -> Result<(), InvalidEvent>,
-) -> Result<Whole, InvalidEvent> {
+) -> Result<PreEncoded, InvalidEvent> {
     write_whole(FrameWriter { endpoint, last, ..FrameWriter::new(out) }, encode)
 }
 
@@ -391,7 +391,7 @@ pub(crate) fn write_body(
 fn write_whole(
     mut frame: FrameWriter<'_>,
     encode: impl FnOnce(&mut FrameWriter<'_>) -> Result<(), InvalidEvent>,
-) -> Result<Whole, InvalidEvent> {
+) -> Result<PreEncoded, InvalidEvent> {
     let start = frame.out.len();
     match encode(&mut frame) {
         Ok(()) => {

@@ -1,4 +1,4 @@
-//! Server-Sent Events for axum: one annotated async function becomes a live, protected event stream.
+//! Server-SendSummary Events for axum: one annotated async function becomes a live, protected event stream.
 //!
 //! ```
 //! use hero_sse::prelude::*;
@@ -39,22 +39,21 @@
     warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
 )]
 
-mod auth;
+pub mod auth;
 mod buffer;
+mod client_addr;
 mod close;
-mod connections;
+pub mod connections;
 mod context;
 mod cors;
 mod deadline;
 mod descriptor;
-mod emit;
 mod endpoint;
-mod event;
+pub mod event;
 mod frame;
 mod hero;
-mod options;
+pub mod options;
 mod origin;
-mod peer;
 mod permission;
 mod pipeline;
 mod policy;
@@ -68,7 +67,7 @@ mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod throttle;
-mod topic;
+pub mod topic;
 mod transport;
 mod writer;
 
@@ -79,25 +78,58 @@ pub mod __private;
 pub use axum;
 pub use futures_core;
 
-#[cfg(doc)]
-#[doc = include_str!("../docs/errors.md")]
-pub mod errors {}
+/// Serving endpoints: the server's builder, mounts, readiness, TLS, and guards for other servers.
+pub mod server {
+    pub use crate::deadline::DeadlineIo as GuardedIo;
+    pub use crate::hero::{
+        Builder, EndpointBuilder, GuardedApp, GuardedListener, GuardedService, HeroSse, Mount,
+        Serve,
+    };
+    pub use crate::redact::{QueryToken, Redact, RedactLayer};
+    pub use crate::refusal::Refusal;
+    pub use crate::signal::{Readiness, shutdown_signal};
+    pub use crate::telemetry::request_span;
+    #[cfg(feature = "tls")]
+    pub use crate::transport::Tls;
+}
 
-#[cfg(doc)]
-#[doc = include_str!("../docs/access.md")]
-pub mod access {}
+/// Traits, markers and contracts for code that extends the library.
+pub mod extend {
+    pub use crate::descriptor::Descriptor;
+    pub use crate::endpoint::{
+        AppState, BodyExtractor, Endpoint, EndpointMeta, Endpoints, EventHandler, EventItem,
+        EventStream, Events, Extractor, IntoEventStream, OpeningStream,
+    };
+    pub use crate::topic::broker::{
+        Broker, BrokerError, Log, LogReplica, Record, Retention, WakeOnDrop,
+    };
+    pub use crate::topic::position::Epoch;
+}
 
+/// Guides, by task.
 #[cfg(doc)]
-#[doc = include_str!("../docs/operating.md")]
-pub mod operating {}
+pub mod guide {
+    #[doc = include_str!("../docs/access.md")]
+    pub mod access {}
 
-#[cfg(doc)]
-#[doc = include_str!("../docs/tenancy.md")]
-pub mod tenancy {}
+    #[doc = include_str!("../docs/endpoint.md")]
+    pub mod endpoints {}
 
-#[cfg(doc)]
-#[doc = include_str!("../docs/topics.md")]
-pub mod topics {}
+    #[doc = include_str!("../docs/errors.md")]
+    pub mod errors {}
+
+    #[doc = include_str!("../docs/event.md")]
+    pub mod events {}
+
+    #[doc = include_str!("../docs/operating.md")]
+    pub mod operating {}
+
+    #[doc = include_str!("../docs/tenancy.md")]
+    pub mod tenancy {}
+
+    #[doc = include_str!("../docs/topics.md")]
+    pub mod topics {}
+}
 
 #[cfg(feature = "macros")]
 #[doc = include_str!("../docs/event.md")]
@@ -107,59 +139,23 @@ pub use hero_sse_macros::SseEvent;
 pub use hero_sse_macros::sse_endpoint;
 
 #[cfg(feature = "jwt")]
-pub use crate::auth::issuer::{ClaimPath, Issuer};
-#[cfg(feature = "jwt")]
-pub use crate::auth::jwt::JwtAuthenticator;
-#[cfg(feature = "jwt")]
-pub use crate::auth::keys::Algorithm;
-pub use crate::auth::{
-    Access, AuthError, Authenticator, Authorizer, Decision, InvalidToken, Principal, TicketGrant,
-    TicketStore, Tickets, authenticator_fn, authorizer_fn,
-};
+pub use crate::auth::JwtAuthenticator;
+pub use crate::auth::Principal;
 pub use crate::close::CloseReason;
-pub use crate::connections::{ConnectionFilter, ConnectionInfo, Connections, Sent};
 pub use crate::context::SseContext;
-pub use crate::cors::Cors;
-pub use crate::deadline::DeadlineIo as GuardedIo;
-pub use crate::descriptor::Descriptor;
-pub use crate::emit::{Emitted, Emitter, stream};
-pub use crate::endpoint::{
-    AppState, Endpoint, EndpointMeta, Endpoints, EventHandler, EventItem, EventStream, Events,
-    Extractor, IntoEventStream, LastArgument, Opening,
-};
-pub use crate::event::{Event, SseEvent};
-pub use crate::frame::{EventId, EventName, FrameWriter, InvalidEvent, InvalidField, LastEventId};
-pub use crate::hero::{
-    Builder, EndpointBuilder, GuardedApp, GuardedListener, GuardedService, HeroSse, Mount, Serve,
-};
+pub use crate::event::{Event, LastEventId, SseEvent, stream};
 pub use crate::options::{SetupErrors, SseOptions};
-pub use crate::peer::ForwardedHeader;
-pub use crate::permission::{IntoPermission, InvalidPermission, Permission, PermissionRule};
-pub use crate::policy::{OverLimit, Overflow, TokenSource, parse_duration};
-pub use crate::redact::{QueryToken, Redact, RedactLayer};
-pub use crate::refusal::Refusal;
-pub use crate::secret::Secret;
-pub use crate::signal::{Readiness, shutdown_signal};
-pub use crate::telemetry::request_span;
-pub use crate::topic::{
-    Broker, BrokerError, Epoch, Frame, Frames, Gap, Log, MemoryBroker, Position, PublishError,
-    Pushed, Record, Retention, Start, Subscription, Subscriptions, Topic, TopicBuilder, Topics,
-    TopicsBuilder, TopicsFull, Window,
-};
-#[cfg(feature = "tls")]
-pub use crate::transport::Tls;
+pub use crate::server::{HeroSse, Refusal, shutdown_signal};
+pub use crate::topic::{KeyedTopics, MergedSubscription, Subscription, Topic};
 
-/// What a module with endpoints uses: `use hero_sse::prelude::*;`.
+/// The names that most applications use: `use hero_sse::prelude::*;`.
 pub mod prelude {
-    pub use axum::Json;
-    pub use axum::extract::{FromRef, Path, Query, State};
     pub use futures_core::Stream;
-    pub use serde::Serialize;
 
     #[cfg(feature = "macros")]
     pub use crate::sse_endpoint;
     pub use crate::{
-        Event, HeroSse, LastEventId, Principal, Refusal, SseContext, SseEvent, Subscription,
-        Subscriptions, Topic, Topics, endpoints,
+        Event, HeroSse, KeyedTopics, LastEventId, MergedSubscription, Principal, Refusal,
+        SseContext, SseEvent, Subscription, Topic, endpoints,
     };
 }

@@ -8,13 +8,13 @@ use std::fmt;
 /// (the scope token of RFC 6749, section 3.3), so that it can stand in a `WWW-Authenticate` header.
 ///
 /// In what an endpoint asks for, `{name}` stands for the value of that capture of its path:
-/// `builds.{build}.read` ([who may see this key](crate::access#who-may-see-this-key)). Everywhere else braces are
+/// `builds.{build}.read` ([who may see this key](crate::guide::access#who-may-see-this-key)). Everywhere else braces are
 /// braces.
 ///
 /// An application with many of them gives them names of its own:
 ///
 /// ```
-/// use hero_sse::Permission;
+/// use hero_sse::auth::Permission;
 ///
 /// enum Scope { UsageRead, BuildsRead }
 ///
@@ -254,7 +254,7 @@ where
 /// Which permissions open an endpoint.
 ///
 /// ```
-/// use hero_sse::{Permission, PermissionRule};
+/// use hero_sse::auth::{Permission, PermissionRule};
 ///
 /// let one = |name| Permission::new(name).map(PermissionRule::One);
 /// let rule = PermissionRule::All(vec![
@@ -262,7 +262,7 @@ where
 ///     PermissionRule::Any(vec![one("tenant.member")?, one("admin")?]),
 /// ]);
 /// assert_eq!(rule.to_string(), "usage.read and (tenant.member or admin)");
-/// # Ok::<(), hero_sse::InvalidPermission>(())
+/// # Ok::<(), hero_sse::auth::InvalidPermission>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

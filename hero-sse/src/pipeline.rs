@@ -18,12 +18,12 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
 use tokio::time::Instant;
 
-use crate::auth::{Asked, Gate, LookedFor, Permits, Place, Principal, capture};
+use crate::auth::{AccessTarget, Asked, Gate, LookedFor, Permits, Principal, capture};
 use crate::close::CloseReason;
-use crate::connections::{Caller, Connections, Ended, Limits, NoPlace, Slot};
+use crate::connections::{AdmissionError, Caller, Connections, Ended, Limits, Slot};
 use crate::deadline::{SocketWatch, StreamReset};
 use crate::descriptor::{Declaration, Method};
-use crate::endpoint::{EventStream, Opening};
+use crate::endpoint::{EventStream, OpeningStream};
 use crate::frame::{EventName, LastEventId};
 use crate::options::SseOptions;
 use crate::permission::PermissionRule;
@@ -31,13 +31,13 @@ use crate::policy::{OverLimit, Policy, TokenSource};
 use crate::refusal::{Refusal, TOO_MANY_FAILURES};
 use crate::sweeper::Sweeper;
 use crate::telemetry;
-use crate::writer::{End, Lent, Recheck, Stay, Writer, write_farewell};
+use crate::writer::{End, Reauthorization, RevocableBody, Stay, Writer, write_farewell};
 
 /// A request that is overtaken by a disconnect which means it is looked at again, so often at most.
 const LOOKS: usize = 3;
 
 /// What all requests share.
-pub(crate) struct Kit {
+pub(crate) struct Core {
     pub(crate) options: SseOptions,
     pub(crate) gate: Gate,
     pub(crate) permits: Permits,
@@ -76,16 +76,16 @@ impl Route {
 
 /// Answers one request to `route`; `open` extracts the arguments and calls the function.
 pub(crate) async fn answer(
-    kit: &Arc<Kit>,
+    core: &Arc<Core>,
     route: &Route,
     request: Request,
-    open: impl FnOnce(Request) -> Opening,
+    open: impl FnOnce(Request) -> OpeningStream,
 ) -> Response {
     let (mut parts, body) = request.into_parts();
     // Unread, it would hide the client's departure.
     let unread = route.method == Method::Get && !body.is_end_stream();
     let mut caller = None;
-    let response = match enter(kit, route, &mut parts, unread, &mut caller).await {
+    let response = match enter(core, route, &mut parts, unread, &mut caller).await {
         Ok((visit, permit, slot)) => visit.proceed(route, permit, slot, parts, body, open).await,
         Err(answer) => Err(answer),
     };
@@ -99,21 +99,21 @@ pub(crate) async fn answer(
 
 /// Everything that comes before the application's function; `caller` is who it turned out to be.
 async fn enter(
-    kit: &Arc<Kit>,
+    core: &Arc<Core>,
     route: &Route,
     parts: &mut Parts,
     unread: bool,
     caller: &mut Option<Principal>,
-) -> Result<(Visit, Permit, Slot), Response> {
+) -> Result<(AuthenticatedRequest, Permit, Slot), Response> {
     let mut by_ticket = false;
     for _ in 0..LOOKS {
-        let visit = Visit::begin(kit, parts, &route.policy).await;
-        let visit =
-            visit.map_err(|refusal| turned_down(kit, route, refusal, kit.gate.by_ticket(parts)))?;
+        let visit = AuthenticatedRequest::begin(core, parts, &route.policy).await;
+        let visit = visit
+            .map_err(|refusal| turned_down(core, route, refusal, core.gate.by_ticket(parts)))?;
         by_ticket = visit.by_ticket;
         caller.clone_from(&visit.principal);
-        let errand = Errand::of(kit, route.keyed, parts).await;
-        let permit = visit.permit(route, errand).await?;
+        let target = RequestTarget::of(core, route.keyed, parts).await;
+        let permit = visit.permit(route, target).await?;
         if unread {
             let refusal = Refusal::bad_request("a request by GET has no body here".to_owned());
             return Err(refuse(&route.path, refusal));
@@ -121,25 +121,25 @@ async fn enter(
         match visit.admit(route) {
             Ok(slot) => return Ok((visit, permit, slot)),
             // A ticket is spent: there is nothing left to look at.
-            Err(NoPlace::Changed) if by_ticket => break,
-            Err(NoPlace::Changed) => {}
+            Err(AdmissionError::Changed) if by_ticket => break,
+            Err(AdmissionError::Changed) => {}
             Err(no_place) => return Err(turned_away(route, no_place, by_ticket)),
         }
     }
-    Err(unverified(kit, route, by_ticket))
+    Err(unverified(core, route, by_ticket))
 }
 
 /// What a request wants, as an authorizer and permissions with captures see it; nothing where nobody
 /// would look at it.
 #[derive(Default)]
-pub(crate) struct Errand {
+pub(crate) struct RequestTarget {
     path: Box<str>,
     captures: Box<[(Box<str>, Box<str>)]>,
 }
 
-impl Errand {
-    pub(crate) async fn of(kit: &Kit, keyed: bool, parts: &mut Parts) -> Self {
-        if !keyed && !kit.permits.may_change() {
+impl RequestTarget {
+    pub(crate) async fn of(core: &Core, keyed: bool, parts: &mut Parts) -> Self {
+        if !keyed && !core.permits.may_change() {
             return Self::default();
         }
         let path = parts.uri.path().into();
@@ -158,8 +158,8 @@ struct Permit {
 }
 
 /// A request whose caller is known, on its way to a stream.
-pub(crate) struct Visit {
-    kit: Arc<Kit>,
+pub(crate) struct AuthenticatedRequest {
+    core: Arc<Core>,
     principal: Option<Principal>,
     /// Whether it came by a ticket, which is spent: the same request cannot open its stream again.
     by_ticket: bool,
@@ -174,26 +174,26 @@ pub(crate) struct Visit {
     head_only: bool,
 }
 
-impl Visit {
+impl AuthenticatedRequest {
     /// Token and principal.
     pub(crate) async fn begin(
-        kit: &Arc<Kit>,
+        core: &Arc<Core>,
         parts: &Parts,
         policy: &Policy,
     ) -> Result<Self, Refusal> {
-        let looked_at = kit.connections.disconnects();
-        let visitor = kit.gate.visitor(parts, policy.token_sources, looked_at);
+        let looked_at = core.connections.disconnects();
+        let visitor = core.gate.visitor(parts, policy.token_sources, looked_at);
         let (principal, looked_at) = visitor.await?;
         let cursor = LastEventId::from_parts(parts);
         let socket = parts.extensions.get::<Arc<SocketWatch>>().cloned();
         if socket.is_none() {
-            kit.no_transport.call_once(telemetry::no_transport);
+            core.no_transport.call_once(telemetry::no_transport);
         }
         Ok(Self {
-            kit: kit.clone(),
+            core: core.clone(),
             principal,
-            by_ticket: kit.gate.by_ticket(parts),
-            address: kit.options.proxies.client_of(parts),
+            by_ticket: core.gate.by_ticket(parts),
+            address: core.options.proxies.client_of(parts),
             looked_at,
             cursor: cursor.map_err(|error| Refusal::bad_request(error.to_string())),
             socket,
@@ -210,7 +210,7 @@ impl Visit {
         mut slot: Slot,
         mut parts: Parts,
         body: Body,
-        open: impl FnOnce(Request) -> Opening,
+        open: impl FnOnce(Request) -> OpeningStream,
     ) -> Result<Response, Response> {
         self.introduce(&mut parts);
         let opening = async { open(Request::from_parts(parts, body)).await };
@@ -260,17 +260,17 @@ impl Visit {
     pub(crate) async fn answer(
         self,
         route: &Route,
-        errand: Errand,
+        target: RequestTarget,
         events: EventStream,
     ) -> Response {
-        let permit = match self.permit(route, errand).await {
+        let permit = match self.permit(route, target).await {
             Ok(permit) => permit,
             Err(answer) => return answer,
         };
         match self.admit(route) {
             Ok(slot) => self.stream(route, permit, slot, events),
             // The handler has run: there is no way back to its token.
-            Err(NoPlace::Changed) => unverified(&self.kit, route, self.by_ticket),
+            Err(AdmissionError::Changed) => unverified(&self.core, route, self.by_ticket),
             Err(no_place) => turned_away(route, no_place, self.by_ticket),
         }
     }
@@ -284,10 +284,10 @@ impl Visit {
     }
 
     /// Permission; then what needs no stream: a cursor at the end, and `HEAD`.
-    async fn permit(&self, route: &Route, errand: Errand) -> Result<Permit, Response> {
+    async fn permit(&self, route: &Route, target: RequestTarget) -> Result<Permit, Response> {
         let since = Instant::now();
         let asked = match (&self.principal, &route.rule) {
-            (Some(who), rule) => Some(self.authorized(who, rule.as_ref(), route, errand).await?),
+            (Some(who), rule) => Some(self.authorized(who, rule.as_ref(), route, target).await?),
             (None, Some(_)) => return Err(refuse(&route.path, Refusal::no_token())),
             (None, None) => None,
         };
@@ -305,7 +305,7 @@ impl Visit {
         who: &Principal,
         rule: Option<&PermissionRule>,
         route: &Route,
-        errand: Errand,
+        target: RequestTarget,
     ) -> Result<Arc<Asked>, Response> {
         // An authenticator may round, or remember for too long; the stream would end as it begins.
         if who.expires_at().is_some_and(|expiry| expiry <= SystemTime::now()) {
@@ -314,35 +314,35 @@ impl Visit {
         // Who brings a token where none is needed is known by it all the same.
         let rule = rule.map_or_else(
             || Ok(PermissionRule::any_token()),
-            |rule| rule.resolved(&|name| capture(&errand.captures, name)),
+            |rule| rule.resolved(&|name| capture(&target.captures, name)),
         );
         let rule = rule.map_err(|unresolved| refuse(&route.path, unresolved.into()))?;
-        let Errand { path, captures } = errand;
+        let RequestTarget { path, captures } = target;
         let asked = Arc::new(Asked {
             principal: who.clone(),
             rule,
-            place: Some(Place { endpoint: route.path.clone(), path, captures }),
+            place: Some(AccessTarget { endpoint: route.path.clone(), path, captures }),
         });
-        let Kit { permits, connections, .. } = &*self.kit;
+        let Core { permits, connections, .. } = &*self.core;
         let checked = connections.timed(&route.path, permits.check(asked.clone())).await;
         checked
             .map(|()| asked)
-            .map_err(|refusal| turned_down(&self.kit, route, refusal, self.by_ticket))
+            .map_err(|refusal| turned_down(&self.core, route, refusal, self.by_ticket))
     }
 
     /// Admission, before any of the application's work starts.
-    fn admit(&self, route: &Route) -> Result<Slot, NoPlace> {
+    fn admit(&self, route: &Route) -> Result<Slot, AdmissionError> {
         let Route { path, policy, .. } = route;
         let limits = Limits {
-            total: self.kit.options.max_connections,
+            total: self.core.options.max_connections,
             on_path: policy.max_connections,
             of_subject: policy.max_per_principal,
             of_address: policy.max_per_address,
-            connects_per_minute: self.kit.options.connects_per_minute,
+            connects_per_minute: self.core.options.connects_per_minute,
         };
         let (principal, address) = (self.principal.as_ref(), self.address);
         let caller = Caller { principal, address, looked_at: self.looked_at };
-        self.kit.connections.admit(path, caller, &limits)
+        self.core.connections.admit(path, caller, &limits)
     }
 
     /// The stream's answer: its head, and the writer as its body.
@@ -354,17 +354,17 @@ impl Visit {
         mut events: EventStream,
     ) -> Response {
         events.resume(self.cursor());
-        let (timeout, sweeper) = (route.policy.write_timeout, &self.kit.sweeper);
+        let (timeout, sweeper) = (route.policy.write_timeout, &self.core.sweeper);
         let socket = self.socket.map(|socket| socket.arm(timeout));
         // Over HTTP/1.1 a client that takes nothing blocks its socket, which then tells.
         let socket_tells = socket.is_some() && self.version != http::Version::HTTP_2;
-        let permits = Some(&self.kit.permits).filter(|permits| permits.may_change());
-        let recheck = permits.zip(permit.asked).zip(route.policy.recheck);
-        let recheck = recheck.map(|((permits, asked), every)| {
-            Recheck::new(permits.clone(), asked, slot.origin(), every, permit.since)
+        let permits = Some(&self.core.permits).filter(|permits| permits.may_change());
+        let reauthorize = permits.zip(permit.asked).zip(route.policy.reauthorize);
+        let reauthorize = reauthorize.map(|((permits, asked), every)| {
+            Reauthorization::new(permits.clone(), asked, slot.origin(), every, permit.since)
         });
         let end = end(&route.policy, events.is_of_topic(), self.principal.as_ref());
-        let stay = Stay { end, recheck, again: !self.by_ticket };
+        let stay = Stay { end, reauthorize, again: !self.by_ticket };
         match (&self.reset, &socket) {
             (Some(reset), _) => {
                 let reset = reset.clone();
@@ -392,7 +392,7 @@ impl Visit {
                 Body::from_stream(writer(sweeper.watch(timeout, true, give_up)))
             }
             None if socket_tells => Body::from_stream(writer(None)),
-            None => Body::from_stream(Lent::new(sweeper, timeout, writer)),
+            None => Body::from_stream(RevocableBody::new(sweeper, timeout, writer)),
         })
     }
 }
@@ -432,20 +432,20 @@ fn no_success(path: &str, answer: Response) -> Response {
 }
 
 /// A refusal, as far as it says something of the caller.
-fn turned_down(kit: &Kit, route: &Route, refusal: Refusal, by_ticket: bool) -> Response {
+fn turned_down(core: &Core, route: &Route, refusal: Refusal, by_ticket: bool) -> Response {
     let no_place = match refusal.failures() {
-        Some(wait) => NoPlace::Failures(wait),
-        None if refusal.is_unverified() => NoPlace::Unverified,
+        Some(wait) => AdmissionError::Failures(wait),
+        None if refusal.is_unverified() => AdmissionError::Unverified,
         None => return refuse(&route.path, refusal),
     };
-    kit.connections.count_turned_away(&route.path, no_place);
+    core.connections.count_turned_away(&route.path, no_place);
     turned_away(route, no_place, by_ticket)
 }
 
 /// Nobody can say any more that the caller may have a stream.
-fn unverified(kit: &Kit, route: &Route, by_ticket: bool) -> Response {
-    kit.connections.count_turned_away(&route.path, NoPlace::Unverified);
-    turned_away(route, NoPlace::Unverified, by_ticket)
+fn unverified(core: &Core, route: &Route, by_ticket: bool) -> Response {
+    core.connections.count_turned_away(&route.path, AdmissionError::Unverified);
+    turned_away(route, AdmissionError::Unverified, by_ticket)
 }
 
 /// The stream was asked to go before its function had made it.
@@ -455,8 +455,8 @@ fn withdrawn(route: &Route, reason: CloseReason, by_ticket: bool) -> Response {
         CloseReason::TokenExpired => {
             refuse(&route.path, Refusal::invalid_token("the token has expired"))
         }
-        CloseReason::Unverified => turned_away(route, NoPlace::Unverified, by_ticket),
-        _ => turned_away(route, NoPlace::Draining, by_ticket),
+        CloseReason::Unverified => turned_away(route, AdmissionError::Unverified, by_ticket),
+        _ => turned_away(route, AdmissionError::Draining, by_ticket),
     }
 }
 
@@ -466,9 +466,9 @@ fn refuse(path: &str, refusal: Refusal) -> Response {
 }
 
 /// No place: for browsers a stream that asks them to come back, for others a status.
-fn turned_away(route: &Route, no_place: NoPlace, by_ticket: bool) -> Response {
+fn turned_away(route: &Route, no_place: AdmissionError, by_ticket: bool) -> Response {
     let wait = match no_place {
-        NoPlace::Churn(wait) | NoPlace::Failures(wait) => wait,
+        AdmissionError::RateLimited(wait) | AdmissionError::Failures(wait) => wait,
         _ => Duration::ZERO,
     };
     let retry = route.policy.farewell_retry(no_place.reason(), wait);
@@ -481,21 +481,27 @@ fn turned_away(route: &Route, no_place: NoPlace, by_ticket: bool) -> Response {
         OverLimit::Refuse => {
             use StatusCode as S;
             let (status, detail) = match no_place {
-                NoPlace::Unverified | NoPlace::Changed => {
+                AdmissionError::Unverified | AdmissionError::Changed => {
                     return refuse(&route.path, Refusal::unavailable());
                 }
-                NoPlace::Draining => (S::SERVICE_UNAVAILABLE, "the server is stopping"),
-                NoPlace::Closed => (S::SERVICE_UNAVAILABLE, "this endpoint is closed for now"),
-                NoPlace::Total => (S::SERVICE_UNAVAILABLE, "too many open streams on this server"),
-                NoPlace::Path => (S::SERVICE_UNAVAILABLE, "too many open streams of this endpoint"),
-                NoPlace::Subject => (S::TOO_MANY_REQUESTS, "too many open streams of yours"),
-                NoPlace::Address => {
+                AdmissionError::Draining => (S::SERVICE_UNAVAILABLE, "the server is stopping"),
+                AdmissionError::Closed => {
+                    (S::SERVICE_UNAVAILABLE, "this endpoint is closed for now")
+                }
+                AdmissionError::Total => {
+                    (S::SERVICE_UNAVAILABLE, "too many open streams on this server")
+                }
+                AdmissionError::Path => {
+                    (S::SERVICE_UNAVAILABLE, "too many open streams of this endpoint")
+                }
+                AdmissionError::Subject => (S::TOO_MANY_REQUESTS, "too many open streams of yours"),
+                AdmissionError::Address => {
                     (S::TOO_MANY_REQUESTS, "too many open streams from your address")
                 }
-                NoPlace::Churn(_) => {
+                AdmissionError::RateLimited(_) => {
                     (S::TOO_MANY_REQUESTS, "you opened too many streams within a minute")
                 }
-                NoPlace::Failures(_) => (S::TOO_MANY_REQUESTS, TOO_MANY_FAILURES),
+                AdmissionError::Failures(_) => (S::TOO_MANY_REQUESTS, TOO_MANY_FAILURES),
             };
             let seconds = retry.as_secs_f64().ceil() as u64;
             refuse(&route.path, Refusal::busy(status, detail, seconds))

@@ -95,7 +95,7 @@ impl fmt::Debug for TokenSources {
 /// A stream is buffered when its endpoint, the options or the builder set a buffer or an overflow.
 /// Else it is polled at its client's pace, and nothing waits or is lost. The [`Subscription`](crate::Subscription) of a
 /// topic needs no buffer: there it says what happens to a client that is too far behind; see
-/// [`topics`](crate::topics).
+/// [`topics`](crate::guide::topics).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Overflow {
@@ -129,7 +129,7 @@ pub(crate) struct Policy {
     pub(crate) retry: Duration,
     /// As somebody said; see [`life`](Self::life).
     pub(crate) max_age: Option<Option<Duration>>,
-    pub(crate) recheck: Option<Duration>,
+    pub(crate) reauthorize: Option<Duration>,
     pub(crate) max_connections: Option<usize>,
     pub(crate) max_per_principal: usize,
     /// The operator's alone, without a key in the attribute: it depends on what stands before the
@@ -139,7 +139,7 @@ pub(crate) struct Policy {
     pub(crate) token_sources: TokenSources,
     pub(crate) buffer: Option<usize>,
     pub(crate) overflow: Option<Overflow>,
-    pub(crate) drain_spread: Option<Duration>,
+    pub(crate) drain_jitter: Option<Duration>,
 }
 
 impl Policy {
@@ -166,7 +166,7 @@ impl Policy {
     /// are spread over a time of its own; `least` is a time before which coming back is in vain.
     pub(crate) fn farewell_retry(&self, reason: CloseReason, least: Duration) -> Duration {
         let from = self.retry.max(least);
-        match self.drain_spread.filter(|_| reason == CloseReason::Draining) {
+        match self.drain_jitter.filter(|_| reason == CloseReason::Draining) {
             Some(spread) => (from + spread.mul_f64(fastrand::f64())).min(*RETRY.end()),
             None => jittered(from),
         }
@@ -191,7 +191,7 @@ impl Policy {
         set(&mut self.write_timeout, &over.write_timeout);
         set(&mut self.retry, &over.retry);
         set(&mut self.max_age, &over.max_age.map(Some));
-        set(&mut self.recheck, &over.recheck);
+        set(&mut self.reauthorize, &over.reauthorize);
         set(&mut self.max_connections, &over.max_connections.map(Some));
         set(&mut self.max_per_principal, &over.max_per_principal);
         set(&mut self.max_per_address, &over.max_per_address);
@@ -199,7 +199,7 @@ impl Policy {
         set(&mut self.token_sources, &over.token_sources);
         set(&mut self.buffer, &over.buffer.map(Some));
         set(&mut self.overflow, &over.overflow.map(Some));
-        set(&mut self.drain_spread, &over.drain_spread);
+        set(&mut self.drain_jitter, &over.drain_jitter);
     }
 }
 
@@ -216,7 +216,7 @@ pub(crate) struct PolicyOverrides {
     pub(crate) write_timeout: Option<Option<Duration>>,
     pub(crate) retry: Option<Duration>,
     pub(crate) max_age: Option<Option<Duration>>,
-    pub(crate) recheck: Option<Option<Duration>>,
+    pub(crate) reauthorize: Option<Option<Duration>>,
     pub(crate) max_connections: Option<usize>,
     pub(crate) max_per_principal: Option<usize>,
     pub(crate) max_per_address: Option<Option<usize>>,
@@ -224,7 +224,7 @@ pub(crate) struct PolicyOverrides {
     pub(crate) token_sources: Option<TokenSources>,
     pub(crate) buffer: Option<usize>,
     pub(crate) overflow: Option<Overflow>,
-    pub(crate) drain_spread: Option<Option<Duration>>,
+    pub(crate) drain_jitter: Option<Option<Duration>>,
 }
 
 impl PolicyOverrides {
@@ -234,7 +234,7 @@ impl PolicyOverrides {
         write_timeout: None,
         retry: None,
         max_age: None,
-        recheck: None,
+        reauthorize: None,
         max_connections: None,
         max_per_principal: None,
         max_per_address: None,
@@ -242,7 +242,7 @@ impl PolicyOverrides {
         token_sources: None,
         buffer: None,
         overflow: None,
-        drain_spread: None,
+        drain_jitter: None,
     };
 
     /// What no text could have said, but code can: times and limits out of their bounds.
@@ -251,8 +251,8 @@ impl PolicyOverrides {
             ("heartbeat", self.heartbeat.flatten()),
             ("write timeout", self.write_timeout.flatten()),
             ("maximum age", self.max_age.flatten()),
-            ("re-check interval", self.recheck.flatten()),
-            ("drain spread", self.drain_spread.flatten()),
+            ("re-check interval", self.reauthorize.flatten()),
+            ("drain spread", self.drain_jitter.flatten()),
         ];
         let counts = [
             ("connections", self.max_connections),

@@ -42,7 +42,7 @@ impl QueryTokens {
 /// that is repeated the first counts.
 ///
 /// ```
-/// use hero_sse::QueryToken;
+/// use hero_sse::server::QueryToken;
 ///
 /// async fn support(query: QueryToken) -> String {
 ///     let number = query.ticket().map_or("none", |ticket| ticket.expose());

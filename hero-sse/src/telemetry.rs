@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::close::CloseReason;
-use crate::throttle::Said;
+use crate::throttle::LogThrottle;
 
 const TARGET: &str = "hero_sse";
 
@@ -153,7 +153,7 @@ pub(crate) fn not_tcp() {
 ///
 /// ```
 /// let request = hero_sse::axum::http::Request::get("/usage?access_token=secret").body(()).unwrap();
-/// let _entered = hero_sse::request_span(&request).entered();
+/// let _entered = hero_sse::server::request_span(&request).entered();
 /// ```
 pub fn request_span<B>(request: &http::Request<B>) -> tracing::Span {
     tracing::info_span!(
@@ -177,7 +177,7 @@ pub(crate) fn refused(path: &str, status: u16, detail: &str) {
 /// Whether callers may have a stream could not be found out, so they may not. While a database is down
 /// that is so of everybody who comes: each who could not tell is named once a second at most.
 #[derive(Default)]
-pub(crate) struct Doubts(Mutex<Said<&'static str>>);
+pub(crate) struct Doubts(Mutex<LogThrottle<&'static str>>);
 
 impl Doubts {
     pub(crate) fn tell(&self, path: &str, who: &'static str, why: &dyn Display) {
@@ -196,7 +196,7 @@ impl Doubts {
 
 /// There was no room for another topic. Each family says so once a second at most.
 #[derive(Default)]
-pub(crate) struct Full(Mutex<Said<()>>);
+pub(crate) struct Full(Mutex<LogThrottle<()>>);
 
 impl Full {
     pub(crate) fn tell(&self, family: &str, most: usize) {
@@ -276,7 +276,7 @@ pub(crate) fn stream_error(path: &str, connection: u64, error: &dyn Display) {
 /// Whoever sent it is told no more than that. While a broker is down that is so of every event: each kind of error is
 /// said once a second at most.
 pub(crate) fn not_published(what: &'static str, error: &dyn Display) {
-    static SAID: LazyLock<Mutex<Said<&'static str>>> = LazyLock::new(Mutex::default);
+    static SAID: LazyLock<Mutex<LogThrottle<&'static str>>> = LazyLock::new(Mutex::default);
     let said = SAID.lock().unwrap_or_else(PoisonError::into_inner).say(what, Instant::now());
     let Some(kept_back) = said else { return };
     tracing::warn!(target: TARGET, %error, kept_back, "an event was not published");

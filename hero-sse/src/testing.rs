@@ -57,10 +57,10 @@ use crate::auth::{Principal, TestPrincipal, TicketGrant, TicketStore};
 use crate::deadline::SocketWatch;
 use crate::event::SseEvent;
 use crate::frame::{InvalidEvent, write_event};
-pub use crate::topic::broker_contract;
+pub use crate::topic::contract::broker_contract;
 
 /// How long a reader waits for the next event unless told otherwise.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Requests `path` of `app`, without a socket; await what it returns.
 pub fn open<A>(app: &A, path: &str) -> Open<A>
@@ -87,7 +87,7 @@ pub fn connect(address: SocketAddr, path: &str) -> Open<axum::Router> {
 ///
 /// let frame = frame(&Line("one\ntwo".to_owned()))?;
 /// assert_eq!(frame, "event: log\ndata: one\ndata: two\n\n");
-/// # Ok::<(), hero_sse::InvalidEvent>(())
+/// # Ok::<(), hero_sse::event::InvalidEvent>(())
 /// ```
 ///
 /// # Errors
@@ -290,8 +290,8 @@ where
             }
         };
         Box::pin(async move {
-            let timed_out = |_| OpenError::failed(format!("nothing within {PATIENCE:?}"));
-            timeout(PATIENCE, opened).await.map_err(timed_out)?
+            let timed_out = |_| OpenError::failed(format!("nothing within {TIMEOUT:?}"));
+            timeout(TIMEOUT, opened).await.map_err(timed_out)?
         })
     }
 }
@@ -377,7 +377,7 @@ pub struct EventReader {
     events: Pin<Box<dyn Stream<Item = Result<sse_stream::Sse, sse_stream::Error>> + Send>>,
     raw: Arc<Mutex<Vec<u8>>>,
     retry: Option<Duration>,
-    patience: Duration,
+    timeout: Duration,
     _connection: Option<Connection>,
 }
 
@@ -404,15 +404,15 @@ impl EventReader {
             events: Box::pin(SseByteStream::new(chunks)),
             raw,
             retry: None,
-            patience: PATIENCE,
+            timeout: TIMEOUT,
             _connection: connection,
         })
     }
 
     /// Waits this long for each event, instead of 5 s.
     #[must_use]
-    pub fn patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
         self
     }
 
@@ -443,10 +443,10 @@ impl EventReader {
     ///
     /// When none came in time, and when the stream broke.
     pub async fn next(&mut self) -> Result<Option<Received>, ReadError> {
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.timeout;
         loop {
             let block = match tokio::time::timeout_at(deadline, self.events.next()).await {
-                Err(_) => return Err(ReadError::TimedOut(self.patience)),
+                Err(_) => return Err(ReadError::TimedOut(self.timeout)),
                 Ok(None) => {
                     // The body goes with its end, as it would in a server.
                     self.events = Box::pin(futures_util::stream::empty());
@@ -470,8 +470,8 @@ impl EventReader {
     /// # Errors
     ///
     /// When it has not ended by then, silent or not, and when it broke.
-    pub async fn rest(&mut self) -> Result<Vec<Received>, ReadError> {
-        let patience = self.patience;
+    pub async fn read_to_end(&mut self) -> Result<Vec<Received>, ReadError> {
+        let limit = self.timeout;
         let all = async {
             let mut events = Vec::new();
             while let Some(event) = self.next().await? {
@@ -481,7 +481,7 @@ impl EventReader {
             }
             Ok(events)
         };
-        timeout(patience, all).await.unwrap_or(Err(ReadError::TimedOut(patience)))
+        timeout(limit, all).await.unwrap_or(Err(ReadError::TimedOut(limit)))
     }
 }
 
@@ -504,7 +504,7 @@ pub enum ReadError {
 impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TimedOut(patience) => write!(f, "no event within {patience:?}"),
+            Self::TimedOut(timeout) => write!(f, "no event within {timeout:?}"),
             Self::Broken(error) => write!(f, "the stream broke: {error}"),
         }
     }
@@ -549,10 +549,10 @@ impl SlowReader {
     ///
     /// As the socket's, among them the reset of a connection that was given up; `TimedOut` when
     /// nothing comes for 5 s.
-    pub async fn read(&mut self, most: usize) -> io::Result<Bytes> {
-        let mut bytes = vec![0; most];
+    pub async fn read(&mut self, max: usize) -> io::Result<Bytes> {
+        let mut bytes = vec![0; max];
         let late = |_| io::Error::new(io::ErrorKind::TimedOut, "nothing to read for 5 s");
-        let read = timeout(PATIENCE, self.0.read(&mut bytes)).await.map_err(late)??;
+        let read = timeout(TIMEOUT, self.0.read(&mut bytes)).await.map_err(late)??;
         bytes.truncate(read);
         Ok(bytes.into())
     }

@@ -17,7 +17,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use crate::auth::{Asked, Asking, Permits};
 use crate::buffer::Events;
 use crate::close::CloseReason;
-use crate::connections::{Origin, Slot};
+use crate::connections::{Attribution, Slot};
 use crate::deadline::Armed;
 use crate::endpoint::EventStream;
 use crate::frame::{EventName, HEARTBEAT, end_of_write, write_control, write_retry};
@@ -46,11 +46,11 @@ pub(crate) struct Writer {
     /// Where the socket cannot tell that the client stalls.
     handover: Option<Handover>,
     end: Option<End>,
-    recheck: Option<Box<Recheck>>,
+    reauthorize: Option<Box<Reauthorization>>,
     /// Whether the same request can open the stream again; one by a ticket cannot.
     again: bool,
     stage: Stage,
-    /// Whole frames, of which the next write takes its part.
+    /// PreEncoded frames, of which the next write takes its part.
     out: BytesMut,
     /// What is left of a write that leaves in pieces.
     rest: Bytes,
@@ -61,7 +61,7 @@ pub(crate) struct Writer {
 /// How long a stream's caller may stay.
 pub(crate) struct Stay {
     pub(crate) end: Option<End>,
-    pub(crate) recheck: Option<Recheck>,
+    pub(crate) reauthorize: Option<Reauthorization>,
     /// Whether the same request can open the stream again; one by a ticket cannot.
     pub(crate) again: bool,
 }
@@ -88,7 +88,7 @@ impl Writer {
         slot: Slot,
         socket: Option<Armed>,
         handover: Option<Handover>,
-        Stay { end, recheck, again }: Stay,
+        Stay { end, reauthorize, again }: Stay,
     ) -> Self {
         let last_write = Instant::now();
         Self {
@@ -98,7 +98,7 @@ impl Writer {
             socket,
             handover,
             end,
-            recheck: recheck.map(Box::new),
+            reauthorize: reauthorize.map(Box::new),
             again,
             stage: Stage::Prelude,
             out: BytesMut::new(),
@@ -139,7 +139,7 @@ impl Writer {
         let now = Instant::now();
         let end = self.end.filter(|end| end.at <= now);
         let reason = self.slot.poll_asked(cx).or(end.map(|end| end.reason));
-        reason.or_else(|| self.recheck.as_mut()?.poll(cx, now))
+        reason.or_else(|| self.reauthorize.as_mut()?.poll(cx, now))
     }
 
     /// Nothing is ready: does what it is time for, or sets the timer.
@@ -152,9 +152,9 @@ impl Writer {
     fn wait_once(&mut self, cx: &mut Context<'_>) -> bool {
         let heartbeat = self.policy.heartbeat.map(|interval| self.last_write + interval);
         let end = self.end.map(|end| end.at);
-        let recheck = self.recheck.as_ref().map(|recheck| recheck.next());
+        let reauthorize = self.reauthorize.as_ref().map(|reauthorize| reauthorize.next());
         let far = self.last_write + FAR;
-        let due = [heartbeat, end, recheck].into_iter().flatten().min();
+        let due = [heartbeat, end, reauthorize].into_iter().flatten().min();
         let due = due.map_or(far, |due| due.min(far));
         // Events move the heartbeat back without touching the timer: it fires early once an
         // interval and is set anew, which costs less than setting it at every event.
@@ -165,8 +165,9 @@ impl Writer {
             if self.timer.deadline() >= due {
                 if let Some(end) = self.end.filter(|end| end.at <= due) {
                     self.break_off(end.reason);
-                } else if recheck == Some(due) {
-                    let reason = self.recheck.as_mut().and_then(|recheck| recheck.poll(cx, due));
+                } else if reauthorize == Some(due) {
+                    let reason =
+                        self.reauthorize.as_mut().and_then(|reauthorize| reauthorize.poll(cx, due));
                     match reason {
                         Some(reason) => self.break_off(reason),
                         None => return true,
@@ -227,7 +228,7 @@ impl Writer {
     fn close(&mut self, reason: CloseReason) {
         // The application's stream goes at once, whatever else still waits to be sent.
         self.events = None;
-        self.recheck = None;
+        self.reauthorize = None;
         self.slot.close(reason);
         self.stage = Stage::Closed;
         let retry = self.policy.farewell_retry(reason, Duration::ZERO);
@@ -332,10 +333,10 @@ impl Drop for Writer {
 
 /// Looks again, now and then, whether a stream's caller may stay. It is polled with the writer: it has
 /// neither task nor timer.
-pub(crate) struct Recheck {
+pub(crate) struct Reauthorization {
     permits: Permits,
     asked: Arc<Asked>,
-    origin: Origin,
+    origin: Attribution,
     every: Duration,
     due: Instant,
     asking: Option<Asking>,
@@ -343,12 +344,12 @@ pub(crate) struct Recheck {
     late: Instant,
 }
 
-impl Recheck {
+impl Reauthorization {
     /// `since` is when the caller was looked at last.
     pub(crate) fn new(
         permits: Permits,
         asked: Arc<Asked>,
-        origin: Origin,
+        origin: Attribution,
         every: Duration,
         since: Instant,
     ) -> Self {
@@ -393,9 +394,9 @@ fn spread(interval: Duration) -> Duration {
 
 /// A writer in the hands of a server that keeps one without polling it, for ever if need be: it can
 /// be taken back, and everything it holds with it. The server is left with a body that has ended.
-pub(crate) struct Lent(Arc<Mutex<Option<Writer>>>);
+pub(crate) struct RevocableBody(Arc<Mutex<Option<Writer>>>);
 
-impl Lent {
+impl RevocableBody {
     /// Lends the writer that `make` makes of its note with `sweeper`.
     pub(crate) fn new(
         sweeper: &Sweeper,
@@ -419,7 +420,7 @@ fn take_back(lent: &Weak<Mutex<Option<Writer>>>) -> bool {
     writer.map(|writer| tokio::spawn(async move { drop(writer) })).is_some()
 }
 
-impl Stream for Lent {
+impl Stream for RevocableBody {
     type Item = Result<Bytes, Infallible>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -457,7 +458,7 @@ mod tests {
         let slot = connections.admit(&path, caller, &Limits::NONE);
         let slot = slot.unwrap_or_else(|_| panic!("a place"));
         let policy = Arc::new(options.policy("/s", &PolicyOverrides::NONE));
-        let stay = Stay { end: None, recheck: None, again: true };
+        let stay = Stay { end: None, reauthorize: None, again: true };
         Writer::new(EventStream::new(events), None, policy, slot, None, None, stay)
     }
 
@@ -490,14 +491,20 @@ mod tests {
             _ => panic!("a batch"),
         };
         let (every, now) = (Duration::from_secs(30), Instant::now());
-        let recheck = |since| {
-            Recheck::new(permits.clone(), Arc::new(asked), writer.slot.origin(), every, since)
+        let reauthorize = |since| {
+            Reauthorization::new(
+                permits.clone(),
+                Arc::new(asked),
+                writer.slot.origin(),
+                every,
+                since,
+            )
         };
-        writer.recheck = Some(Box::new(recheck(now)));
+        writer.reauthorize = Some(Box::new(reauthorize(now)));
         assert!(next(&mut writer).contains("data: x"));
         assert_eq!(never.0.load(Ordering::SeqCst), 0);
-        if let Some(recheck) = &mut writer.recheck {
-            recheck.due = now;
+        if let Some(reauthorize) = &mut writer.reauthorize {
+            reauthorize.due = now;
         }
         let text = next(&mut writer);
         assert!(text.contains("\"revoked\"") && !text.contains("data: x"), "{text}");
@@ -526,13 +533,14 @@ mod tests {
         );
         let asked = Asked { principal, rule: PermissionRule::any_token(), place: None };
         let (asked, origin, now) = (Arc::new(asked), writer.slot.origin(), Instant::now());
-        let mut recheck = Recheck::new(permits, asked, origin, Duration::from_secs(9), now);
+        let mut reauthorize =
+            Reauthorization::new(permits, asked, origin, Duration::from_secs(9), now);
         let question = asking.clone();
-        recheck.asking = Some(Asking::of(async move {
+        reauthorize.asking = Some(Asking::of(async move {
             let _question = question;
             std::future::pending().await
         }));
-        writer.recheck = Some(Box::new(recheck));
+        writer.reauthorize = Some(Box::new(reauthorize));
         assert_eq!((Arc::strong_count(&held), Arc::strong_count(&asking)), (2, 2));
         writer.end = Some(End { at: now, reason: CloseReason::TokenExpired });
         let Poll::Ready(Some(Ok(piece))) = Pin::new(&mut writer).poll_next(cx) else {

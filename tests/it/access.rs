@@ -10,11 +10,14 @@ use axum::extract::{Path, Request};
 use axum::routing::get;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, Stream, StreamExt, stream};
+use hero_sse::auth::{
+    Access, AuthError, Authorizer, Decision, Permission, PermissionRule, authorizer_fn,
+};
+use hero_sse::connections::ConnectionFilter;
+use hero_sse::options::OverLimit;
 use hero_sse::testing::{self, EventReader, OpenError};
 use hero_sse::{
-    Access, AuthError, Authorizer, CloseReason, ConnectionFilter, Decision, Event, HeroSse,
-    OverLimit, Permission, PermissionRule, Principal, SseContext, SseOptions, authorizer_fn,
-    endpoints, sse_endpoint,
+    CloseReason, Event, HeroSse, Principal, SseContext, SseOptions, endpoints, sse_endpoint,
 };
 use http::StatusCode;
 use http_body_util::BodyExt;
@@ -114,7 +117,7 @@ fn challenge(error: &OpenError) -> &str {
 
 /// The farewell's reason, and whether to come back; nothing else may be left.
 pub(crate) async fn farewell(stream: &mut EventReader) -> (String, bool) {
-    let events = stream.rest().await.expect("a clean end");
+    let events = stream.read_to_end().await.expect("a clean end");
     let close = events.last().expect("a farewell");
     assert_eq!(close.event, "hero.close");
     let data: Value = close.json().expect("JSON");
@@ -296,15 +299,15 @@ async fn a_permission_that_nobody_checks_is_a_mistake_at_the_start() {
     let error = mapped.expect_err("no authenticator").to_string();
     assert!(error.contains("the kit has no authenticator"), "{error}");
 
-    let recheck = SseOptions::default().recheck(Duration::from_secs(30));
-    let error = builder().options(recheck).authenticator(jwt()).build().expect_err("a mistake");
-    assert!(error.to_string().contains("SseOptions.Recheck: re-checks ask"), "{error}");
+    let reauthorize = SseOptions::default().reauthorize(Duration::from_secs(30));
+    let error = builder().options(reauthorize).authenticator(jwt()).build().expect_err("a mistake");
+    assert!(error.to_string().contains("SseOptions.ReauthorizeInterval: re-checks ask"), "{error}");
     let sse = builder().authenticator(jwt()).build().expect("a kit");
-    let endpoint = sse.endpoint("/s").recheck(Duration::from_secs(30));
+    let endpoint = sse.endpoint("/s").reauthorize(Duration::from_secs(30));
     let mapped: Result<Router, _> = endpoint.handler(async || burst(1));
     let error = mapped.expect_err("a mistake").to_string();
     assert!(error.contains("endpoint /s: re-checks ask the kit's authorizer"), "{error}");
-    let endpoint = sse.endpoint("/s").recheck(None);
+    let endpoint = sse.endpoint("/s").reauthorize(None);
     let _: Router = endpoint.handler(async || burst(1)).expect("a route");
 }
 
@@ -368,7 +371,7 @@ where
 {
     let alive = Alive::default();
     let watch = alive.clone();
-    let endpoint = sse.endpoint("/s").permission("read").recheck(Duration::from_secs(30));
+    let endpoint = sse.endpoint("/s").permission("read").reauthorize(Duration::from_secs(30));
     (endpoint.handler(async move || watch.watch(make())).expect("a route"), alive)
 }
 
@@ -392,7 +395,7 @@ async fn a_stream_is_looked_at_again_after_four_fifths_of_the_interval_or_more()
     let heartbeats = stream.raw().matches(":\n\n").count();
     assert!((195..=205).contains(&heartbeats), "{heartbeats}");
     oracle.says(Answer::No);
-    let stream = &mut stream.patience(Duration::from_secs(31));
+    let stream = &mut stream.timeout(Duration::from_secs(31));
     assert_eq!(farewell(stream).await, ("revoked".to_owned(), false));
 }
 
@@ -412,10 +415,10 @@ async fn a_second_look_that_is_no_yes_ends_the_stream_and_events_go_on_until_the
             let sse = kit_of(options(toml), oracle.clone());
             let (app, alive) = rechecked(&sse, ticks);
             let stream = testing::open(&app, "/s").principal("ann").await.expect("a stream");
-            let mut stream = stream.patience(Duration::from_secs(60));
+            let mut stream = stream.timeout(Duration::from_secs(60));
             oracle.says(answer);
             let start = Instant::now();
-            let events = stream.rest().await.expect("a clean end");
+            let events = stream.read_to_end().await.expect("a clean end");
             let took = start.elapsed().as_secs();
             assert!(seconds.contains(&took), "{answer:?}: {took} s");
             let (close, ticks) = events.split_last().expect("events");
@@ -435,7 +438,7 @@ async fn a_second_look_that_is_no_yes_ends_the_stream_and_events_go_on_until_the
 #[tokio::test]
 async fn a_stream_that_is_always_ready_is_looked_at_again_too() {
     let oracle = Oracle::new(Answer::Yes);
-    let sse = kit_of(options("Recheck = \"200ms\""), oracle.clone());
+    let sse = kit_of(options("ReauthorizeInterval = \"200ms\""), oracle.clone());
     let endpoint = sse.endpoint("/s").permission("read");
     let app: Router = endpoint
         .handler(async || stream::repeat_with(|| Event::text("x".repeat(17_000))))
@@ -443,7 +446,7 @@ async fn a_stream_that_is_always_ready_is_looked_at_again_too() {
     let mut stream = testing::open(&app, "/s").principal("ann").await.expect("a stream");
     oracle.says(Answer::No);
     let start = std::time::Instant::now();
-    let events = stream.rest().await.expect("a clean end");
+    let events = stream.read_to_end().await.expect("a clean end");
     assert!(start.elapsed() >= Duration::from_millis(160), "{:?}", start.elapsed());
     assert!(events.last().expect("a farewell").data.contains("revoked"));
     assert!(events.len() > 2, "{}", events.len());
@@ -596,7 +599,7 @@ async fn what_waits_in_a_buffer_is_not_sent_to_who_is_disconnected() {
     sleep(Duration::from_secs(1)).await;
     let ann = ConnectionFilter::all().subject("ann");
     assert_eq!(sse.connections().disconnect(&ann, CloseReason::Revoked), 1);
-    let events = stream.rest().await.expect("a clean end");
+    let events = stream.read_to_end().await.expect("a clean end");
     assert!(events.len() < 100, "{} were still sent", events.len());
     assert!(events.last().expect("a farewell").data.contains("revoked"));
     assert_eq!(alive.count(), 0);
@@ -608,7 +611,7 @@ async fn an_answer_is_no_older_than_the_interval_however_long_the_function_took(
     for (taken, most) in [(3_000, 1_001), (4_500, 0)] {
         let oracle = Oracle::new(Answer::Yes);
         let sse = kit_of(SseOptions::default(), oracle.clone());
-        let endpoint = sse.endpoint("/s").permission("read").recheck(Duration::from_secs(4));
+        let endpoint = sse.endpoint("/s").permission("read").reauthorize(Duration::from_secs(4));
         let app: Router = endpoint
             .handler(async move || {
                 sleep(Duration::from_millis(taken)).await;
@@ -633,7 +636,7 @@ async fn an_authorizer_that_blocks_its_thread_at_a_second_look_is_told_of() {
         }
         async { Ok::<_, std::fmt::Error>(true) }
     });
-    let sse = kit_of(options("Recheck = \"1s\""), authorizer);
+    let sse = kit_of(options("ReauthorizeInterval = \"1s\""), authorizer);
     let mut stream =
         testing::open(&reading(&sse, "/s"), "/s").principal("ann").await.expect("a stream");
     let reading = async { while let Ok(Some(_)) = stream.next().await {} };
@@ -688,7 +691,7 @@ async fn a_permission_may_name_the_build_in_the_path() {
 #[tokio::test(start_paused = true)]
 async fn the_authorizer_and_its_rechecks_see_the_build_of_the_path() {
     let oracle = Oracle::new(Answer::Yes);
-    let sse = kit_of(options("Recheck = \"30s\""), oracle.clone());
+    let sse = kit_of(options("ReauthorizeInterval = \"30s\""), oracle.clone());
     let at = sse.at("/t/{tenant}");
     let endpoint = at.endpoint("/builds/{build}").permission("t.{tenant}").permission("b.{build}");
     let app: Router = endpoint.handler(async || burst(1)).expect("a route");
@@ -701,7 +704,7 @@ async fn the_authorizer_and_its_rechecks_see_the_build_of_the_path() {
     let expected = [format!("{path} ann t.t1 and b.7"), format!("{path} ann t.t1 and b.7 again")];
     assert_eq!(oracle.asked(), expected);
     oracle.says(Answer::No);
-    let stream = &mut stream.patience(Duration::from_secs(31));
+    let stream = &mut stream.timeout(Duration::from_secs(31));
     assert_eq!(farewell(stream).await.0, "revoked");
     let error = testing::open(&app, "/t/t1/builds/7").principal("ann").await.expect_err("403");
     assert!(challenge(&error).ends_with("scope=\"t.t1 b.7\""), "{}", challenge(&error));

@@ -30,7 +30,7 @@ fn from(app: &Router, address: &str) -> Router {
 async fn turned_away(open: Open<Router>) -> (String, Duration) {
     let mut stream = open.await.expect("a farewell is a 200");
     assert_eq!(stream.headers()["content-type"], "text/event-stream");
-    let events = stream.rest().await.expect("a clean end");
+    let events = stream.read_to_end().await.expect("a clean end");
     let [close] = events.as_slice() else { panic!("{events:?}") };
     let data: Value = close.json().expect("JSON");
     let retry = Duration::from_millis(data["retry_ms"].as_u64().expect("a number"));
@@ -340,7 +340,7 @@ async fn the_ages_of_streams_that_began_together_are_spread_over_the_last_fifth(
         let open = testing::open(&app, "/s");
         tokio::spawn(async move {
             let stream = open.await.expect("a stream");
-            stream.patience(Duration::from_secs(101)).rest().await.expect("a clean end");
+            stream.timeout(Duration::from_secs(101)).read_to_end().await.expect("a clean end");
             start.elapsed().as_secs_f64()
         })
     });

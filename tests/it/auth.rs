@@ -2,10 +2,9 @@
 
 use axum::Router;
 use futures_util::stream;
+use hero_sse::auth::{AuthError, authenticator_fn};
 use hero_sse::testing::{self, OpenError};
-use hero_sse::{
-    AuthError, CloseReason, Event, HeroSse, Principal, Refusal, SseOptions, authenticator_fn,
-};
+use hero_sse::{CloseReason, Event, HeroSse, Principal, Refusal, SseOptions};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -200,7 +199,7 @@ async fn head_is_answered_without_a_stream_and_other_methods_are_405() {
     let open = |method| testing::open(&app, "/s").bearer(&token()).method(method);
     let mut head = open(Method::HEAD).await.expect("a head");
     assert_eq!(head.headers()["content-type"], "text/event-stream");
-    assert_eq!(head.rest().await.expect("an end"), vec![]);
+    assert_eq!(head.read_to_end().await.expect("an end"), vec![]);
     assert_eq!(head.raw(), "");
     assert_eq!(calls.load(std::sync::atomic::Ordering::SeqCst), 0);
     let refused = testing::open(&app, "/s").method(Method::HEAD).await.expect_err("401");
@@ -239,7 +238,7 @@ async fn a_stream_ends_with_its_token() {
     let short = sign(&claims(|c| c["exp"] = json!(now() + 2)));
     let start = std::time::Instant::now();
     let mut stream = testing::open(&app, "/s").bearer(&short).await.expect("a stream");
-    let events = stream.rest().await.expect("a clean end");
+    let events = stream.read_to_end().await.expect("a clean end");
     let seconds = start.elapsed().as_secs_f64();
     // The second of `exp` may be all but over when the test starts; the jitter takes a tenth.
     assert!((0.7..=2.1).contains(&seconds), "{seconds}");
@@ -259,18 +258,19 @@ async fn within_the_leeway_a_stream_opens_and_stays() {
     let app: Router =
         sse.endpoint("/s").permission("usage.read").handler(async || burst(1)).expect("a route");
     let stream = testing::open(&app, "/s").bearer(&late).await.expect("a stream");
-    let mut stream = stream.patience(std::time::Duration::from_secs(15));
+    let mut stream = stream.timeout(std::time::Duration::from_secs(15));
     stream.next().await.expect("in time").expect("an event");
     assert!(stream.next().await.is_err(), "it ended before the leeway was over");
-    let mut stream = stream.patience(std::time::Duration::from_secs(10));
-    assert!(stream.rest().await.expect("an end")[0].data.contains("token_expired"));
+    let mut stream = stream.timeout(std::time::Duration::from_secs(10));
+    assert!(stream.read_to_end().await.expect("an end")[0].data.contains("token_expired"));
 }
 
 #[tokio::test]
 async fn an_authenticator_that_panics_refuses_and_one_that_is_not_set_up_accepts_nobody() {
     use futures_util::FutureExt as _;
     use futures_util::future::BoxFuture;
-    use hero_sse::{AuthError, Authenticator, JwtAuthenticator, Secret};
+    use hero_sse::JwtAuthenticator;
+    use hero_sse::auth::{AuthError, Authenticator, Secret};
 
     /// Panics at once, or later.
     struct Panics(bool);

@@ -5,13 +5,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::State;
 use futures_util::future::{BoxFuture, join_all};
 use futures_util::{FutureExt, StreamExt};
+use hero_sse::SseOptions;
+use hero_sse::extend::{Broker, BrokerError, Epoch, Log, LogReplica, Record};
 use hero_sse::prelude::*;
 use hero_sse::testing::{self, EventReader, broker_contract};
-use hero_sse::{
-    Broker, BrokerError, Epoch, Log, MemoryBroker, PublishError, Record, SseOptions, Window,
-};
+use hero_sse::topic::{MemoryBroker, PublishError};
+use serde::Serialize;
 
 use crate::support::{self, kit};
 
@@ -52,7 +54,7 @@ struct Kept {
 }
 
 struct Fed {
-    window: Window,
+    window: LogReplica,
     node: usize,
     number: usize,
     /// What comes behind the next.
@@ -79,7 +81,7 @@ impl Simple {
         }))
     }
 
-    fn lose(&self, topic: &str) {
+    fn drop_log(&self, topic: &str) {
         let begun = self.with(topic, |kept| {
             kept.records.clear();
             if self.fault == Fault::LosesInSilence {
@@ -103,7 +105,7 @@ impl Simple {
     fn reconnect(&self, topic: &str, from: Option<u64>) {
         let pushed = self.with(topic, |kept| {
             kept.down.retain(|down| *down != self.node);
-            let push = |window: &Window| {
+            let push = |window: &LogReplica| {
                 let from = from.unwrap_or(window.next());
                 window.push(from, kept.records[from as usize - 1..].to_vec())
             };
@@ -118,7 +120,7 @@ impl Broker for Simple {
     fn open<'a>(
         &'a self,
         topic: &'a str,
-        window: Window,
+        window: LogReplica,
     ) -> BoxFuture<'a, Result<Box<dyn Log>, BrokerError>> {
         Box::pin(async move {
             let (number, pushed) = self.with(topic, |kept| {
@@ -231,7 +233,7 @@ impl Drop for SimpleLog {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_broker_in_memory_keeps_the_contract() {
     let broker = MemoryBroker::new();
-    broker_contract(|| broker.clone(), async |topic| broker.lose(topic))
+    broker_contract(|| broker.clone(), async |topic| broker.drop_log(topic))
         .await
         .expect("the contract");
 }
@@ -240,7 +242,7 @@ async fn the_broker_in_memory_keeps_the_contract() {
 async fn a_broker_that_breaks_the_contract_is_caught() {
     let check = async |fault| {
         let broker = Simple::new(fault);
-        broker_contract(|| broker.clone(), async |topic: &str| broker.lose(topic)).await
+        broker_contract(|| broker.clone(), async |topic: &str| broker.drop_log(topic)).await
     };
     check(Fault::None).await.expect("the contract");
     let faults = [
@@ -367,7 +369,7 @@ async fn readers_learn_of_what_a_broker_lost_and_stay() {
 async fn readers_learn_of_another_epoch_and_stay() {
     let Nodes { mine, here, there, mut reader } = nodes().await;
     let mut frames = there.subscribe();
-    mine.lose("orders");
+    mine.drop_log("orders");
     mine.reconnect("orders", None);
     let (name, gap) = next(&mut reader).await;
     assert_eq!((name.as_str(), &gap["missed"]), ("hero.gap", &serde_json::Value::Null));
@@ -376,7 +378,7 @@ async fn readers_learn_of_another_epoch_and_stay() {
     assert_eq!(numbers(&mut reader, 1).await, [21]);
     let frame = frames.next().await.expect("a frame");
     assert_eq!((frame.n, frame.position()), (21, first));
-    assert_eq!(frame.gap().map(hero_sse::Gap::missed), Some(None));
+    assert_eq!(frame.gap().map(hero_sse::topic::Gap::missed), Some(None));
 }
 
 /// What is closed here is closed here alone, and nothing opens it again.
@@ -386,7 +388,7 @@ async fn a_topic_that_is_closed_on_one_node_goes_on_on_the_others() {
     let (here, there) = (open(&broker).await, open(&broker).await);
     let mut frames = here.subscribe();
     here.close();
-    broker.lose("orders");
+    broker.drop_log("orders");
     there.publish(order(1)).await.expect("published");
     assert!(here.is_closed() && !there.is_closed());
     assert!(matches!(here.publish(order(2)).await, Err(PublishError::Closed)));
@@ -439,7 +441,7 @@ async fn a_state_is_of_the_events_that_there_are() {
     });
     assert_eq!(log.text().matches("cannot be read here").count(), 1, "{}", log.text());
     assert_eq!(state().await, 21);
-    broker.lose("orders");
+    broker.drop_log("orders");
     assert_eq!(state().await, 0);
     other.publish(order(2)).await.expect("published");
     assert_eq!(state().await, 2);
@@ -449,8 +451,12 @@ async fn a_state_is_of_the_events_that_there_are() {
 #[tokio::test(start_paused = true)]
 async fn a_broker_out_of_its_mind_does_no_harm() {
     let broker = Simple::new(Fault::None);
-    let topic: Topic<Order> =
-        Topic::builder("orders").keep(3).keep_bytes(500).open(&broker).await.expect("opened");
+    let topic: Topic<Order> = Topic::builder("orders")
+        .retain_events(3)
+        .retain_bytes(500)
+        .open(&broker)
+        .await
+        .expect("opened");
     let mut frames = topic.subscribe().from_start();
     let large = Record::new(vec![b'x'; 1_000].into(), Some("k".repeat(1_000)), false);
     let odd = Record::new(vec![0xFF, b'\n'].into(), None, false);

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use futures_util::{Stream, StreamExt, stream};
+use hero_sse::options::Overflow;
 use hero_sse::testing::{self, EventReader, Received, SlowReader};
-use hero_sse::{CloseReason, Event, LastEventId, Overflow, SseOptions};
+use hero_sse::{CloseReason, Event, LastEventId, SseOptions};
 use serde_json::Value;
 
 use crate::support::{Alive, Log, Server, burst, eventually, flood, kit, options, public, watched};
@@ -142,7 +143,7 @@ async fn drop_oldest_tells_how_many_are_missing_and_where() {
         assert_eq!(next(&mut stream).await.data, n.to_string());
     }
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let rest = stream.rest().await.expect("a clean end");
+    let rest = stream.read_to_end().await.expect("a clean end");
     assert_eq!(missed(&rest[0]), 6);
     assert_eq!(data(&rest[1..5]), ["17", "18", "19", "20"]);
     assert_eq!((rest.len(), reason(&rest[5]).as_str()), (6, "ended"));
@@ -162,7 +163,7 @@ async fn a_write_takes_no_more_out_of_a_buffer_than_it_sends() {
     settle().await;
     assert!(next(&mut stream).await.data.starts_with("1 "));
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let rest = stream.rest().await.expect("a clean end");
+    let rest = stream.read_to_end().await.expect("a clean end");
     let gap = rest.iter().find(|event| event.event == "hero.gap").expect("a gap");
     assert!(missed(gap) > 80, "{gap:?}");
 }
@@ -213,7 +214,7 @@ async fn found_late(sse: &hero_sse::HeroSse, events: Vec<Event>) -> Vec<(String,
         .expect("a route");
     let mut stream = testing::open(&app, &path).await.expect("a stream");
     settle().await;
-    let mut events = stream.rest().await.expect("a clean end");
+    let mut events = stream.read_to_end().await.expect("a clean end");
     assert_eq!(reason(&events.pop().expect("a farewell")), "ended");
     events.into_iter().map(|event| (event.event, event.data)).collect()
 }
@@ -264,7 +265,7 @@ async fn a_client_that_keeps_up_loses_nothing_however_small_the_buffer() {
         let sse = kit(SseOptions::default().buffer(1).overflow(overflow));
         let app = public(&sse, || torrent(1000).map(|event| event.with_key("k")));
         let mut stream = testing::open(&app, "/s").await.expect("a stream");
-        let events = stream.rest().await.expect("a clean end");
+        let events = stream.read_to_end().await.expect("a clean end");
         let (close, events) = events.split_last().expect("a farewell");
         let ids: Vec<_> = events.iter().map(|event| event.id.clone()).collect();
         let all: Vec<_> = (1..=1000).map(|n: u64| Some(n.to_string())).collect();
@@ -341,7 +342,7 @@ async fn every_end_comes_after_what_waits_with_its_reason_and_its_log() {
         let mut stream = testing::open(&app, &format!("/{end}")).await.expect("a stream");
         settle().await;
         assert_eq!((alive.count(), sse.connections().len()), (0, 1), "{end}");
-        let events = stream.rest().await.expect("a clean end");
+        let events = stream.read_to_end().await.expect("a clean end");
         assert_eq!(data(&events[..2]), ["0", "1"], "{end}");
         assert_eq!((events.len(), reason(&events[count])), (count + 1, expected.to_string()));
         assert!(!stream.raw().contains("secret"), "{}", stream.raw());
@@ -362,7 +363,7 @@ async fn a_client_that_waits_learns_of_the_end_at_once() {
             stream::iter([Event::text("x")]).chain(wait.filter_map(async |()| None))
         });
         let mut stream = testing::open(&app, "/s").await.expect("a stream");
-        let events = stream.rest().await.expect("an end in time");
+        let events = stream.read_to_end().await.expect("an end in time");
         assert_eq!((events.len(), reason(&events[1]).as_str()), (2, "ended"), "{overflow:?}");
     }
 }
@@ -489,7 +490,7 @@ async fn a_shutdown_ends_buffered_streams_too() {
     next(&mut stream).await;
     let took = server.stop().await;
     assert!(took < Duration::from_secs(1), "{took:?}");
-    let events = stream.rest().await.expect("a clean end");
+    let events = stream.read_to_end().await.expect("a clean end");
     assert_eq!(reason(events.last().expect("a farewell")), "draining");
     assert_eq!(sse.connections().len(), 0);
     // A stream that is just being polled goes when that poll returns.
@@ -503,7 +504,7 @@ async fn an_age_ends_a_stream_whose_events_wait() {
     let mut stream = testing::open(&app, "/s").await.expect("a stream");
     next(&mut stream).await;
     tokio::time::sleep(Duration::from_secs(21)).await;
-    let events = stream.rest().await.expect("a clean end");
+    let events = stream.read_to_end().await.expect("a clean end");
     assert_eq!(reason(events.last().expect("a farewell")), "max_age");
     assert_eq!((alive.count(), sse.connections().len()), (0, 0));
 }
@@ -518,7 +519,7 @@ async fn the_last_event_survives_a_full_buffer() {
         });
         let mut stream = testing::open(&app, "/s").await.expect("a stream");
         settle().await;
-        let events = stream.rest().await.expect("a clean end");
+        let events = stream.read_to_end().await.expect("a clean end");
         assert_eq!(data(&events[..4]), ["1", "2", "3", "last"], "{overflow:?}");
         assert_eq!((events.len(), reason(&events[4]).as_str()), (5, "last_event"));
     }
@@ -594,7 +595,7 @@ async fn the_operators_table_wins_over_the_declaration() {
     let mut declared = testing::open(&app, "/a").await.expect("a stream");
     let mut operated = testing::open(&app, "/b").await.expect("a stream");
     settle().await;
-    let events = declared.rest().await.expect("a clean end");
+    let events = declared.read_to_end().await.expect("a clean end");
     assert_eq!(data(&events[..4]), ["1", "2", "3", "4"]);
     assert_eq!((events.len(), reason(&events[4]).as_str()), (5, "overflow"));
     assert_eq!(missed(&next(&mut operated).await), 8);

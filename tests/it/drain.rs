@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::routing::get;
+use hero_sse::connections::ConnectionFilter;
 use hero_sse::testing::{self, EventReader, SlowReader};
-use hero_sse::{CloseReason, ConnectionFilter, HeroSse, SseOptions};
+use hero_sse::{CloseReason, HeroSse, SseOptions};
 use http::StatusCode;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -24,7 +25,7 @@ async fn opened(address: SocketAddr, path: &str) -> EventReader {
 
 /// The farewell's reason and its reconnection time in milliseconds, the same in both places.
 async fn farewell(stream: &mut EventReader) -> (String, u64) {
-    let events = stream.rest().await.expect("a clean end");
+    let events = stream.read_to_end().await.expect("a clean end");
     let [close] = events.as_slice() else { panic!("{events:?}") };
     let data: Value = close.json().expect("JSON");
     let millis = data["retry_ms"].as_u64().expect("a number");
@@ -173,7 +174,7 @@ async fn one_endpoint_drains_and_the_others_stay() {
     let (mut leaving, mut staying) = (Vec::new(), Vec::new());
     for _ in 0..20 {
         leaving.push(opened(server.address, "/api/x").await);
-        staying.push(opened(server.address, "/y").await.patience(Duration::from_millis(300)));
+        staying.push(opened(server.address, "/y").await.timeout(Duration::from_millis(300)));
     }
     let connections = sse.connections();
     assert_eq!(connections.drain(&ConnectionFilter::all().endpoint("/api/x")), 20);

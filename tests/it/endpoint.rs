@@ -4,11 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::FromRef;
+use axum::extract::Path;
+use axum::extract::State;
 use futures_util::stream;
+use hero_sse::SseOptions;
+use hero_sse::extend::{Descriptor, EndpointMeta};
 use hero_sse::prelude::*;
 use hero_sse::testing;
-use hero_sse::{Descriptor, EndpointMeta, SseOptions};
 use http::StatusCode;
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 
@@ -131,14 +136,14 @@ fn app() -> Router {
 
 async fn read(path: &str) -> Vec<(String, Option<String>, String)> {
     let mut stream = testing::open(&app(), path).await.expect("a stream");
-    let events = stream.rest().await.expect("a clean end");
+    let events = stream.read_to_end().await.expect("a clean end");
     events.into_iter().map(|event| (event.event, event.id, event.data)).collect()
 }
 
 #[tokio::test]
 async fn the_annotated_function_is_still_a_function() {
     use futures_util::StreamExt as _;
-    let ann = Principal::test("ann").tenant("t1");
+    let ann = Principal::test("ann").with_tenant("t1");
     let events = usage(State(Meter(7)), Path(3), ann).await.expect("a stream");
     let events: Vec<_> = events.collect().await;
     assert_eq!(events, [Usage { seq: 3, used: 7 }, Usage { seq: 4, used: 7 }]);
@@ -151,7 +156,7 @@ async fn it_is_a_route_with_its_permission_path_state_and_refusal() {
     let app = app();
     let open = |path: &str, who: Principal| testing::open(&app, path).principal(who);
     let ann = || Principal::test("ann").permission("usage.read");
-    let mut stream = open("/api/usage/5", ann().tenant("t1")).await.expect("a stream");
+    let mut stream = open("/api/usage/5", ann().with_tenant("t1")).await.expect("a stream");
     let first = stream.next().await.expect("in time").expect("an event");
     assert_eq!((first.event.as_str(), first.id.as_deref()), ("usage", Some("5")));
     assert_eq!(first.json::<Value>().expect("JSON"), json!({"seq": 5, "used": 7}));
@@ -307,7 +312,7 @@ async fn a_block_that_sends_is_a_stream() {
         [("ends", 4, "ended"), ("fails", 3, "stream_error"), ("panics", 3, "stream_panic")]
     {
         let mut stream = testing::open(&app, &format!("/s/{end}")).await.expect("a stream");
-        let all = stream.rest().await.expect("a clean end");
+        let all = stream.read_to_end().await.expect("a clean end");
         let (close, sent) = all.split_last().expect("a farewell");
         let sent: Vec<_> = sent.iter().map(|event| event.data.as_str()).collect();
         assert_eq!(sent, ["0", "1", "2", "3"][..events], "{end}");

@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 
 use hero_sse::prelude::*;
 use hero_sse::testing::frame;
+use serde::Serialize;
 
 fn data<T: SseEvent>(event: &T) -> String {
     field(&frame(event).unwrap(), "data")

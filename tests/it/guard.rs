@@ -8,8 +8,9 @@ use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::routing::get;
 use axum_server::accept::Accept;
+use hero_sse::server::{GuardedIo, GuardedService};
 use hero_sse::testing::{self, SlowReader};
-use hero_sse::{CloseReason, GuardedIo, GuardedService, HeroSse};
+use hero_sse::{CloseReason, HeroSse};
 use http::Uri;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -164,7 +165,7 @@ async fn under_axum_serve_streams_are_asked_to_end_at_shutdown() {
     assert!(!sse.readiness().is_ready());
     streams.push(late.await.expect("no panic").expect("a farewell"));
     for mut stream in streams {
-        let events = stream.rest().await.expect("a clean end");
+        let events = stream.read_to_end().await.expect("a clean end");
         assert!(events[0].data.contains("draining"), "{events:?}");
     }
 }

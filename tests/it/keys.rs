@@ -3,14 +3,19 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use axum::Json;
 use axum::Router;
 use axum::body::Body;
+use axum::extract::FromRef;
+use axum::extract::State;
 use futures_util::stream;
+use hero_sse::auth::Permission;
+use hero_sse::extend::EndpointMeta;
 use hero_sse::prelude::*;
 use hero_sse::testing::{self, Open, OpenError, Received, SlowReader};
-use hero_sse::{EndpointMeta, Permission};
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Method, Request, StatusCode};
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tower::ServiceExt as _;
@@ -47,7 +52,7 @@ struct Question {
 const APP: App = App { greeting: "hello" };
 
 /// The endpoints under these options of the operator's.
-fn app(toml: &str, endpoints: hero_sse::Endpoints<App>) -> (HeroSse, Router) {
+fn app(toml: &str, endpoints: hero_sse::extend::Endpoints<App>) -> (HeroSse, Router) {
     let sse = kit(options(toml));
     let routes = sse.routes(endpoints).expect("routes");
     (sse, Router::new().merge(routes).with_state(APP))
@@ -84,7 +89,7 @@ async fn heartbeat_and_its_event() {
     for (toml, millis) in [(general, 10_000), (&slower, 20_000)] {
         let (_, app) = app(toml, endpoints![beats]);
         let open = testing::open(&app, "/beats").await.expect("a stream");
-        let mut stream = open.patience(Duration::from_secs(30));
+        let mut stream = open.timeout(Duration::from_secs(30));
         let start = Instant::now();
         for beat in 0..3 {
             let event = stream.next().await.expect("in time").expect("an event");
@@ -110,7 +115,7 @@ async fn max_age() {
         let (_, app) = app(toml, endpoints![aged]);
         let start = Instant::now();
         let open = testing::open(&app, "/aged").await.expect("a stream");
-        let mut stream = open.patience(Duration::from_secs(1200));
+        let mut stream = open.timeout(Duration::from_secs(1200));
         let close = stream.next().await.expect("in time").expect("an event");
         assert_eq!(reason(&close), "max_age");
         assert!(seconds.contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
@@ -272,7 +277,7 @@ async fn found_late(toml: &str, path: &str) -> Vec<String> {
     let (_, app) = app(toml, endpoints![buffered, latest]);
     let mut stream = testing::open(&app, path).await.expect("a stream");
     tokio::time::sleep(Duration::from_millis(1)).await;
-    let events = stream.rest().await.expect("a clean end");
+    let events = stream.read_to_end().await.expect("a clean end");
     let text = |event: &Received| match event.json::<Value>().expect("JSON") {
         data if event.event == "hero.gap" => format!("gap of {}", data["missed"]),
         _ if event.event == "hero.close" => reason(event),

@@ -90,8 +90,11 @@ mod declarations {
     use core::future::ready;
     use core::time::Duration;
 
+    use axum::Json;
+    use axum::extract::State;
     use futures_util::stream;
     use hero_sse::prelude::*;
+    use serde::Serialize;
 
     /// A permission of its own.
     const READ: &str = "usage.read";
@@ -223,7 +226,7 @@ async fn what_is_declared_is_served() {
     let sse = kit(SseOptions::default());
     let endpoints = endpoints![usage_stream, odd, tick, said, build, forbidding::forbidding];
     let app = Router::new().merge(sse.routes(endpoints).expect("routes")).with_state(3_u64);
-    let ann = Principal::test("ann").tenant("t").permission("usage.read").permission("b");
+    let ann = Principal::test("ann").with_tenant("t").permission("usage.read").permission("b");
     for (open, first) in [
         (open(&app, "/usage/stream").principal(ann), r#"{"seq":3}"#),
         (open(&app, "/odd"), "[]"),

@@ -440,7 +440,7 @@ async fn a_level_that_is_none_is_a_warning() {
 async fn a_broken_build_fails_and_a_good_one_ends_the_feed() {
     let live = Live::start(&[]).await;
     let token = live.token(&["builds.read", "builds.start", "audit.read"], "300s").await;
-    let mut feed = live.open(BUILDS, &token).await.patience(BUILD);
+    let mut feed = live.open(BUILDS, &token).await.timeout(BUILD);
 
     let (status, answer) = live.ask("POST", "/api/v1/builds", &token, r#"{"broken":true}"#).await;
     assert_eq!((status, answer.as_str()), (202, r#"{"build":1}"#));
@@ -495,7 +495,7 @@ async fn a_finished_build_is_told_from_its_first_line_to_whoever_comes_later() {
     let live = Live::start(&[]).await;
     let token = live.token(&["builds.read", "builds.start"], "300s").await;
     assert_eq!(live.ask("POST", "/api/v1/builds", &token, "").await.0, 202);
-    let mut early = live.open(BUILDS, &token).await.patience(BUILD);
+    let mut early = live.open(BUILDS, &token).await.timeout(BUILD);
     let story = until(&mut early, "finished").await;
     assert_eq!(names(&story)[..2], ["queued", "started"]);
     let id =
@@ -531,7 +531,7 @@ async fn a_stopped_server_leaves_nothing_of_a_build() {
     for pause in [0, 50, 100, 200, 300, 450] {
         let mut live = Live::start(&[]).await;
         let token = live.token(&["builds.read", "builds.start"], "60s").await;
-        let mut feed = live.open(BUILDS, &token).await.patience(BUILD);
+        let mut feed = live.open(BUILDS, &token).await.timeout(BUILD);
         assert_eq!(live.ask("POST", "/api/v1/builds", &token, "").await.0, 202);
         until(&mut feed, "started").await;
         sleep(Duration::from_millis(pause)).await;

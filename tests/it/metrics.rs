@@ -2,8 +2,9 @@
 
 use axum::Router;
 use futures_util::{StreamExt, stream};
+use hero_sse::connections::ConnectionFilter;
 use hero_sse::testing;
-use hero_sse::{CloseReason, ConnectionFilter, Event, SseContext};
+use hero_sse::{CloseReason, Event, SseContext};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 
 use crate::support::{burst, kit, options};

@@ -2,8 +2,9 @@
 
 use axum::Router;
 use futures_util::stream;
+use hero_sse::connections::Connections;
 use hero_sse::testing;
-use hero_sse::{CloseReason, Connections, Event, Principal, SseOptions};
+use hero_sse::{CloseReason, Event, Principal, SseOptions};
 use http::StatusCode;
 use serde_json::Value;
 
@@ -141,7 +142,7 @@ async fn a_stream_whose_drop_panics_is_counted_all_the_same() {
 async fn the_snapshot_tells_who_is_connected() {
     let sse = kit(SseOptions::default());
     let app: Router = sse.at("/api").endpoint("/s").handler(async || burst(1)).expect("a route");
-    let ann = Principal::test("ann").tenant("t1");
+    let ann = Principal::test("ann").with_tenant("t1");
     let _stream = testing::open(&app, "/api/s").principal(ann).await.expect("a stream");
     let all = sse.connections().snapshot();
     let [one] = all.as_slice() else { panic!("{all:?}") };
@@ -157,7 +158,7 @@ async fn over_the_limit_a_browser_is_asked_to_come_back() {
     let _held = (open().await.expect("one"), open().await.expect("two"));
     let mut third = open().await.expect("a farewell is a 200");
     assert_eq!(third.headers()["content-type"], "text/event-stream");
-    let events = third.rest().await.expect("a clean end");
+    let events = third.read_to_end().await.expect("a clean end");
     let [close] = events.as_slice() else { panic!("{events:?}") };
     let data: Value = close.json().expect("JSON");
     assert_eq!((close.event.as_str(), data["reason"].as_str()), ("hero.close", Some("over_limit")));
@@ -174,7 +175,7 @@ async fn an_endpoints_own_limit_is_kept_and_leaves_the_others_alone() {
     let app: Router = app.merge(other);
     let _held = testing::open(&app, "/s").await.expect("one");
     let mut second = testing::open(&app, "/s").await.expect("a farewell is a 200");
-    assert!(second.rest().await.expect("an end")[0].data.contains("over_limit"));
+    assert!(second.read_to_end().await.expect("an end")[0].data.contains("over_limit"));
     let mut other = testing::open(&app, "/t").await.expect("a stream");
     assert_eq!(other.next().await.expect("in time").expect("an event").data, "1");
 }

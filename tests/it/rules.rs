@@ -4,7 +4,10 @@
 use std::time::Duration;
 
 use futures_util::stream;
-use hero_sse::{Event, EventName, Permission, SseOptions, parse_duration};
+use hero_sse::auth::Permission;
+use hero_sse::event::EventName;
+use hero_sse::options::parse_duration;
+use hero_sse::{Event, SseOptions};
 use serde_json::Value;
 
 use crate::support::kit;

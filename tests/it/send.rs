@@ -7,11 +7,10 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::get;
 use futures_util::{Stream, StreamExt, stream};
+use hero_sse::connections::{ConnectionFilter, SendSummary};
+use hero_sse::event::{FrameWriter, InvalidEvent};
 use hero_sse::testing::{self, EventReader, Received, SlowReader};
-use hero_sse::{
-    CloseReason, ConnectionFilter, Event, FrameWriter, HeroSse, InvalidEvent, Principal, Sent,
-    SseContext, SseEvent, SseOptions,
-};
+use hero_sse::{CloseReason, Event, HeroSse, Principal, SseContext, SseEvent, SseOptions};
 use http::Method;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -25,7 +24,7 @@ fn note(text: impl Into<String>) -> Event {
 }
 
 fn send(sse: &HeroSse, filter: &ConnectionFilter, text: &str) -> (usize, usize) {
-    let Sent { accepted, full, .. } =
+    let SendSummary { accepted, full, .. } =
         sse.connections().send(filter, note(text)).expect("a good event");
     (accepted, full)
 }
@@ -54,7 +53,7 @@ async fn texts(stream: &mut EventReader, count: usize) -> Vec<String> {
 async fn it_reaches_those_whom_the_filter_means_and_nobody_else() {
     let sse = kit(SseOptions::default());
     let app: Router = sse.endpoint("/s").public().handler(async || silence()).expect("a route");
-    let of = |name: &str, tenant: &str| Principal::test(name).tenant(tenant);
+    let of = |name: &str, tenant: &str| Principal::test(name).with_tenant(tenant);
     let open = |who: Principal| testing::open(&app, "/s").principal(who).into_future();
     let mut ann = open(of("ann", "t1")).await.expect("a stream");
     let mut bob = open(of("bob", "t1")).await.expect("a stream");
@@ -149,7 +148,7 @@ async fn what_never_was_a_stream_or_has_said_its_last_word_takes_nothing() {
     assert_eq!(send(&sse, &all(), "first"), (1, 0));
     assert_eq!(texts(&mut stream, 2).await, ["first", "bye"]);
     assert_eq!((sse.connections().len(), send(&sse, &all(), "x")), (1, (0, 0)));
-    let events = stream.rest().await.expect("a clean end");
+    let events = stream.read_to_end().await.expect("a clean end");
     assert_eq!(events.iter().map(|event| event.event.as_str()).collect::<Vec<_>>(), ["hero.close"]);
 }
 
@@ -165,7 +164,7 @@ async fn a_stream_that_is_asked_to_go_takes_nothing_and_what_waited_goes_with_it
             false => sse.connections().drain(&all()),
         };
         assert_eq!((asked, send(&sse, &all(), "after")), (1, (0, 0)));
-        let events = stream.rest().await.expect("a clean end");
+        let events = stream.read_to_end().await.expect("a clean end");
         let names: Vec<_> = events.iter().map(|event| event.event.as_str()).collect();
         assert_eq!(names, ["hero.close"], "disconnect: {disconnect}");
         drop(stream);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::extract::Path;
 use axum::extract::Request;
 use axum::routing::get;
 use axum::{Extension, Router};
@@ -62,7 +63,7 @@ async fn a_files_options_win_over_the_codes_key_by_key_and_the_environments_over
             SseOptions::default()
                 .max_connections(1)
                 .max_per_principal(1)
-                .token_sources([hero_sse::TokenSource::Header]),
+                .token_sources([hero_sse::options::TokenSource::Header]),
         )
         .environment([("HERO_SSE_RETRY", "20s"), ("HERO_SSE_SERVICE_HOST", "10.0.0.1")])
         .authenticator(crate::support::jwt())
@@ -74,10 +75,10 @@ async fn a_files_options_win_over_the_codes_key_by_key_and_the_environments_over
     one.next().await.expect("in time").expect("an event");
     assert!(one.retry().is_some_and(|retry| retry >= Duration::from_secs(20)), "{:?}", one.retry());
     let mut again = open("ann").await.expect("a farewell");
-    assert!(again.rest().await.expect("an end")[0].data.contains("over_limit"));
+    assert!(again.read_to_end().await.expect("an end")[0].data.contains("over_limit"));
     let _two = open("bob").await.expect("two");
     let mut three = open("eve").await.expect("a farewell");
-    assert!(three.rest().await.expect("an end")[0].data.contains("over_limit"));
+    assert!(three.read_to_end().await.expect("an end")[0].data.contains("over_limit"));
     assert_eq!(sse.connections().len(), 2);
 }
 
@@ -221,7 +222,7 @@ async fn get_and_post_may_share_a_path_and_then_share_its_limits() {
         let _one = testing::open(&app, "/u").await.expect("a stream");
         let _two = testing::open(&app, "/u").body("").await.expect("a stream");
         let mut three = testing::open(&app, "/u").body("").await.expect("a farewell");
-        assert!(three.rest().await.expect("an end")[0].data.contains("over_limit"));
+        assert!(three.read_to_end().await.expect("an end")[0].data.contains("over_limit"));
         assert_eq!(sse.connections().len(), 2);
         let put = testing::open(&app, "/u").method(http::Method::PUT);
         let put = put.await.expect_err("neither");
@@ -304,7 +305,7 @@ async fn the_operators_table_for_a_path_has_the_last_word() {
     let app = Router::new().merge(route("/a")).merge(route("/b"));
     for (path, beats) in [("/a", 2), ("/b", 7)] {
         let stream = testing::open(&app, path).await.expect("a stream");
-        let mut stream = stream.patience(Duration::from_millis(15_500));
+        let mut stream = stream.timeout(Duration::from_millis(15_500));
         stream.next().await.expect_err("silence");
         assert_eq!(stream.raw().matches(":\n\n").count(), beats, "{path}");
     }
@@ -379,7 +380,7 @@ async fn the_context_extractor_stands_on_the_same_machinery() {
     let mut stream = testing::open(&app, "/closed").bearer(&token()).await.expect("a stream");
     stream.next().await.expect("in time").expect("an event");
     let mut second = testing::open(&app, "/closed").bearer(&token()).await.expect("a farewell");
-    assert!(second.rest().await.expect("an end")[0].data.contains("over_limit"));
+    assert!(second.read_to_end().await.expect("an end")[0].data.contains("over_limit"));
 
     let mut stream = testing::open(&app, "/cursor").last_event_id("41").await.expect("a stream");
     assert_eq!(stream.next().await.expect("in time").expect("an event").data, "41");

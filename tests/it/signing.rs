@@ -2,7 +2,8 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use hero_sse::{Algorithm, JwtAuthenticator};
+use hero_sse::JwtAuthenticator;
+use hero_sse::auth::Algorithm;
 use jsonwebtoken::{Algorithm as Signed, EncodingKey, jwk::Jwk};
 use rcgen::{KeyPair, RsaKeySize};
 use serde_json::{Value, json};

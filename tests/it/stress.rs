@@ -55,7 +55,7 @@ async fn listen(address: std::net::SocketAddr, breaks: Arc<AtomicUsize>) -> Vec<
         if let Some(id) = &cursor {
             request = request.last_event_id(id);
         }
-        let mut stream = request.await.expect("a stream").patience(Duration::from_secs(30));
+        let mut stream = request.await.expect("a stream").timeout(Duration::from_secs(30));
         for _ in 0..fastrand::usize(0..70) {
             // Now and then in the middle of nothing, or of a frame.
             let hurry = Duration::from_millis(if fastrand::bool() { 30_000 } else { 40 });
@@ -80,7 +80,8 @@ async fn listen(address: std::net::SocketAddr, breaks: Arc<AtomicUsize>) -> Vec<
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_loses_its_connection_again_and_again_gets_every_event_once() {
     let sse = kit(options("WriteTimeout = \"30s\"\nRetry = \"500ms\""));
-    let story = Topic::builder("story").keep(EVENTS as usize + 1).keep_bytes(64 << 20).build();
+    let story =
+        Topic::builder("story").retain_events(EVENTS as usize + 1).retain_bytes(64 << 20).build();
     let ours = story.clone();
     let endpoint = sse.endpoint("/story").public();
     let app = endpoint.handler(async move || ours.subscribe().from_start()).expect("a route");

@@ -9,10 +9,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use futures_util::{Stream, StreamExt, future::BoxFuture, stream};
-use hero_sse::{
-    AuthError, Authenticator, Event, HeroSse, JwtAuthenticator, Principal, Secret, Serve,
-    SseOptions,
-};
+use hero_sse::auth::{AuthError, Authenticator, Secret};
+use hero_sse::server::Serve;
+use hero_sse::{Event, HeroSse, JwtAuthenticator, Principal, SseOptions};
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -123,7 +122,7 @@ where
 pub(crate) fn serving<F, T, N>(sse: &HeroSse, make: F) -> Router
 where
     F: Fn() -> T + Clone + Send + Sync + 'static,
-    T: Stream + hero_sse::Events<N> + Send + 'static,
+    T: Stream + hero_sse::extend::Events<N> + Send + 'static,
     N: 'static,
 {
     sse.endpoint("/s").public().handler(async move || make()).expect("a route")

@@ -150,7 +150,7 @@ const LOOKALIKES: [&str; 22] = [
 ];
 
 fn of(tenant: &str) -> Principal {
-    Principal::test(format!("ann of {tenant}")).tenant(tenant)
+    Principal::test(format!("ann of {tenant}")).with_tenant(tenant)
 }
 
 async fn open(
@@ -234,7 +234,7 @@ async fn the_path_of_another_tenant_is_refused_whether_there_is_one_or_not() {
         (of("t1 "), "t1"),
         (of("t1%00"), "t1"),
         (none.clone(), "t1"),
-        (none.clone().tenant(""), "t1"),
+        (none.clone().with_tenant(""), "t1"),
         (Principal::test("t1"), "t1"),
         (none.clone().with_claim("tenant", "t1"), "t1"),
         (none.permission("t1"), "t1"),
@@ -296,7 +296,9 @@ async fn a_status_page_lists_and_counts_the_callers_own_alone() {
 async fn an_empty_tenant_is_none() {
     let (hub, sse) = (Hub::default(), kit(SseOptions::default()));
     let app = app(&sse, &hub);
-    for who in [Principal::test("ann"), Principal::test("ann").tenant(""), of("t").tenant("")] {
+    for who in
+        [Principal::test("ann"), Principal::test("ann").with_tenant(""), of("t").with_tenant("")]
+    {
         let error = open(&app, "/mine/orders", who, None).await.expect_err("403");
         assert_eq!(error.status, Some(StatusCode::FORBIDDEN));
     }

@@ -7,11 +7,13 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::response::Response;
 use futures_util::{FutureExt, future::BoxFuture, stream};
-use hero_sse::testing::{self, OpenError};
-use hero_sse::{
-    AuthError, Builder, CloseReason, Event, HeroSse, Permission, Principal, Refusal, Secret,
-    SetupErrors, TicketGrant, TicketStore, Tickets, authenticator_fn, authorizer_fn,
+use hero_sse::auth::{
+    AuthError, Permission, Secret, TicketGrant, TicketStore, Tickets, authenticator_fn,
+    authorizer_fn,
 };
+use hero_sse::server::Builder;
+use hero_sse::testing::{self, OpenError};
+use hero_sse::{CloseReason, Event, HeroSse, Principal, Refusal, SetupErrors};
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -28,7 +30,7 @@ fn named(token: &str) -> Result<Principal, AuthError> {
         (Some(subject), may, life) => {
             let mut who = Principal::new(subject).with_claim("plan", "pro");
             if may == Some("may") {
-                who = who.permission("usage.read").tenant("t1");
+                who = who.permission("usage.read").with_tenant("t1");
             }
             if let Some(life) = life.and_then(|life| life.parse().ok()) {
                 who = who.valid_until(SystemTime::now() + Duration::from_millis(life));
@@ -57,13 +59,7 @@ pub(crate) fn app(sse: &HeroSse) -> Router {
     let told = |who: Option<Principal>| {
         let told = who.map(|who| {
             let plan: Option<String> = who.claim("plan");
-            format!(
-                "{} {:?} {:?} {:?}",
-                who.subject(),
-                who.tenant_id(),
-                who.has("usage.read"),
-                plan
-            )
+            format!("{} {:?} {:?} {:?}", who.subject(), who.tenant(), who.has("usage.read"), plan)
         });
         stream::iter([Event::text(told.unwrap_or_default())])
     };
@@ -260,8 +256,8 @@ async fn a_stream_by_a_ticket_ends_with_the_token_that_bought_it_and_says_not_to
         tokio::time::advance(Duration::from_secs(10)).await;
         let start = tokio::time::Instant::now();
         let stream = testing::open(&app, &format!("/api/held?ticket={ticket}")).await;
-        let mut stream = stream.expect("a stream").patience(Duration::from_secs(3600));
-        let close = stream.rest().await.expect("a clean end").pop().expect("a farewell");
+        let mut stream = stream.expect("a stream").timeout(Duration::from_secs(3600));
+        let close = stream.read_to_end().await.expect("a clean end").pop().expect("a farewell");
         (start.elapsed().as_secs_f64(), close.json::<Value>().expect("JSON"))
     };
     // The system's clock stands still meanwhile: what is left of the token is what it had.
@@ -273,7 +269,8 @@ async fn a_stream_by_a_ticket_ends_with_the_token_that_bought_it_and_says_not_to
     assert_eq!((&close["reason"], &close["reconnect"]), (&json!("max_age"), &json!(false)));
     // By a token it may.
     let stream = testing::open(&app, "/api/held").bearer("ann.may").await.expect("a stream");
-    let close = stream.patience(Duration::from_secs(3600)).rest().await.expect("a clean end").pop();
+    let close =
+        stream.timeout(Duration::from_secs(3600)).read_to_end().await.expect("a clean end").pop();
     assert_eq!(close.expect("a farewell").json::<Value>().expect("JSON")["reconnect"], json!(true));
 }
 
@@ -285,7 +282,7 @@ async fn who_is_over_a_limit_has_spent_the_ticket_and_is_told_to_get_another() {
     let ticket = buy(&app, "ann.may", "/api/other/7").await;
     let path = format!("/api/other/7?ticket={ticket}");
     let mut stream = testing::open(&app, &path).await.expect("a farewell");
-    let close = stream.rest().await.expect("a clean end").pop().expect("a farewell");
+    let close = stream.read_to_end().await.expect("a clean end").pop().expect("a farewell");
     let close: Value = close.json().expect("JSON");
     assert_eq!((&close["reason"], &close["reconnect"]), (&json!("over_limit"), &json!(false)));
     assert_not_accepted(open(&app, "/api/other/7", &ticket).await, "spent");
@@ -511,7 +508,7 @@ async fn while_the_store_is_down_no_ticket_opens_and_callers_are_asked_to_come_b
     assert!(!json_of(answer).await.to_string().contains("redis"));
     let path = format!("/api/usage?ticket={}", "a".repeat(64));
     let mut stream = testing::open(&app, &path).await.expect("a farewell");
-    let close = stream.rest().await.expect("a clean end").pop().expect("a farewell");
+    let close = stream.read_to_end().await.expect("a clean end").pop().expect("a farewell");
     let close: Value = close.json().expect("JSON");
     assert_eq!((&close["reason"], &close["reconnect"]), (&json!("unverified"), &json!(false)));
     assert_eq!(sse.connections().closed(CloseReason::Unverified), 1);
@@ -520,7 +517,7 @@ async fn while_the_store_is_down_no_ticket_opens_and_callers_are_asked_to_come_b
 #[tokio::test]
 async fn a_principal_is_made_in_a_line_and_read_in_one() {
     let who =
-        Principal::test("ann").tenant("t1").permission("usage.read").with_claim("plan", "pro");
+        Principal::test("ann").with_tenant("t1").permission("usage.read").with_claim("plan", "pro");
     let read = |who: &Principal| -> Result<String, Refusal> {
         who.require_tenant_is("t1")?;
         who.require("usage.read")?;

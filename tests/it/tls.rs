@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use futures_util::StreamExt;
-use hero_sse::{CloseReason, HeroSse, SseOptions, Tls};
+use hero_sse::server::Tls;
+use hero_sse::{CloseReason, HeroSse, SseOptions};
 use rcgen::CertifiedKey;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -465,7 +466,7 @@ async fn a_client_that_takes_nothing_cannot_sit_a_revocation_out() {
         let stream = certificate.stall(server.address, path).await;
         tokio::time::sleep(Duration::from_millis(900)).await;
         assert_eq!(sse.connections().len(), 1);
-        let all = hero_sse::ConnectionFilter::all();
+        let all = hero_sse::connections::ConnectionFilter::all();
         sse.connections().disconnect(&all, CloseReason::Revoked);
         let took = reset(&stream).await;
         assert!((0.4..1.5).contains(&took.as_secs_f64()), "{path}: {took:?}");

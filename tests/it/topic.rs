@@ -1,9 +1,12 @@
-//! Topics, through an endpoint: who begins, who comes back, who missed something.
+//! KeyedTopics, through an endpoint: who begins, who comes back, who missed something.
 
 use axum::Router;
+use axum::extract::State;
+use hero_sse::options::Overflow;
 use hero_sse::prelude::*;
 use hero_sse::testing::{self, EventReader};
-use hero_sse::{CloseReason, Overflow, SseOptions};
+use hero_sse::{CloseReason, SseOptions};
+use serde::Serialize;
 
 use crate::support::{Log, kit};
 
@@ -25,7 +28,9 @@ async fn orders(State(orders): State<Topic<Order>>) -> Subscription<Order> {
 }
 
 #[sse_endpoint("/all", public)]
-async fn all(State(orders): State<Topic<Order>>) -> impl Stream<Item = hero_sse::Frame<Order>> {
+async fn all(
+    State(orders): State<Topic<Order>>,
+) -> impl Stream<Item = hero_sse::topic::Published<Order>> {
     orders.subscribe().from_start()
 }
 
@@ -80,7 +85,7 @@ async fn a_client_that_comes_back_goes_on_where_it_stopped() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_gone_is_told() {
-    let topic = Topic::builder("orders").keep(3).build();
+    let topic = Topic::builder("orders").retain_events(3).build();
     let app = app(&topic);
     let first = topic.publish(order(1)).await.expect("published");
     topic.publish_all((2..=10).map(order)).await.expect("published");
@@ -101,7 +106,7 @@ async fn what_is_gone_is_told() {
 
 #[tokio::test(start_paused = true)]
 async fn a_burst_larger_than_what_is_kept_is_a_gap_for_who_follows() {
-    let topic = Topic::builder("orders").keep(3).build();
+    let topic = Topic::builder("orders").retain_events(3).build();
     let sse = kit(SseOptions::default().overflow(Overflow::DropOldest));
     let endpoints = sse.routes(endpoints![orders]).expect("routes");
     let app = Router::new().merge(endpoints).with_state(topic.clone());
@@ -120,7 +125,7 @@ async fn a_burst_larger_than_what_is_kept_is_a_gap_for_who_follows() {
 /// Whoever begins far behind is not slow.
 #[tokio::test(start_paused = true)]
 async fn a_full_topic_is_read_from_its_start() {
-    let topic = Topic::builder("orders").keep(100).build();
+    let topic = Topic::builder("orders").retain_events(100).build();
     let app = app(&topic);
     topic.publish_all((1..=100).map(order)).await.expect("published");
     let mut reader = testing::open(&app, "/all").await.expect("a stream");
@@ -196,7 +201,9 @@ async fn who_skips_gets_the_last_ones_once() {
 #[tokio::test(start_paused = true)]
 async fn what_was_not_published_is_an_answer() {
     use axum::response::IntoResponse;
-    use hero_sse::{BrokerError, FrameWriter, InvalidEvent, PublishError};
+    use hero_sse::event::{FrameWriter, InvalidEvent};
+    use hero_sse::extend::BrokerError;
+    use hero_sse::topic::PublishError;
     use http_body_util::BodyExt;
 
     struct Odd(&'static str);
@@ -214,7 +221,7 @@ async fn what_was_not_published_is_an_answer() {
     }
 
     let (log, _guard) = Log::everything();
-    let topic = Topic::builder("odd").keep_bytes(200).build();
+    let topic = Topic::builder("odd").retain_bytes(200).build();
     publish(&topic, "even").await.expect("published");
     let large = publish(&topic, Box::leak("x".repeat(1_000).into())).await.expect_err("large");
     let odd = publish(&topic, "odd").await.expect_err("odd");
@@ -225,7 +232,7 @@ async fn what_was_not_published_is_an_answer() {
     let unwritten = testing::frame(&again).expect_err("odd");
     for (error, status, detail, logged) in [
         (closed, 409, "the topic has ended", None),
-        (large, 413, "the event is too large", Some("raise `keep_bytes`")),
+        (large, 413, "the event is too large", Some("raise `retain_bytes`")),
         (odd, 500, "the server failed to write an event", Some("out of bounds")),
         (broker, 503, "events cannot be published at the moment", Some("redis.internal:6379")),
         (unwritten.into(), 500, "the server failed to write an event", Some("out of bounds")),

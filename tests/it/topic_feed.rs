@@ -5,9 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
+use hero_sse::event::{FrameWriter, InvalidEvent};
+use hero_sse::options::Overflow;
 use hero_sse::prelude::*;
 use hero_sse::testing::{self, EventReader, Received};
-use hero_sse::{CloseReason, FrameWriter, Frames, InvalidEvent, Overflow, SseOptions};
+use hero_sse::topic::EncodedEvents;
+use hero_sse::{CloseReason, SseOptions};
+use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
@@ -38,7 +42,7 @@ fn summed(keep: usize) -> Topic<Step> {
     let add = |state: &mut State, step: &Step| match step {
         Step::Step { n, .. } | Step::Done { n } => state.n += n,
     };
-    Topic::builder("steps").keep(keep).snapshot(State::default(), add).build()
+    Topic::builder("steps").retain_events(keep).snapshot(State::default(), add).build()
 }
 
 async fn next(reader: &mut EventReader) -> Received {
@@ -74,7 +78,7 @@ fn steps(numbers: impl IntoIterator<Item = u64>) -> Vec<(String, u64)> {
 
 /// A topic of which the first event is gone, and its id.
 async fn with_a_gap() -> (Topic<Step>, String) {
-    let topic = Topic::builder("steps").keep(3).build();
+    let topic = Topic::builder("steps").retain_events(3).build();
     let first = topic.publish(step(1)).await.expect("sent").to_string();
     topic.publish_all((2..=9).map(step)).await.expect("sent");
     (topic, first)
@@ -95,7 +99,7 @@ async fn an_answer_to_a_gap_comes_once_and_whole() {
                 asked.fetch_add(1, Ordering::SeqCst);
                 let (gate, n) = (gate.clone(), state.load(Ordering::SeqCst) as u64);
                 async move {
-                    assert!(gap.to().is_some());
+                    assert!(gap.last().is_some());
                     gate.acquire().await?.forget();
                     Ok(vec![State { n }, State { n: n + 100 }])
                 }
@@ -162,7 +166,7 @@ async fn an_answer_that_fails_ends_its_own_stream() {
         });
         let mut other = testing::open(&app, "/s").await.expect("a stream");
         let mut reader = testing::open(&app, "/s").last_event_id(&id).await.expect("a stream");
-        let close = reader.rest().await.expect("all").pop().expect("a farewell");
+        let close = reader.read_to_end().await.expect("all").pop().expect("a farewell");
         assert!(close.data.contains(reason.as_str()), "{}", close.data);
         assert_eq!(next(&mut other).await.event, "hero.cursor");
     }
@@ -208,7 +212,7 @@ async fn the_end_is_told_behind_an_answer_and_behind_a_state() {
             Some(id) => request.last_event_id(id),
             None => request,
         };
-        let rest = request.await.expect("a stream").rest().await.expect("all");
+        let rest = request.await.expect("a stream").read_to_end().await.expect("all");
         let names: Vec<_> = rest.iter().map(|event| event.event.as_str()).collect();
         assert_eq!(names, wanted);
         let id = rest[rest.len() - 2].id.clone().expect("an id");
@@ -219,7 +223,7 @@ async fn the_end_is_told_behind_an_answer_and_behind_a_state() {
     let last = topic.subscribe().next().now_or_never().expect("ready").expect("the last");
     let mut reader =
         testing::open(&hook, "/s").last_event_id(last.position().to_string()).await.expect("one");
-    let rest = reader.rest().await.expect("all");
+    let rest = reader.read_to_end().await.expect("all");
     assert!(rest[0].id.as_ref().is_some_and(|id| id.ends_with(";hero.end")), "{rest:?}");
 }
 
@@ -294,7 +298,7 @@ async fn a_state_and_what_changes_it_fit_under_load() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_filtered_out_moves_the_cursor_and_the_end_passes() {
-    let topic = Topic::builder("steps").keep(4).build();
+    let topic = Topic::builder("steps").retain_events(4).build();
     let sse = kit(options("HeartbeatInterval = \"10s\""));
     let of = topic.clone();
     let app = serving(&sse, move || {
@@ -303,7 +307,7 @@ async fn what_is_filtered_out_moves_the_cursor_and_the_end_passes() {
         steps.filter(|step| matches!(step, Step::Step { n, .. } if n % 2 == 0))
     });
     let reader = testing::open(&app, "/s").await.expect("a stream");
-    let mut reader = reader.patience(Duration::from_secs(60));
+    let mut reader = reader.timeout(Duration::from_secs(60));
     assert_eq!(next(&mut reader).await.event, "hero.cursor");
     for n in 1..=8 {
         topic.publish(step(n)).await.expect("sent");
@@ -319,11 +323,11 @@ async fn what_is_filtered_out_moves_the_cursor_and_the_end_passes() {
     let mut again = testing::open(&app, "/s").last_event_id(&id).await.expect("a stream");
     assert_eq!(there(&mut again), steps([10]));
     // Nor what came with what it wanted.
-    let mut again = again.patience(Duration::from_secs(60));
+    let mut again = again.timeout(Duration::from_secs(60));
     assert_eq!(next(&mut again).await.event, "hero.cursor");
     topic.publish(Step::Done { n: 12 }).await.expect("sent");
     let names: Vec<_> =
-        reader.rest().await.expect("all").into_iter().map(|event| event.event).collect();
+        reader.read_to_end().await.expect("all").into_iter().map(|event| event.event).collect();
     assert_eq!(names, ["step", "done", "hero.close"]);
 }
 
@@ -369,14 +373,14 @@ async fn of_the_latest_everybody_gets_what_is_so_now() {
     assert_eq!(there(&mut back), steps([106, 101]));
     topic.publish(Step::Done { n: 0 }).await.expect("sent");
     let mut new = testing::open(&app, "/s").await.expect("a stream");
-    assert_eq!(new.rest().await.expect("all").len(), 5);
+    assert_eq!(new.read_to_end().await.expect("all").len(), 5);
 }
 
 /// A client that takes nothing for a while, under each policy.
 #[tokio::test(start_paused = true)]
 async fn who_is_too_slow_gets_what_the_endpoint_says() {
     let served = |settings: &str, keep| {
-        let topic = Topic::builder("steps").keep(keep).build();
+        let topic = Topic::builder("steps").retain_events(keep).build();
         let of = topic.clone();
         let sse = kit(options(settings));
         (topic, serving(&sse, move || of.subscribe()), sse)
@@ -434,7 +438,7 @@ async fn who_is_too_slow_gets_what_the_endpoint_says() {
 #[tokio::test(start_paused = true)]
 async fn a_burst_sends_nobody_away_who_waited_for_it() {
     for settings in ["", "Buffer = 10"] {
-        let topic = Topic::builder("steps").keep(100).build();
+        let topic = Topic::builder("steps").retain_events(100).build();
         let of = topic.clone();
         let sse = kit(options(settings));
         let app = serving(&sse, move || of.subscribe());
@@ -460,13 +464,13 @@ async fn a_burst_sends_nobody_away_who_waited_for_it() {
 /// What it was sent beside the topic it has yet to take: then it has not waited for the burst.
 #[tokio::test(start_paused = true)]
 async fn who_is_sent_something_else_has_not_waited() {
-    let topic = Topic::builder("steps").keep(100).build();
+    let topic = Topic::builder("steps").retain_events(100).build();
     let of = topic.clone();
     let sse = kit(SseOptions::default());
     let app = serving(&sse, move || of.subscribe());
     let mut reader = testing::open(&app, "/s").await.expect("a stream");
     next(&mut reader).await;
-    let all = hero_sse::ConnectionFilter::all();
+    let all = hero_sse::connections::ConnectionFilter::all();
     sse.connections().send(&all, Event::text("1")).expect("a good event");
     assert_eq!(next(&mut reader).await.data, "1");
     topic.publish_all((1..=90).map(step)).await.expect("sent");
@@ -477,7 +481,7 @@ async fn who_is_sent_something_else_has_not_waited() {
 #[tokio::test(start_paused = true)]
 async fn what_is_not_refused_is_kept() {
     for length in 0..150 {
-        let topic = Topic::builder("events").keep(0).keep_bytes(150).build();
+        let topic = Topic::builder("events").retain_events(0).retain_bytes(150).build();
         let mut reader = topic.subscribe();
         let sent = topic.publish(Event::text("x".repeat(length))).await;
         let told = reader.next().now_or_never().flatten().is_some();
@@ -487,7 +491,7 @@ async fn what_is_not_refused_is_kept() {
 
 #[tokio::test(start_paused = true)]
 async fn a_new_client_begins_where_the_endpoint_says() {
-    let topic = Topic::builder("steps").keep(100).build();
+    let topic = Topic::builder("steps").retain_events(100).build();
     topic.publish_all((1..=100).map(step)).await.expect("sent");
     for (recent, wanted) in [(0, vec![]), (3, vec![98, 99, 100]), (1_000, (1..=100).collect())] {
         let of = topic.clone();
@@ -518,8 +522,8 @@ async fn a_followed_stream_has_an_end() {
     ] {
         let start = tokio::time::Instant::now();
         let reader = testing::open(&app, "/s").await.expect("a stream");
-        let mut reader = reader.patience(Duration::from_secs(60 * 60));
-        let reader = reader.rest().await.expect("all").pop().expect("a farewell");
+        let mut reader = reader.timeout(Duration::from_secs(60 * 60));
+        let reader = reader.read_to_end().await.expect("all").pop().expect("a farewell");
         assert!(reader.data.contains("max_age"), "{}", reader.data);
         let age = start.elapsed();
         let (least, most) = (Duration::from_secs(24 * 60), Duration::from_secs(30 * 60 + 1));
@@ -530,7 +534,7 @@ async fn a_followed_stream_has_an_end() {
 /// Behind an adaptor a gap is told by the next frame, all of it, and before it on the wire.
 #[tokio::test(start_paused = true)]
 async fn a_mapped_frame_tells_what_was_missed() {
-    let topic = Topic::builder("steps").keep(3).build();
+    let topic = Topic::builder("steps").retain_events(3).build();
     let mut reader =
         Box::pin(topic.subscribe().filter(|step| matches!(step, Step::Step { n: 30, .. })));
     for n in 1..=10 {
@@ -543,10 +547,10 @@ async fn a_mapped_frame_tells_what_was_missed() {
     let frame = reader.next().now_or_never().expect("ready").expect("more");
     let gap = frame.gap().expect("a gap").clone();
     assert_eq!(gap.missed(), Some(7 + 17));
-    assert_eq!((gap.from().expect("from").offset(), gap.to().expect("to").offset()), (1, 27));
+    assert_eq!((gap.first().expect("from").offset(), gap.last().expect("to").offset()), (1, 27));
     let text = testing::frame(&frame).expect("a frame");
     assert!(
-        text.starts_with(&format!("id: {}\nevent: hero.gap\n", gap.to().expect("to"))),
+        text.starts_with(&format!("id: {}\nevent: hero.gap\n", gap.last().expect("to"))),
         "{text}"
     );
     assert!(text.contains(&format!("\n\nid: {}\nevent: step\n", frame.position())), "{text}");
@@ -579,13 +583,13 @@ async fn a_mapped_frame_has_its_key_and_its_end() {
     tokio::time::sleep(Duration::from_millis(10)).await;
     assert_eq!(there(&mut reader), steps([28, 29, 30]));
     topic.publish(Step::Done { n: 0 }).await.expect("sent");
-    let rest = reader.rest().await.expect("all");
+    let rest = reader.read_to_end().await.expect("all");
     assert!(rest.last().expect("a farewell").data.contains("\"last_event\""), "{rest:?}");
 }
 
 /// Each of these frames tells of eight events that are gone; their key is the same.
-async fn two_with_gaps() -> Vec<hero_sse::Frame<Step>> {
-    let topic = Topic::builder("steps").keep(1).build();
+async fn two_with_gaps() -> Vec<hero_sse::topic::Published<Step>> {
+    let topic = Topic::builder("steps").retain_events(1).build();
     let mut reader = topic.subscribe();
     let mut frames = Vec::new();
     for numbers in [1..=9, 10..=18] {
@@ -605,7 +609,7 @@ where
     let mut reader = testing::open(&app, "/s").await.expect("a stream");
     // Before the client takes anything, whoever fills a buffer has filled it.
     tokio::time::sleep(Duration::from_millis(1)).await;
-    let events = reader.rest().await.expect("all");
+    let events = reader.read_to_end().await.expect("all");
     let number = |event: &Received| {
         let data: Value = event.json().expect("JSON");
         data.get("missed").or(data.get("n")).and_then(Value::as_u64)
@@ -644,7 +648,7 @@ async fn behind_an_adaptor_every_gap_is_told_and_counted() {
         assert_eq!(counted, 2, "{settings}");
     }
     // Without a gap before it, what it is the newest of is the same.
-    let topic = Topic::builder("steps").keep(3).build();
+    let topic = Topic::builder("steps").retain_events(3).build();
     let mut reader = topic.subscribe();
     topic.publish_all((1..=6).map(step)).await.expect("sent");
     let frames: Vec<_> = reader.by_ref().take(3).collect().await;
@@ -658,7 +662,7 @@ async fn behind_an_adaptor_every_gap_is_told_and_counted() {
 /// by its events.
 #[tokio::test(start_paused = true)]
 async fn what_comes_together_is_never_replaced() {
-    let (one, other) = (Topic::builder("one").keep(2).build(), Topic::new("other"));
+    let (one, other) = (Topic::builder("one").retain_events(2).build(), Topic::new("other"));
     let mut both = one.subscribe().and(other.subscribe());
     let mut frames = Vec::new();
     for numbers in [1..=5, 6..=7] {
@@ -681,7 +685,7 @@ async fn what_comes_together_is_never_replaced() {
 
     // Those that told of the gap are dropped; the last one stays.
     let last = frames.pop().expect("frames");
-    let before = Frames::clone(&last);
+    let before = EncodedEvents::clone(&last);
     let (first, _) = sent("", vec![last.clone()]).await;
     assert!(first.len() > 1, "{first:?}");
     let (dropped, counted) =
@@ -693,7 +697,7 @@ async fn what_comes_together_is_never_replaced() {
 /// What somebody has read of a subscription and not used is not lost when it is returned all the same.
 #[tokio::test(start_paused = true)]
 async fn a_subscription_may_be_read_before_it_is_returned() {
-    let topic = Topic::builder("steps").keep(3).build();
+    let topic = Topic::builder("steps").retain_events(3).build();
     let of = topic.clone();
     let sse = kit(SseOptions::default());
     let app = serving(&sse, move || {
@@ -757,7 +761,7 @@ async fn a_gap_that_was_read_before_is_told_when_it_is_returned() {
 /// Age counts where one begins, though nothing has been published since.
 #[tokio::test(start_paused = true)]
 async fn who_begins_gets_nothing_that_is_too_old() {
-    let topic = Topic::builder("steps").keep_for(Duration::from_secs(60)).build();
+    let topic = Topic::builder("steps").retain_for(Duration::from_secs(60)).build();
     let first = topic.publish(step(1)).await.expect("sent").to_string();
     topic.publish(step(2)).await.expect("sent");
     tokio::time::advance(Duration::from_secs(40)).await;
@@ -834,7 +838,7 @@ async fn of_the_latest_an_id_of_another_life_is_as_none() {
 /// Who reads what is kept of a busy topic is overtaken where it begins: it is not sent away for that.
 #[tokio::test(start_paused = true)]
 async fn what_goes_while_one_begins_is_no_reason_to_end() {
-    let topic = Topic::builder("steps").keep(100).build();
+    let topic = Topic::builder("steps").retain_events(100).build();
     let first = topic.publish(step(1)).await.expect("sent").to_string();
     topic.publish_all((2..=101).map(step)).await.expect("sent");
     let of = topic.clone();
@@ -849,7 +853,7 @@ async fn what_goes_while_one_begins_is_no_reason_to_end() {
     assert_eq!(gap.json::<Value>().expect("JSON")["missed"], 209);
     assert_eq!(there(&mut back), steps(211..=310));
 
-    let gauges = Topic::builder("steps").latest().keep(2).build();
+    let gauges = Topic::builder("steps").latest().retain_events(2).build();
     let of = gauges.clone();
     let app = serving(&kit(SseOptions::default()), move || of.subscribe());
     gauges.publish_all((1..=3).map(step)).await.expect("sent");
@@ -877,7 +881,7 @@ async fn a_buffer_ends_nobody_for_nothing() {
     assert_eq!(there(&mut reader), steps([48, 49, 50]));
 
     // Who comes back, or begins far behind, is not slow.
-    let topic = Topic::builder("steps").keep(100).build();
+    let topic = Topic::builder("steps").retain_events(100).build();
     let of = topic.clone();
     let settings = options("Buffer = 10\nOverflow = \"drop_oldest\"");
     let sse = kit(settings);
@@ -892,7 +896,7 @@ async fn a_buffer_ends_nobody_for_nothing() {
     assert_eq!(there(&mut back)[1..], steps(81..=90));
 
     // With a buffer as long as the topic the client is told in time as well.
-    let topic = Topic::builder("steps").keep(100).build();
+    let topic = Topic::builder("steps").retain_events(100).build();
     let of = topic.clone();
     let app = serving(&kit(options("Buffer = 1000")), move || of.subscribe());
     let mut reader = testing::open(&app, "/s").await.expect("a stream");
@@ -984,7 +988,7 @@ async fn a_filter_is_not_far_ahead_of_its_client() {
 /// Bytes are three quarters of what is kept as well, of what is there and not of all that ever was.
 #[tokio::test(start_paused = true)]
 async fn who_is_too_slow_is_so_by_bytes_too() {
-    let topic = Topic::builder("readings").keep_bytes(100_000).build();
+    let topic = Topic::builder("readings").retain_bytes(100_000).build();
     topic.publish_all((1..=200).map(|n| reading(n, 900))).await.expect("sent");
     let of = topic.clone();
     let app = serving(&kit(SseOptions::default()), move || of.subscribe());
@@ -1061,7 +1065,7 @@ async fn the_last_id_is_true_under_every_policy() {
         };
         let filtered = random.bool();
         let wanted = move |n: u64| !filtered || !n.is_multiple_of(5);
-        let topic = Topic::builder("readings").keep(keep).build();
+        let topic = Topic::builder("readings").retain_events(keep).build();
         let of = topic.clone();
         let app = serving(&kit(options(settings)), move || {
             of.subscribe().filter(move |reading: &Reading| wanted(reading.n))
@@ -1131,13 +1135,13 @@ async fn a_gap_has_no_place_before_what_answers_it() {
 /// The place behind the gap is of the life that has begun, though the offset is the same.
 #[tokio::test(start_paused = true)]
 async fn another_life_is_told_once() {
-    let broker = hero_sse::MemoryBroker::new();
+    let broker = hero_sse::topic::MemoryBroker::new();
     let topic: Topic<Step> = Topic::builder("steps").open(&broker).await.expect("open");
     let of = topic.clone();
     let app = serving(&kit(SseOptions::default()), move || of.subscribe());
     let mut reader = testing::open(&app, "/s").await.expect("a stream");
     next(&mut reader).await;
-    broker.lose("steps");
+    broker.drop_log("steps");
     let gap = next(&mut reader).await;
     let nothing = serde_json::json!({ "missed": null, "from": null, "to": null });
     assert_eq!((gap.event.as_str(), gap.json::<Value>().expect("JSON")), ("hero.gap", nothing));
@@ -1169,7 +1173,7 @@ async fn a_state_that_cannot_be_written_ends_the_stream_with_its_reason() {
         let new = testing::open(&app, "/s");
         let lost = testing::open(&app, "/s").last_event_id("AAAAAAAAAAAAAAAAAAAAAA");
         for client in [new, lost] {
-            let rest = client.await.expect("a stream").rest().await.expect("an end");
+            let rest = client.await.expect("a stream").read_to_end().await.expect("an end");
             let last = rest.last().expect("a farewell");
             assert!(last.data.contains("stream_error"), "{rest:?}");
         }
@@ -1186,7 +1190,7 @@ async fn a_state_that_cannot_be_written_ends_the_stream_with_its_reason() {
 /// What is not wanted supersedes nothing that is.
 #[tokio::test(start_paused = true)]
 async fn the_newest_that_is_wanted_comes_whatever_came_behind_it() {
-    let topic = Topic::builder("steps").keep(4_000).build();
+    let topic = Topic::builder("steps").retain_events(4_000).build();
     let of = topic.clone();
     let app = serving(&kit(options("Overflow = \"latest\"")), move || {
         let even = |step: &Step| !matches!(step, Step::Step { n, .. } if n % 2 == 1);
@@ -1209,7 +1213,7 @@ async fn the_newest_that_is_wanted_comes_whatever_came_behind_it() {
     assert_eq!(got[got.len() - 3..], steps([5_996, 5_998, 6_000]));
     topic.publish(Step::Done { n: 7 }).await.expect("sent");
     let mut back = testing::open(&app, "/s").last_event_id(id).await.expect("a stream");
-    let rest = back.rest().await.expect("all");
+    let rest = back.read_to_end().await.expect("all");
     assert!(rest.iter().any(|event| event.event == "done") && rest.len() < 16, "{rest:?}");
 }
 
@@ -1242,7 +1246,7 @@ async fn what_is_large_is_not_asked_about_for_each_write() {
 #[tokio::test(start_paused = true)]
 async fn who_wants_nothing_of_what_passes_misses_nothing_either() {
     for alone in [true, false] {
-        let topic = Topic::builder("steps").keep(20).build();
+        let topic = Topic::builder("steps").retain_events(20).build();
         let (of, none) = (topic.clone(), Topic::<Step>::new("none"));
         let sse = kit(options(""));
         let app = match alone {
@@ -1255,7 +1259,7 @@ async fn who_wants_nothing_of_what_passes_misses_nothing_either() {
         let (mut id, mut marks) = (next(&mut reader).await.id, 0);
         for n in 0..200 {
             topic.publish(step(n)).await.expect("sent");
-            let everyone = hero_sse::ConnectionFilter::all();
+            let everyone = hero_sse::connections::ConnectionFilter::all();
             sse.connections().send(&everyone, Event::text("mail")).expect("sent");
             while let Some(Ok(Some(event))) = reader.next().now_or_never() {
                 marks += u64::from(event.id.is_some());
@@ -1275,7 +1279,7 @@ async fn who_wants_nothing_of_what_passes_misses_nothing_either() {
 /// Who gets an event now and then knows where it stands by that.
 #[tokio::test(start_paused = true)]
 async fn what_a_filter_lets_through_is_told_alone() {
-    let topic = Topic::builder("steps").keep(40).build();
+    let topic = Topic::builder("steps").retain_events(40).build();
     let of = topic.clone();
     let app = serving(&kit(options("")), move || {
         of.subscribe().filter(|step| matches!(step, Step::Step { n, .. } if n % 10 == 0))
@@ -1326,7 +1330,7 @@ async fn what_comes_alone_of_several_topics_is_not_replaced() {
 /// Who follows loses nothing by age that is still there.
 #[tokio::test(start_paused = true)]
 async fn who_follows_gets_what_has_become_old_meanwhile() {
-    let topic = Topic::builder("steps").keep_for(Duration::from_secs(60)).build();
+    let topic = Topic::builder("steps").retain_for(Duration::from_secs(60)).build();
     let of = topic.clone();
     let app = serving(&kit(SseOptions::default()), move || of.subscribe());
     let mut reader = testing::open(&app, "/s").await.expect("a stream");
@@ -1344,6 +1348,6 @@ async fn the_end_comes_whatever_a_new_client_wants() {
     let of = topic.clone();
     let app = serving(&kit(options("")), move || of.subscribe().recent(0));
     let mut reader = testing::open(&app, "/s").await.expect("a stream");
-    let rest = reader.rest().await.expect("all");
+    let rest = reader.read_to_end().await.expect("all");
     assert!(rest.iter().any(|event| event.event == "done"), "{rest:?}");
 }

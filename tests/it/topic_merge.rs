@@ -2,9 +2,11 @@
 
 use axum::Router;
 use futures_util::{FutureExt, StreamExt};
+use hero_sse::options::Overflow;
 use hero_sse::prelude::*;
 use hero_sse::testing::{self, EventReader, Received};
-use hero_sse::{CloseReason, Overflow, SseOptions};
+use hero_sse::{CloseReason, SseOptions};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::support::{Log, kit, options, serving};
@@ -107,7 +109,7 @@ async fn topics_may_come_and_go() {
         move |of: &[usize]| {
             let mut all = of.iter().map(|at| topics[*at].subscribe());
             let first = all.next().expect("one").and(all.next().expect("two"));
-            all.fold(first, hero_sse::Subscriptions::and)
+            all.fold(first, hero_sse::MergedSubscription::and)
         }
     };
     let open = async |of: &'static [usize], id: &str| {
@@ -155,7 +157,8 @@ async fn topics_may_come_and_go() {
 /// A topic with much to say leaves room for one with little, and no write is large.
 #[tokio::test(start_paused = true)]
 async fn nobody_starves() {
-    let (orders, notes) = (Topic::builder("orders").keep(5_000).build(), Topic::new("notes"));
+    let (orders, notes) =
+        (Topic::builder("orders").retain_events(5_000).build(), Topic::new("notes"));
     orders.publish_all((1..=5_000).map(order)).await.expect("sent");
     let mut stream = Box::pin(orders.subscribe().from_start().and(notes.subscribe()));
     let mut write = || {
@@ -184,7 +187,7 @@ async fn a_place_is_of_the_life_that_its_event_is_of() {
     }
     let large = Large { pad: "x".repeat(20_000) };
     let orders = Topic::builder("orders").snapshot(large, |_, _: &Order| ()).build();
-    let broker = hero_sse::MemoryBroker::new();
+    let broker = hero_sse::topic::MemoryBroker::new();
     let notes = Topic::builder("notes").open(&broker).await.expect("open");
     notes.publish_all([note(1), note(2)]).await.expect("sent");
     let mut stream = Box::pin(orders.subscribe().and(notes.subscribe().recent(1)));
@@ -193,7 +196,7 @@ async fn a_place_is_of_the_life_that_its_event_is_of() {
         testing::frame(&frames).expect("frames")
     };
     assert!(!write().contains("event: note"));
-    broker.lose("notes");
+    broker.drop_log("notes");
     notes.publish(note(3)).await.expect("sent");
     let text = write();
     assert!(text.contains("\"n\":3"), "{text}");
@@ -229,7 +232,7 @@ async fn a_stream_ends_with_the_last_of_its_topics() {
         testing::open(&app, "/s").last_event_id(first).await.expect("a stream"),
         testing::open(&app, "/s").last_event_id(second).await.expect("a stream"),
     ] {
-        let rest = reader.rest().await.expect("all");
+        let rest = reader.read_to_end().await.expect("all");
         let [.., end, close] = rest.as_slice() else { panic!("{rest:?}") };
         assert_eq!((what(end), close.event.as_str()), (("end".to_owned(), 3), "hero.close"));
         let id = end.id.clone().expect("an id");
@@ -245,7 +248,7 @@ async fn a_stream_ends_with_the_last_of_its_topics() {
     });
     let ended = ends.join(".");
     let mut reader = testing::open(&app, "/s").last_event_id(ended).await.expect("a stream");
-    let rest = reader.rest().await.expect("all");
+    let rest = reader.read_to_end().await.expect("all");
     assert_eq!(rest[0].event, "hero.cursor");
     assert!(rest[0].id.as_ref().is_some_and(|id| id.ends_with(";hero.end")), "{rest:?}");
 
@@ -258,7 +261,7 @@ async fn a_stream_ends_with_the_last_of_its_topics() {
     next(&mut reader).await;
     three.publish(Note::End { n: 1 }).await.expect("sent");
     four.close();
-    let rest = reader.rest().await.expect("all");
+    let rest = reader.read_to_end().await.expect("all");
     assert!(rest[1].data.contains("\"ended\""), "{rest:?}");
     assert!(!rest[0].id.as_ref().expect("an id").contains("hero.end"));
 }
@@ -266,7 +269,7 @@ async fn a_stream_ends_with_the_last_of_its_topics() {
 /// Behind an adaptor a client is waited for, and the end is an end.
 #[tokio::test(start_paused = true)]
 async fn a_merged_stream_behind_an_adaptor_has_its_gaps_and_its_end() {
-    let [one, two] = ["one", "two"].map(|name| Topic::builder(name).keep(20).build());
+    let [one, two] = ["one", "two"].map(|name| Topic::builder(name).retain_events(20).build());
     let topics = (one.clone(), two.clone());
     let app = serving(&kit(SseOptions::default()), move || {
         topics.0.subscribe().and(topics.1.subscribe()).map(|frames| frames)
@@ -279,7 +282,7 @@ async fn a_merged_stream_behind_an_adaptor_has_its_gaps_and_its_end() {
     assert_eq!(of(&some(&mut reader, 20).await, "note"), (11..=30).collect::<Vec<_>>());
     one.publish(Note::End { n: 1 }).await.expect("sent");
     two.publish(Note::End { n: 2 }).await.expect("sent");
-    let rest = reader.rest().await.expect("all");
+    let rest = reader.read_to_end().await.expect("all");
     let names: Vec<_> = rest.iter().map(|event| event.event.as_str()).collect();
     assert_eq!(names, ["end", "end", "hero.close"]);
     assert!(rest[2].data.contains("\"last_event\""), "{rest:?}");
@@ -333,7 +336,8 @@ async fn each_is_too_slow_on_its_own() {
             assert_eq!(sse.connections().gaps(), 1);
         }
     }
-    let (orders, notes) = (Topic::builder("orders").keep(100).build(), Topic::<Note>::new("notes"));
+    let (orders, notes) =
+        (Topic::builder("orders").retain_events(100).build(), Topic::<Note>::new("notes"));
     let sse = kit(SseOptions::default());
     let topics = (notes.clone(), orders.clone());
     let app = serving(&sse, move || topics.0.subscribe().and(topics.1.subscribe()));
@@ -342,7 +346,7 @@ async fn each_is_too_slow_on_its_own() {
     for n in 1..=90 {
         orders.publish(order(n)).await.expect("sent");
     }
-    let rest = reader.rest().await.expect("all");
+    let rest = reader.read_to_end().await.expect("all");
     assert!(rest.last().expect("a farewell").data.contains("\"overflow\""), "{rest:?}");
     let mut reader = testing::open(&app, "/s").last_event_id(id).await.expect("a stream");
     assert_eq!(of(&some(&mut reader, 90).await, "order"), (1..=90).collect::<Vec<_>>());
@@ -351,7 +355,8 @@ async fn each_is_too_slow_on_its_own() {
 /// What one topic has not told yet is told to who comes back with an id of another's event.
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_takes_long_holds_nobody_up_and_is_not_lost() {
-    let (orders, notes) = (Topic::builder("orders").keep(2).build(), Topic::<Note>::new("notes"));
+    let (orders, notes) =
+        (Topic::builder("orders").retain_events(2).build(), Topic::<Note>::new("notes"));
     let sse = kit(SseOptions::default());
     let topics = (orders.clone(), notes.clone());
     let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
@@ -406,7 +411,7 @@ async fn filters_and_states_are_each_topics_own() {
         topics.0.subscribe().and(topics.1.subscribe().filter(odd))
     });
     let reader = testing::open(&app, "/s").await.expect("a stream");
-    let mut reader = reader.patience(std::time::Duration::from_secs(60));
+    let mut reader = reader.timeout(std::time::Duration::from_secs(60));
     let sum = next(&mut reader).await;
     assert_eq!(what(&sum), ("sum".to_owned(), 10));
     assert!(reader.next().now_or_never().is_none(), "it knows where it stands");
@@ -449,7 +454,7 @@ async fn a_ninth_topic_is_told_to_the_operator() {
         let app = serving(&kit(SseOptions::default()), move || {
             let mut all = topics.iter().take(count).map(Topic::subscribe);
             let first = all.next().expect("one").and(all.next().expect("two"));
-            all.fold(first, hero_sse::Subscriptions::and)
+            all.fold(first, hero_sse::MergedSubscription::and)
         });
         let (log, _guard) = Log::everything();
         let mut reader = testing::open(&app, "/s").await.expect("a stream");
@@ -574,7 +579,7 @@ async fn of_the_latest_no_other_life_is_a_gap() {
 /// The same topic twice, each with its own filter: where each stands is its own.
 #[tokio::test(start_paused = true)]
 async fn a_topic_may_be_on_a_stream_twice() {
-    let orders = Topic::<Order>::builder("orders").keep(100).build();
+    let orders = Topic::<Order>::builder("orders").retain_events(100).build();
     let of = orders.clone();
     let app = serving(&kit(SseOptions::default()), move || {
         let small = of.subscribe().from_start().filter(|order| order.n < 40);

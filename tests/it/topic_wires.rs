@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
+use axum::extract::State;
 use futures_util::{FutureExt, Stream, StreamExt, stream};
 use hero_sse::prelude::*;
 use hero_sse::testing::{self, EventReader};
@@ -19,6 +20,7 @@ use hero_sse::{CloseReason, HeroSse, SseOptions};
 use http::Request;
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -51,7 +53,7 @@ async fn publish(topic: &Topic<Line>, lines: impl IntoIterator<Item = u64>, size
 
 /// A topic that keeps so many lines, and all their bytes.
 fn topic(keep: usize) -> Topic<Line> {
-    Topic::builder("lines").keep(keep).keep_bytes(256 << 20).build()
+    Topic::builder("lines").retain_events(keep).retain_bytes(256 << 20).build()
 }
 
 /// An application with the topic at `/s`, for a client's whole life.
@@ -617,7 +619,7 @@ impl Drop for Wake {
 #[test]
 fn it_does_not_matter_where_an_event_is_published() {
     const EACH: u64 = 100;
-    let (topic, wakes) = (topic(10_000), Topic::<Wake>::builder("wakes").keep(1).build());
+    let (topic, wakes) = (topic(10_000), Topic::<Wake>::builder("wakes").retain_events(1).build());
     let (here, elsewhere) = (runtime(), runtime());
     let sse = kit(options("Overflow = \"drop_oldest\""));
     let says = |from: u64| {
@@ -733,7 +735,7 @@ impl Drop for Echo {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_may_publish_to_its_own_topic_as_it_goes() {
-    let topic = Topic::<Echo>::builder("echoes").keep(8).build();
+    let topic = Topic::<Echo>::builder("echoes").retain_events(8).build();
     let own = Arc::new(Mutex::new(Some(topic.clone())));
     let sse = kit(options("Overflow = \"drop_oldest\""));
     let of = topic.clone();
@@ -832,7 +834,7 @@ async fn posted(State((topic, _)): State<Both>) -> Subscription<Line> {
 }
 
 #[sse_endpoint("/two", public)]
-async fn both(State((topic, other)): State<Both>) -> hero_sse::Subscriptions {
+async fn both(State((topic, other)): State<Both>) -> hero_sse::MergedSubscription {
     other.subscribe().and(topic.subscribe())
 }
 

@@ -118,7 +118,7 @@ async fn shutdown_says_farewell_to_all_and_returns_at_once() {
     let (address, took) = (server.address, server.stop().await);
     assert!(took < Duration::from_secs(1), "{took:?}");
     for mut stream in streams {
-        let events = stream.rest().await.expect("a clean end");
+        let events = stream.read_to_end().await.expect("a clean end");
         let [close] = events.as_slice() else { panic!("{events:?}") };
         let data: Value = close.json().expect("JSON");
         assert_eq!(data["reason"], "draining");
@@ -163,7 +163,7 @@ async fn a_request_that_comes_while_draining_is_turned_away_with_a_farewell() {
     let stopping = tokio::spawn(server.stop());
     tokio::time::sleep(Duration::from_millis(100)).await;
     let mut late = testing::open(&app, "/s").await.expect("a farewell is a 200");
-    let events = late.rest().await.expect("a clean end");
+    let events = late.read_to_end().await.expect("a clean end");
     assert!(events[0].data.contains("draining"), "{events:?}");
     assert!(!stopping.is_finished(), "it did not wait for an ordinary request");
     assert!(TcpStream::connect(address).await.is_err(), "it still listens");

@@ -61,7 +61,7 @@ async fn heartbeats_are_exact_and_fill_every_silence() {
     let app = public(&kit(options("HeartbeatInterval = \"10s\"")), || burst(0));
     let mut stream = testing::open(&app, "/s").await.expect("a stream");
     let start = Instant::now();
-    let mut stream_35 = stream.patience(Duration::from_secs(35));
+    let mut stream_35 = stream.timeout(Duration::from_secs(35));
     assert!(matches!(stream_35.next().await, Err(ReadError::TimedOut(_))));
     assert_eq!(start.elapsed(), Duration::from_secs(35));
     stream = stream_35;
@@ -84,13 +84,13 @@ async fn an_event_pushes_the_heartbeat_back_and_no_silence_outlasts_the_interval
             .chain(stream::pending())
     });
     let mut stream =
-        testing::open(&app, "/s").await.expect("a stream").patience(Duration::from_millis(9_900));
+        testing::open(&app, "/s").await.expect("a stream").timeout(Duration::from_millis(9_900));
     for _ in 0..4 {
         assert_eq!(stream.next().await.expect("in time").expect("an event").event, "message");
     }
     assert!(stream.next().await.is_err());
     assert!(!stream.raw().contains(":\n\n"), "a heartbeat came early: {}", stream.raw());
-    let mut stream = stream.patience(Duration::from_millis(200));
+    let mut stream = stream.timeout(Duration::from_millis(200));
     assert!(stream.next().await.is_err());
     assert!(stream.raw().ends_with("data: 3\n\n:\n\n"), "{}", stream.raw());
 }
@@ -100,7 +100,7 @@ async fn the_heartbeat_event_is_for_pages_that_watch() {
     let app =
         public(&kit(options("HeartbeatInterval = \"10s\"\nHeartbeatEvent = true")), || burst(0));
     let mut stream =
-        testing::open(&app, "/s").await.expect("a stream").patience(Duration::from_secs(11));
+        testing::open(&app, "/s").await.expect("a stream").timeout(Duration::from_secs(11));
     let start = Instant::now();
     for seconds in [0, 10, 20] {
         let beat = stream.next().await.expect("in time").expect("an event");
@@ -115,7 +115,7 @@ async fn the_heartbeat_event_is_for_pages_that_watch() {
 async fn heartbeats_can_be_off() {
     let app = public(&kit(options("HeartbeatInterval = \"off\"")), || burst(0));
     let mut stream =
-        testing::open(&app, "/s").await.expect("a stream").patience(Duration::from_secs(3600));
+        testing::open(&app, "/s").await.expect("a stream").timeout(Duration::from_secs(3600));
     assert!(stream.next().await.is_err());
     assert!(stream.raw().starts_with("retry: "), "{}", stream.raw());
     assert_eq!(stream.raw().matches("\n\n").count(), 1);
@@ -147,8 +147,8 @@ async fn every_end_of_the_servers_says_farewell_with_its_reason() {
         ("/age", CloseReason::MaxAge, true),
     ] {
         let mut stream =
-            testing::open(&app, path).await.expect("a stream").patience(Duration::from_secs(61));
-        let events = stream.rest().await.expect("a clean end");
+            testing::open(&app, path).await.expect("a stream").timeout(Duration::from_secs(61));
+        let events = stream.read_to_end().await.expect("a clean end");
         let close = events.last().expect("a farewell");
         assert_eq!(close.event, "hero.close", "{path}");
         let data: Value = close.json().expect("JSON");
@@ -172,7 +172,7 @@ async fn the_maximum_age_is_spread() {
     for _ in 0..30 {
         let start = Instant::now();
         let stream = testing::open(&app, "/s").await.expect("a stream");
-        stream.patience(Duration::from_secs(101)).rest().await.expect("a clean end");
+        stream.timeout(Duration::from_secs(101)).read_to_end().await.expect("a clean end");
         ages.push(start.elapsed().as_secs());
     }
     assert!(ages.iter().all(|age| (80..=100).contains(age)), "{ages:?}");
@@ -185,8 +185,8 @@ async fn an_event_that_panics_half_written_is_not_sent() {
     impl hero_sse::SseEvent for Half {
         fn encode(
             &self,
-            frame: &mut hero_sse::FrameWriter<'_>,
-        ) -> Result<(), hero_sse::InvalidEvent> {
+            frame: &mut hero_sse::event::FrameWriter<'_>,
+        ) -> Result<(), hero_sse::event::InvalidEvent> {
             frame.text("seen by nobody");
             assert!(std::env::args().count() == 0, "the event panics on purpose");
             Ok(())
@@ -196,7 +196,7 @@ async fn an_event_that_panics_half_written_is_not_sent() {
     let app: Router =
         sse.endpoint("/s").public().handler(async || stream::iter([Half])).expect("a route");
     let mut stream = testing::open(&app, "/s").await.expect("a stream");
-    let events = stream.rest().await.expect("a clean end");
+    let events = stream.read_to_end().await.expect("a clean end");
     assert_eq!(names(&events), ["hero.close"]);
     assert!(!stream.raw().contains("seen by nobody"), "{}", stream.raw());
 }
@@ -234,7 +234,7 @@ async fn a_panicking_stream_is_contained() {
         })
         .expect("a route");
     let mut stream = testing::open(&app, "/s").await.expect("a stream");
-    let events = stream.rest().await.expect("a clean end");
+    let events = stream.read_to_end().await.expect("a clean end");
     assert_eq!(names(&events), ["message", "message", "hero.close"]);
     assert!(events[2].data.contains("stream_panic"), "{:?}", events[2]);
     assert_eq!((alive.count(), sse.connections().len()), (0, 0));
@@ -272,7 +272,7 @@ async fn a_client_that_has_seen_the_last_event_gets_204_before_the_function_runs
         })
         .expect("a route");
     let mut stream = testing::open(&app, "/s").await.expect("a stream");
-    let events = stream.rest().await.expect("a clean end");
+    let events = stream.read_to_end().await.expect("a clean end");
     assert_eq!(events[1].id.as_deref(), Some("7;hero.end"));
     assert_eq!(calls.count(), 1);
     for cursor in ["7;hero.end", "hero.end"] {
@@ -292,8 +292,8 @@ async fn an_unwritable_event_ends_the_stream_and_is_not_sent() {
     impl hero_sse::SseEvent for Bad {
         fn encode(
             &self,
-            frame: &mut hero_sse::FrameWriter<'_>,
-        ) -> Result<(), hero_sse::InvalidEvent> {
+            frame: &mut hero_sse::event::FrameWriter<'_>,
+        ) -> Result<(), hero_sse::event::InvalidEvent> {
             frame.text("seen by nobody");
             frame.id("two\nlines")
         }
@@ -302,7 +302,7 @@ async fn an_unwritable_event_ends_the_stream_and_is_not_sent() {
     let app: Router =
         sse.endpoint("/s").public().handler(async || stream::iter([Bad])).expect("a route");
     let mut stream = testing::open(&app, "/s").await.expect("a stream");
-    let events = stream.rest().await.expect("a clean end");
+    let events = stream.read_to_end().await.expect("a clean end");
     assert_eq!(names(&events), ["hero.close"]);
     assert!(events[0].data.contains("stream_error"));
     assert!(!stream.raw().contains("seen by nobody"));
@@ -408,7 +408,7 @@ mod property {
                     stream::iter(events.clone()).boxed()
                 });
                 let mut stream = testing::open(&app, "/s").await.expect("a stream");
-                let ours = stream.rest().await.expect("a clean end");
+                let ours = stream.read_to_end().await.expect("a clean end");
                 // The reader of `testing` agrees before the other parser is asked.
                 for ((_, name, id), (sent, got)) in made.iter().zip(all.iter().zip(&ours)) {
                     assert_eq!(got.data, joined(&sent.data));

@@ -8,9 +8,8 @@ use axum::extract::RawQuery;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::Html;
 use axum::routing::get;
-use hero_sse::{
-    AuthError, HeroSse, LastEventId, Principal, Refusal, Secret, Tickets, authenticator_fn,
-};
+use hero_sse::auth::{AuthError, Secret, Tickets, authenticator_fn};
+use hero_sse::{HeroSse, LastEventId, Principal, Refusal};
 use lexopt::{Arg, ValueExt};
 use serde_json::json;
 use tokio::net::TcpListener;

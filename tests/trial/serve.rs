@@ -16,10 +16,9 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{Html, IntoResponse};
 use axum::routing::get;
 use futures_util::{Stream, StreamExt, stream};
-use hero_sse::{
-    AuthError, CloseReason, Event, HeroSse, LastEventId, Principal, Refusal, Secret, SseOptions,
-    Tls, Topic, authenticator_fn,
-};
+use hero_sse::auth::{AuthError, Secret, authenticator_fn};
+use hero_sse::server::Tls;
+use hero_sse::{CloseReason, Event, HeroSse, LastEventId, Principal, Refusal, SseOptions, Topic};
 use lexopt::{Arg, ValueExt};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -207,7 +206,7 @@ fn app(sse: &HeroSse, feed: Feed, census: Census) -> Outcome<Router> {
 
 /// The feed as one topic, which every client follows.
 fn topic(sse: &HeroSse, feed: Feed, keep: usize) -> Outcome<Router> {
-    let topic = Topic::builder("feed").keep(keep).keep_bytes(64 << 20).build();
+    let topic = Topic::builder("feed").retain_events(keep).retain_bytes(64 << 20).build();
     let (ours, kit) = (topic.clone(), sse.clone());
     let endpoint = sse.endpoint("/feed").public().handler(async move || ours.subscribe())?;
     let stats = async move || {
@@ -306,7 +305,7 @@ impl Feed {
     pub(crate) fn from(
         &self,
         from: u64,
-    ) -> impl Stream<Item = Result<Event, hero_sse::InvalidEvent>> + use<> {
+    ) -> impl Stream<Item = Result<Event, hero_sse::event::InvalidEvent>> + use<> {
         let feed = self.clone();
         self.numbers(from).map(move |n| Event::text(feed.data(n)).with_id(n))
     }

@@ -1,5 +1,5 @@
 // For cases that declare `said` with a key: the same without it, and what tells the two apart.
-use hero_sse::EndpointMeta;
+use hero_sse::extend::EndpointMeta;
 use hero_sse::prelude::*;
 
 #[sse_endpoint("/silent")]

@@ -34,7 +34,7 @@ pub(super) fn endpoint(item: &TokenStream, endpoint: &Endpoint) -> TokenStream {
             }
             #[automatically_derived]
             impl #declared __sse::Endpoint<#given> for #ident #bounds {
-                fn open(__request: __sse::Request, __state: #state) -> __sse::Opening {
+                fn open(__request: __sse::Request, __state: #state) -> __sse::OpeningStream {
                     #open
                 }
             }
@@ -78,7 +78,7 @@ fn parameters(endpoint: &Endpoint) -> Parameters {
         .map(|argument| quote_spanned!(argument.span()=> #argument: __sse::Extractor<__AppState>,));
     let last = body
         .as_ref()
-        .map(|body| quote_spanned!(body.span()=> #body: __sse::LastArgument<__AppState, __From>,));
+        .map(|body| quote_spanned!(body.span()=> #body: __sse::BodyExtractor<__AppState, __From>,));
     let from = body.as_ref().map(|_| quote!(, __From));
     let bounded = last.is_some() || !arguments.is_empty();
     Parameters {
@@ -105,7 +105,7 @@ fn open(endpoint: &Endpoint) -> TokenStream {
     });
     let last = body.as_ref().map(|body| {
         let take = quote_spanned! {body.span()=>
-            <#body as __sse::LastArgument<#state, #from>>::take
+            <#body as __sse::BodyExtractor<#state, #from>>::take
         };
         quote!(let __last = #take(__parts, __body, &__state).await?;)
     });
@@ -276,7 +276,7 @@ pub(super) fn fallback(
             }
             #[automatically_derived]
             impl<__AppState> __sse::Endpoint<__AppState> for #ident {
-                fn open(_: __sse::Request, _: __AppState) -> __sse::Opening {
+                fn open(_: __sse::Request, _: __AppState) -> __sse::OpeningStream {
                     __sse::unreachable_endpoint()
                 }
             }

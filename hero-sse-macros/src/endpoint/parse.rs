@@ -32,7 +32,7 @@ attr::keys! {
         "how long a browser waits before it reconnects, from `\"500ms\"` to `\"24h\"`; 3 s unless set";
     "max_age", DurationOrOff, r#"max_age = "30m""#, [Function],
         "how long a stream lasts before the client is asked to come back; off unless set";
-    "recheck", DurationOrOff, r#"recheck = "30s""#, [Function],
+    "reauthorize", DurationOrOff, r#"reauthorize = "30s""#, [Function],
         "how often the kit's `Authorizer` is asked again whether the caller may stay; off unless set";
     "max_connections", Count, "max_connections = 100", [Function],
         "how many streams of this endpoint may be open; no limit of its own unless set";

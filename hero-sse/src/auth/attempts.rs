@@ -6,11 +6,11 @@ use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use http::request::Parts;
 use tokio::time::Instant;
 
+use crate::client_addr::{self, TrustedProxies};
 use crate::origin;
-use crate::peer::{self, TrustedProxies};
 use crate::refusal::Refusal;
 use crate::telemetry;
-use crate::throttle::{Churn, Said};
+use crate::throttle::{LogThrottle, RateLimiter};
 
 /// Who holds a large IPv6 network has any number of addresses. What they take here is bounded: about
 /// 4 MiB, at worst, for two turns of a minute.
@@ -25,8 +25,8 @@ pub(crate) struct Attempts {
 }
 
 struct Book {
-    failed: Churn<Visitors>,
-    said: Said<Visitors>,
+    failed: RateLimiter<Visitors>,
+    said: LogThrottle<Visitors>,
 }
 
 /// Whose attempts count together.
@@ -42,7 +42,7 @@ struct Visitors {
 impl Attempts {
     /// `None` a minute is any number.
     pub(crate) fn new(proxies: TrustedProxies, per_minute: Option<usize>) -> Self {
-        let book = Book { failed: Churn::of_at_most(MOST), said: Said::default() };
+        let book = Book { failed: RateLimiter::of_at_most(MOST), said: LogThrottle::default() };
         Self { proxies, per_minute, book: Mutex::new(book), unnamed_proxy: Once::new() }
     }
 
@@ -77,7 +77,7 @@ impl Attempts {
             return None;
         }
         let by_others = origin::sent_by_others(parts) == Some(true);
-        Some((Visitors { place: peer::place(client), by_others }, per_minute))
+        Some((Visitors { place: client_addr::place(client), by_others }, per_minute))
     }
 
     /// No code that can panic runs under the lock, so a poisoned one is still sound.

@@ -23,7 +23,7 @@ use crate::telemetry::Doubts;
 ///
 /// `authorize` is called once for each request to an endpoint that carries a token, from many tasks at a
 /// time, before a place is taken and before the endpoint's function runs; also where a valid token is all
-/// that is asked for, since the user may be gone. Under [`recheck`](crate::SseOptions::recheck) it is called again while
+/// that is asked for, since the user may be gone. Under [`reauthorize`](crate::SseOptions::reauthorize) it is called again while
 /// a stream is open. Nothing of its answer is kept beyond that stream and that interval.
 ///
 /// Whatever goes wrong is a no: an error, a panic, and no answer within
@@ -32,7 +32,7 @@ use crate::telemetry::Doubts;
 ///
 /// ```
 /// use hero_sse::futures_core::future::BoxFuture;
-/// use hero_sse::{Access, AuthError, Authorizer, Decision};
+/// use hero_sse::auth::{Access, AuthError, Authorizer, Decision};
 ///
 /// struct Members(Database);
 ///
@@ -185,7 +185,8 @@ impl Decision {
 /// permission that the rule names, once and one after another; where a valid token is enough it is not asked.
 ///
 /// ```
-/// use hero_sse::{HeroSse, Permission, Principal, authorizer_fn};
+/// use hero_sse::{HeroSse, Principal};
+/// use hero_sse::auth::{Permission, authorizer_fn};
 ///
 /// # async fn holds(_: &str, _: &str) -> Result<bool, std::fmt::Error> { Ok(true) }
 /// let sse = HeroSse::builder()
@@ -236,11 +237,11 @@ pub(crate) struct Asked {
     pub(crate) principal: Principal,
     pub(crate) rule: PermissionRule,
     /// `None` on a route of the application's own.
-    pub(crate) place: Option<Place>,
+    pub(crate) place: Option<AccessTarget>,
 }
 
 /// An endpoint, and what was asked of it.
-pub(crate) struct Place {
+pub(crate) struct AccessTarget {
     pub(crate) endpoint: Arc<str>,
     pub(crate) path: Box<str>,
     pub(crate) captures: Box<[(Box<str>, Box<str>)]>,

@@ -18,7 +18,8 @@ const MAX_LEEWAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// [`JwtAuthenticator`](crate::JwtAuthenticator::issuers).
 ///
 /// ```
-/// use hero_sse::{Algorithm, Issuer, JwtAuthenticator};
+/// use hero_sse::JwtAuthenticator;
+/// use hero_sse::auth::{Algorithm, Issuer};
 ///
 /// # let pem = "";
 /// let jwt = JwtAuthenticator::issuers([
@@ -221,7 +222,7 @@ impl Issuer {
     /// log, so keep credentials out of it.
     ///
     /// ```
-    /// use hero_sse::Issuer;
+    /// use hero_sse::auth::Issuer;
     ///
     /// # async fn read_from_vault() -> std::io::Result<String> { Ok(String::new()) }
     /// let issuer = Issuer::new("https://id.example.com").jwks_from(|| async { read_from_vault().await });

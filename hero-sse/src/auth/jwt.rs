@@ -23,7 +23,8 @@ use crate::telemetry;
 /// [`permissions_claim`](Self::permissions_claim).
 ///
 /// ```
-/// use hero_sse::{Algorithm, JwtAuthenticator};
+/// use hero_sse::JwtAuthenticator;
+/// use hero_sse::auth::Algorithm;
 ///
 /// let jwt = JwtAuthenticator::hs256("a secret of at least thirty-two bytes")
 ///     .issuer("https://id.example.com")
@@ -51,7 +52,7 @@ use crate::telemetry;
 /// Several issuers are several [`Issuer`]s: [`issuers`](Self::issuers). A setting made here holds for
 /// each of them.
 ///
-/// Mistakes are told by [`build`](crate::Builder::build): a secret or a key that is too short, a key
+/// Mistakes are told by [`build`](crate::server::Builder::build): a secret or a key that is too short, a key
 /// that does not fit its algorithm, an issuer or audience that nobody settled, a crypto backend that
 /// does not check signatures. What a client is told of its token before the signature held depends on
 /// the token's form alone: nothing in it tells whether an issuer or a key exists. Only while an issuer's keys
@@ -361,7 +362,7 @@ impl Issuer {
             principal = principal.issued_by(issuer);
         }
         if let Some(tenant) = one_text(&self.tenant, &claims)? {
-            principal = principal.tenant(tenant);
+            principal = principal.with_tenant(tenant);
         }
         for claim in self.permissions.iter().filter_map(|path| path.of(&claims)) {
             let permissions = match claim {
@@ -583,7 +584,7 @@ mod tests {
             claims["tenant"] = json!("t0");
         });
         let who = read(&issuer(), all.clone(), None).expect("a principal");
-        assert_eq!((who.subject(), who.tenant_id(), who.issuer()), ("ann", Some("t0"), Some("id")));
+        assert_eq!((who.subject(), who.tenant(), who.issuer()), ("ann", Some("t0"), Some("id")));
         assert!(who.has("own") && who.has("own.*"));
         assert!(!who.has("one") && !who.has("role") && !who.has("own.more") && !who.has(""));
         let set = issuer()
@@ -591,7 +592,7 @@ mod tests {
             .tenant_claim("org.id")
             .subject_claim("oid");
         let who = read(&set, all.clone(), None).expect("a principal");
-        assert_eq!((who.subject(), who.tenant_id()), ("bob", Some("t1")));
+        assert_eq!((who.subject(), who.tenant()), ("bob", Some("t1")));
         assert!(who.has("one") && who.has("two") && who.has("role") && !who.has("own"));
         let wild = read(&issuer().wildcards(), all, None).expect("a principal");
         assert!(wild.has("own.more") && !wild.has("other"));

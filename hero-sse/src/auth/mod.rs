@@ -28,7 +28,13 @@ use http::request::Parts;
 
 pub(crate) use self::attempts::Attempts;
 pub use self::authorizer::{Access, Authorizer, Decision, authorizer_fn};
-pub(crate) use self::authorizer::{Asked, Asking, Permits, Place, capture};
+pub(crate) use self::authorizer::{AccessTarget, Asked, Asking, Permits, capture};
+#[cfg(feature = "jwt")]
+pub use self::issuer::{ClaimPath, Issuer};
+#[cfg(feature = "jwt")]
+pub use self::jwt::JwtAuthenticator;
+#[cfg(feature = "jwt")]
+pub use self::keys::Algorithm;
 pub(crate) use self::principal::LookedFor;
 pub use self::principal::Principal;
 #[cfg(feature = "testing")]
@@ -37,10 +43,11 @@ pub(crate) use self::ticket::LookedAt;
 pub use self::ticket::{TicketGrant, TicketStore, Tickets};
 use self::token::Credential;
 use crate::origin::Sites;
+pub use crate::permission::{IntoPermission, InvalidPermission, Permission, PermissionRule};
 use crate::policy::{TokenSource, TokenSources};
 use crate::redact::QueryTokens;
 use crate::refusal::Refusal;
-use crate::secret::Secret;
+pub use crate::secret::Secret;
 use crate::telemetry::{self, Doubts};
 
 /// Makes a [`Principal`] of a token.
@@ -71,7 +78,8 @@ pub trait Authenticator: Send + Sync + 'static {
 /// An [`Authenticator`] of a closure, for tokens that are no JWT, such as keys of a session store:
 ///
 /// ```
-/// use hero_sse::{AuthError, HeroSse, Principal, Secret, authenticator_fn};
+/// use hero_sse::{HeroSse, Principal};
+/// use hero_sse::auth::{AuthError, Secret, authenticator_fn};
 ///
 /// # async fn user_of(_: &str) -> Result<Option<String>, std::fmt::Error> { Ok(None) }
 /// let sse = HeroSse::builder()
@@ -182,7 +190,7 @@ pub(crate) struct Gate {
     pub(crate) attempts: Arc<Attempts>,
     pub(crate) doubts: Arc<Doubts>,
     /// Which kit it is, among those that share tickets.
-    pub(crate) kit: u64,
+    pub(crate) instance: u64,
 }
 
 impl Gate {
@@ -212,7 +220,7 @@ impl Gate {
         }
         let redeemed = async { tickets.redeem(parts, &ticket).await };
         let (principal, looked_at) = self.look(parts, "ticket store", redeemed).await?;
-        let here = looked_at.kit == self.kit;
+        let here = looked_at.instance == self.instance;
         Ok((Some(principal), if here { looked_at.disconnects } else { so_far }))
     }
 

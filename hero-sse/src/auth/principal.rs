@@ -23,12 +23,12 @@ use crate::telemetry;
 /// routes of your own as well: `401` without a token or with one that is not accepted, `400` for
 /// doubled or malformed credentials, `429` and `503` as [`HeroSse::authenticate`](crate::HeroSse::authenticate).
 ///
-/// A test makes one in a line, and so does an [`Authenticator`](crate::Authenticator):
+/// A test makes one in a line, and so does an [`Authenticator`](crate::auth::Authenticator):
 ///
 /// ```
 /// use hero_sse::Principal;
 ///
-/// let who = Principal::new("ann").tenant("t1").permission("usage.read").with_claim("plan", "pro");
+/// let who = Principal::new("ann").with_tenant("t1").permission("usage.read").with_claim("plan", "pro");
 /// assert_eq!((who.subject(), who.require_tenant()?), ("ann", "t1"));
 /// assert_eq!(who.claim::<String>("plan").as_deref(), Some("pro"));
 /// # Ok::<(), hero_sse::Refusal>(())
@@ -78,7 +78,7 @@ impl Principal {
 
     /// The same caller, acting for this tenant. An empty text is none.
     #[must_use]
-    pub fn tenant(self, tenant: impl Into<String>) -> Self {
+    pub fn with_tenant(self, tenant: impl Into<String>) -> Self {
         self.with(|inner| inner.tenant = Some(tenant.into()).filter(|tenant| !tenant.is_empty()))
     }
 
@@ -130,7 +130,7 @@ impl Principal {
     }
 
     /// The tenant it acts for, if any.
-    pub fn tenant_id(&self) -> Option<&str> {
+    pub fn tenant(&self) -> Option<&str> {
         self.0.tenant.as_deref()
     }
 
@@ -140,7 +140,7 @@ impl Principal {
     ///
     /// `403` for a caller without one.
     pub fn require_tenant(&self) -> Result<&str, Refusal> {
-        self.tenant_id().ok_or_else(|| Refusal::forbidden("the token names no tenant"))
+        self.tenant().ok_or_else(|| Refusal::forbidden("the token names no tenant"))
     }
 
     /// Makes sure that it acts for this tenant, such as the one that a path names. Tenants are compared
@@ -160,7 +160,7 @@ impl Principal {
     /// `403`, the same for a caller of another tenant and for one of none. It is told before anything
     /// is looked up, so it says nothing of whether there is such a tenant.
     pub fn require_tenant_is(&self, tenant: &str) -> Result<(), Refusal> {
-        match self.tenant_id() {
+        match self.tenant() {
             Some(own) if own == tenant => Ok(()),
             _ => Err(Refusal::forbidden("the token does not act for this tenant")),
         }
@@ -185,7 +185,7 @@ impl Principal {
     }
 
     /// Makes sure that it holds this permission, for routes of your own: by the token's claims alone.
-    /// Where an [`Authorizer`](crate::Authorizer) decides, ask [`HeroSse::authorize`](crate::HeroSse::authorize).
+    /// Where an [`Authorizer`](crate::auth::Authorizer) decides, ask [`HeroSse::authorize`](crate::HeroSse::authorize).
     ///
     /// # Errors
     ///
@@ -343,14 +343,14 @@ mod tests {
         let refused = |who: &Principal, tenant: &str| {
             who.require_tenant_is(tenant).expect_err(tenant).to_string()
         };
-        let who = Principal::new("ann").tenant("t1");
+        let who = Principal::new("ann").with_tenant("t1");
         assert!(who.require_tenant_is("t1").is_ok());
         let of_another = refused(&who, "t2");
         for other in ["", "T1", "t1 ", "t1/", "t1\0", "t\u{ff11}", "t", "t11"] {
             assert_eq!(refused(&who, other), of_another);
         }
-        for who in [Principal::new("ann"), who.tenant("")] {
-            assert_eq!((who.tenant_id(), refused(&who, "")), (None, of_another.clone()));
+        for who in [Principal::new("ann"), who.with_tenant("")] {
+            assert_eq!((who.tenant(), refused(&who, "")), (None, of_another.clone()));
             assert!(who.require_tenant().is_err());
         }
     }

@@ -32,9 +32,9 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 const NOT_ACCEPTED: AuthError = AuthError::invalid("the ticket is not accepted: ask for a new one");
 
 /// Tickets for clients that cannot send headers, such as an `EventSource`: an opt-in of the
-/// [builder](crate::Builder::tickets).
+/// [builder](crate::server::Builder::tickets).
 ///
-/// A page sends its token in a header to the route of [`Mount::tickets`](crate::Mount::tickets) and gets a
+/// A page sends its token in a header to the route of [`Mount::tickets`](crate::server::Mount::tickets) and gets a
 /// ticket, which opens one stream: `GET /api/v1/usage/stream?ticket=..`. So no token ever stands in a URL, and what a
 /// log or a history keeps of the URL opens nothing. A ticket
 ///
@@ -42,14 +42,15 @@ const NOT_ACCEPTED: AuthError = AuthError::invalid("the ticket is not accepted: 
 /// * opens once, within its time to live, by whoever holds it. Asking for another path than the one it
 ///   was made for spends it as well, and so does a request that is then refused or turned away;
 /// * stands for the token that bought it: the stream has its principal, and ends when that token would;
-/// * opens nothing once [`disconnect`](crate::Connections::disconnect) has meant its caller, at the kit that made it.
+/// * opens nothing once [`disconnect`](crate::connections::Connections::disconnect) has meant its caller, at the kit that made it.
 ///
 /// Since the same URL cannot open twice, every `hero.close` in answer to a ticket says `"reconnect": false`:
 /// the page asks for a new ticket and opens a new `EventSource` with its cursor, as the README shows.
 ///
 /// ```
 /// use hero_sse::prelude::*;
-/// use hero_sse::{JwtAuthenticator, Tickets};
+/// use hero_sse::JwtAuthenticator;
+/// use hero_sse::auth::Tickets;
 /// use hero_sse::axum::Router;
 ///
 /// # fn run() -> Result<(), hero_sse::SetupErrors> {
@@ -138,11 +139,11 @@ impl Tickets {
             looked_at,
             principal: principal.inner().clone(),
         };
-        let holder = (principal.issuer(), principal.subject());
+        let owner = (principal.issuer(), principal.subject());
         let texts = serde_json::to_string(&grant)
-            .and_then(|text| Ok((text, serde_json::to_string(&holder)?)));
-        let (text, holder) = texts.map_err(AuthError::unavailable)?;
-        let grant = TicketGrant { text, holder };
+            .and_then(|text| Ok((text, serde_json::to_string(&owner)?)));
+        let (text, owner) = texts.map_err(AuthError::unavailable)?;
+        let grant = TicketGrant { text, owner };
         let key = key(&ticket);
         answered(async { self.store.put(&key, &grant, ttl).await }).await?;
         Ok((ticket, ttl))
@@ -200,7 +201,7 @@ struct Grant {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LookedAt {
     /// Whose count it is; others of the same store have their own.
-    pub(crate) kit: u64,
+    pub(crate) instance: u64,
     pub(crate) disconnects: u64,
 }
 
@@ -209,7 +210,7 @@ pub(crate) struct LookedAt {
 #[derive(Clone)]
 pub struct TicketGrant {
     text: String,
-    holder: String,
+    owner: String,
 }
 
 impl TicketGrant {
@@ -220,14 +221,14 @@ impl TicketGrant {
 
     /// Whose it is: the same text for all tickets of one caller and for those of nobody else, for
     /// stores that bound how many one may have.
-    pub fn holder(&self) -> &str {
-        &self.holder
+    pub fn owner(&self) -> &str {
+        &self.owner
     }
 
     /// A grant for tests of a store, which tells nothing.
     #[cfg(feature = "testing")]
-    pub(crate) fn of(holder: &str, text: &str) -> Self {
-        Self { text: text.to_owned(), holder: holder.to_owned() }
+    pub(crate) fn of(owner: &str, text: &str) -> Self {
+        Self { text: text.to_owned(), owner: owner.to_owned() }
     }
 }
 
@@ -259,7 +260,7 @@ impl fmt::Debug for TicketGrant {
 /// ```
 /// use std::time::Duration;
 /// use hero_sse::futures_core::future::BoxFuture;
-/// use hero_sse::{AuthError, TicketGrant, TicketStore};
+/// use hero_sse::auth::{AuthError, TicketGrant, TicketStore};
 /// # #[derive(Clone)] struct Redis;
 /// # impl Redis {
 /// #     async fn set(&self, _: String, _: &str, _: Duration) -> Result<(), std::io::Error> { Ok(()) }
@@ -326,7 +327,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// Tickets that one caller may have waiting: a page opens few streams, and a few pages at a time.
-const MOST_OF_HOLDER: usize = 64;
+const MOST_OF_OWNER: usize = 64;
 
 /// Tickets that may wait in all: about 64 MB where a token's claims are a kilobyte.
 const MOST: usize = 65_536;
@@ -343,13 +344,13 @@ struct Kept {
     tickets: HashMap<String, Waiting>,
     /// In the order of their ends, and in that of their making.
     ends: BTreeMap<(Instant, u64), String>,
-    of_holder: HashMap<String, BTreeSet<(u64, Instant)>>,
+    of_owner: HashMap<String, BTreeSet<(u64, Instant)>>,
     made: u64,
 }
 
 struct Waiting {
     grant: String,
-    holder: String,
+    owner: String,
     end: (Instant, u64),
 }
 
@@ -362,21 +363,21 @@ impl Kept {
     }
 
     fn remove(&mut self, key: &str) -> Option<String> {
-        let Waiting { grant, holder, end } = self.tickets.remove(key)?;
+        let Waiting { grant, owner, end } = self.tickets.remove(key)?;
         self.ends.remove(&end);
-        if let Some(own) = self.of_holder.get_mut(&holder) {
+        if let Some(own) = self.of_owner.get_mut(&owner) {
             own.remove(&(end.1, end.0));
             if own.is_empty() {
-                self.of_holder.remove(&holder);
+                self.of_owner.remove(&owner);
             }
         }
         Some(grant)
     }
 
     /// Makes room for one more of this holder's, if there may be one.
-    fn make_room(&mut self, holder: &str, most: usize, most_of_holder: usize) -> bool {
-        let own = self.of_holder.get(holder);
-        let full = self.tickets.len() >= most || own.is_some_and(|own| own.len() >= most_of_holder);
+    fn make_room(&mut self, owner: &str, most: usize, most_of_owner: usize) -> bool {
+        let own = self.of_owner.get(owner);
+        let full = self.tickets.len() >= most || own.is_some_and(|own| own.len() >= most_of_owner);
         if !full {
             return true;
         }
@@ -389,10 +390,10 @@ impl Kept {
         self.remove(key);
         let end = (end, self.made);
         self.made += 1;
-        let TicketGrant { text, holder } = grant.clone();
+        let TicketGrant { text, owner } = grant.clone();
         self.ends.insert(end, key.to_owned());
-        self.of_holder.entry(holder.clone()).or_default().insert((end.1, end.0));
-        self.tickets.insert(key.to_owned(), Waiting { grant: text, holder, end });
+        self.of_owner.entry(owner.clone()).or_default().insert((end.1, end.0));
+        self.tickets.insert(key.to_owned(), Waiting { grant: text, owner, end });
     }
 }
 
@@ -413,7 +414,7 @@ impl TicketStore for MemoryTickets {
         let now = Instant::now();
         let mut kept = self.lock();
         kept.sweep(now);
-        let put = kept.make_room(grant.holder(), MOST, MOST_OF_HOLDER);
+        let put = kept.make_room(grant.owner(), MOST, MOST_OF_OWNER);
         if put {
             kept.put(key, grant, now + ttl);
         }
@@ -432,10 +433,10 @@ impl TicketStore for MemoryTickets {
 mod tests {
     use super::*;
 
-    const NOBODYS: LookedAt = LookedAt { kit: 0, disconnects: 0 };
+    const NOBODYS: LookedAt = LookedAt { instance: 0, disconnects: 0 };
 
-    fn grant(holder: &str, text: &str) -> TicketGrant {
-        TicketGrant { text: text.to_owned(), holder: holder.to_owned() }
+    fn grant(owner: &str, text: &str) -> TicketGrant {
+        TicketGrant { text: text.to_owned(), owner: owner.to_owned() }
     }
 
     #[test]
@@ -463,16 +464,16 @@ mod tests {
             store.put(&format!("a{n}"), &grant("ann", "a"), ttl).await.expect("room");
         }
         let kept = store.lock().tickets.len();
-        assert_eq!(kept, MOST_OF_HOLDER + 1);
-        for n in 0..1000 - MOST_OF_HOLDER {
+        assert_eq!(kept, MOST_OF_OWNER + 1);
+        for n in 0..1000 - MOST_OF_OWNER {
             assert_eq!(store.take(&format!("a{n}")).await, Ok(None), "{n}");
         }
-        for n in 1000 - MOST_OF_HOLDER..1000 {
+        for n in 1000 - MOST_OF_OWNER..1000 {
             assert_eq!(store.take(&format!("a{n}")).await, Ok(Some("a".to_owned())), "{n}");
         }
         assert_eq!(store.take("bob's").await, Ok(Some("b".to_owned())));
         let kept = store.lock();
-        assert!(kept.tickets.is_empty() && kept.ends.is_empty() && kept.of_holder.is_empty());
+        assert!(kept.tickets.is_empty() && kept.ends.is_empty() && kept.of_owner.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
@@ -490,7 +491,7 @@ mod tests {
         tokio::time::advance(ttl).await;
         assert_eq!(store.take("8").await, Ok(None));
         let kept = store.lock();
-        assert!(kept.tickets.is_empty() && kept.ends.is_empty() && kept.of_holder.is_empty());
+        assert!(kept.tickets.is_empty() && kept.ends.is_empty() && kept.of_owner.is_empty());
     }
 
     #[tokio::test(start_paused = true)]

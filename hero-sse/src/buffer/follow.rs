@@ -9,18 +9,18 @@ use bytes::{Bytes, BytesMut};
 
 use super::let_go;
 use crate::close::CloseReason;
-use crate::connections::Origin;
+use crate::connections::Attribution;
 use crate::frame::{EventName, name_of};
 use crate::policy::{Overflow, Policy};
 use crate::telemetry;
-use crate::topic::{Fed, Feeds, Patience};
+use crate::topic::{FeedPoll, Feeds, Patience};
 
 /// A subscription that a writer follows.
 pub(crate) struct Following {
     /// Gone once it is over.
     feed: Option<Feeds>,
     patience: Patience,
-    origin: Origin,
+    origin: Attribution,
     /// The name that the endpoint declares, until an event has shown whether the topic's have it.
     declared: Option<EventName>,
 }
@@ -30,7 +30,7 @@ impl Following {
         feed: Feeds,
         declared: Option<EventName>,
         policy: &Policy,
-        origin: Origin,
+        origin: Attribution,
     ) -> Self {
         let patience = Patience {
             overflow: policy.overflow.unwrap_or(Overflow::Disconnect),
@@ -58,11 +58,11 @@ impl Following {
         self.patience.waited = nothing && matches!(fed, Ok(Poll::Pending));
         match fed {
             Ok(Poll::Pending) => None,
-            Ok(Poll::Ready(Fed::Wrote)) => {
+            Ok(Poll::Ready(FeedPoll::Wrote)) => {
                 self.check_name(out.get(before..).unwrap_or_default());
                 None
             }
-            Ok(Poll::Ready(Fed::Shared(frames))) => {
+            Ok(Poll::Ready(FeedPoll::Shared(frames))) => {
                 self.check_name(&frames);
                 if out.is_empty() {
                     *shared = frames;
@@ -71,8 +71,8 @@ impl Following {
                 }
                 None
             }
-            Ok(Poll::Ready(Fed::Over(reason))) => Some(reason),
-            Ok(Poll::Ready(Fed::Failed(error))) => {
+            Ok(Poll::Ready(FeedPoll::Over(reason))) => Some(reason),
+            Ok(Poll::Ready(FeedPoll::Failed(error))) => {
                 telemetry::stream_error(self.origin.path(), self.origin.id(), &error);
                 Some(CloseReason::StreamError)
             }

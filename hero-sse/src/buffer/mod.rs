@@ -19,9 +19,9 @@ use tracing::Instrument;
 
 use self::follow::Following;
 use crate::close::CloseReason;
-use crate::connections::{Origin, Slot};
+use crate::connections::{Attribution, Slot};
 use crate::endpoint::{About, EventStream, Kind, Source, Step};
-use crate::frame::{Contents, EventName, GAP, Whole, contents_of, name_of, write_control};
+use crate::frame::{Contents, EventName, GAP, PreEncoded, contents_of, name_of, write_control};
 use crate::policy::{Overflow, Policy};
 use crate::telemetry;
 use crate::topic::BATCH;
@@ -98,7 +98,7 @@ impl Events {
 pub(crate) struct Running {
     stream: Option<Pin<Box<dyn Source>>>,
     name: Option<EventName>,
-    origin: Origin,
+    origin: Attribution,
     /// The last stint was a long one: what came of it must leave before the next.
     pause: bool,
 }
@@ -118,7 +118,7 @@ impl Running {
         let end = loop {
             let before = out.len();
             let Poll::Ready((flow, about)) = self.poll(cx, out, false) else { break None };
-            if about.whole != Whole::No {
+            if about.whole != PreEncoded::No {
                 let contents = contents_of(out.get(before..).unwrap_or_default());
                 (0..contents.gaps).for_each(|_| self.origin.gap());
             }
@@ -177,7 +177,7 @@ impl Drop for Running {
 }
 
 /// Drops what the application made: that is its own code as well.
-fn let_go<T>(made: Option<T>, origin: &Origin, what: &'static str) {
+fn let_go<T>(made: Option<T>, origin: &Attribution, what: &'static str) {
     let Some(made) = made else { return };
     let start = Instant::now();
     if catch_unwind(AssertUnwindSafe(|| drop(made))).is_err() {
@@ -193,7 +193,7 @@ pub(crate) struct Buffer {
 }
 
 struct Shared {
-    origin: Origin,
+    origin: Attribution,
     most: usize,
     overflow: Overflow,
     state: Mutex<State>,
@@ -206,7 +206,7 @@ struct State {
     frames: BTreeMap<u64, Waiting>,
     /// How many bytes they are.
     bytes: usize,
-    places: BTreeMap<Arc<Place>, u64>,
+    places: BTreeMap<Arc<CompactionKey>, u64>,
     next: u64,
     /// How many events were dropped before the first that waits.
     missed: u64,
@@ -222,7 +222,7 @@ struct State {
 
 struct Waiting {
     frame: Bytes,
-    place: Option<Arc<Place>>,
+    place: Option<Arc<CompactionKey>>,
     /// How many events it has, and how many gaps it tells of: of an event that a stream makes there is one.
     events: u64,
     gaps: u64,
@@ -230,7 +230,7 @@ struct Waiting {
 
 /// What a frame is the latest of.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
+struct CompactionKey {
     name: Option<Box<[u8]>>,
     key: Option<String>,
 }
@@ -387,13 +387,13 @@ impl Shared {
         let About { key, whole } = about;
         let latest = self.overflow == Overflow::Latest;
         let Contents { gaps, events, name } = match whole {
-            Whole::Event | Whole::Frames => contents_of(&frame),
-            Whole::No if latest => Contents { gaps: 0, events: 1, name: name_of(&frame) },
-            Whole::No => Contents { gaps: 0, events: 1, name: None },
+            PreEncoded::Event | PreEncoded::Batch => contents_of(&frame),
+            PreEncoded::No if latest => Contents { gaps: 0, events: 1, name: name_of(&frame) },
+            PreEncoded::No => Contents { gaps: 0, events: 1, name: None },
         };
         // What comes together is not the latest of anything, be it one event alone.
-        let place = (latest && whole != Whole::Frames)
-            .then(|| Arc::new(Place { name: name.map(Box::from), key }));
+        let place = (latest && whole != PreEncoded::Batch)
+            .then(|| Arc::new(CompactionKey { name: name.map(Box::from), key }));
         let mut state = self.lock();
         if state.closed {
             return Push::Yield;

@@ -13,7 +13,8 @@ use crate::auth::Principal;
 ///
 /// ```
 /// use std::time::Duration;
-/// use hero_sse::{CloseReason, ConnectionFilter};
+/// use hero_sse::CloseReason;
+/// use hero_sse::connections::ConnectionFilter;
 ///
 /// let filter = ConnectionFilter::all().endpoint("/api/usage").subject("ann");
 /// let old = ConnectionFilter::all().older_than(Duration::from_secs(3600));
@@ -48,7 +49,7 @@ impl ConnectionFilter {
     }
 
     /// Those of the endpoint at this path, prefix included and with its captures as declared: as
-    /// [`ConnectionInfo::path`](crate::ConnectionInfo::path) has it.
+    /// [`ConnectionInfo::path`](crate::connections::ConnectionInfo::path) has it.
     pub fn endpoint(mut self, path: impl Into<String>) -> Self {
         self.endpoint = Some(path.into());
         self
@@ -73,7 +74,7 @@ impl ConnectionFilter {
     }
 
     /// Those of callers whose token grants this permission, and those named before. What an
-    /// [`Authorizer`](crate::Authorizer) knows beyond the token is not looked at.
+    /// [`Authorizer`](crate::auth::Authorizer) knows beyond the token is not looked at.
     pub fn permission(mut self, permission: impl Into<String>) -> Self {
         self.permissions.push(permission.into());
         self
@@ -106,7 +107,7 @@ impl ConnectionFilter {
             return anybody && permissions.is_empty() && claims.is_empty();
         };
         subject.as_deref().is_none_or(|wanted| wanted == caller.subject())
-            && tenant.as_deref().is_none_or(|wanted| caller.tenant_id() == Some(wanted))
+            && tenant.as_deref().is_none_or(|wanted| caller.tenant() == Some(wanted))
             && issuer.as_deref().is_none_or(|wanted| caller.issuer() == Some(wanted))
             && permissions.iter().all(|wanted| caller.has(wanted))
             && claims

@@ -32,7 +32,7 @@ impl Limits {
 
 /// Why a stream was not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NoPlace {
+pub(crate) enum AdmissionError {
     /// The server is shutting down.
     Draining,
     /// The endpoint is closed.
@@ -46,12 +46,12 @@ pub(crate) enum NoPlace {
     /// Callers like this one were disconnected since it was looked at.
     Changed,
     /// The subject comes too often; after this time it may come once more.
-    Churn(Duration),
+    RateLimited(Duration),
     /// Too many tokens from this address were not accepted; after this time one more is looked at.
     Failures(Duration),
 }
 
-impl NoPlace {
+impl AdmissionError {
     pub(crate) const fn reason(self) -> CloseReason {
         match self {
             Self::Draining | Self::Closed => CloseReason::Draining,
@@ -60,7 +60,7 @@ impl NoPlace {
             | Self::Path
             | Self::Subject
             | Self::Address
-            | Self::Churn(_)
+            | AdmissionError::RateLimited(_)
             | Self::Failures(_) => CloseReason::OverLimit,
         }
     }
@@ -75,7 +75,7 @@ impl NoPlace {
             Self::Path => "this endpoint's connections",
             Self::Subject => "this principal's connections",
             Self::Address => "this address's connections",
-            Self::Churn(_) => "this principal's connects a minute",
+            AdmissionError::RateLimited(_) => "this principal's connects a minute",
             Self::Failures(_) => "this address's failed attempts a minute",
         }
     }
@@ -119,20 +119,20 @@ impl Places {
         total: usize,
         keys: &Keys<'_>,
         limits: &Limits,
-    ) -> Result<(), NoPlace> {
+    ) -> Result<(), AdmissionError> {
         let Self { by_path, by_holder, by_address } = self;
         if total >= limits.total {
-            Err(NoPlace::Total)
+            Err(AdmissionError::Total)
         } else if limits.on_path.is_some_and(|limit| count(by_path, keys.path) >= limit) {
-            Err(NoPlace::Path)
+            Err(AdmissionError::Path)
         } else if keys.holder.is_some_and(|who| count(by_holder, who) >= limits.of_subject) {
-            Err(NoPlace::Subject)
+            Err(AdmissionError::Subject)
         } else if keys
             .place
             .zip(limits.of_address)
             .is_some_and(|(place, limit)| count(by_address, &place) >= limit)
         {
-            Err(NoPlace::Address)
+            Err(AdmissionError::Address)
         } else {
             Ok(())
         }

@@ -1,8 +1,8 @@
 //! Who is connected: admission under limits, one slot a stream, and the way to ask streams to end.
 
+mod direct;
 mod filter;
 mod limits;
-mod mail;
 mod slot;
 
 use std::collections::{HashSet, VecDeque};
@@ -18,18 +18,18 @@ use slab::Slab;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use self::direct::Posted;
 pub use self::filter::ConnectionFilter;
+pub(crate) use self::limits::{AdmissionError, Limits};
 use self::limits::{Holder, Keys, Places};
-pub(crate) use self::limits::{Limits, NoPlace};
-use self::mail::Posted;
 use self::slot::Connection;
-pub(crate) use self::slot::{Ended, Origin, Slot};
+pub(crate) use self::slot::{Attribution, Ended, Slot};
 use crate::auth::Principal;
-use crate::close::CloseReason;
+pub use crate::close::CloseReason;
 use crate::event::SseEvent;
 use crate::frame::{InvalidEvent, write_body};
 use crate::telemetry;
-use crate::throttle::{Churn, Said};
+use crate::throttle::{LogThrottle, RateLimiter};
 
 /// Code that keeps a thread busy for so long holds up what else was to run there.
 const BLOCKING: Duration = Duration::from_millis(100);
@@ -64,8 +64,8 @@ struct Registry {
 struct Open {
     streams: Slab<Arc<Connection>>,
     places: Places,
-    churn: Churn<Arc<Holder>>,
-    said: Said<(Arc<str>, &'static str)>,
+    limiter: RateLimiter<Arc<Holder>>,
+    said: LogThrottle<(Arc<str>, &'static str)>,
     /// The endpoints that are closed.
     closed: HashSet<Arc<str>>,
     draining: bool,
@@ -99,7 +99,7 @@ pub struct ConnectionInfo {
 /// are in neither count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Sent {
+pub struct SendSummary {
     /// So many streams have it waiting for their next write. That is not delivered: a stream may end
     /// before, and a client may never read it.
     pub accepted: usize,
@@ -141,7 +141,7 @@ impl Connections {
 
     /// How often since the start a client was told of events that it cannot have any more (`hero.gap`): it was
     /// away for longer than a topic keeps them, or read too slowly under an
-    /// [`Overflow`](crate::Overflow) that leaves events out.
+    /// [`Overflow`](crate::options::Overflow) that leaves events out.
     pub fn gaps(&self) -> u64 {
         self.0.gaps.load(Ordering::Relaxed)
     }
@@ -175,14 +175,15 @@ impl Connections {
     /// (`Revoked`, `TokenExpired`, `Unverified`). Only code that blocks its thread is waited for.
     ///
     /// First make sure that the caller is refused when it comes back, then disconnect it: the token denied by the
-    /// [`Authenticator`](crate::Authenticator), the permission gone from what the
-    /// [`Authorizer`](crate::Authorizer) reads. Else a client that reconnects is in again. A request that is on its
+    /// [`Authenticator`](crate::auth::Authenticator), the permission gone from what the
+    /// [`Authorizer`](crate::auth::Authorizer) reads. Else a client that reconnects is in again. A request that is on its
     /// way in meanwhile is looked at again from the start, token and all, if the filter means it.
     ///
     /// This kit alone knows of it: with several nodes, tell each.
     ///
     /// ```
-    /// use hero_sse::{CloseReason, ConnectionFilter, HeroSse};
+    /// use hero_sse::{CloseReason, HeroSse};
+    /// use hero_sse::connections::ConnectionFilter;
     ///
     /// # struct Users;
     /// # impl Users { async fn remove(&self, _: &str) -> Result<(), std::io::Error> { Ok(()) } }
@@ -238,7 +239,9 @@ impl Connections {
     /// This kit alone knows of it: with several nodes, tell each.
     ///
     /// ```
-    /// use hero_sse::{ConnectionFilter, HeroSse, InvalidEvent};
+    /// use hero_sse::HeroSse;
+    /// use hero_sse::connections::ConnectionFilter;
+    /// use hero_sse::event::InvalidEvent;
     /// use hero_sse::prelude::*;
     ///
     /// #[derive(Serialize, SseEvent)]
@@ -264,11 +267,11 @@ impl Connections {
         &self,
         filter: &ConnectionFilter,
         event: impl SseEvent,
-    ) -> Result<Sent, InvalidEvent> {
+    ) -> Result<SendSummary, InvalidEvent> {
         let mut frame = BytesMut::new();
         write_body(&mut frame, None, |frame| event.encode(frame))?;
         let frame = frame.freeze();
-        let mut sent = Sent::default();
+        let mut sent = SendSummary::default();
         for connection in self.meant(filter) {
             match connection.post(&frame) {
                 Posted::Accepted => sent.accepted += 1,
@@ -292,7 +295,7 @@ impl Connections {
 
     /// Asks the streams that `filter` means to say farewell, as in a shutdown
     /// ([`CloseReason::Draining`]), and returns how many there are. Their clients come back, each at a
-    /// time of its own (`DrainSpread`): to wherever a balancer sends them then, or to this server, which
+    /// time of its own (`DrainJitter`): to wherever a balancer sends them then, or to this server, which
     /// goes on admitting; but see [`close_endpoint`](Self::close_endpoint).
     ///
     /// Asking is all it does: a stream whose client stalls ends by its write timeout. A function that
@@ -312,7 +315,8 @@ impl Connections {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use hero_sse::{ConnectionFilter, HeroSse};
+    /// use hero_sse::HeroSse;
+    /// use hero_sse::connections::ConnectionFilter;
     ///
     /// # async fn run(sse: HeroSse) {
     /// let connections = sse.connections();
@@ -369,7 +373,7 @@ impl Connections {
         path: &Arc<str>,
         caller: Caller<'_>,
         limits: &Limits,
-    ) -> Result<Slot, NoPlace> {
+    ) -> Result<Slot, AdmissionError> {
         let now = Instant::now();
         let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
         let connection = Connection::new(id, path, caller);
@@ -377,14 +381,16 @@ impl Connections {
         // Under the lock: a disconnect has come before, or finds the stream in the table.
         let missed = self.disconnects().saturating_sub(caller.looked_at);
         if open.changed(&connection, missed, now) {
-            return Err(NoPlace::Changed);
+            return Err(AdmissionError::Changed);
         }
         if let Err(no_place) = open.check(&connection.keys(), limits, now) {
             let said = open.said.say((path.clone(), no_place.as_str()), now);
             drop(open);
             self.count_turned_away(path, no_place);
             match no_place {
-                NoPlace::Draining | NoPlace::Closed => telemetry::late(path, no_place.as_str()),
+                AdmissionError::Draining | AdmissionError::Closed => {
+                    telemetry::late(path, no_place.as_str())
+                }
                 _ => said.into_iter().for_each(|kept_back| {
                     telemetry::over_limit(path, no_place.as_str(), kept_back);
                 }),
@@ -400,7 +406,7 @@ impl Connections {
     }
 
     /// A request was turned away: that counts as the end of a stream which never began.
-    pub(crate) fn count_turned_away(&self, path: &str, no_place: NoPlace) {
+    pub(crate) fn count_turned_away(&self, path: &str, no_place: AdmissionError) {
         self.0.count(no_place.reason());
         telemetry::turned_away(path, no_place.reason(), no_place.as_str());
     }
@@ -438,16 +444,21 @@ impl Open {
         missed > self.recent.len() || filters.any(|filter| filter.matches(connection, now))
     }
 
-    fn check(&mut self, keys: &Keys<'_>, limits: &Limits, now: Instant) -> Result<(), NoPlace> {
+    fn check(
+        &mut self,
+        keys: &Keys<'_>,
+        limits: &Limits,
+        now: Instant,
+    ) -> Result<(), AdmissionError> {
         if self.draining {
-            return Err(NoPlace::Draining);
+            return Err(AdmissionError::Draining);
         }
         if self.closed.contains(keys.path) {
-            return Err(NoPlace::Closed);
+            return Err(AdmissionError::Closed);
         }
         // First: an attempt counts whatever comes of it.
         if let Some((holder, per_minute)) = keys.holder.zip(limits.connects_per_minute) {
-            self.churn.attempt(holder, per_minute, now).map_err(NoPlace::Churn)?;
+            self.limiter.attempt(holder, per_minute, now).map_err(AdmissionError::RateLimited)?;
         }
         self.places.check(self.streams.len(), keys, limits)
     }
@@ -502,7 +513,7 @@ mod tests {
     use std::task::Context;
 
     use super::*;
-    use crate::peer;
+    use crate::client_addr;
 
     const LIMITS: Limits = Limits {
         total: 4,
@@ -526,14 +537,14 @@ mod tests {
             connections.admit(path, caller, &LIMITS)
         };
         let first = admit(&a, Some(&ann), Some("2001:db8::1")).ok();
-        assert_eq!(admit(&b, None, Some("2001:db8::2")).err(), Some(NoPlace::Address));
+        assert_eq!(admit(&b, None, Some("2001:db8::2")).err(), Some(AdmissionError::Address));
         let second = admit(&a, Some(&ann), Some("2001:db8:0:1::1")).ok();
-        assert_eq!(admit(&b, Some(&ann), None).err(), Some(NoPlace::Subject));
+        assert_eq!(admit(&b, Some(&ann), None).err(), Some(AdmissionError::Subject));
         let third = admit(&a, None, Some("192.0.2.1")).ok();
-        assert_eq!(admit(&a, None, None).err(), Some(NoPlace::Path));
-        assert_eq!(admit(&b, None, Some("::ffff:192.0.2.1")).err(), Some(NoPlace::Address));
+        assert_eq!(admit(&a, None, None).err(), Some(AdmissionError::Path));
+        assert_eq!(admit(&b, None, Some("::ffff:192.0.2.1")).err(), Some(AdmissionError::Address));
         let fourth = admit(&b, None, None).ok();
-        assert_eq!(admit(&b, None, None).err(), Some(NoPlace::Total));
+        assert_eq!(admit(&b, None, None).err(), Some(AdmissionError::Total));
         assert_eq!((connections.len(), connections.closed(CloseReason::OverLimit)), (4, 5));
         drop((first, second, third, fourth));
         assert!(connections.is_empty());
@@ -559,8 +570,12 @@ mod tests {
             Principal::new("ann"),
         ];
         let held: Vec<_> = people.iter().map(|who| admit(who).expect("a place")).collect();
-        assert!(people.iter().all(|who| admit(who).err() == Some(NoPlace::Subject)));
-        assert!(people.iter().all(|who| matches!(admit(who).err(), Some(NoPlace::Churn(_)))));
+        assert!(people.iter().all(|who| admit(who).err() == Some(AdmissionError::Subject)));
+        assert!(
+            people
+                .iter()
+                .all(|who| matches!(admit(who).err(), Some(AdmissionError::RateLimited(_))))
+        );
         drop(held);
         assert!(connections.0.lock().places.is_empty());
     }
@@ -576,10 +591,10 @@ mod tests {
             connections.admit(&path, caller, &limits)
         };
         let held = admit(Some(&ann)).expect("a place");
-        assert_eq!(admit(Some(&ann)).err(), Some(NoPlace::Total));
+        assert_eq!(admit(Some(&ann)).err(), Some(AdmissionError::Total));
         held.withdraw();
         admit(Some(&ann)).expect("a place").withdraw();
-        let Err(NoPlace::Churn(wait)) = admit(Some(&ann)) else { panic!("too many") };
+        let Err(AdmissionError::RateLimited(wait)) = admit(Some(&ann)) else { panic!("too many") };
         assert!(wait > Duration::from_secs(19) && wait <= Duration::from_secs(20), "{wait:?}");
         for _ in 0..100 {
             admit(None).expect("a place").withdraw();
@@ -634,7 +649,7 @@ mod tests {
         assert!(all.len() <= 40, "{}", all.len());
         assert!(most(&|info| Some(info.path.clone())) <= 15);
         assert!(most(&|info| info.subject.clone()) <= 7);
-        assert!(most(&|info| Some(peer::place(info.address?).to_string())) <= 6);
+        assert!(most(&|info| Some(client_addr::place(info.address?).to_string())) <= 6);
     }
 
     fn work(
@@ -714,7 +729,7 @@ mod tests {
         assert_eq!(connections.shut_down(), 1);
         assert!(woken.0.load(Ordering::SeqCst), "an idle stream must be woken");
         assert_eq!(slot.poll_asked(&cx), Some(CloseReason::Draining));
-        assert_eq!(admit().err(), Some(NoPlace::Draining));
+        assert_eq!(admit().err(), Some(AdmissionError::Draining));
     }
 
     /// Whoever is woken may take its mail, look at the registry and leave, there and then.
@@ -772,7 +787,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_filter_means_what_meets_all_of_it() {
         let connections = Connections::default();
-        let person = |name: &str, tenant: &str| Principal::new(name).tenant(tenant);
+        let person = |name: &str, tenant: &str| Principal::new(name).with_tenant(tenant);
         let admit = |path: &str, principal: Option<Principal>| {
             let caller = Caller { principal: principal.as_ref(), ..Caller::default() };
             connections.admit(&Arc::from(path), caller, &Limits::NONE).expect("a place")
@@ -840,7 +855,7 @@ mod tests {
         };
         assert!(connections.close_endpoint("/a"));
         assert!(!connections.close_endpoint("/a"));
-        assert_eq!((admit("/a"), admit("/b")), (Some(NoPlace::Closed), None));
+        assert_eq!((admit("/a"), admit("/b")), (Some(AdmissionError::Closed), None));
         assert!(connections.open_endpoint("/a"));
         assert!(!connections.open_endpoint("/a"));
         assert_eq!(admit("/a"), None);

@@ -10,12 +10,12 @@ use futures_util::task::AtomicWaker;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
+use super::direct::{Mailbox, Posted};
 use super::limits::{Holder, Keys};
-use super::mail::{Mailbox, Posted};
 use super::{Caller, ConnectionInfo, Registry};
 use crate::auth::Principal;
+use crate::client_addr;
 use crate::close::CloseReason;
-use crate::peer;
 use crate::telemetry;
 
 /// One open stream.
@@ -61,7 +61,7 @@ impl Connection {
     }
 
     pub(super) fn keys(&self) -> Keys<'_> {
-        let place = self.address.map(peer::place);
+        let place = self.address.map(client_addr::place);
         Keys { path: &self.path, holder: self.holder.as_ref(), place }
     }
 
@@ -112,7 +112,7 @@ impl Connection {
             id: self.id,
             path: self.path.to_string(),
             subject: principal.map(Principal::subject).map(str::to_owned),
-            tenant: principal.and_then(Principal::tenant_id).map(str::to_owned),
+            tenant: principal.and_then(Principal::tenant).map(str::to_owned),
             issuer: principal.and_then(Principal::issuer).map(str::to_owned),
             address: self.address,
             age: self.since.elapsed(),
@@ -139,8 +139,8 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    pub(crate) fn origin(&self) -> Origin {
-        Origin { registry: self.registry.clone(), connection: self.connection.clone() }
+    pub(crate) fn origin(&self) -> Attribution {
+        Attribution { registry: self.registry.clone(), connection: self.connection.clone() }
     }
 
     /// The end that somebody asked for; the task is woken when one is.
@@ -187,12 +187,12 @@ impl Slot {
 
 /// Whose code it is that runs: for the log and the counts.
 #[derive(Clone)]
-pub(crate) struct Origin {
+pub(crate) struct Attribution {
     registry: Arc<Registry>,
     connection: Arc<Connection>,
 }
 
-impl Origin {
+impl Attribution {
     pub(crate) fn path(&self) -> &str {
         &self.connection.path
     }

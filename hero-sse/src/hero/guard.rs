@@ -75,7 +75,8 @@ impl HeroSse {
     /// use std::io;
     ///
     /// use axum_server::accept::Accept;
-    /// use hero_sse::{GuardedIo, GuardedService, HeroSse};
+    /// use hero_sse::HeroSse;
+    /// use hero_sse::server::{GuardedIo, GuardedService};
     /// use tokio::net::TcpStream;
     ///
     /// #[derive(Clone)]
@@ -125,11 +126,11 @@ impl HeroSse {
     /// # }
     /// ```
     pub fn redact_layer(&self) -> RedactLayer {
-        RedactLayer { query: self.kit().options.redact_query }
+        RedactLayer { query: self.core().options.redact_query }
     }
 
     fn guarded<I: AsyncRead + AsyncWrite + Unpin + Any>(&self, socket: I) -> DeadlineIo<I> {
-        let peer_timeout = self.kit().options.peer_timeout;
+        let peer_timeout = self.core().options.peer_timeout;
         set_up(&socket, peer_timeout);
         DeadlineIo::new(socket, Arc::new(SocketWatch::default()), peer_timeout)
     }
@@ -149,7 +150,7 @@ impl HeroSse {
         if let Some(peer) = peer {
             extensions.insert(ConnectInfo(peer));
         }
-        GuardedService { service, extensions, redact_query: self.kit().options.redact_query }
+        GuardedService { service, extensions, redact_query: self.core().options.redact_query }
     }
 }
 

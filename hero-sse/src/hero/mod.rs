@@ -28,7 +28,7 @@ use crate::endpoint::{AppState, Endpoints};
 use crate::options::{SetupErrors, SseOptions};
 use crate::origin::{OverTls, Sites};
 use crate::permission::{IntoPermission, PermissionRule};
-use crate::pipeline::Kit;
+use crate::pipeline::Core;
 use crate::policy::PolicyOverrides;
 use crate::redact::redact;
 use crate::refusal::Refusal;
@@ -67,7 +67,7 @@ use crate::transport::{Tls, Transport};
 pub struct HeroSse(Arc<Shared>);
 
 struct Shared {
-    kit: Arc<Kit>,
+    core: Arc<Core>,
     mapped: Mutex<Mapped>,
     readiness: Readiness,
 }
@@ -107,7 +107,7 @@ impl HeroSse {
 
     /// The registry: who is connected, and how streams ended.
     pub fn connections(&self) -> &Connections {
-        &self.0.kit.connections
+        &self.0.core.connections
     }
 
     /// What to answer a balancer that asks whether to send requests here:
@@ -127,7 +127,7 @@ impl HeroSse {
     /// served, `429` after too many that were not accepted (`FailedAttemptsPerMinute`), `503` when it
     /// cannot be told.
     pub async fn authenticate(&self, parts: &Parts) -> Result<Principal, Refusal> {
-        let gate = &self.kit().gate;
+        let gate = &self.core().gate;
         gate.principal(parts, gate.sources).await?.ok_or_else(Refusal::no_token)
     }
 
@@ -145,7 +145,7 @@ impl HeroSse {
         let permission = permission.into_permission().map_err(|_| Refusal::internal())?;
         let rule = PermissionRule::One(permission);
         let asked = Arc::new(Asked { principal: principal.clone(), rule, place: None });
-        let Kit { permits, connections, .. } = &**self.kit();
+        let Core { permits, connections, .. } = &**self.core();
         connections.timed("", permits.check(asked)).await
     }
 
@@ -189,11 +189,11 @@ impl HeroSse {
     /// For `SseContext`, and for `Principal` on other routes.
     fn prepare(&self, request: &mut Extensions) {
         request.insert(self.clone());
-        request.insert(self.kit().gate.clone());
+        request.insert(self.core().gate.clone());
     }
 
-    pub(crate) fn kit(&self) -> &Arc<Kit> {
-        &self.0.kit
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.0.core
     }
 }
 
@@ -204,7 +204,7 @@ impl fmt::Debug for HeroSse {
 }
 
 /// Whoever sets an interval counts on it.
-const NOTHING_TO_RECHECK: &str = "re-checks ask the kit's authorizer, and there is none: the claims of a token never \
+const NOTHING_TO_REAUTHORIZE: &str = "re-checks ask the core's authorizer, and there is none: the claims of a token never \
                                   change. Add .authorizer(..) to the builder, or write \"off\"";
 
 /// Collects a kit's settings; [`build`](Self::build) checks them all.
@@ -283,8 +283,8 @@ impl Builder {
             mistakes.extend(authenticator.mistakes());
         }
         let general = options.policy("", &PolicyOverrides::NONE);
-        if general.recheck.is_some() && self.authorizer.is_none() {
-            mistakes.push(format!("SseOptions.Recheck: {NOTHING_TO_RECHECK}"));
+        if general.reauthorize.is_some() && self.authorizer.is_none() {
+            mistakes.push(format!("SseOptions.ReauthorizeInterval: {NOTHING_TO_REAUTHORIZE}"));
         }
         mistakes.extend(self.tickets.iter().flat_map(Tickets::mistakes));
         SetupErrors::none_or(mistakes)?;
@@ -307,11 +307,11 @@ impl Builder {
             tickets: self.tickets.map(Arc::new),
             attempts: Arc::new(Attempts::new(options.proxies.clone(), failed)),
             doubts: doubts.clone(),
-            kit: fastrand::u64(..),
+            instance: fastrand::u64(..),
         };
         let timeout = options.authorizer_timeout;
         let permits = Permits { authorizer: self.authorizer, timeout, doubts };
-        let kit = Arc::new(Kit {
+        let core = Arc::new(Core {
             options,
             gate,
             permits,
@@ -320,7 +320,7 @@ impl Builder {
             no_transport: Once::new(),
         });
         let (mapped, readiness) = (Mutex::default(), Readiness::default());
-        Ok(HeroSse(Arc::new(Shared { kit, mapped, readiness })))
+        Ok(HeroSse(Arc::new(Shared { core, mapped, readiness })))
     }
 }
 
@@ -378,7 +378,7 @@ where
 
     fn into_future(self) -> Self::IntoFuture {
         let Self { sse, listener, app, tls, shutdown } = self;
-        let Kit { options, connections, .. } = &**sse.kit();
+        let Core { options, connections, .. } = &**sse.core();
         {
             let mapped = sse.mapped();
             let unmapped = |path: &&str| !mapped.has(path);

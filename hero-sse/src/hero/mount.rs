@@ -11,13 +11,13 @@ use axum::extract::{Request, State};
 use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, get, post};
 
-use super::{HeroSse, NOTHING_TO_RECHECK};
+use super::{HeroSse, NOTHING_TO_REAUTHORIZE};
 use crate::cors;
 use crate::descriptor::{Declaration, Location, Method};
-use crate::endpoint::{AppState, Endpoints, EventHandler, FromParts, Opening};
+use crate::endpoint::{AppState, Endpoints, EventHandler, FromParts, OpeningStream};
 use crate::options::{NO_COOKIE, SetupErrors};
 use crate::permission::{IntoPermission, PermissionRule};
-use crate::pipeline::{self, Kit, Route};
+use crate::pipeline::{self, Core, Route};
 use crate::policy::{OverLimit, Overflow, TokenSource, TokenSources};
 use crate::refusal::Refusal;
 
@@ -81,14 +81,14 @@ impl HeroSse {
         declaration: Declaration,
         mistakes: &mut Vec<String>,
     ) -> Option<Arc<Route>> {
-        let Kit { options, gate, permits, .. } = &**self.kit();
+        let Core { options, gate, permits, .. } = &**self.core();
         let mut wrong = |what: &dyn fmt::Display| mistakes.push(declaration.mistake(what));
         if !options.enabled {
             wrong(&"the kit is disabled (SseOptions.Enabled = false); do not map its endpoints");
         }
         if declaration.rule.is_some() && gate.authenticator.is_none() {
             wrong(
-                &"asks for a token, but the kit has no authenticator; add .authenticator(..) to \
+                &"asks for a token, but the core has no authenticator; add .authenticator(..) to \
                   the builder, or write `public`",
             );
         }
@@ -96,8 +96,8 @@ impl HeroSse {
         declaration.overrides.faults().iter().for_each(|fault| wrong(fault));
         let policy = options.policy(&declaration.path, &declaration.overrides);
         policy.fault().iter().for_each(|fault| wrong(fault));
-        if policy.recheck.is_some() && !permits.may_change() {
-            wrong(&NOTHING_TO_RECHECK);
+        if policy.reauthorize.is_some() && !permits.may_change() {
+            wrong(&NOTHING_TO_REAUTHORIZE);
         }
         if options.names_no_cookie(&declaration.overrides) {
             wrong(&NO_COOKIE);
@@ -255,10 +255,10 @@ impl EndpointBuilder<'_> {
         self
     }
 
-    /// How often the kit's [`Authorizer`](crate::Authorizer) is asked again whether the caller may
+    /// How often the kit's [`Authorizer`](crate::auth::Authorizer) is asked again whether the caller may
     /// stay; `None` never.
-    pub fn recheck(mut self, interval: impl Into<Option<Duration>>) -> Self {
-        self.declaration.overrides.recheck = Some(interval.into());
+    pub fn reauthorize(mut self, interval: impl Into<Option<Duration>>) -> Self {
+        self.declaration.overrides.reauthorize = Some(interval.into());
         self
     }
 
@@ -371,11 +371,11 @@ impl fmt::Debug for EndpointBuilder<'_> {
 fn handler<S: AppState>(
     sse: &HeroSse,
     route: Arc<Route>,
-    open: impl Fn(Request, S) -> Opening + Clone + Send + Sync + 'static,
+    open: impl Fn(Request, S) -> OpeningStream + Clone + Send + Sync + 'static,
 ) -> MethodRouter<S> {
-    let (kit, method) = (sse.kit().clone(), route.method);
+    let (core, method) = (sse.core().clone(), route.method);
     let handler = async move |State(state): State<S>, request: Request| {
-        pipeline::answer(&kit, &route, request, |request| open(request, state)).await
+        pipeline::answer(&core, &route, request, |request| open(request, state)).await
     };
     let handler = match method {
         Method::Get => get(handler),
@@ -389,7 +389,7 @@ pub(super) fn open_to_pages<S: AppState>(
     sse: &HeroSse,
     handler: MethodRouter<S>,
 ) -> MethodRouter<S> {
-    let cors = &sse.kit().options.cors;
+    let cors = &sse.core().options.cors;
     match cors.is_on() {
         true => handler.layer(from_fn_with_state(Arc::new(cors.clone()), cors::answer)),
         false => handler,

@@ -29,7 +29,7 @@ use crate::telemetry;
 const MAX_BODY: usize = 4 * 1024;
 
 impl Mount<'_> {
-    /// Maps the route where [tickets](crate::Tickets) are made: a router to merge into the application's
+    /// Maps the route where [tickets](crate::auth::Tickets) are made: a router to merge into the application's
     /// own.
     ///
     /// `POST` with a token in the `Authorization` header, from nowhere else, and the path to open in the
@@ -38,15 +38,15 @@ impl Mount<'_> {
     /// `GET /api/v1/usage/stream?ticket=..` opens it. Refused are, as problem+json: a body that is
     /// something else (`400`), a path at which no endpoint of the kit answers `GET` (`404`; a handler
     /// with [`SseContext`](crate::SseContext) is none), a caller that lacks the endpoint's permission (`403`, as
-    /// when it is opened, where it is checked again; an [`Authorizer`](crate::Authorizer) is asked only then), and tokens
+    /// when it is opened, where it is checked again; an [`Authorizer`](crate::auth::Authorizer) is asked only then), and tokens
     /// as everywhere.
     ///
     /// A router that is nested takes the tickets of endpoints that are nested with it.
     ///
     /// # Errors
     ///
-    /// A kit without [authenticator](crate::Builder::authenticator) or without
-    /// [tickets](crate::Builder::tickets), one whose `TokenSources` leave the header out, a path that is taken or can be
+    /// A kit without [authenticator](crate::server::Builder::authenticator) or without
+    /// [tickets](crate::server::Builder::tickets), one whose `TokenSources` leave the header out, a path that is taken or can be
     /// none, and `Enabled = false`.
     #[track_caller]
     pub fn tickets<S: AppState>(&self, path: &str) -> Result<Router<S>, SetupErrors> {
@@ -54,23 +54,23 @@ impl Mount<'_> {
         let location = Location { file: caller.file(), line: caller.line() };
         let mut declaration = Declaration::new(&self.prefix, path, location);
         declaration.method = Method::Post;
-        let (kit, mut mistakes) = (self.sse.kit(), Vec::new());
+        let (core, mut mistakes) = (self.sse.core(), Vec::new());
         let mut wrong = |what: &str| mistakes.push(declaration.mistake(&what));
-        if !kit.options.enabled {
+        if !core.options.enabled {
             wrong("the kit is disabled (SseOptions.Enabled = false); do not map its routes");
         }
-        if kit.gate.authenticator.is_none() {
+        if core.gate.authenticator.is_none() {
             wrong(
-                "makes tickets for tokens, but the kit has no authenticator; add .authenticator(..) \
+                "makes tickets for tokens, but the core has no authenticator; add .authenticator(..) \
                  to the builder",
             );
         }
-        if kit.gate.tickets.is_none() {
+        if core.gate.tickets.is_none() {
             wrong(
                 "the kit has no tickets; add .tickets(Tickets::new().audience(\"..\")) to the builder",
             );
         }
-        if !kit.gate.sources.has(TokenSource::Header) {
+        if !core.gate.sources.has(TokenSource::Header) {
             wrong(
                 "makes tickets for tokens in the header, and TokenSources lets none stand there; add \
                  \"header\" to it",
@@ -113,8 +113,9 @@ async fn make(
     known: &mut Option<Principal>,
 ) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
-    let gate = &sse.kit().gate;
-    let looked_at = LookedAt { kit: gate.kit, disconnects: sse.connections().disconnects() };
+    let gate = &sse.core().gate;
+    let looked_at =
+        LookedAt { instance: gate.instance, disconnects: sse.connections().disconnects() };
     // A URL must not turn into another, nor a cookie, which comes by itself, into what opens from anywhere.
     let header = TokenSources::of(&[TokenSource::Header]);
     let principal = gate.principal(&parts, header).await?.ok_or_else(Refusal::no_token)?;
@@ -132,7 +133,7 @@ async fn make(
     }
     let rule = sse.mapped().opened_by(inner_path(&parts, &wish.path)?)?;
     // An authorizer may go by the stream's place and moment: it is asked when the ticket is used.
-    if let Some(rule) = rule.filter(|_| !sse.kit().permits.may_change()) {
+    if let Some(rule) = rule.filter(|_| !sse.core().permits.may_change()) {
         principal.meets(&rule)?;
     }
     let Some(tickets) = &gate.tickets else { return Err(Refusal::internal()) };

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::SseOptions;
+use crate::client_addr::ForwardedHeader;
 use crate::cors::Cors;
 use crate::origin::{Host, Listed, Origin};
-use crate::peer::ForwardedHeader;
 use crate::policy::{OverLimit, Overflow, TokenSource, TokenSources};
 
 /// Setting options from code.
@@ -53,15 +53,15 @@ impl SseOptions {
         self
     }
 
-    /// How often the [`Authorizer`](crate::Authorizer) is asked again about an open stream, each time
+    /// How often the [`Authorizer`](crate::auth::Authorizer) is asked again about an open stream, each time
     /// after four fifths of this or more; `None`, the default, never.
     #[must_use]
-    pub fn recheck(mut self, interval: impl Into<Option<Duration>>) -> Self {
-        self.general.recheck = Some(interval.into());
+    pub fn reauthorize(mut self, interval: impl Into<Option<Duration>>) -> Self {
+        self.general.reauthorize = Some(interval.into());
         self
     }
 
-    /// How long the [`Authorizer`](crate::Authorizer) may take; then nobody knows, and the caller is
+    /// How long the [`Authorizer`](crate::auth::Authorizer) may take; then nobody knows, and the caller is
     /// refused. `None` waits for ever. Default 5 s.
     #[must_use]
     pub fn authorizer_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
@@ -111,7 +111,7 @@ impl SseOptions {
 
     /// The networks of your own proxies (`"10.0.0.0/8"`, or an address), which say whose requests
     /// they pass on. Default none: no header is read. What is no network comes out of
-    /// [`build`](crate::Builder::build).
+    /// [`build`](crate::server::Builder::build).
     #[must_use]
     pub fn trusted_proxies<'a>(mut self, networks: impl IntoIterator<Item = &'a str>) -> Self {
         self.no_networks = self.proxies.trust(networks).err().unwrap_or_default();
@@ -152,7 +152,7 @@ impl SseOptions {
     /// The origins of the application's own pages, as browsers see them
     /// (`"https://app.example.com"`): theirs alone are the requests in which a cookie counts. Default
     /// none: the host that a request asks for tells. Behind a proxy that ends TLS or asks for another
-    /// host they must be written. What is no origin comes out of [`build`](crate::Builder::build).
+    /// host they must be written. What is no origin comes out of [`build`](crate::server::Builder::build).
     #[must_use]
     pub fn public_origins<'a>(mut self, origins: impl IntoIterator<Item = &'a str>) -> Self {
         self.public_origins = Listed::read(origins, Origin::parse);
@@ -161,7 +161,7 @@ impl SseOptions {
 
     /// The hosts that the kit answers to (`"app.example.com"`, any port; `"localhost:8080"`, this one);
     /// requests for others are refused. Default none: any. What is no host comes out of
-    /// [`build`](crate::Builder::build).
+    /// [`build`](crate::server::Builder::build).
     #[must_use]
     pub fn allowed_hosts<'a>(mut self, hosts: impl IntoIterator<Item = &'a str>) -> Self {
         self.allowed_hosts = Listed::read(hosts, Host::parse);
@@ -176,7 +176,7 @@ impl SseOptions {
     }
 
     /// Whether `access_token` and `ticket` are taken out of the URI of every request, of other routes,
-    /// too; [`QueryToken`](crate::QueryToken) has them then. Default `true`.
+    /// too; [`QueryToken`](crate::server::QueryToken) has them then. Default `true`.
     #[must_use]
     pub fn redact_query(mut self, taken_out: bool) -> Self {
         self.redact_query = taken_out;
@@ -202,8 +202,8 @@ impl SseOptions {
     /// Over how long the clients of a drain come back, beyond their reconnection time; `None` spreads
     /// them as other farewells do. Default 5 s.
     #[must_use]
-    pub fn drain_spread(mut self, spread: impl Into<Option<Duration>>) -> Self {
-        self.general.drain_spread = Some(spread.into());
+    pub fn drain_jitter(mut self, spread: impl Into<Option<Duration>>) -> Self {
+        self.general.drain_jitter = Some(spread.into());
         self
     }
 

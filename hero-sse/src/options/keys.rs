@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{SseOptions, fault_of_cookie};
+use crate::client_addr::ForwardedHeader;
 use crate::origin::{Host, Listed, Origin};
-use crate::peer::ForwardedHeader;
 use crate::policy::{
     OverLimit, Overflow, PolicyOverrides, TokenSource, TokenSources, fault_of_retry, parse_duration,
 };
@@ -93,8 +93,8 @@ pub(super) const KEYS: &[Key] = {
             over.max_age = Some(duration(value)?);
             Ok(())
         }),
-        policy("Recheck", Both, |over, value| {
-            over.recheck = Some(duration(value)?);
+        policy("ReauthorizeInterval", Both, |over, value| {
+            over.reauthorize = Some(duration(value)?);
             Ok(())
         }),
         server("AuthorizerTimeout", |options, value| {
@@ -215,8 +215,8 @@ pub(super) const KEYS: &[Key] = {
             });
             Ok(())
         }),
-        policy("DrainSpread", Both, |over, value| {
-            over.drain_spread = Some(duration(value)?);
+        policy("DrainJitter", Both, |over, value| {
+            over.drain_jitter = Some(duration(value)?);
             Ok(())
         }),
         server("DrainDelay", |options, value| {

@@ -13,12 +13,12 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use self::keys::{Key, Scope, Set};
-use crate::cors::Cors;
+pub use crate::client_addr::ForwardedHeader;
+use crate::client_addr::TrustedProxies;
+pub use crate::cors::Cors;
 use crate::origin::{Host, Listed, Origin};
-use crate::peer::TrustedProxies;
-use crate::policy::{
-    OverLimit, Policy, PolicyOverrides, TokenSource, TokenSources, fault_of_count, fault_of_time,
-};
+pub use crate::policy::{OverLimit, Overflow, TokenSource, parse_duration};
+use crate::policy::{Policy, PolicyOverrides, TokenSources, fault_of_count, fault_of_time};
 use crate::telemetry;
 
 const SECTION: &str = "SseOptions";
@@ -60,8 +60,8 @@ pub(crate) const NO_COOKIE: &str =
 /// | `PeerTimeout` | 60 s | | bytes unacknowledged, or a window kept shut, while a stream is live; shorter would cut clients in a tunnel, which never learn of it |
 /// | `Retry` | 3 s | yes | reconnection time, spread to 1.5 times; the browsers' own. At least 500 ms |
 /// | `MaxAge` | 30 min for a topic's subscription, else off | yes | a stream's life, cut up to a fifth earlier: a proxy may keep the stream of a dead browser for ever. A subscription resumes where it was cut; a private stream's work is done again, so it is cut only if this is set |
-/// | `Recheck` | off | yes | how often an open stream's caller is looked at again, each time after four fifths of it or more; needs an [`Authorizer`](crate::Authorizer), which it costs one question a stream. Off since without one nothing could change, and [`disconnect`](crate::Connections::disconnect) is at once |
-/// | `AuthorizerTimeout` | 5 s | | how long an [`Authorizer`](crate::Authorizer) may take; then nobody knows, and the caller is refused. As long as a browser's user waits |
+/// | `ReauthorizeInterval` | off | yes | how often an open stream's caller is looked at again, each time after four fifths of it or more; needs an [`Authorizer`](crate::auth::Authorizer), which it costs one question a stream. Off since without one nothing could change, and [`disconnect`](crate::connections::Connections::disconnect) is at once |
+/// | `AuthorizerTimeout` | 5 s | | how long an [`Authorizer`](crate::auth::Authorizer) may take; then nobody knows, and the caller is refused. As long as a browser's user waits |
 /// | `MaxConnections` | 10000 | yes, no limit by default | open streams; `serve` raises the soft limit of open files to fit, or warns |
 /// | `MaxPerPrincipal` | 8 | yes | open streams of one subject (of one issuer) over all endpoints; an endpoint's own value is compared with that total. Callers without a token are not counted |
 /// | `MaxPerAddress` | off | yes | open streams of one address over all endpoints, those of an IPv6 network of 64 bits as one; off since behind a proxy or a company's router many share one: set `TrustedProxies` first. An endpoint's own value is compared with the same total. Sockets without an address are not counted |
@@ -76,11 +76,11 @@ pub(crate) const NO_COOKIE: &str =
 /// | `AllowedHosts` | any | | the hosts that endpoints answer to (`"app.example.com"`, any port; `"localhost:8080"`, this one), against pages whose name was made to lead here; off since balancers ask by address |
 /// | `CorsOrigins` | none | | pages of other origins that may open endpoints, such as `["https://pages.example.net"]`; no `*`. Off: browsers let no other origin read |
 /// | `CorsCredentials` | `false` | | whether their browsers send cookies along: they then act for the caller as the site's own pages do |
-/// | `RedactQuery` | `true` | | takes `access_token` and `ticket` out of the URI of every request under `serve`, `guard` and the [layer](crate::HeroSse::redact_layer), since URIs end up in logs. An application with a parameter of that name of its own reads it by [`QueryToken`](crate::QueryToken), or switches this off |
+/// | `RedactQuery` | `true` | | takes `access_token` and `ticket` out of the URI of every request under `serve`, `guard` and the [layer](crate::HeroSse::redact_layer), since URIs end up in logs. An application with a parameter of that name of its own reads it by [`QueryToken`](crate::server::QueryToken), or switches this off |
 /// | `Buffer` | none; 256 where `Overflow` is set | yes | frames that wait for a slow client; without either key a stream is held back to its client's pace. Bounds the burst a stream may have at once; whatever it is, no more than 1 MiB and one frame wait. For a topic's subscription how many events it may be behind, else three quarters of what the topic keeps |
 /// | `Overflow` | none; `"disconnect"` where `Buffer` is set | yes | `"disconnect"`, `"drop_oldest"` or `"latest"`; the first since it alone leaves no hole |
-/// | `DrainSpread` | 5 s | yes | clients of a drain are told to come back at different times in [`Retry`, `Retry` + this]: ten thousand make 2,000 a second, and nobody is away for long. `"off"`: spread as other farewells are |
-/// | `DrainDelay` | off | | time between [not being ready](crate::Readiness) and the end of accepting, for balancers to notice; a bit more than they take to ask twice |
+/// | `DrainJitter` | 5 s | yes | clients of a drain are told to come back at different times in [`Retry`, `Retry` + this]: ten thousand make 2,000 a second, and nobody is away for long. `"off"`: spread as other farewells are |
+/// | `DrainDelay` | off | | time between [not being ready](crate::server::Readiness) and the end of accepting, for balancers to notice; a bit more than they take to ask twice |
 /// | `DrainTimeout` | 5 s | | how long shutdown waits for farewells to be sent |
 ///
 /// Durations are `"15s"`, `"500ms"`, `"2m"`, `"1h"`, `"00:00:05"` (hh:mm:ss) or `"off"`.
@@ -137,7 +137,7 @@ fn default_policy() -> Policy {
         write_timeout: Some(Duration::from_secs(5)),
         retry: Duration::from_secs(3),
         max_age: None,
-        recheck: None,
+        reauthorize: None,
         max_connections: None,
         max_per_principal: 8,
         max_per_address: None,
@@ -145,7 +145,7 @@ fn default_policy() -> Policy {
         token_sources: TokenSources::ALL,
         buffer: None,
         overflow: None,
-        drain_spread: Some(Duration::from_secs(5)),
+        drain_jitter: Some(Duration::from_secs(5)),
     }
 }
 
@@ -436,8 +436,8 @@ fn pascal_case(variable: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client_addr::ForwardedHeader;
     use crate::close::CloseReason;
-    use crate::peer::ForwardedHeader;
     use crate::policy::Overflow;
 
     fn declared(write_timeout: u64) -> PolicyOverrides {
@@ -569,9 +569,9 @@ mod tests {
             (default_policy().max_per_address, options.connects_per_minute),
             (None, Some(300))
         );
-        assert_eq!(default_policy().drain_spread, Some(Duration::from_secs(5)));
+        assert_eq!(default_policy().drain_jitter, Some(Duration::from_secs(5)));
         assert_eq!(options.drain_delay, None);
-        assert_eq!(default_policy().recheck, None);
+        assert_eq!(default_policy().reauthorize, None);
         assert_eq!(options.authorizer_timeout, Some(Duration::from_secs(5)));
     }
 
@@ -583,27 +583,28 @@ mod tests {
         );
         let mut options = options.expect("options");
         let declared = PolicyOverrides {
-            recheck: Some(Some(Duration::from_secs(9))),
+            reauthorize: Some(Some(Duration::from_secs(9))),
             ..PolicyOverrides::NONE
         };
-        let recheck = |options: &SseOptions, path, over: &PolicyOverrides| {
-            options.policy(path, over).recheck.map(|interval| interval.as_secs())
+        let reauthorize = |options: &SseOptions, path, over: &PolicyOverrides| {
+            options.policy(path, over).reauthorize.map(|interval| interval.as_secs())
         };
-        assert_eq!(recheck(&options, "/b", &PolicyOverrides::NONE), Some(30));
-        assert_eq!(recheck(&options, "/b", &declared), Some(9));
-        assert_eq!(recheck(&options, "/a", &declared), None, "the operator has the last word");
+        assert_eq!(reauthorize(&options, "/b", &PolicyOverrides::NONE), Some(30));
+        assert_eq!(reauthorize(&options, "/b", &declared), Some(9));
+        assert_eq!(reauthorize(&options, "/a", &declared), None, "the operator has the last word");
         assert_eq!(options.authorizer_timeout, Some(Duration::from_secs(2)));
-        let variables = [("HERO_SSE_RECHECK", "1m"), ("HERO_SSE_AUTHORIZER_TIMEOUT", "off")];
+        let variables = [("HERO_SSE_REAUTHORIZE", "1m"), ("HERO_SSE_AUTHORIZER_TIMEOUT", "off")];
         let text = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
         options.read_environment(variables.map(text), &mut Vec::new());
-        assert_eq!(recheck(&options, "/b", &PolicyOverrides::NONE), Some(60));
+        assert_eq!(reauthorize(&options, "/b", &PolicyOverrides::NONE), Some(60));
         assert_eq!(options.authorizer_timeout, None);
-        let code = SseOptions::default().recheck(Duration::ZERO).authorizer_timeout(Duration::ZERO);
+        let code =
+            SseOptions::default().reauthorize(Duration::ZERO).authorizer_timeout(Duration::ZERO);
         let faults = code.faults().join("\n");
         for words in ["re-check interval", "authorizer timeout"] {
             assert!(faults.contains(words), "{words} in {faults}");
         }
-        let code = code.recheck(None).authorizer_timeout(None);
+        let code = code.reauthorize(None).authorizer_timeout(None);
         assert_eq!(code.faults(), Vec::<String>::new());
     }
 
@@ -616,17 +617,17 @@ mod tests {
             ConnectsPerMinute = "off"
             TrustedProxies = ["10.0.0.0/8", "::1"]
             ForwardedHeader = "Forwarded"
-            DrainSpread = "20s"
+            DrainJitter = "20s"
             DrainDelay = "7s"
             [SseOptions.Endpoints."/a"]
             MaxPerAddress = "off"
-            DrainSpread = "off"
+            DrainJitter = "off"
             "#,
         );
         let mut options = options.expect("options");
         let policy = |options: &SseOptions, path| {
             let policy = options.policy(path, &PolicyOverrides::NONE);
-            (policy.max_per_address, policy.drain_spread.map(|spread| spread.as_secs()))
+            (policy.max_per_address, policy.drain_jitter.map(|spread| spread.as_secs()))
         };
         assert_eq!(policy(&options, "/a"), (None, None));
         assert_eq!(policy(&options, "/b"), (Some(40), Some(20)));
@@ -662,7 +663,7 @@ mod tests {
             ("TrustedProxies = [10]", "no list of texts"),
             ("ForwardedHeader = \"x-real-ip\"", "neither \"x-forwarded-for\" nor"),
             ("DrainDelay = 5", "no unit"),
-            ("DrainSpread = \"0s\"", "is zero"),
+            ("DrainJitter = \"0s\"", "is zero"),
         ] {
             let error = SseOptions::from_toml(&format!("[SseOptions]\n{wrong}")).expect_err(wrong);
             assert!(error.to_string().contains(words), "{error}");
@@ -671,7 +672,7 @@ mod tests {
             .max_per_address(0)
             .connects_per_minute(0)
             .trusted_proxies(["10.0.0.0/8", "nobody"])
-            .drain_spread(Duration::ZERO)
+            .drain_jitter(Duration::ZERO)
             .drain_delay(Duration::from_secs(u64::MAX));
         let faults = code.faults().join("\n");
         for words in
@@ -679,7 +680,7 @@ mod tests {
         {
             assert!(faults.contains(words), "{words} in {faults}");
         }
-        let code = code.trusted_proxies(["10.0.0.0/8"]).drain_spread(None).max_per_address(None);
+        let code = code.trusted_proxies(["10.0.0.0/8"]).drain_jitter(None).max_per_address(None);
         assert_eq!(code.faults().len(), 2, "{:?}", code.faults());
     }
 
@@ -823,9 +824,9 @@ mod tests {
         within(all(&policy, CloseReason::MaxAge, 0), 2_000, 3_000);
         within(all(&policy, CloseReason::OverLimit, 0), 2_000, 3_000);
         within(all(&policy, CloseReason::OverLimit, 20), 20_000, 30_000);
-        let off = Policy { drain_spread: None, ..policy.clone() };
+        let off = Policy { drain_jitter: None, ..policy.clone() };
         within(all(&off, CloseReason::Draining, 0), 2_000, 3_000);
-        let far = Policy { drain_spread: Some(Duration::from_secs(366 * 86_400)), ..policy };
+        let far = Policy { drain_jitter: Some(Duration::from_secs(366 * 86_400)), ..policy };
         assert!(all(&far, CloseReason::Draining, 0).1 <= 86_400_000);
     }
 

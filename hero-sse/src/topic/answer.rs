@@ -3,18 +3,18 @@
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 
-use super::{PublishError, TopicsFull};
+use super::{PublishError, TopicLimitReached};
 use crate::frame::InvalidEvent;
 use crate::refusal::Refusal;
 use crate::telemetry;
 
-impl From<TopicsFull> for Refusal {
-    fn from(_: TopicsFull) -> Self {
+impl From<TopicLimitReached> for Refusal {
+    fn from(_: TopicLimitReached) -> Self {
         Self::busy(StatusCode::SERVICE_UNAVAILABLE, "there is no room for another topic", 3)
     }
 }
 
-impl IntoResponse for TopicsFull {
+impl IntoResponse for TopicLimitReached {
     fn into_response(self) -> Response {
         Refusal::from(self).into_response()
     }

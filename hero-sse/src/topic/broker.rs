@@ -15,14 +15,14 @@ use super::ring::{Entry, Fold, Keep, Life, Ring, Value, Wake};
 use crate::frame::{data_of, name_of, write_id};
 use crate::telemetry;
 
-/// Keeps the logs of topics, for one node or for many: [`MemoryBroker`](crate::MemoryBroker) within this process.
+/// Keeps the logs of topics, for one node or for many: [`MemoryBroker`](crate::topic::MemoryBroker) within this process.
 ///
 /// [`testing::broker_contract`](crate::testing::broker_contract) checks what a test can see of the contract.
 ///
 /// # Order
 ///
 /// All events of a log have one order, which is the same on every node. Offsets count up from 1 without holes within an
-/// epoch; none is used twice. What was appended reaches the [`Window`] of every open log of that name, on every node, that
+/// epoch; none is used twice. What was appended reaches the [`LogReplica`] of every open log of that name, on every node, that
 /// of who appended it included, in that order and each event once; no later than the next one does. `append` may be
 /// ready before or after the windows have the event.
 ///
@@ -30,12 +30,12 @@ use crate::telemetry;
 ///
 /// An [`Epoch`] is one life of a log. All nodes have the same one: ids are made with it and with the topic's name, so that
 /// what one node made is good on the other. It is kept with the log, and is a secret. Where the log is lost, a new one
-/// begins ([`Window::begin`]), and clients learn that they may have missed something.
+/// begins ([`LogReplica::begin`]), and clients learn that they may have missed something.
 ///
 /// # A log that is opened
 ///
 /// Before `open` is ready, the window has been told the epoch and given what is kept, as far as it
-/// [keeps](Window::keep) it: the newest events, or, of a topic that is of [the latest](Window::is_latest), the newest of each
+/// [keeps](LogReplica::keep) it: the newest events, or, of a topic that is of [the latest](LogReplica::is_latest), the newest of each
 /// name and key. A log that has ended is opened as well; its last event is always kept.
 ///
 /// # When the broker dies
@@ -48,8 +48,8 @@ use crate::telemetry;
 /// # Threads
 ///
 /// One window is fed by one thread at a time. Nothing is called back: feeding a window runs no code of the broker's, but
-/// it may run the application's (what a [`snapshot`](crate::TopicBuilder::snapshot) applies and how events are
-/// [decoded](crate::TopicBuilder::decode), both guarded against panics), which must not use the topic.
+/// it may run the application's (what a [`snapshot`](crate::topic::TopicBuilder::snapshot) applies and how events are
+/// [decoded](crate::topic::TopicBuilder::decode), both guarded against panics), which must not use the topic.
 pub trait Broker: Send + Sync + 'static {
     /// Opens the log of a topic, which is made if there is none. The `window` is fed until what is returned is
     /// dropped. If the future is dropped before it is ready, the log is not open.
@@ -60,7 +60,7 @@ pub trait Broker: Send + Sync + 'static {
     fn open<'a>(
         &'a self,
         topic: &'a str,
-        window: Window,
+        window: LogReplica,
     ) -> BoxFuture<'a, Result<Box<dyn Log>, BrokerError>>;
 }
 
@@ -193,7 +193,7 @@ impl Retention {
 ///
 /// A [`Broker`] feeds it. Clones are one window.
 #[derive(Clone)]
-pub struct Window(Arc<Inside>);
+pub struct LogReplica(Arc<Inside>);
 
 struct Inside {
     topic: Box<str>,
@@ -210,11 +210,11 @@ pub(super) type Decode = Box<dyn Fn(&str, &str) -> Option<Value> + Send + Sync>;
 
 /// Tells the readers of a window when it is dropped: drop it without a lock in hand.
 #[must_use]
-pub struct Pushed {
+pub struct WakeOnDrop {
     _wake: Option<Wake>,
 }
 
-impl Window {
+impl LogReplica {
     pub(super) fn new(
         topic: &str,
         retention: Retention,
@@ -246,8 +246,8 @@ impl Window {
     /// offset `next`, which is 1 at least. All its readers learn that they may have missed something, and so will who
     /// comes back from before `next`: what was superseded and not lost is [skipped](Self::skip). A topic that was closed on
     /// this node stays so.
-    pub fn begin(&self, epoch: Epoch, next: u64) -> Pushed {
-        Pushed { _wake: Some(self.0.ring.begin(Ids::new(&self.0.topic, epoch), next)) }
+    pub fn begin(&self, epoch: Epoch, next: u64) -> WakeOnDrop {
+        WakeOnDrop { _wake: Some(self.0.ring.begin(Ids::new(&self.0.topic, epoch), next)) }
     }
 
     /// The offset of the next event.
@@ -258,8 +258,8 @@ impl Window {
     /// Goes on at the offset `next`, unless it is there already. In a window of [the latest](Self::is_latest) it says
     /// that what was not pushed has been superseded by another event of its name and key; in another one it says that it
     /// is lost.
-    pub fn skip(&self, next: u64) -> Pushed {
-        Pushed { _wake: self.0.ring.skip(next) }
+    pub fn skip(&self, next: u64) -> WakeOnDrop {
+        WakeOnDrop { _wake: self.0.ring.skip(next) }
     }
 
     /// Adds events, of which the first is the one at `offset`. Those that are there already are left out; if others
@@ -267,12 +267,12 @@ impl Window {
     /// nothing is added any more.
     ///
     /// A window never holds more than it keeps, whatever is pushed.
-    pub fn push(&self, offset: u64, mut records: Vec<Record>) -> Pushed {
+    pub fn push(&self, offset: u64, mut records: Vec<Record>) -> WakeOnDrop {
         let at = self.0.since.elapsed();
         records.iter_mut().for_each(|record| self.read(record));
         let wake =
             self.0.ring.feed(offset, records, |ids, offset, record| record.at(ids, offset, at));
-        Pushed { _wake: wake }
+        WakeOnDrop { _wake: wake }
     }
 
     /// Adds events to a log that is here and nowhere else.
@@ -321,20 +321,20 @@ impl Window {
     }
 }
 
-impl fmt::Debug for Window {
+impl fmt::Debug for LogReplica {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Window").field("topic", &self.topic()).finish_non_exhaustive()
+        f.debug_struct("LogReplica").field("topic", &self.topic()).finish_non_exhaustive()
     }
 }
 
-impl fmt::Debug for Pushed {
+impl fmt::Debug for WakeOnDrop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Pushed")
+        f.write_str("WakeOnDrop")
     }
 }
 
 /// The log of a topic without a broker: its window is all there is.
-pub(super) struct Own(pub(super) Window);
+pub(super) struct Own(pub(super) LogReplica);
 
 impl Log for Own {
     fn append(&self, records: Vec<Record>) -> BoxFuture<'_, Result<u64, BrokerError>> {

@@ -5,7 +5,9 @@ use std::time::Duration;
 use futures_util::{FutureExt, StreamExt};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Broker, Gap, Position, PublishError, Retention, Start, Subscription, Topic, Window};
+use super::{
+    Broker, Gap, LogReplica, Position, PublishError, Resume, Retention, Subscription, Topic,
+};
 use crate::event::SseEvent;
 use crate::frame::{FrameWriter, InvalidEvent, LastEventId};
 
@@ -89,7 +91,7 @@ fn name() -> String {
 }
 
 async fn open<B: Broker>(broker: &B, name: &str, keep: usize) -> Result<Topic<Noted>, String> {
-    let topic = Topic::builder(name.to_owned()).keep(keep).decode(read);
+    let topic = Topic::builder(name.to_owned()).retain_events(keep).decode(read);
     topic.open(broker).await.map_err(|error| format!("open: {error}"))
 }
 
@@ -269,7 +271,7 @@ async fn latest<B: Broker>(node: &impl Fn() -> B) -> Result<(), String> {
     let got = numbers(&frames(&mut reader, 10).await?);
     same("the newest of each key", got, std::iter::once(0).chain(491..500).collect())?;
     let back = late.subscribe().resume(&cursor(superseded)?);
-    same("how one begins whose event was superseded", back.start(), &Start::Resumed)?;
+    same("how one begins whose event was superseded", back.start(), &Resume::Resumed)?;
     publish(&topic, 500).await?;
     same("what comes then", numbers(&frames(&mut reader, 1).await?), vec![500])
 }
@@ -287,14 +289,14 @@ async fn resumes<B: Broker>(node: &impl Fn() -> B) -> Result<(), String> {
         publish(&other, n).await?;
     }
     let mut reader = other.subscribe().resume(&cursor(early)?);
-    same("how it begins", reader.start(), &Start::Resumed)?;
+    same("how it begins", reader.start(), &Resume::Resumed)?;
     same("what it missed", numbers(&frames(&mut reader, 8).await?), (2..=9).collect())?;
     for n in 10..=20 {
         publish(&one, n).await?;
         same("what comes then", numbers(&frames(&mut reader, 1).await?), vec![n])?;
     }
     let reader = other.subscribe().resume(&cursor(early)?);
-    let Start::Gap(gap) = reader.start() else {
+    let Resume::Gap(gap) = reader.start() else {
         return Err(format!("{:?} though what it missed is not kept", reader.start()));
     };
     same("how many are gone", gap.missed(), Some(9))
@@ -336,7 +338,7 @@ async fn leaves<B: Broker>(node: &impl Fn() -> B) -> Result<(), String> {
     let (first, second) = (node(), node());
     let topic = open(&first, &name, 10).await?;
     let keep = Retention { events: 10, bytes: 1 << 20, age: None };
-    let window = Window::new(&name, keep, false, None, None);
+    let window = LogReplica::new(&name, keep, false, None, None);
     let log = second.open(&name, window.clone()).await.map_err(|error| error.to_string())?;
     publish(&topic, 1).await?;
     let begun = Instant::now();
@@ -385,7 +387,7 @@ async fn loses<B: Broker>(node: &impl Fn() -> B, lose: impl AsyncFn(&str)) -> Re
     same("the oldest event that a late opener gets", numbers(&got), vec![2])?;
     for topic in &topics {
         let reader = topic.subscribe().resume(&cursor(before)?);
-        if !matches!(reader.start(), Start::Gap(_)) {
+        if !matches!(reader.start(), Resume::Gap(_)) {
             return Err(format!("{:?} with an id of the earlier epoch", reader.start()));
         }
     }

@@ -9,10 +9,10 @@ use bytes::{Bytes, BytesMut};
 use futures_core::future::BoxFuture;
 use serde_json::json;
 
-use super::broker::Window;
+use super::broker::LogReplica;
 use super::position::{LOST, NEW, Position, Twin};
 use super::ring::{Batch, Begin, Cursor, End, Entry, Missed, Read, Value};
-use super::subscription::{Gap, Start};
+use super::subscription::{Gap, Resume};
 use crate::close::CloseReason;
 use crate::frame::{LastEventId, write_control, write_id};
 use crate::policy::Overflow;
@@ -25,9 +25,9 @@ type Answer = BoxFuture<'static, Result<Vec<Bytes>, String>>;
 
 /// A subscription as a stream's writer drives it, whatever its events are.
 pub(crate) struct Feed {
-    pub(super) window: Window,
+    pub(super) window: LogReplica,
     pub(super) cursor: Cursor,
-    pub(super) start: Start,
+    pub(super) start: Resume,
     /// Whether somebody has said where it begins.
     placed: bool,
     /// What it could not have, and has not told yet.
@@ -41,7 +41,7 @@ pub(crate) struct Feed {
     pub(super) wanted: Option<Wanted>,
     pub(super) on_gap: Option<Box<dyn FnMut(Gap) -> Answer + Send>>,
     /// What the application has to say to a gap, and where the client stands until it has said so.
-    answer: Option<(Answer, Place)>,
+    answer: Option<(Answer, ClientCursor)>,
     /// What the client needs to come back; it has or has not got it.
     mark: Mark,
     /// The offset in the id that it has, if it has one.
@@ -65,7 +65,7 @@ pub(crate) struct Patience {
 
 /// What a poll of a feed came to.
 #[derive(Debug)]
-pub(crate) enum Fed {
+pub(crate) enum FeedPoll {
     /// These leave as they are, in order behind what was written.
     Shared(Bytes),
     /// Something was written.
@@ -76,7 +76,7 @@ pub(crate) enum Fed {
 
 /// What a feed has next.
 pub(super) enum Next {
-    Told(Told),
+    Preamble(Preamble),
     Batch(Arc<Batch>),
     Over(End),
     Overflow,
@@ -84,12 +84,12 @@ pub(super) enum Next {
 }
 
 /// What one client is told alone: what is missing, and what the application or the topic has to say to it.
-pub(super) struct Told {
+pub(super) struct Preamble {
     gap: Option<Gap>,
     bodies: Vec<Bytes>,
 }
 
-impl Told {
+impl Preamble {
     /// Writes it. The client stands at `id` when it has all of it; who has a part of it comes back for all.
     pub(super) fn write(&self, out: &mut BytesMut, part: Option<usize>, id: Option<&str>) {
         if let Some(gap) = &self.gap {
@@ -110,7 +110,7 @@ impl Told {
 
 /// Where a client stands in one topic.
 #[derive(Clone, Copy)]
-pub(super) enum Place {
+pub(super) enum ClientCursor {
     /// It has all up to here, or need not have it any more.
     At(Position),
     /// It has nothing, and begins as a new one.
@@ -119,7 +119,7 @@ pub(super) enum Place {
     Lost,
 }
 
-impl Place {
+impl ClientCursor {
     /// The offset that says so in an id, where it is not that of an event.
     pub(super) fn sign(&self) -> Option<u64> {
         match self {
@@ -160,14 +160,14 @@ pub(super) fn write_cursor(out: &mut BytesMut, id: &str, end: bool) {
 }
 
 impl Feed {
-    pub(super) fn new(window: &Window) -> Self {
+    pub(super) fn new(window: &LogReplica) -> Self {
         window.expire();
         let cursor = Cursor::new(window.ring());
         Self {
             fresh: cursor.next() < window.next(),
             cursor,
             window: window.clone(),
-            start: Start::Live,
+            start: Resume::Live,
             placed: false,
             missed: None,
             untold: None,
@@ -202,7 +202,7 @@ impl Feed {
 
     /// Whether it begins as for a new client.
     pub(super) fn is_new(&self) -> bool {
-        self.start == Start::Live
+        self.start == Resume::Live
     }
 
     /// Begins where this says, or after who knows what, unless somebody has said where. Of the latest there is
@@ -221,8 +221,8 @@ impl Feed {
         self.told = self.cursor.next().saturating_sub(1);
         self.behind_until = self.window.next();
         self.start = match &self.missed {
-            None => Start::Resumed,
-            Some(missed) => Start::Gap(self.gap(missed)),
+            None => Resume::Resumed,
+            Some(missed) => Resume::Gap(self.gap(missed)),
         };
     }
 
@@ -239,7 +239,7 @@ impl Feed {
 
     /// Appends what a client needs to come back, if it has seen nothing of what has passed.
     pub(crate) fn mark(&mut self, out: &mut BytesMut) {
-        if let (Mark::None | Mark::Old, Place::At(here)) = (self.mark, self.place()) {
+        if let (Mark::None | Mark::Old, ClientCursor::At(here)) = (self.mark, self.place()) {
             write_cursor(out, here.as_str(), false);
             (self.mark, self.told) = (Mark::Now, here.offset());
         }
@@ -251,7 +251,7 @@ impl Feed {
         cx: &mut Context<'_>,
         patience: Patience,
         out: &mut BytesMut,
-    ) -> Poll<Fed> {
+    ) -> Poll<FeedPoll> {
         let before = out.len();
         for _ in 0..FRUITLESS {
             let Poll::Ready(next) = self.next(cx, patience) else {
@@ -261,7 +261,7 @@ impl Feed {
                 return wrote(out, before);
             };
             match next {
-                Next::Told(told) => {
+                Next::Preamble(told) => {
                     let here = self.is_settled().then(|| self.here());
                     told.write(out, None, here.as_ref().map(Position::as_str));
                     if let Some(here) = here {
@@ -270,7 +270,7 @@ impl Feed {
                 }
                 Next::Batch(batch) => match self.deliver(&batch, out) {
                     Some(fed) => return Poll::Ready(fed),
-                    None if out.len() > before => return Poll::Ready(Fed::Wrote),
+                    None if out.len() > before => return Poll::Ready(FeedPoll::Wrote),
                     None => {}
                 },
                 Next::Over(End::Last) => {
@@ -278,14 +278,14 @@ impl Feed {
                     if self.mark != Mark::End {
                         write_cursor(out, self.here().as_str(), true);
                     }
-                    return Poll::Ready(Fed::Over(CloseReason::LastEvent));
+                    return Poll::Ready(FeedPoll::Over(CloseReason::LastEvent));
                 }
-                Next::Over(End::Closed) => return Poll::Ready(Fed::Over(CloseReason::Ended)),
+                Next::Over(End::Closed) => return Poll::Ready(FeedPoll::Over(CloseReason::Ended)),
                 Next::Overflow => {
                     self.mark(out);
-                    return Poll::Ready(Fed::Over(CloseReason::Overflow));
+                    return Poll::Ready(FeedPoll::Over(CloseReason::Overflow));
                 }
-                Next::Failed(error) => return Poll::Ready(Fed::Failed(error)),
+                Next::Failed(error) => return Poll::Ready(FeedPoll::Failed(error)),
             }
         }
         cx.waker().wake_by_ref();
@@ -299,12 +299,12 @@ impl Feed {
                 let answered = ready!(answer.as_mut().poll(cx));
                 self.answer = None;
                 return Poll::Ready(match answered {
-                    Ok(bodies) => Next::Told(Told { gap: None, bodies }),
+                    Ok(bodies) => Next::Preamble(Preamble { gap: None, bodies }),
                     Err(error) => Next::Failed(error),
                 });
             }
             if let Some(gap) = self.untold.take() {
-                return Poll::Ready(self.tell(gap, Place::Lost));
+                return Poll::Ready(self.tell(gap, ClientCursor::Lost));
             }
             if let Some(missed) = self.missed.take() {
                 let place = self.before(&missed);
@@ -317,7 +317,7 @@ impl Feed {
                 && let Some(state) = self.cursor.state()
             {
                 return Poll::Ready(match state {
-                    Ok(state) => Next::Told(Told { gap: None, bodies: vec![state] }),
+                    Ok(state) => Next::Preamble(Preamble { gap: None, bodies: vec![state] }),
                     Err(error) => Next::Failed(error),
                 });
             }
@@ -387,7 +387,7 @@ impl Feed {
     }
 
     /// The frames of a batch that this client wants, shared if those are all.
-    fn deliver(&mut self, batch: &Batch, out: &mut BytesMut) -> Option<Fed> {
+    fn deliver(&mut self, batch: &Batch, out: &mut BytesMut) -> Option<FeedPoll> {
         let wanted = self.wanted_of(batch);
         let Some(entry) = wanted.last() else {
             if self.mark == Mark::Now {
@@ -400,7 +400,7 @@ impl Feed {
         };
         (self.mark, self.told) = (Mark::behind(entry, batch), entry.offset);
         if wanted.len() == batch.entries.len() {
-            return Some(Fed::Shared(batch.bytes.clone()));
+            return Some(FeedPoll::Shared(batch.bytes.clone()));
         }
         wanted.iter().for_each(|entry| out.extend_from_slice(&entry.frame));
         None
@@ -419,7 +419,7 @@ impl Feed {
     }
 
     /// Says what is missing, and what the topic has to say to it; or asks the application for that.
-    fn tell(&mut self, gap: Gap, before: Place) -> Next {
+    fn tell(&mut self, gap: Gap, before: ClientCursor) -> Next {
         self.stateless = false;
         let bodies = match &mut self.on_gap {
             Some(on_gap) => {
@@ -430,7 +430,7 @@ impl Feed {
             None => self.cursor.state().into_iter().collect(),
         };
         match bodies {
-            Ok(bodies) => Next::Told(Told { gap: Some(gap), bodies }),
+            Ok(bodies) => Next::Preamble(Preamble { gap: Some(gap), bodies }),
             Err(error) => Next::Failed(error),
         }
     }
@@ -448,15 +448,15 @@ impl Feed {
         let last = to.checked_sub(1).filter(|last| *last > 0);
         Gap {
             missed: from.filter(|_| *counts).map(|from| to.saturating_sub(from)),
-            from: from.map(|from| life.of(from)),
-            to: last.map(|last| life.of(last)),
+            first: from.map(|from| life.of(from)),
+            last: last.map(|last| life.of(last)),
         }
     }
 
     /// Where a client stands that must yet be told of a gap.
-    fn before(&self, missed: &Missed) -> Place {
+    fn before(&self, missed: &Missed) -> ClientCursor {
         let last = missed.from.map(|from| from.saturating_sub(1));
-        last.map_or(Place::Lost, |last| Place::At(missed.life.of(last)))
+        last.map_or(ClientCursor::Lost, |last| ClientCursor::At(missed.life.of(last)))
     }
 
     /// Whether what the client has to come back with would soon be too old.
@@ -470,13 +470,13 @@ impl Feed {
     }
 
     /// Where the client stands.
-    pub(super) fn place(&mut self) -> Place {
+    pub(super) fn place(&mut self) -> ClientCursor {
         match (&self.missed, &self.answer) {
             (Some(missed), _) => self.before(missed),
             (None, Some((_, place))) => *place,
-            (None, None) if self.untold.is_some() => Place::Lost,
-            (None, None) if self.stateless || self.fresh => Place::New,
-            (None, None) => Place::At(self.here()),
+            (None, None) if self.untold.is_some() => ClientCursor::Lost,
+            (None, None) if self.stateless || self.fresh => ClientCursor::New,
+            (None, None) => ClientCursor::At(self.here()),
         }
     }
 
@@ -510,6 +510,6 @@ fn wants(wanted: &mut Option<Wanted>, entry: &Entry) -> bool {
     entry.last || entry.value.as_ref().is_some_and(wanted)
 }
 
-pub(super) fn wrote(out: &BytesMut, before: usize) -> Poll<Fed> {
-    if out.len() > before { Poll::Ready(Fed::Wrote) } else { Poll::Pending }
+pub(super) fn wrote(out: &BytesMut, before: usize) -> Poll<FeedPoll> {
+    if out.len() > before { Poll::Ready(FeedPoll::Wrote) } else { Poll::Pending }
 }

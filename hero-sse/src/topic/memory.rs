@@ -7,18 +7,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_core::future::BoxFuture;
 use slab::Slab;
 
-use super::broker::{Broker, BrokerError, Log, Pushed, Record, Window};
+use super::broker::{Broker, BrokerError, Log, LogReplica, Record, WakeOnDrop};
 use super::position::Epoch;
 
 /// So many logs are kept before it is asked which of them nobody needs.
 const FEW: usize = 64;
 
-/// A broker within one process: several [`Topic`](crate::Topic)s that are [opened](crate::TopicBuilder::open) on it by
+/// A broker within one process: several [`Topic`](crate::Topic)s that are [opened](crate::topic::TopicBuilder::open) on it by
 /// the same name are one log, as on several nodes. For tests of what runs on several nodes in production, and for several
 /// kits in one process. A topic alone needs none.
 ///
 /// ```
-/// use hero_sse::{MemoryBroker, Topic};
+/// use hero_sse::Topic;
+/// use hero_sse::topic::MemoryBroker;
 /// # use hero_sse::prelude::*;
 /// # #[derive(Serialize, SseEvent)]
 /// # struct Order { id: u64 }
@@ -34,7 +35,7 @@ const FEW: usize = 64;
 /// ```
 ///
 /// It keeps as much of a log as the topic that keeps most; each topic has its own copy besides. A log is kept while it is
-/// open, and afterwards as long as something of it is: with [`keep_for`](crate::TopicBuilder::keep_for) `None` that is
+/// open, and afterwards as long as something of it is: with [`retain_for`](crate::topic::TopicBuilder::retain_for) `None` that is
 /// until it is [lost](Self::lose). Events of other topics come with their values: nothing is decoded, and the topics of one
 /// name must be of one type for filters and states to see them.
 ///
@@ -54,8 +55,8 @@ struct Logs {
 /// One log: what is kept, and the windows that are open on it.
 struct Kept {
     epoch: Epoch,
-    own: Window,
-    windows: Slab<Window>,
+    own: LogReplica,
+    windows: Slab<LogReplica>,
 }
 
 impl MemoryBroker {
@@ -66,7 +67,7 @@ impl MemoryBroker {
 
     /// Loses a log, as a broker does that has no disk and is started anew: a new epoch begins, without events. Those who
     /// follow learn that they may have missed something. A log that has ended can be appended to again.
-    pub fn lose(&self, topic: &str) {
+    pub fn drop_log(&self, topic: &str) {
         let mut logs = lock(&self.logs);
         let Some(log) = logs.named.get(topic).cloned() else { return };
         if lock(&log).windows.is_empty() {
@@ -88,7 +89,7 @@ impl Broker for MemoryBroker {
     fn open<'a>(
         &'a self,
         topic: &'a str,
-        window: Window,
+        window: LogReplica,
     ) -> BoxFuture<'a, Result<Box<dyn Log>, BrokerError>> {
         Box::pin(async move {
             let mut logs = lock(&self.logs);
@@ -122,15 +123,15 @@ impl Logs {
 }
 
 impl Kept {
-    fn like(topic: &str, window: &Window) -> Self {
+    fn like(topic: &str, window: &LogReplica) -> Self {
         let epoch = Epoch::random();
         // Its ids are nobody's: what is kept leaves without them.
-        let own = Window::new(topic, window.keep(), window.is_latest(), None, None);
+        let own = LogReplica::new(topic, window.keep(), window.is_latest(), None, None);
         Self { epoch, own, windows: Slab::new() }
     }
 
     /// Gives a window what is kept.
-    fn fill(&self, window: &Window) -> Vec<Pushed> {
+    fn fill(&self, window: &LogReplica) -> Vec<WakeOnDrop> {
         self.own.ring().widen(window.keep().keep());
         self.own.expire();
         let (entries, kept) = self.own.ring().all();
@@ -204,12 +205,12 @@ mod tests {
     use super::super::broker::Retention;
     use super::*;
 
-    fn window(keep: usize, age: u64, latest: bool) -> Window {
+    fn window(keep: usize, age: u64, latest: bool) -> LogReplica {
         let age = Some(Duration::from_secs(age));
-        Window::new("log", Retention { events: keep, bytes: 1 << 20, age }, latest, None, None)
+        LogReplica::new("log", Retention { events: keep, bytes: 1 << 20, age }, latest, None, None)
     }
 
-    fn open(broker: &MemoryBroker, name: &str, window: &Window) -> Box<dyn Log> {
+    fn open(broker: &MemoryBroker, name: &str, window: &LogReplica) -> Box<dyn Log> {
         let opened = broker.open(name, window.clone()).now_or_never().expect("at once");
         opened.expect("opened")
     }
@@ -244,8 +245,8 @@ mod tests {
         let again = window(9, 60, false);
         let _again = open(&broker, "open", &again);
         assert_eq!((open_one.next(), again.next()), (2, 2), "one log");
-        broker.lose("7");
-        broker.lose("no such log");
+        broker.drop_log("7");
+        broker.drop_log("no such log");
     }
 
     #[tokio::test(start_paused = true)]
@@ -324,7 +325,7 @@ mod tests {
             assert!(asks.1.load(Ordering::Relaxed));
         };
         woken(&|| _ = append(&*log, [1])).await;
-        woken(&|| broker.lose("log")).await;
+        woken(&|| broker.drop_log("log")).await;
         // Opening tells nobody else.
         drop(open(&broker, "log", &window));
     }

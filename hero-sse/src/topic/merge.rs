@@ -10,13 +10,15 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 
-use super::feed::{FRUITLESS, Fed, Feed, Mark, Next, Patience, Place, write_cursor, wrote};
+use super::feed::{
+    ClientCursor, FRUITLESS, Feed, FeedPoll, Mark, Next, Patience, write_cursor, wrote,
+};
 use super::position::{MOST_TOPICS, Twin, join, parts};
 use super::ring::{BATCH, End, Entry, Life};
 use super::subscription::Subscription;
 use crate::close::CloseReason;
 use crate::event::SseEvent;
-use crate::frame::{FrameWriter, InvalidEvent, LastEventId, Whole, write_id};
+use crate::frame::{FrameWriter, InvalidEvent, LastEventId, PreEncoded, write_id};
 use crate::policy::Overflow;
 
 /// So much of it a topic may have before the others have had their turn: there is room for all of them.
@@ -38,11 +40,11 @@ const TURN: usize = BATCH / MOST_TOPICS;
 /// it yields what goes over the wire, under [`Overflow::DropOldest`], for adaptors such as `take_until`, which need a
 /// [`resume`](Self::resume) by hand before them; whoever needs the events maps each subscription and merges the
 /// streams, without a common id.
-pub struct Subscriptions {
+pub struct MergedSubscription {
     many: Many,
 }
 
-impl Subscriptions {
+impl MergedSubscription {
     pub(super) fn of(feed: Feed) -> Self {
         let parts = vec![Part::of(feed)];
         Self { many: Many { parts, turn: 0, mark: Mark::None } }
@@ -63,14 +65,14 @@ impl Subscriptions {
     }
 }
 
-impl fmt::Debug for Subscriptions {
+impl fmt::Debug for MergedSubscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subscriptions").field("topics", &self.many.parts.len()).finish()
+        f.debug_struct("MergedSubscription").field("topics", &self.many.parts.len()).finish()
     }
 }
 
-impl Stream for Subscriptions {
-    type Item = Result<Frames, Box<dyn std::error::Error + Send + Sync>>;
+impl Stream for MergedSubscription {
+    type Item = Result<EncodedEvents, Box<dyn std::error::Error + Send + Sync>>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let mut out = BytesMut::new();
@@ -78,26 +80,26 @@ impl Stream for Subscriptions {
         let many = &mut self.get_mut().many;
         let fed = ready!(many.poll(cx, patience, &mut out));
         Poll::Ready(match fed {
-            Fed::Failed(error) => Some(Err(error.into())),
-            Fed::Over(_) if out.is_empty() => None,
+            FeedPoll::Failed(error) => Some(Err(error.into())),
+            FeedPoll::Over(_) if out.is_empty() => None,
             fed => {
-                let last = matches!(fed, Fed::Over(CloseReason::LastEvent));
-                Some(Ok(Frames { bytes: out.freeze(), last }))
+                let last = matches!(fed, FeedPoll::Over(CloseReason::LastEvent));
+                Some(Ok(EncodedEvents { bytes: out.freeze(), last }))
             }
         })
     }
 }
 
-/// Events of [`Subscriptions`] as they go over the wire, one or more.
+/// Events of [`MergedSubscription`] as they go over the wire, one or more.
 #[derive(Clone, Debug)]
-pub struct Frames {
+pub struct EncodedEvents {
     bytes: Bytes,
     last: bool,
 }
 
-impl SseEvent for Frames {
+impl SseEvent for EncodedEvents {
     fn encode(&self, frame: &mut FrameWriter<'_>) -> Result<(), InvalidEvent> {
-        frame.whole(Whole::Frames, &[], &self.bytes);
+        frame.whole(PreEncoded::Batch, &[], &self.bytes);
         Ok(())
     }
 
@@ -106,7 +108,7 @@ impl SseEvent for Frames {
     }
 
     fn of_topic(stream: &mut dyn Any) -> Option<Box<dyn Any + Send>> {
-        let Subscriptions { many } = stream.downcast_mut::<Option<_>>()?.take()?;
+        let MergedSubscription { many } = stream.downcast_mut::<Option<_>>()?.take()?;
         Some(Box::new(Feeds::Many(many)))
     }
 }
@@ -132,7 +134,7 @@ impl Feeds {
         cx: &mut Context<'_>,
         patience: Patience,
         out: &mut BytesMut,
-    ) -> Poll<Fed> {
+    ) -> Poll<FeedPoll> {
         match self {
             Self::One(feed) => feed.poll(cx, patience, out),
             Self::Many(many) => many.poll(cx, patience, out),
@@ -156,7 +158,7 @@ impl Feeds {
     }
 }
 
-/// Subscriptions that take turns.
+/// MergedSubscription that take turns.
 pub(crate) struct Many {
     parts: Vec<Part>,
     /// Whose turn it is.
@@ -180,7 +182,7 @@ enum Turn {
     Took,
     /// There is no room left.
     Full,
-    Over(Fed),
+    Over(FeedPoll),
 }
 
 impl Part {
@@ -189,18 +191,18 @@ impl Part {
     }
 
     /// The same, which it is told now.
-    fn tell(&mut self) -> Place {
+    fn tell(&mut self) -> ClientCursor {
         let place = self.place();
-        if let Place::At(position) = place {
+        if let ClientCursor::At(position) = place {
             self.feed.told = position.offset();
         }
         place
     }
 
     /// Where the client stands in this topic.
-    fn place(&mut self) -> Place {
+    fn place(&mut self) -> ClientCursor {
         match self.waiting.front() {
-            Some(entry) => Place::At(self.feed.position(entry.offset.saturating_sub(1))),
+            Some(entry) => ClientCursor::At(self.feed.position(entry.offset.saturating_sub(1))),
             None => self.feed.place(),
         }
     }
@@ -226,10 +228,15 @@ impl Many {
         self.mark = if is_new { Mark::None } else { Mark::Now };
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, patience: Patience, out: &mut BytesMut) -> Poll<Fed> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        patience: Patience,
+        out: &mut BytesMut,
+    ) -> Poll<FeedPoll> {
         let topics = self.parts.len();
         if topics > MOST_TOPICS {
-            return Poll::Ready(Fed::Failed(format!(
+            return Poll::Ready(FeedPoll::Failed(format!(
                 "{topics} topics on one stream: {MOST_TOPICS} have room in an event's id; open another stream for the rest"
             )));
         }
@@ -240,13 +247,13 @@ impl Many {
                 match self.serve(cx, patience, out, before) {
                     Turn::Idle => {}
                     Turn::Took => idle = false,
-                    Turn::Full => return Poll::Ready(Fed::Wrote),
+                    Turn::Full => return Poll::Ready(FeedPoll::Wrote),
                     Turn::Over(fed) => return Poll::Ready(fed),
                 }
                 self.turn = (self.turn + 1) % topics;
             }
             if let Some(reason) = self.end(out) {
-                return Poll::Ready(Fed::Over(reason));
+                return Poll::Ready(FeedPoll::Over(reason));
             }
             if idle {
                 if self.mark == Mark::None {
@@ -291,7 +298,7 @@ impl Many {
             let Poll::Ready(next) = part.feed.next(cx, patience) else { return turn };
             turn = Turn::Took;
             match next {
-                Next::Told(told) => {
+                Next::Preamble(told) => {
                     let settled = part.feed.is_settled();
                     let id = settled.then(|| self.id());
                     told.write(out, Some(number), id.as_deref());
@@ -322,9 +329,9 @@ impl Many {
                 }
                 Next::Overflow => {
                     self.mark(out);
-                    return Turn::Over(Fed::Over(CloseReason::Overflow));
+                    return Turn::Over(FeedPoll::Over(CloseReason::Overflow));
                 }
-                Next::Failed(error) => return Turn::Over(Fed::Failed(error)),
+                Next::Failed(error) => return Turn::Over(FeedPoll::Failed(error)),
             }
         }
     }
@@ -381,7 +388,7 @@ impl Many {
     /// Where the client stands, to tell it.
     fn id(&mut self) -> String {
         let mut places: Vec<_> = self.parts.iter_mut().map(Part::tell).collect();
-        let is_new = |place: &Place| matches!(place, Place::New);
+        let is_new = |place: &ClientCursor| matches!(place, ClientCursor::New);
         if places.iter().any(|place| place.sign().is_some()) && !places.iter().all(is_new) {
             let lives = || self.parts.iter().map(|part| part.feed.cursor.life());
             for (place, life) in places.iter_mut().zip(lives()) {
@@ -389,10 +396,10 @@ impl Many {
                 if let Some(sign) = place.sign()
                     && lives().filter(|other| other.are(life)).count() > 1
                 {
-                    *place = Place::At(life.of(sign));
+                    *place = ClientCursor::At(life.of(sign));
                 }
             }
         }
-        join(places.iter().filter_map(Place::as_str))
+        join(places.iter().filter_map(ClientCursor::as_str))
     }
 }

@@ -1,14 +1,14 @@
-//! Topics: an event is published once, encoded once, and read in place by all who follow.
+//! KeyedTopics: an event is published once, encoded once, and read in place by all who follow.
 
 mod answer;
-mod broker;
+pub(crate) mod broker;
 #[cfg(feature = "testing")]
-mod contract;
-mod family;
+pub(crate) mod contract;
 mod feed;
+mod keyed;
 mod memory;
 mod merge;
-mod position;
+pub(crate) mod position;
 mod ring;
 mod subscription;
 
@@ -21,19 +21,17 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-pub use self::broker::{Broker, BrokerError, Log, Pushed, Record, Retention, Window};
+use self::broker::{Broker, BrokerError, Log, LogReplica, Record, Retention};
 use self::broker::{Decode, Own};
-#[cfg(feature = "testing")]
-pub use self::contract::broker_contract;
-pub use self::family::{Topics, TopicsBuilder, TopicsFull};
-pub(crate) use self::feed::{Fed, Patience};
+pub(crate) use self::feed::{FeedPoll, Patience};
+pub use self::keyed::{KeyedTopics, KeyedTopicsBuilder, TopicLimitReached};
 pub use self::memory::MemoryBroker;
 pub(crate) use self::merge::Feeds;
-pub use self::merge::{Frames, Subscriptions};
-pub use self::position::{Epoch, Position};
+pub use self::merge::{EncodedEvents, MergedSubscription};
+pub use self::position::Position;
 pub(crate) use self::ring::BATCH;
 use self::ring::{Fold, Value};
-pub use self::subscription::{Frame, Gap, Start, Subscription};
+pub use self::subscription::{Gap, Published, Resume, Subscription};
 use crate::event::SseEvent;
 use crate::frame::{EventName, InvalidEvent, InvalidField, write_body};
 use crate::telemetry;
@@ -52,7 +50,7 @@ use crate::telemetry;
 ///     orders.subscribe()
 /// }
 ///
-/// # async fn run() -> Result<(), hero_sse::PublishError> {
+/// # async fn run() -> Result<(), hero_sse::topic::PublishError> {
 /// let topic = Topic::new("orders");
 /// let position = topic.publish(Order { id: 7 }).await?;
 /// assert_eq!(position.offset(), 1);
@@ -62,7 +60,7 @@ use crate::telemetry;
 ///
 /// A subscriber is a place in a ring of encoded events, and no queue: publishing never waits for one, and a slow
 /// one costs its place and what it is just being sent: a batch of up to 16 KiB, or one longer event. How far it may
-/// fall behind, and what then, is the endpoint's [`Overflow`](crate::Overflow).
+/// fall behind, and what then, is the endpoint's [`Overflow`](crate::options::Overflow).
 ///
 /// The events' ids are the topic's own: each says where its event stands, and a client that comes back with one goes
 /// on behind it. What `#[sse(id)]` marks is data. The name is the event's own, else what
@@ -77,7 +75,7 @@ pub struct Topic<E> {
 }
 
 struct Handle {
-    window: Window,
+    window: LogReplica,
     log: Box<dyn Log>,
     event: Option<EventName>,
 }
@@ -248,13 +246,13 @@ pub struct TopicBuilder<E> {
 
 impl<E: SseEvent + Send + Sync + 'static> TopicBuilder<E> {
     /// Keeps so many events at most, 1,000 if not said, and at least one.
-    pub fn keep(mut self, events: usize) -> Self {
+    pub fn retain_events(mut self, events: usize) -> Self {
         self.retention.events = events.max(1);
         self
     }
 
     /// Keeps so many bytes of encoded events at most, 4 MiB if not said. A larger event cannot be published.
-    pub fn keep_bytes(mut self, bytes: usize) -> Self {
+    pub fn retain_bytes(mut self, bytes: usize) -> Self {
         self.retention.bytes = bytes;
         self
     }
@@ -262,9 +260,9 @@ impl<E: SseEvent + Send + Sync + 'static> TopicBuilder<E> {
     /// Keeps events for so long at most, an hour if not said; `None` for ever.
     ///
     /// Nobody who begins or comes back gets an older one; who follows gets what is still there. It leaves memory when
-    /// somebody publishes, subscribes or asks for [`len`](Topic::len) the next time, or when a family of [`Topics`] looks
+    /// somebody publishes, subscribes or asks for [`len`](Topic::len) the next time, or when a family of [`KeyedTopics`] looks
     /// at its member: where a topic has fallen quiet, that may be later.
-    pub fn keep_for(mut self, age: impl Into<Option<Duration>>) -> Self {
+    pub fn retain_for(mut self, age: impl Into<Option<Duration>>) -> Self {
         self.retention.age = age.into();
         self
     }
@@ -312,7 +310,7 @@ impl<E: SseEvent + Send + Sync + 'static> TopicBuilder<E> {
     }
 
     /// How an event of another node is read, by its name and data; `None` if it cannot be. Filters, states and
-    /// [`Frame`]s need the event itself, which a [`Broker`] across processes does not carry: what cannot be read they
+    /// [`Published`]s need the event itself, which a [`Broker`] across processes does not carry: what cannot be read they
     /// leave out, and the log says so once. What is sent to clients needs no reading.
     ///
     /// ```
@@ -352,12 +350,12 @@ impl<E: SseEvent + Send + Sync + 'static> TopicBuilder<E> {
         Ok(Topic { handle: Arc::new(Handle { window, log, event }), marker: PhantomData })
     }
 
-    fn window(self) -> (Window, Option<EventName>) {
+    fn window(self) -> (LogReplica, Option<EventName>) {
         let Self { name, retention, latest, event, mut fold, decode, .. } = self;
         if let Some(fold) = &mut fold {
             fold.name(&name);
         }
-        (Window::new(&name, retention, latest, fold, decode), event)
+        (LogReplica::new(&name, retention, latest, fold, decode), event)
     }
 }
 
@@ -433,7 +431,7 @@ pub enum PublishError {
     TooLarge {
         /// Its size, encoded.
         bytes: usize,
-        /// What the topic keeps ([`keep_bytes`](TopicBuilder::keep_bytes)).
+        /// What the topic keeps ([`retain_bytes`](TopicBuilder::retain_bytes)).
         most: usize,
     },
     /// The broker failed. The event may have been published all the same.
@@ -447,7 +445,7 @@ impl fmt::Display for PublishError {
             Self::Event(error) => write!(f, "the event cannot be written: {error}"),
             Self::TooLarge { bytes, most } => write!(
                 f,
-                "an event of {bytes} bytes does not fit into a topic that keeps {most}: raise `keep_bytes`"
+                "an event of {bytes} bytes does not fit into a topic that keeps {most}: raise `retain_bytes`"
             ),
             Self::Broker(error) => error.fmt(f),
         }

@@ -13,20 +13,20 @@ use bytes::BytesMut;
 use futures_core::Stream;
 use serde_json::json;
 
-use super::broker::Window;
+use super::broker::LogReplica;
 use super::feed::{FRUITLESS, Feed};
-use super::merge::{Feeds, Subscriptions};
+use super::merge::{Feeds, MergedSubscription};
 use super::position::Position;
 use super::ring::{Begin, Entry, Missed, Read, Value};
 use crate::event::SseEvent;
 use crate::frame::{
-    FrameWriter, GAP, InvalidEvent, LastEventId, Whole, write_body, write_control, write_id,
+    FrameWriter, GAP, InvalidEvent, LastEventId, PreEncoded, write_body, write_control, write_id,
 };
 
 /// Where a subscription began.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Start {
+pub enum Resume {
     /// As a new one. So does who comes to a topic of [the latest](crate::Topic::latest) with an id of another life:
     /// it gets all there is.
     Live,
@@ -39,12 +39,12 @@ pub enum Start {
 /// Events that a subscriber cannot have any more.
 ///
 /// A client is told as `hero.gap`: `{"missed": 3, "from": "..", "to": ".."}`. Where several topics are on one stream
-/// ([`Subscriptions`](crate::Subscriptions)) it also says whose they are: `"part": 0` is the first.
+/// ([`MergedSubscription`](crate::MergedSubscription)) it also says whose they are: `"part": 0` is the first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {
     pub(super) missed: Option<u64>,
-    pub(super) from: Option<Position>,
-    pub(super) to: Option<Position>,
+    pub(super) first: Option<Position>,
+    pub(super) last: Option<Position>,
 }
 
 impl Gap {
@@ -54,19 +54,20 @@ impl Gap {
     }
 
     /// The first of them, if it is known.
-    pub fn from(&self) -> Option<Position> {
-        self.from
+    pub fn first(&self) -> Option<Position> {
+        self.first
     }
 
     /// The last of them; `None` if all that was published in this life of the topic is still kept.
-    pub fn to(&self) -> Option<Position> {
-        self.to
+    pub fn last(&self) -> Option<Position> {
+        self.last
     }
 
     /// As it goes over the wire, with where the client stands then.
     pub(super) fn write(&self, out: &mut BytesMut, part: Option<usize>, now: Option<&str>) {
         let id = |position: Option<Position>| position.map(|position| position.to_string());
-        let mut data = json!({ "missed": self.missed, "from": id(self.from), "to": id(self.to) });
+        let mut data =
+            json!({ "missed": self.missed, "from": id(self.first), "to": id(self.last) });
         if let (Some(part), Some(data)) = (part, data.as_object_mut()) {
             data.insert("part".to_owned(), part.into());
         }
@@ -79,35 +80,35 @@ impl Gap {
     /// This one, and another behind it.
     fn and(self, later: Self) -> Self {
         let missed = self.missed.zip(later.missed).map(|(one, other)| one + other);
-        Self { missed, from: self.from, to: later.to }
+        Self { missed, first: self.first, last: later.last }
     }
 }
 
-/// One who follows a [`Topic`](crate::Topic): what an endpoint's function returns, or a `Stream` of [`Frame`]s.
+/// One who follows a [`Topic`](crate::Topic): what an endpoint's function returns, or a `Stream` of [`Published`]s.
 ///
 /// Returned as it is, the encoded bytes go out as they stand in the topic, shared by all subscribers, and the endpoint's
-/// [`Overflow`](crate::Overflow) says what becomes of a client that is too slow for the topic. It goes on where the
+/// [`Overflow`](crate::options::Overflow) says what becomes of a client that is too slow for the topic. It goes on where the
 /// request's `Last-Event-ID` says.
 ///
 /// After an adaptor such as `map` it is a stream like any other: a slow client holds it back, frames that it can no longer
-/// have are told by the next one's [`gap`](Frame::gap), and sent as `hero.gap` with it. The kit does not see it any more:
+/// have are told by the next one's [`gap`](Published::gap), and sent as `hero.gap` with it. The kit does not see it any more:
 /// take the cursor as an argument, and [`resume`](Self::resume) by hand, or whoever comes back begins as a new client. So
 /// does, in any case, who has not had a frame yet: there is no `hero.cursor`. A frame that tells of a gap may be left out
-/// by the endpoint's [`Overflow`](crate::Overflow) in its turn: then there is a `hero.gap` with `"missed": null`.
+/// by the endpoint's [`Overflow`](crate::options::Overflow) in its turn: then there is a `hero.gap` with `"missed": null`.
 ///
 /// ```
 /// use futures_util::StreamExt;
 /// use hero_sse::prelude::*;
-/// use hero_sse::Frame;
+/// use hero_sse::topic::Published;
 ///
 /// #[derive(Serialize, SseEvent)]
 /// struct Order { id: u64 }
 ///
 /// #[sse_endpoint("/orders/ten", public)]
-/// async fn ten(State(orders): State<Topic<Order>>, cursor: LastEventId) -> impl Stream<Item = Frame<Order>> {
+/// async fn ten(State(orders): State<Topic<Order>>, cursor: LastEventId) -> impl Stream<Item = Published<Order>> {
 ///     orders.subscribe().resume(&cursor).take(10)
 /// }
-/// # fn main() { let _: hero_sse::Endpoints<Topic<Order>> = endpoints![ten]; }
+/// # fn main() { let _: hero_sse::extend::Endpoints<Topic<Order>> = endpoints![ten]; }
 /// ```
 pub struct Subscription<E> {
     feed: Feed,
@@ -119,7 +120,7 @@ pub struct Subscription<E> {
 }
 
 impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
-    pub(super) fn new(window: &Window) -> Self {
+    pub(super) fn new(window: &LogReplica) -> Self {
         let feed = Feed::new(window);
         Self { feed, waiting: VecDeque::new(), gap: None, marker: PhantomData }
     }
@@ -142,7 +143,7 @@ impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
     }
 
     fn begin(mut self, begin: Begin) -> Self {
-        if self.feed.start == Start::Live {
+        if self.feed.start == Resume::Live {
             self.feed.begin(begin);
         }
         self
@@ -150,7 +151,7 @@ impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
 
     /// Leaves out events that this says `false` to, besides those left out before. A [last](SseEvent::is_last) event
     /// is sent in any case. It must be quick, and say the same of an event each time: it is called once for each event and
-    /// subscriber, and under [`Overflow::Latest`](crate::Overflow::Latest) again for what still waits.
+    /// subscriber, and under [`Overflow::Latest`](crate::options::Overflow::Latest) again for what still waits.
     pub fn filter(mut self, mut wanted: impl FnMut(&E) -> bool + Send + 'static) -> Self {
         let mut before = self.feed.wanted.take();
         self.feed.wanted = Some(Box::new(move |value: &Value| {
@@ -167,8 +168,8 @@ impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
     ///
     /// The stream waits for the answer, and the client's cursor moves with it: whoever leaves before is told of the
     /// gap again, and this is called again. It is dropped with the stream. An error ends the stream, and is logged. For
-    /// a state that the topic itself keeps there is [`snapshot`](crate::TopicBuilder::snapshot), which is exact. It is
-    /// not called after an adaptor such as `map`, where [`Frame::gap`] tells.
+    /// a state that the topic itself keeps there is [`snapshot`](crate::topic::TopicBuilder::snapshot), which is exact. It is
+    /// not called after an adaptor such as `map`, where [`Published::gap`] tells.
     pub fn on_gap<F, O, S>(mut self, mut answer: F) -> Self
     where
         F: FnMut(Gap) -> O + Send + 'static,
@@ -194,7 +195,7 @@ impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
     }
 
     /// Where it began.
-    pub fn start(&self) -> &Start {
+    pub fn start(&self) -> &Resume {
         &self.feed.start
     }
 
@@ -202,7 +203,7 @@ impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
     ///
     /// ```
     /// # use hero_sse::prelude::*;
-    /// # use hero_sse::Subscriptions;
+    /// # use hero_sse::MergedSubscription;
     /// # #[derive(Serialize, SseEvent)]
     /// # struct Usage { used: u64 }
     /// # #[derive(Serialize, SseEvent)]
@@ -210,13 +211,16 @@ impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
     /// type App = (Topic<Usage>, Topic<Audit>);
     ///
     /// #[sse_endpoint("/dashboard", public)]
-    /// async fn dashboard(State((usage, audit)): State<App>) -> Subscriptions {
+    /// async fn dashboard(State((usage, audit)): State<App>) -> MergedSubscription {
     ///     usage.subscribe().and(audit.subscribe().recent(20))
     /// }
-    /// # fn main() { let _: hero_sse::Endpoints<App> = endpoints![dashboard]; }
+    /// # fn main() { let _: hero_sse::extend::Endpoints<App> = endpoints![dashboard]; }
     /// ```
-    pub fn and<F: SseEvent + Send + Sync + 'static>(self, other: Subscription<F>) -> Subscriptions {
-        Subscriptions::of(self.into_feed()).and(other)
+    pub fn and<F: SseEvent + Send + Sync + 'static>(
+        self,
+        other: Subscription<F>,
+    ) -> MergedSubscription {
+        MergedSubscription::of(self.into_feed()).and(other)
     }
 
     /// Without its type; what was read and not asked for yet is read again.
@@ -237,7 +241,7 @@ impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
         });
     }
 
-    fn next_frame(&mut self) -> Option<Frame<E>> {
+    fn next_frame(&mut self) -> Option<Published<E>> {
         while let Some(entry) = self.waiting.pop_front() {
             if !self.feed.wants(&entry) {
                 continue;
@@ -247,16 +251,16 @@ impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
                 continue;
             };
             let position = self.feed.position(entry.offset);
-            return Some(Frame { value, entry, position, gap: self.gap.take() });
+            return Some(Published { value, entry, position, gap: self.gap.take() });
         }
         None
     }
 }
 
 impl<E: SseEvent + Send + Sync + 'static> Stream for Subscription<E> {
-    type Item = Frame<E>;
+    type Item = Published<E>;
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Frame<E>>> {
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Published<E>>> {
         let this = self.get_mut();
         if let Some(missed) = this.feed.missed.take() {
             this.pass(missed);
@@ -288,14 +292,14 @@ impl<E> fmt::Debug for Subscription<E> {
 }
 
 /// An event of a topic, encoded once for all; dereferences to the event.
-pub struct Frame<E> {
+pub struct Published<E> {
     value: Arc<E>,
     entry: Arc<Entry>,
     position: Position,
     gap: Option<Gap>,
 }
 
-impl<E> Frame<E> {
+impl<E> Published<E> {
     /// Where it stands in its topic.
     pub fn position(&self) -> Position {
         self.position
@@ -307,7 +311,7 @@ impl<E> Frame<E> {
     }
 }
 
-impl<E> Deref for Frame<E> {
+impl<E> Deref for Published<E> {
     type Target = E;
 
     fn deref(&self) -> &E {
@@ -315,17 +319,17 @@ impl<E> Deref for Frame<E> {
     }
 }
 
-impl<E> Clone for Frame<E> {
+impl<E> Clone for Published<E> {
     fn clone(&self) -> Self {
         let Self { value, entry, position, gap } = self;
         Self { value: value.clone(), entry: entry.clone(), position: *position, gap: gap.clone() }
     }
 }
 
-impl<E: fmt::Debug> fmt::Debug for Frame<E> {
+impl<E: fmt::Debug> fmt::Debug for Published<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { value, position, gap, .. } = self;
-        f.debug_struct("Frame")
+        f.debug_struct("Published")
             .field("event", value)
             .field("position", position)
             .field("gap", gap)
@@ -333,15 +337,15 @@ impl<E: fmt::Debug> fmt::Debug for Frame<E> {
     }
 }
 
-impl<E: SseEvent + Send + Sync + 'static> SseEvent for Frame<E> {
+impl<E: SseEvent + Send + Sync + 'static> SseEvent for Published<E> {
     const NAME: Option<&'static str> = E::NAME;
 
     fn encode(&self, frame: &mut FrameWriter<'_>) -> Result<(), InvalidEvent> {
         let mut gap = BytesMut::new();
         if let Some(told) = &self.gap {
-            told.write(&mut gap, None, told.to.as_ref().map(Position::as_str));
+            told.write(&mut gap, None, told.last.as_ref().map(Position::as_str));
         }
-        frame.whole(Whole::Event, &gap, &self.entry.frame);
+        frame.whole(PreEncoded::Event, &gap, &self.entry.frame);
         Ok(())
     }
 

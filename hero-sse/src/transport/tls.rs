@@ -26,7 +26,7 @@ const CHECK: Duration = Duration::from_secs(60);
 const SHORTEST_CHECK: Duration = Duration::from_millis(10);
 
 /// A certificate and its key, for HTTPS under [`HeroSse::serve`](crate::HeroSse::serve):
-/// [`Serve::tls`](crate::Serve::tls).
+/// [`Serve::tls`](crate::server::Serve::tls).
 ///
 /// TLS 1.2 and 1.3 through rustls, HTTP/2 to clients that ask for it (ALPN), else HTTP/1.1. All that
 /// `serve` promises holds over TLS. A handshake runs beside the others, and must be done, and the
@@ -39,7 +39,7 @@ const SHORTEST_CHECK: Duration = Duration::from_millis(10);
 ///
 /// ```no_run
 /// # async fn run(sse: hero_sse::HeroSse, app: hero_sse::axum::Router) -> Result<(), Box<dyn std::error::Error>> {
-/// use hero_sse::Tls;
+/// use hero_sse::server::Tls;
 ///
 /// let tls = Tls::from_pem_files("/etc/app/fullchain.pem", "/etc/app/key.pem")?;
 /// let listener = tokio::net::TcpListener::bind("0.0.0.0:443").await?;

@@ -10,11 +10,11 @@ use axum::extract::{Query, Request};
 use axum::middleware::{Next, from_fn};
 use axum::routing::{get, post};
 use futures_util::stream;
+use hero_sse::auth::{AuthError, Secret, authenticator_fn};
+use hero_sse::options::{Cors, TokenSource};
+use hero_sse::server::{QueryToken, request_span};
 use hero_sse::testing;
-use hero_sse::{
-    AuthError, Cors, Event, HeroSse, Principal, QueryToken, Secret, SseContext, SseOptions,
-    TokenSource, authenticator_fn, request_span,
-};
+use hero_sse::{Event, HeroSse, Principal, SseContext, SseOptions};
 use http::{HeaderMap, Method, StatusCode};
 use metrics_util::debugging::DebuggingRecorder;
 use serde_json::json;
@@ -412,7 +412,7 @@ async fn behind_a_proxy_the_public_origin_counts_and_no_host_that_it_made_up() {
 #[tokio::test]
 async fn where_tls_ends_here_a_page_without_it_is_another_origin() {
     let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-    let tls = hero_sse::Tls::from_pem(own.cert.pem(), own.signing_key.serialize_pem());
+    let tls = hero_sse::server::Tls::from_pem(own.cert.pem(), own.signing_key.serialize_pem());
     let tls = tls.expect("a certificate");
     let site = Site::new("");
     let server = Server::start_as(&site.sse, site.app.clone(), |serve| serve.tls(tls)).await;

@@ -4,8 +4,9 @@ use axum::Router;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use futures_util::stream;
+use hero_sse::auth::{Algorithm, Issuer};
 use hero_sse::testing::{self, OpenError};
-use hero_sse::{Algorithm, Event, HeroSse, Issuer, JwtAuthenticator, Principal};
+use hero_sse::{Event, HeroSse, JwtAuthenticator, Principal};
 use http::StatusCode;
 use serde_json::{Value, json};
 

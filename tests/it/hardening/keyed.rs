@@ -5,10 +5,9 @@ use axum::extract::Path;
 use axum::http::header::WWW_AUTHENTICATE;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, stream};
+use hero_sse::auth::{Access, AuthError, Authorizer, Decision, Tickets};
 use hero_sse::testing::{self, OpenError};
-use hero_sse::{
-    Access, AuthError, Authorizer, Decision, Event, HeroSse, Principal, SseOptions, Tickets,
-};
+use hero_sse::{Event, HeroSse, Principal, SseOptions};
 use http::StatusCode;
 use serde_json::json;
 

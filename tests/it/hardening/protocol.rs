@@ -2,8 +2,10 @@
 
 use axum::Router;
 use futures_util::{StreamExt, stream};
+use hero_sse::event::{EventId, EventName};
+use hero_sse::options::OverLimit;
 use hero_sse::testing::{self, Received};
-use hero_sse::{Event, EventId, EventName, OverLimit, Principal, SseEvent, SseOptions};
+use hero_sse::{Event, Principal, SseEvent, SseOptions};
 use http::{Method, StatusCode};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -27,7 +29,7 @@ struct Comment {
 async fn sent(events: Vec<Event>) -> (Vec<Received>, String) {
     let app = public(&kit(SseOptions::default()), move || stream::iter(events.clone()));
     let mut stream = testing::open(&app, "/s").await.expect("a stream");
-    let events = stream.rest().await.expect("a clean end");
+    let events = stream.read_to_end().await.expect("a clean end");
     (events, stream.raw())
 }
 
@@ -57,7 +59,7 @@ async fn line_breaks_and_controls_in_an_id_forge_no_field() {
             .handler(async move || stream::iter([Comment { by: id.clone() }]))
             .expect("a route");
         let mut stream = testing::open(&app, "/s").await.expect("a stream");
-        let events = stream.rest().await.expect("a clean end");
+        let events = stream.read_to_end().await.expect("a clean end");
         assert!(!stream.raw().contains("forged"), "{}", stream.raw());
         let [close] = events.as_slice() else { panic!("{events:?}") };
         assert!(close.data.contains("stream_error"), "{}", close.data);
@@ -200,7 +202,7 @@ async fn a_subject_with_line_breaks_forges_no_line_of_the_log() {
         .bearer(&forger)
         .await
         .expect("a stream")
-        .rest()
+        .read_to_end()
         .await
         .expect("its end");
     let text = log.text();

@@ -10,12 +10,13 @@ use axum::Router;
 use axum::routing::get;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, Stream, StreamExt, stream};
-use hero_sse::testing::{self, SlowReader};
-use hero_sse::{
-    Access, AuthError, Authenticator, Authorizer, CloseReason, ConnectionFilter, Decision, Event,
-    HeroSse, Permission, Principal, Secret, SseContext, SseOptions, authenticator_fn,
+use hero_sse::auth::{
+    Access, AuthError, Authenticator, Authorizer, Decision, Permission, Secret, authenticator_fn,
     authorizer_fn,
 };
+use hero_sse::connections::ConnectionFilter;
+use hero_sse::testing::{self, SlowReader};
+use hero_sse::{CloseReason, Event, HeroSse, Principal, SseContext, SseOptions};
 use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
@@ -37,10 +38,10 @@ async fn while_nobody_can_be_verified_nobody_gets_in_and_browsers_come_back() {
         .build()
         .expect("a kit");
     let retry = sse.endpoint("/retry").handler(async || burst(3)).expect("a route");
-    let refuse = sse.endpoint("/refuse").over_limit(hero_sse::OverLimit::Refuse);
+    let refuse = sse.endpoint("/refuse").over_limit(hero_sse::options::OverLimit::Refuse);
     let app: Router = retry.merge(refuse.handler(async || burst(3)).expect("a route"));
     let mut stream = testing::open(&app, "/retry").bearer("t").await.expect("a farewell");
-    let events = stream.rest().await.expect("a clean end");
+    let events = stream.read_to_end().await.expect("a clean end");
     let [close] = events.as_slice() else { panic!("{events:?}") };
     assert_eq!(close.event, "hero.close");
     assert!(close.data.contains(r#""reason":"unverified""#), "{}", close.data);
@@ -293,7 +294,7 @@ async fn a_removed_user_who_reconnects_with_a_good_token_gets_403() {
     assert!(error.headers.contains_key("www-authenticate"));
     assert_eq!(sse.connections().count(&of("bob")), 1);
     let patience = Duration::from_millis(300);
-    assert!(bob.patience(patience).next().await.is_err(), "the other one was disturbed");
+    assert!(bob.timeout(patience).next().await.is_err(), "the other one was disturbed");
     server.stop().await;
 }
 
@@ -651,13 +652,13 @@ async fn a_credential_whose_time_is_over_opens_nothing_whatever_the_authenticato
 #[tokio::test(start_paused = true)]
 async fn a_permission_that_is_gone_ends_the_stream_at_the_next_look() {
     let oracle = Oracle::new(Answer::Yes);
-    let sse = kit_of(options("Recheck = \"10s\""), oracle.clone());
+    let sse = kit_of(options("ReauthorizeInterval = \"10s\""), oracle.clone());
     let app: Router =
         sse.endpoint("/s").permission("read").handler(async || burst(1)).expect("a route");
     let mut stream = testing::open(&app, "/s").principal("ann").await.expect("a stream");
     stream.next().await.expect("in time").expect("an event");
     oracle.says(Answer::No);
-    let mut stream = stream.patience(Duration::from_secs(11));
+    let mut stream = stream.timeout(Duration::from_secs(11));
     assert_eq!(farewell(&mut stream).await, ("revoked".to_owned(), false));
     let error = testing::open(&app, "/s").principal("ann").await.expect_err("403");
     assert_eq!(error.status, Some(StatusCode::FORBIDDEN));
@@ -771,14 +772,17 @@ async fn an_authorizer_whose_drop_panics_keeps_nobody_in_and_brings_nothing_down
     let mind = Arc::new(Mutex::new(None));
     let says = |answer| *mind.lock().expect("no panic") = answer;
     let second = Duration::from_secs(1);
-    let sse = kit_of(options("Recheck = \"10s\"\nAuthorizerTimeout = \"3s\""), Mined(mind.clone()));
+    let sse = kit_of(
+        options("ReauthorizeInterval = \"10s\"\nAuthorizerTimeout = \"3s\""),
+        Mined(mind.clone()),
+    );
     let alive = Alive::default();
     let watch = alive.clone();
     let make = move || watch.watch(calm());
     let app: Router = sse.endpoint("/s").handler(async move || make()).expect("a route");
     let open = async || {
         let stream = testing::open(&app, "/s").principal("ann").await.expect("a stream");
-        stream.patience(Duration::from_secs(60))
+        stream.timeout(Duration::from_secs(60))
     };
     // Too late, and at its end: nobody is let in.
     for answer in [None, Some(second)] {
@@ -878,7 +882,7 @@ async fn one_stream_whose_drop_blocks_does_not_keep_the_others_that_are_revoked(
 #[tokio::test]
 async fn a_request_by_ticket_that_is_overtaken_is_told_so_and_to_get_another_ticket() {
     let restless = Restless::default();
-    let tickets = hero_sse::Tickets::new().audience("usage");
+    let tickets = hero_sse::auth::Tickets::new().audience("usage");
     let builder = crate::tickets::builder("").tickets(tickets).authorizer(restless.clone());
     let sse = builder.build().expect("a kit");
     let _ = restless.0.set(sse.clone());

@@ -14,11 +14,11 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use hero_sse::auth::{AuthError, Authenticator, Secret, TicketGrant, TicketStore, Tickets};
+use hero_sse::connections::ConnectionFilter;
+use hero_sse::options::OverLimit;
 use hero_sse::testing;
-use hero_sse::{
-    AuthError, Authenticator, CloseReason, ConnectionFilter, HeroSse, OverLimit, Principal, Secret,
-    TicketGrant, TicketStore, Tickets,
-};
+use hero_sse::{CloseReason, HeroSse, Principal};
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -352,9 +352,9 @@ async fn the_farewell_of_a_stream_by_a_ticket_never_says_to_come_back() {
             .expect("a stream");
         stream.next().await.expect("in time").expect("an event");
         if path == "/api/held" {
-            sse.connections().drain(&hero_sse::ConnectionFilter::all());
+            sse.connections().drain(&hero_sse::connections::ConnectionFilter::all());
         }
-        let close = stream.rest().await.expect("a clean end").pop().expect("a farewell");
+        let close = stream.read_to_end().await.expect("a clean end").pop().expect("a farewell");
         assert_eq!(
             close.json::<Value>().expect("JSON")["reconnect"],
             Value::Bool(false),

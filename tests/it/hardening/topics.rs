@@ -1,9 +1,11 @@
 //! Ids of topics are what clients like them to be.
 
 use axum::Router;
+use hero_sse::SseOptions;
 use hero_sse::prelude::*;
 use hero_sse::testing::{self, EventReader, Received};
-use hero_sse::{Position, SseOptions};
+use hero_sse::topic::Position;
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::support::kit;
@@ -22,7 +24,7 @@ struct Shop {
 
 impl Shop {
     fn open(tenant: &str) -> Self {
-        let orders = Topic::builder(format!("orders of {tenant}")).keep(50).build();
+        let orders = Topic::builder(format!("orders of {tenant}")).retain_events(50).build();
         let (ours, sse) = (orders.clone(), kit(SseOptions::default()));
         let app = sse.endpoint("/orders").public().handler(async move || {
             ours.subscribe().from_start().filter(|order: &Order| order.seen_by_all)
@@ -47,7 +49,7 @@ impl Shop {
 
 /// What is there at once.
 async fn first_events(reader: EventReader) -> Vec<Received> {
-    let mut reader = reader.patience(std::time::Duration::from_millis(50));
+    let mut reader = reader.timeout(std::time::Duration::from_millis(50));
     let mut events = Vec::new();
     while let Ok(Some(event)) = reader.next().await {
         events.push(event);

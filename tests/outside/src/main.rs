@@ -7,7 +7,12 @@ use std::task::{Context, Poll, Waker};
 
 use sse::futures_core;
 use sse::prelude::*;
-use sse::{EndpointMeta, JwtAuthenticator, Permission, SseOptions};
+use sse::axum::Json;
+use sse::axum::extract::State;
+use serde::Serialize;
+use sse::{JwtAuthenticator, SseOptions};
+use sse::auth::Permission;
+use sse::extend::EndpointMeta;
 
 /// One reading of the usage gauge.
 #[derive(Clone, Serialize, SseEvent)]
@@ -69,7 +74,7 @@ pub async fn order_stream(State(orders): State<Topic<Order>>) -> Subscription<Or
     orders.subscribe()
 }
 
-async fn place(orders: &Topic<Order>, number: u64) -> Result<(), sse::PublishError> {
+async fn place(orders: &Topic<Order>, number: u64) -> Result<(), sse::topic::PublishError> {
     orders.publish(Order { number, state: "new".to_owned() }).await?;
     Ok(())
 }
@@ -162,7 +167,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     assert_eq!(count(followed), 1);
 
     let ann = || Principal::new("ann");
-    assert_eq!(count(now(usage_stream(State(Meter), ann().tenant("t1")))?), 3);
+    assert_eq!(count(now(usage_stream(State(Meter), ann().with_tenant("t1")))?), 3);
     assert!(now(usage_stream(State(Meter), ann())).is_err());
     assert_eq!(count(now(builds())), 3);
     let answers = now(ask(LastEventId::default(), Json(Question { word: "why".to_owned() })));

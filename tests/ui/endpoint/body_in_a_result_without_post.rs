@@ -1,5 +1,6 @@
 use hero_sse::axum::extract::rejection::JsonRejection;
 use hero_sse::prelude::*;
+use axum::Json;
 
 #[sse_endpoint("/usage")]
 async fn usage(_: Result<Json<u64>, JsonRejection>) -> impl Stream<Item = Event> {
@@ -7,5 +8,5 @@ async fn usage(_: Result<Json<u64>, JsonRejection>) -> impl Stream<Item = Event>
 }
 
 fn main() {
-    let _: hero_sse::Endpoints<()> = hero_sse::endpoints![usage];
+    let _: hero_sse::extend::Endpoints<()> = hero_sse::endpoints![usage];
 }

@@ -6,5 +6,5 @@ async fn usage() -> impl Stream<Item = Event> {
 }
 
 fn main() {
-    let _: hero_sse::Endpoints<()> = hero_sse::endpoints![usage];
+    let _: hero_sse::extend::Endpoints<()> = hero_sse::endpoints![usage];
 }

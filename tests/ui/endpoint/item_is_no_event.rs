@@ -1,4 +1,5 @@
 use hero_sse::prelude::*;
+use serde::Serialize;
 
 #[derive(Serialize)]
 struct Usage {
@@ -11,5 +12,5 @@ async fn usage() -> impl Stream<Item = Usage> {
 }
 
 fn main() {
-    let _: hero_sse::Endpoints<()> = hero_sse::endpoints![usage];
+    let _: hero_sse::extend::Endpoints<()> = hero_sse::endpoints![usage];
 }

@@ -11,5 +11,5 @@ async fn usage(_: Meter) -> impl Stream<Item = Event> {
 }
 
 fn main() {
-    let _: hero_sse::Endpoints<App> = hero_sse::endpoints![usage];
+    let _: hero_sse::extend::Endpoints<App> = hero_sse::endpoints![usage];
 }

@@ -5,5 +5,5 @@ async fn usage() {
 }
 
 fn main() {
-    let _: hero_sse::Endpoints<()> = hero_sse::endpoints![usage];
+    let _: hero_sse::extend::Endpoints<()> = hero_sse::endpoints![usage];
 }

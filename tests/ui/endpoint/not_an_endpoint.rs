@@ -1,4 +1,5 @@
 use hero_sse::prelude::*;
+use serde::Serialize;
 
 #[derive(Serialize, SseEvent)]
 struct Usage {
@@ -6,5 +7,5 @@ struct Usage {
 }
 
 fn main() {
-    let _: hero_sse::Endpoints<()> = hero_sse::endpoints![Usage];
+    let _: hero_sse::extend::Endpoints<()> = hero_sse::endpoints![Usage];
 }

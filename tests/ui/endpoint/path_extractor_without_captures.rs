@@ -1,4 +1,5 @@
 use hero_sse::prelude::*;
+use axum::extract::Path;
 
 #[sse_endpoint("/builds")]
 async fn usage(_: Path<(String, u64)>) -> impl Stream<Item = Event> {
@@ -6,5 +7,5 @@ async fn usage(_: Path<(String, u64)>) -> impl Stream<Item = Event> {
 }
 
 fn main() {
-    let _: hero_sse::Endpoints<()> = hero_sse::endpoints![usage];
+    let _: hero_sse::extend::Endpoints<()> = hero_sse::endpoints![usage];
 }

@@ -8,5 +8,5 @@ async fn usage() -> Result<impl Stream<Item = Event>, Mistake> {
 }
 
 fn main() {
-    let _: hero_sse::Endpoints<()> = hero_sse::endpoints![usage];
+    let _: hero_sse::extend::Endpoints<()> = hero_sse::endpoints![usage];
 }

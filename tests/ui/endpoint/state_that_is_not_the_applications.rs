@@ -1,4 +1,5 @@
 use hero_sse::prelude::*;
+use axum::extract::State;
 
 #[derive(Clone)]
 struct Meter;
@@ -9,5 +10,5 @@ async fn usage(_: State<Meter>) -> impl Stream<Item = Event> {
 }
 
 fn main() {
-    let _: hero_sse::Endpoints<()> = hero_sse::endpoints![usage];
+    let _: hero_sse::extend::Endpoints<()> = hero_sse::endpoints![usage];
 }

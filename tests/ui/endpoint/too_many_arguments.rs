@@ -1,4 +1,5 @@
 use hero_sse::prelude::*;
+use axum::extract::State;
 
 #[sse_endpoint("/usage")]
 async fn usage(
@@ -24,5 +25,5 @@ async fn usage(
 }
 
 fn main() {
-    let _: hero_sse::Endpoints<()> = hero_sse::endpoints![usage];
+    let _: hero_sse::extend::Endpoints<()> = hero_sse::endpoints![usage];
 }

@@ -1,4 +1,6 @@
 use hero_sse::prelude::*;
+use axum::extract::State;
+use serde::Serialize;
 
 #[derive(Serialize, SseEvent)]
 struct Usage {
@@ -11,5 +13,5 @@ async fn usage(State(usage): State<Topic<Usage>>) -> Topic<Usage> {
 }
 
 fn main() {
-    let _: hero_sse::Endpoints<Topic<Usage>> = hero_sse::endpoints![usage];
+    let _: hero_sse::extend::Endpoints<Topic<Usage>> = hero_sse::endpoints![usage];
 }

@@ -1,4 +1,5 @@
 use hero_sse::prelude::*;
+use serde::Serialize;
 
 #[derive(Serialize, SseEvent)]
 #[sse(event = "gauge")]
@@ -12,5 +13,5 @@ async fn usage() -> Result<impl Stream<Item = Result<Usage, Refusal>>, Refusal> 
 }
 
 fn main() {
-    let _: hero_sse::Endpoints<()> = hero_sse::endpoints![usage];
+    let _: hero_sse::extend::Endpoints<()> = hero_sse::endpoints![usage];
 }

@@ -1,4 +1,5 @@
 use hero_sse::prelude::*;
+use serde::Serialize;
 
 #[derive(Serialize, SseEvent)]
 struct Usage {

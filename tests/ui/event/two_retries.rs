@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use hero_sse::prelude::*;
+use serde::Serialize;
 
 #[derive(Serialize, SseEvent)]
 #[sse(retry = "30s")]

@@ -2,6 +2,8 @@
 #![deny(warnings)]
 
 use hero_sse::prelude::*;
+use axum::extract::FromRef;
+use axum::extract::State;
 
 type S = State<u8>;
 

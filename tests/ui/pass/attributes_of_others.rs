@@ -1,7 +1,7 @@
 //! What else may stand on a function or a type keeps its meaning.
 #![deny(warnings)]
 
-use hero_sse::EndpointMeta;
+use hero_sse::extend::EndpointMeta;
 use hero_sse::prelude::*;
 
 #[must_use = "it is an event"]
@@ -42,7 +42,7 @@ pub async fn build() -> impl Stream<Item = Build> {
 
 fn main() {
     assert_eq!(usage::DESCRIPTOR.path(), "/usage");
-    let _: hero_sse::Endpoints<()> = hero_sse::endpoints![usage, build];
+    let _: hero_sse::extend::Endpoints<()> = hero_sse::endpoints![usage, build];
     #[expect(deprecated)]
     drop(usage());
 }

@@ -2,7 +2,7 @@
 //! that another of its name can stand there.
 #![deny(warnings)]
 
-use hero_sse::EndpointMeta;
+use hero_sse::extend::EndpointMeta;
 use hero_sse::prelude::*;
 
 #[cfg(any())]
@@ -46,7 +46,7 @@ async fn nested_below() -> impl Stream<Item = Event> {
 }
 
 fn main() {
-    let _: hero_sse::Endpoints<()> = hero_sse::endpoints![above, below, given, nested_below];
+    let _: hero_sse::extend::Endpoints<()> = hero_sse::endpoints![above, below, given, nested_below];
     for descriptor in
         [above::DESCRIPTOR, below::DESCRIPTOR, given::DESCRIPTOR, nested_below::DESCRIPTOR]
     {

@@ -1,7 +1,7 @@
 //! What documents the function documents the endpoint, and is in its descriptor.
 #![deny(warnings, missing_docs)]
 
-use hero_sse::EndpointMeta;
+use hero_sse::extend::EndpointMeta;
 use hero_sse::prelude::*;
 
 /// Live usage gauge.

@@ -2,6 +2,7 @@
 #![deny(warnings)]
 
 use hero_sse::prelude::*;
+use axum::Json;
 use hero_sse::testing::frame;
 
 /// No `Serialize`.

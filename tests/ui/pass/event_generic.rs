@@ -4,6 +4,7 @@
 use std::fmt::{Debug, Display};
 
 use hero_sse::prelude::*;
+use serde::Serialize;
 use hero_sse::testing::frame;
 
 #[derive(Serialize, SseEvent)]

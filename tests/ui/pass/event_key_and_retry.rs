@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use hero_sse::prelude::*;
+use serde::Serialize;
 use hero_sse::testing::frame;
 
 /// One field may be both.

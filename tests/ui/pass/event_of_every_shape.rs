@@ -2,6 +2,7 @@
 #![deny(warnings)]
 
 use hero_sse::prelude::*;
+use serde::Serialize;
 use hero_sse::testing::frame;
 
 #[derive(Serialize, SseEvent)]
@@ -46,7 +47,7 @@ enum Single {
 }
 
 fn main() {
-    let data = |frame: Result<String, hero_sse::InvalidEvent>| {
+    let data = |frame: Result<String, hero_sse::event::InvalidEvent>| {
         let frame = frame.unwrap();
         frame.lines().filter(|line| !line.is_empty()).collect::<Vec<_>>().join("|")
     };

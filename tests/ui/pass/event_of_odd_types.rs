@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
 use hero_sse::prelude::*;
+use serde::Serialize;
 use hero_sse::testing::frame;
 
 macro_rules! number {

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use hero_sse::prelude::*;
+use serde::Serialize;
 use hero_sse::testing::frame;
 
 #[derive(Serialize, SseEvent)]

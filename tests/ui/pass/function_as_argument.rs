@@ -2,6 +2,7 @@
 #![deny(warnings)]
 
 use hero_sse::prelude::*;
+use axum::extract::State;
 
 #[sse_endpoint("/length")]
 async fn length(_: State<fn(&str) -> usize>) -> impl Stream<Item = Event> {
@@ -9,5 +10,5 @@ async fn length(_: State<fn(&str) -> usize>) -> impl Stream<Item = Event> {
 }
 
 fn main() {
-    let _: hero_sse::Endpoints<fn(&str) -> usize> = hero_sse::endpoints![length];
+    let _: hero_sse::extend::Endpoints<fn(&str) -> usize> = hero_sse::endpoints![length];
 }

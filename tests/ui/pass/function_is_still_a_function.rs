@@ -3,6 +3,8 @@
 
 use builds::r#match;
 use hero_sse::prelude::*;
+use axum::extract::State;
+use serde::Serialize;
 
 mod builds {
     use hero_sse::prelude::*;
@@ -21,5 +23,5 @@ mod builds {
 
 fn main() {
     drop(r#match(State(3)));
-    let _: hero_sse::Endpoints<u64> = hero_sse::endpoints![r#match];
+    let _: hero_sse::extend::Endpoints<u64> = hero_sse::endpoints![r#match];
 }

@@ -2,6 +2,7 @@
 #![deny(warnings)]
 
 use hero_sse::prelude::*;
+use serde::Serialize;
 
 fn main() {
     #[derive(Serialize, SseEvent)]
@@ -24,5 +25,5 @@ fn main() {
         Ok(futures_util::stream::iter([Build::Queued { job: 1 }]))
     }
 
-    let _: hero_sse::Endpoints<()> = hero_sse::endpoints![usage, build];
+    let _: hero_sse::extend::Endpoints<()> = hero_sse::endpoints![usage, build];
 }

@@ -2,8 +2,11 @@
 #![deny(warnings)]
 
 use hero_sse::prelude::*;
+use axum::extract::State;
+use serde::Serialize;
 use hero_sse::testing::frame;
-use hero_sse::{EndpointMeta, Permission};
+use hero_sse::auth::Permission;
+use hero_sse::extend::EndpointMeta;
 
 #[derive(Serialize, SseEvent)]
 pub struct Usage {
@@ -167,7 +170,7 @@ mod elsewhere {
         [frame(&Made::Made(1)), frame(&of)]
     }
 
-    pub(super) fn endpoints() -> hero_sse::Endpoints<()> {
+    pub(super) fn endpoints() -> hero_sse::extend::Endpoints<()> {
         hero_sse::endpoints![made]
     }
 }
@@ -190,7 +193,7 @@ fn main() {
     ] {
         assert!(said.contains(part), "{part}: {said}");
     }
-    let _ = hero_sse::endpoints![usage, tokens, item] as hero_sse::Endpoints<u64>;
+    let _ = hero_sse::endpoints![usage, tokens, item] as hero_sse::extend::Endpoints<u64>;
     assert!(format!("{:?}", elsewhere::endpoints()).contains("\"/made\""));
     assert_eq!(
         frame(&Reading { number: 1 }).unwrap(),

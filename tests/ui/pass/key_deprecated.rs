@@ -1,7 +1,7 @@
 //! `deprecated` is told of the endpoint; the function can still be called without a word.
 #![deny(warnings)]
 
-use hero_sse::EndpointMeta;
+use hero_sse::extend::EndpointMeta;
 use hero_sse::prelude::*;
 
 #[sse_endpoint("/old", deprecated)]

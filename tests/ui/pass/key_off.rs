@@ -1,7 +1,7 @@
 //! `"off"` where a thing can be.
 #![deny(warnings)]
 
-use hero_sse::EndpointMeta;
+use hero_sse::extend::EndpointMeta;
 use hero_sse::prelude::*;
 
 #[sse_endpoint("/off", heartbeat = "off", write_timeout = "off", max_age = "off")]

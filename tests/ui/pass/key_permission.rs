@@ -1,7 +1,7 @@
 //! A permission is a string, here in each way a string can be written.
 #![deny(warnings)]
 
-use hero_sse::EndpointMeta;
+use hero_sse::extend::EndpointMeta;
 use hero_sse::prelude::*;
 
 #[sse_endpoint("/plain", permission = "usage.read")]

@@ -1,13 +1,13 @@
-//! `recheck` is how often it is asked again whether the caller may stay.
+//! `reauthorize` is how often it is asked again whether the caller may stay.
 #![deny(warnings)]
 
 include!("../said_and_silent.rs");
 
-#[sse_endpoint("/said", recheck = "30s")]
+#[sse_endpoint("/said", reauthorize = "30s")]
 async fn said() -> impl Stream<Item = Event> {
     futures_util::stream::empty()
 }
 
 fn main() {
-    shown("recheck: Some(Some(30s))", "recheck: None");
+    shown("reauthorize: Some(Some(30s))", "reauthorize: None");
 }

@@ -2,7 +2,9 @@
 #![deny(warnings)]
 
 use hero_sse::prelude::*;
-use hero_sse::{Endpoint, EndpointMeta};
+use axum::extract::FromRef;
+use axum::extract::State;
+use hero_sse::extend::{Endpoint, EndpointMeta};
 
 #[derive(Clone)]
 struct App<T>(T);
@@ -31,5 +33,5 @@ fn path<S, T: Endpoint<S>>(_: Option<T>) -> &'static str {
 fn main() {
     assert_eq!(path(None::<usage>), "/usage");
     assert_eq!(path(None::<none>), "/none");
-    let _: hero_sse::Endpoints<App<u64>> = hero_sse::endpoints![usage];
+    let _: hero_sse::extend::Endpoints<App<u64>> = hero_sse::endpoints![usage];
 }

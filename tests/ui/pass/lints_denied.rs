@@ -45,10 +45,13 @@ use std::time::Duration;
 
 // Their names in scope make the paths that are written out look unnecessary.
 use hero_sse::prelude::*;
-use hero_sse::{
-    AppState, Descriptor, Endpoint, EndpointMeta, EventName, EventStream, Events, Extractor,
-    FrameWriter, IntoEventStream, IntoPermission, InvalidEvent, LastArgument, Opening, Overflow,
-};
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use hero_sse::auth::IntoPermission;
+use hero_sse::event::{EventName, FrameWriter, InvalidEvent};
+use hero_sse::extend::{AppState, BodyExtractor, Descriptor, Endpoint, EndpointMeta, EventStream, Events, Extractor, IntoEventStream, OpeningStream};
+use hero_sse::options::Overflow;
 
 /// A reading.
 #[derive(Debug, Clone, Copy, Serialize, SseEvent)]
@@ -131,7 +134,7 @@ pub mod feeds {
         heartbeat_event = true,
         retry = "2s",
         max_age = "1h",
-        recheck = "1m",
+        reauthorize = "1m",
         max_connections = 3,
         over_limit = "refuse",
         overflow = "latest",
@@ -163,7 +166,7 @@ pub mod feeds {
 
     /// What is mapped of them.
     #[must_use]
-    pub fn all() -> hero_sse::Endpoints<Meter> {
+    pub fn all() -> hero_sse::extend::Endpoints<Meter> {
         #[allow(deprecated)]
         let endpoints = endpoints![usage_stream, private_stream, post, hidden];
         endpoints
@@ -179,7 +182,7 @@ pub async fn named(State(_): State<Meter>) -> impl Stream<Item = Text<'static>> 
 /// Uses the names that are only there to be in the way.
 #[must_use]
 pub fn uses<
-    S: AppState + Extractor<S> + LastArgument<S, K>,
+    S: AppState + Extractor<S> + BodyExtractor<S, K>,
     T: Endpoint<S, K> + EndpointMeta,
     K,
     N,
@@ -188,13 +191,13 @@ pub fn uses<
     _: impl Events<N> + IntoEventStream<K> + IntoPermission,
     _: &mut FrameWriter<'_>,
     _: Result<EventName, InvalidEvent>,
-    _: Option<(EventStream, Opening, Overflow)>,
+    _: Option<(EventStream, OpeningStream, Overflow)>,
 ) -> Descriptor {
     T::DESCRIPTOR
 }
 
 fn main() {
-    let more: hero_sse::Endpoints<Meter> = endpoints![named];
+    let more: hero_sse::extend::Endpoints<Meter> = endpoints![named];
     let endpoints = format!("{:?} {more:?}", feeds::all());
     assert_eq!(endpoints.matches("Descriptor {").count(), 5);
 }

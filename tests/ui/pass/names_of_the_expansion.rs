@@ -3,6 +3,8 @@
 #![allow(non_upper_case_globals, dead_code)]
 
 use hero_sse::prelude::*;
+use axum::extract::State;
+use serde::Serialize;
 
 const frame: i8 = 1;
 const serializer: i8 = 1;
@@ -42,5 +44,5 @@ mod more {
 }
 
 fn main() {
-    let _: hero_sse::Endpoints<u64> = hero_sse::endpoints![state, open, more::parts];
+    let _: hero_sse::extend::Endpoints<u64> = hero_sse::endpoints![state, open, more::parts];
 }

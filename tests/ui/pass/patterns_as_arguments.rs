@@ -2,6 +2,8 @@
 #![deny(warnings)]
 
 use hero_sse::prelude::*;
+use axum::extract::State;
+use serde::Serialize;
 
 #[derive(Clone)]
 struct App {
@@ -25,5 +27,5 @@ async fn usage(
 }
 
 fn main() {
-    let _: hero_sse::Endpoints<App> = hero_sse::endpoints![usage];
+    let _: hero_sse::extend::Endpoints<App> = hero_sse::endpoints![usage];
 }

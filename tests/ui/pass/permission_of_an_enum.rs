@@ -2,10 +2,10 @@
 #![deny(warnings)]
 
 use hero_sse::prelude::*;
-use hero_sse::{IntoPermission, Permission};
+use hero_sse::auth::{IntoPermission, Permission};
 
 mod scopes {
-    use hero_sse::Permission;
+    use hero_sse::auth::Permission;
 
     pub const CONSTANT: &str = "a.constant";
     pub const OWN: Permission = Permission::from_static("an.own");
@@ -33,7 +33,7 @@ mod scopes {
     }
 
     impl TryFrom<Unit> for Permission {
-        type Error = hero_sse::InvalidPermission;
+        type Error = hero_sse::auth::InvalidPermission;
 
         fn try_from(_: Unit) -> Result<Self, Self::Error> {
             Self::new("by.trial")
@@ -56,7 +56,7 @@ macro_rules! endpoints_of {
             $({
                 let rule = IntoPermission::into_permission($permission).map(|p: Permission| p.to_string());
                 assert_eq!(rule.as_deref(), Ok($text));
-                let said = format!("{:?}", <$name as hero_sse::EndpointMeta>::DESCRIPTOR);
+                let said = format!("{:?}", <$name as hero_sse::extend::EndpointMeta>::DESCRIPTOR);
                 assert!(said.contains("Token { rule: Some("), "{said}");
             })*
         }

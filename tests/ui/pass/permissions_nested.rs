@@ -1,7 +1,7 @@
 //! `all` and `any`, as deep as need be; names of one segment; a comma at the end.
 #![deny(warnings)]
 
-use hero_sse::EndpointMeta;
+use hero_sse::extend::EndpointMeta;
 use hero_sse::prelude::*;
 
 const ALL: &str = "all";

@@ -2,6 +2,9 @@
 #![deny(warnings)]
 
 use hero_sse::prelude::*;
+use axum::Json;
+use axum::extract::Path;
+use axum::extract::State;
 
 #[derive(serde::Deserialize)]
 struct Question<T> {

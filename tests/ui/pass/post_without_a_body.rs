@@ -2,6 +2,7 @@
 #![deny(warnings)]
 
 use hero_sse::prelude::*;
+use axum::extract::State;
 
 #[sse_endpoint("/nothing", method = "post", public)]
 async fn nothing() -> impl Stream<Item = Event> {

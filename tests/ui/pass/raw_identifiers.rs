@@ -2,8 +2,10 @@
 #![deny(warnings)]
 #![allow(non_camel_case_types)]
 
-use hero_sse::EndpointMeta;
+use hero_sse::extend::EndpointMeta;
 use hero_sse::prelude::*;
+use axum::extract::Path;
+use serde::Serialize;
 use hero_sse::testing::frame;
 
 #[derive(Serialize, SseEvent)]
@@ -38,7 +40,7 @@ async fn r#impl(Path(r#type): Path<u64>) -> impl Stream<Item = r#struct> {
 
 fn main() {
     assert_eq!(r#impl::DESCRIPTOR.name(), "impl");
-    let _: hero_sse::Endpoints<()> = hero_sse::endpoints![r#impl];
+    let _: hero_sse::extend::Endpoints<()> = hero_sse::endpoints![r#impl];
     let event = r#struct { r#type: 1, r#gen: 2 };
     assert_eq!(frame(&event).unwrap(), "event: struct\nid: 1\ndata: {\"type\":1,\"gen\":2}\n\n");
     assert_eq!(event.key().as_deref(), Some("2"));

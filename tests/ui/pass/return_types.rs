@@ -9,6 +9,8 @@ use hero_sse::axum::extract::rejection::JsonRejection;
 use hero_sse::axum::http::StatusCode;
 use hero_sse::axum::response::IntoResponse;
 use hero_sse::prelude::*;
+use axum::Json;
+use serde::Serialize;
 
 #[derive(Serialize, SseEvent)]
 #[sse(event = "usage")]

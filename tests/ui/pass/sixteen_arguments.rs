@@ -2,6 +2,7 @@
 #![deny(warnings)]
 
 use hero_sse::prelude::*;
+use axum::extract::State;
 
 #[sse_endpoint("/many")]
 async fn many(
@@ -26,5 +27,5 @@ async fn many(
 }
 
 fn main() {
-    let _: hero_sse::Endpoints<u64> = hero_sse::endpoints![many];
+    let _: hero_sse::extend::Endpoints<u64> = hero_sse::endpoints![many];
 }

@@ -32,14 +32,14 @@ mod outer {
             futures_util::stream::empty()
         }
 
-        pub(super) fn own() -> hero_sse::Endpoints<()> {
+        pub(super) fn own() -> hero_sse::extend::Endpoints<()> {
             endpoints![of_the_crate, of_a_path, of_the_parent, of_itself, private]
         }
     }
 
     use self::inner::{of_a_path, of_the_parent};
 
-    pub(crate) fn below() -> [hero_sse::Endpoints<()>; 2] {
+    pub(crate) fn below() -> [hero_sse::extend::Endpoints<()>; 2] {
         [hero_sse::endpoints![of_a_path, of_the_parent], inner::own()]
     }
 }
@@ -48,7 +48,7 @@ use outer::inner::of_the_crate as renamed;
 
 fn main() {
     let [below, own] = outer::below();
-    let text = format!("{below:?} {own:?} {:?}", endpoints![renamed] as hero_sse::Endpoints<()>);
+    let text = format!("{below:?} {own:?} {:?}", endpoints![renamed] as hero_sse::extend::Endpoints<()>);
     for path in ["/crate", "/in", "/super", "/self", "/private"] {
         assert!(text.contains(&format!("path: \"{path}\"")), "{text}");
     }

@@ -46,13 +46,13 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    fn place(&self) -> Place {
+    fn place(&self) -> CompactionKey {
         (self.name.clone(), self.key.clone())
     }
 }
 
 /// What an event is the state of.
-type Place = (Option<Box<[u8]>>, Option<Box<str>>);
+type CompactionKey = (Option<Box<[u8]>>, Option<Box<str>>);
 
 /// What a reader that stands at `from` gets; then it stands at `to`.
 pub(crate) struct Batch {
@@ -165,7 +165,7 @@ pub(super) enum Events {
     /// The newest of each place alone.
     Latest {
         events: BTreeMap<u64, Arc<Entry>>,
-        places: HashMap<Place, u64>,
+        places: HashMap<CompactionKey, u64>,
     },
 }
 

@@ -1,12 +1,15 @@
 //! What an application sends: the [`SseEvent`] trait and the dynamic [`Event`].
 
+mod emit;
+
 use std::any::Any;
 use std::fmt::Display;
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::frame::{EventId, EventName, FrameWriter, InvalidEvent};
+pub use self::emit::{Emitter, EmitterStream, stream};
+pub use crate::frame::{EventId, EventName, FrameWriter, InvalidEvent, InvalidField, LastEventId};
 
 /// A type whose values are events. Derive it:
 ///
@@ -59,7 +62,7 @@ pub trait SseEvent {
     }
 
     /// What this event is the state of: what `#[sse(key)]` marks, as its `Display` prints it. Only
-    /// asked for under [`Overflow::Latest`](crate::Overflow::Latest), where a newer event of the same
+    /// asked for under [`Overflow::Latest`](crate::options::Overflow::Latest), where a newer event of the same
     /// name and key takes the place of one that waits. Events without a key share one place a name.
     fn key(&self) -> Option<String> {
         None
@@ -105,7 +108,7 @@ pointer!(Arc<E>, Box<E>, &E);
 /// use hero_sse::Event;
 ///
 /// let event = Event::json(&[1, 2, 3])?.named("numbers")?.with_id(7)?;
-/// # Ok::<(), hero_sse::InvalidEvent>(())
+/// # Ok::<(), hero_sse::event::InvalidEvent>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Event {

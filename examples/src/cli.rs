@@ -24,14 +24,14 @@ or trace makes it longer. Ctrl-C says farewell on every stream and stops.
 const SHORTEST_SECRET: usize = 32;
 
 /// What the command line asks for.
-pub(crate) struct Face {
+pub(crate) struct Cli {
     pub(crate) listen: String,
     pub(crate) secret: String,
     pub(crate) options: Option<PathBuf>,
     pub(crate) audit_log: PathBuf,
 }
 
-impl Face {
+impl Cli {
     /// Reads the arguments; `None` when help was asked for and given.
     pub(crate) fn from_arguments() -> Result<Option<Self>, lexopt::Error> {
         let mut listen = "127.0.0.1:8080".to_owned();

@@ -33,7 +33,7 @@ const GRACE: Duration = Duration::from_secs(60);
 ///
 /// ```
 /// use hero_sse::prelude::*;
-/// use hero_sse::Topics;
+/// use hero_sse::KeyedTopics;
 ///
 /// #[derive(Serialize, SseEvent)]
 /// struct Line { text: String }
@@ -42,17 +42,17 @@ const GRACE: Duration = Duration::from_secs(60);
 /// #[sse_endpoint("/builds/{build}", permission = "builds.{build}.read")]
 /// async fn build_log(
 ///     Path(build): Path<u64>,
-///     State(builds): State<Topics<u64, Line>>,
+///     State(builds): State<KeyedTopics<u64, Line>>,
 /// ) -> Result<Subscription<Line>, Refusal> {
 ///     Ok(builds.topic(&build)?.subscribe().from_start())
 /// }
 ///
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-/// let builds = Topics::new("builds");
+/// let builds = KeyedTopics::new("builds");
 /// builds.topic(&7)?.publish(Line { text: "compiling".to_owned() }).await?;
 /// # Ok(())
 /// # }
-/// # fn main() { let _: hero_sse::Endpoints<Topics<u64, Line>> = endpoints![build_log]; }
+/// # fn main() { let _: hero_sse::extend::Endpoints<KeyedTopics<u64, Line>> = endpoints![build_log]; }
 /// ```
 ///
 /// [`topic`](Self::topic) makes a member when it is first asked for, by who publishes or by who reads. Check first that the
@@ -61,18 +61,18 @@ const GRACE: Duration = Duration::from_secs(60);
 ///
 /// A member goes when it has no subscriber, nobody else holds its [`Topic`] and nothing is kept in it, for a minute: it
 /// is looked for as others are made. An event that is kept keeps its member, as does the last one of a topic that has
-/// ended: whoever comes late gets it, until it is older than [`keep_for`](TopicBuilder::keep_for) says. Then the key's
+/// ended: whoever comes late gets it, until it is older than [`retain_for`](TopicBuilder::retain_for) says. Then the key's
 /// next topic is another one. What is [never too old](TopicBuilder::latest) keeps its member until that is
-/// [removed](Self::remove). Where there is [no room](TopicsBuilder::most) members that could go do so at once.
+/// [removed](Self::remove). Where there is [no room](KeyedTopicsBuilder::most) members that could go do so at once.
 ///
 /// A member's name is the family's and the key's `Display`, with a `/` between them (and `%2F` for one in either):
 /// different keys must be written differently. Clones are one family; with its last one go the members that nobody
 /// else holds.
-pub struct Topics<K, E> {
-    family: Arc<Family<K, E>>,
+pub struct KeyedTopics<K, E> {
+    inner: Arc<Inner<K, E>>,
 }
 
-struct Family<K, E> {
+struct Inner<K, E> {
     name: String,
     most: usize,
     event: Option<EventName>,
@@ -100,7 +100,7 @@ struct Member<E> {
     idle: Option<Instant>,
 }
 
-impl<K, E> Topics<K, E>
+impl<K, E> KeyedTopics<K, E>
 where
     K: Hash + Eq + Clone + Display + Send + 'static,
     E: SseEvent + Send + Sync + 'static,
@@ -111,8 +111,8 @@ where
     }
 
     /// A family with settings of its own.
-    pub fn builder(name: impl Into<String>) -> TopicsBuilder<K, E> {
-        TopicsBuilder {
+    pub fn builder(name: impl Into<String>) -> KeyedTopicsBuilder<K, E> {
+        KeyedTopicsBuilder {
             name: name.into(),
             most: MOST,
             event: None,
@@ -128,24 +128,24 @@ where
     ///
     /// # Errors
     ///
-    /// [`TopicsFull`] if there are as many as there may be, and all are needed.
-    pub fn topic(&self, key: &K) -> Result<Topic<E>, TopicsFull> {
+    /// [`TopicLimitReached`] if there are as many as there may be, and all are needed.
+    pub fn topic(&self, key: &K) -> Result<Topic<E>, TopicLimitReached> {
         // What is dropped is the application's, in part: after the lock.
         let mut gone = Vec::new();
         {
-            let mut members = self.family.lock();
+            let mut members = self.inner.lock();
             if let Some(topic) = members.find(key, &mut gone) {
                 return Ok(topic);
             }
-            self.family.make_room(&mut members, &mut gone)?;
+            self.inner.make_room(&mut members, &mut gone)?;
         }
-        let made = self.family.make(key);
-        let mut members = self.family.lock();
+        let made = self.inner.make(key);
+        let mut members = self.inner.lock();
         // Another may have been quicker.
         if let Some(topic) = members.find(key, &mut gone) {
             return Ok(topic);
         }
-        self.family.make_room(&mut members, &mut gone)?;
+        self.inner.make_room(&mut members, &mut gone)?;
         let (key, also) = (key.clone(), key.clone());
         let turn = members.turn();
         members.topics.insert(key, Member { topic: made.clone(), turn, idle: None });
@@ -160,7 +160,7 @@ where
     /// none until somebody publishes, and a `404` is final to a browser's `EventSource`.
     pub fn get(&self, key: &K) -> Option<Topic<E>> {
         let mut gone = Vec::new();
-        self.family.lock().find(key, &mut gone)
+        self.inner.lock().find(key, &mut gone)
     }
 
     /// Ends the topic of this key, as [`Topic::close`] does, and forgets it with all that it keeps: the key's next topic
@@ -168,11 +168,11 @@ where
     ///
     /// For a key that stands for something which is gone, such as a tenant.
     pub fn remove(&self, key: &K) -> bool {
-        let topic = self.family.lock().topics.get(key).map(|member| member.topic.clone());
+        let topic = self.inner.lock().topics.get(key).map(|member| member.topic.clone());
         let Some(topic) = topic else { return false };
         // First, so that nobody publishes to the one while readers come to the other.
         topic.close();
-        let mut members = self.family.lock();
+        let mut members = self.inner.lock();
         let still = members.topics.get(key);
         let still = still.is_some_and(|member| Arc::ptr_eq(&member.topic.handle, &topic.handle));
         let removed = if still { members.remove(key) } else { None };
@@ -183,7 +183,7 @@ where
     /// How many there are. Of those that can go it finds some: it looks at 64 each time.
     pub fn len(&self) -> usize {
         let mut gone = Vec::new();
-        let mut members = self.family.lock();
+        let mut members = self.inner.lock();
         members.look(MORE_LOOKS, GRACE, &mut gone);
         members.topics.len()
     }
@@ -195,11 +195,11 @@ where
 
     /// The family's name.
     pub fn name(&self) -> &str {
-        &self.family.name
+        &self.inner.name
     }
 }
 
-impl<K, E> Family<K, E>
+impl<K, E> Inner<K, E>
 where
     K: Hash + Eq + Clone + Display,
     E: SseEvent + Send + Sync + 'static,
@@ -217,7 +217,7 @@ where
         &self,
         members: &mut Members<K, E>,
         gone: &mut Vec<Topic<E>>,
-    ) -> Result<(), TopicsFull> {
+    ) -> Result<(), TopicLimitReached> {
         members.look(LOOKS, GRACE, gone);
         if members.topics.len() < self.most {
             return Ok(());
@@ -232,11 +232,11 @@ where
             return Ok(());
         }
         self.full.tell(&self.name, self.most);
-        Err(TopicsFull { family: self.name.clone(), most: self.most })
+        Err(TopicLimitReached { topics: self.name.clone(), most: self.most })
     }
 }
 
-impl<K, E> Family<K, E> {
+impl<K, E> Inner<K, E> {
     /// Of the application's code only a key's runs under the lock, and that before anything is changed.
     fn lock(&self) -> MutexGuard<'_, Members<K, E>> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
@@ -296,23 +296,23 @@ impl<E> Member<E> {
     }
 }
 
-impl<K, E> Clone for Topics<K, E> {
+impl<K, E> Clone for KeyedTopics<K, E> {
     fn clone(&self) -> Self {
-        Self { family: self.family.clone() }
+        Self { inner: self.inner.clone() }
     }
 }
 
-impl<K, E> fmt::Debug for Topics<K, E> {
+impl<K, E> fmt::Debug for KeyedTopics<K, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Topics").field("name", &self.family.name).finish_non_exhaustive()
+        f.debug_struct("Topics").field("name", &self.inner.name).finish_non_exhaustive()
     }
 }
 
 /// No two families and keys have one name.
-fn member_name(family: &str, key: impl Display) -> String {
+fn member_name(topics: &str, key: impl Display) -> String {
     let mut name = String::new();
     // Neither fails, unless a key does.
-    let _ = write!(Escaped(&mut name), "{family}");
+    let _ = write!(Escaped(&mut name), "{topics}");
     name.push('/');
     let _ = write!(Escaped(&mut name), "{key}");
     name
@@ -332,22 +332,22 @@ impl fmt::Write for Escaped<'_> {
     }
 }
 
-/// The settings of [`Topics`].
+/// The settings of [`KeyedTopics`].
 #[must_use = "nothing is made until `build`"]
-pub struct TopicsBuilder<K, E> {
+pub struct KeyedTopicsBuilder<K, E> {
     name: String,
     most: usize,
     event: Option<EventName>,
     each: Each<K, E>,
 }
 
-impl<K, E> TopicsBuilder<K, E>
+impl<K, E> KeyedTopicsBuilder<K, E>
 where
     K: Hash + Eq + Clone + Display + Send + 'static,
     E: SseEvent + Send + Sync + 'static,
 {
     /// The settings of each member, of which the key may be a part:
-    /// `Topics::builder("builds").each(|topic, _build| topic.keep(500))`.
+    /// `KeyedTopics::builder("builds").each(|topic, _build| topic.retain_events(500))`.
     ///
     /// It is called when a member is made, now and then for one that another was quicker to make.
     pub fn each(
@@ -369,38 +369,38 @@ where
     }
 
     /// So many members at most, 10,000 if not said. Those that keep events count, so `most` times what
-    /// [`keep_bytes`](TopicBuilder::keep_bytes) says is what the family may take in memory.
+    /// [`retain_bytes`](TopicBuilder::retain_bytes) says is what the family may take in memory.
     pub fn most(mut self, members: usize) -> Self {
         self.most = members;
         self
     }
 
     /// The family.
-    pub fn build(self) -> Topics<K, E> {
+    pub fn build(self) -> KeyedTopics<K, E> {
         let Self { name, most, event, each } = self;
         let members =
             Members { topics: HashMap::new(), round: BTreeMap::new(), next: 0, looked: None };
         let (members, full) = (Mutex::new(members), Full::default());
-        Topics { family: Arc::new(Family { name, most, event, each, members, full }) }
+        KeyedTopics { inner: Arc::new(Inner { name, most, event, each, members, full }) }
     }
 }
 
-/// A family has as many [`Topics`] as it may have, and all are needed. As an answer it is a `503`.
+/// A family has as many [`KeyedTopics`] as it may have, and all are needed. As an answer it is a `503`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TopicsFull {
-    family: String,
+pub struct TopicLimitReached {
+    topics: String,
     most: usize,
 }
 
-impl Display for TopicsFull {
+impl Display for TopicLimitReached {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { family, most } = self;
+        let Self { topics, most } = self;
         write!(
             f,
-            "there are {most} topics in `{family}`, and each is held, followed or keeps events: raise `most`, or \
-             lower `keep_for`"
+            "there are {most} topics in `{topics}`, and each is held, followed or keeps events: raise `most`, or \
+             lower `retain_for`"
         )
     }
 }
 
-impl std::error::Error for TopicsFull {}
+impl std::error::Error for TopicLimitReached {}

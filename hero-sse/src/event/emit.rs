@@ -47,14 +47,14 @@ use futures_core::Stream;
 ///     Ok::<(), std::num::ParseIntError>(())
 /// });
 /// ```
-pub fn stream<E, F>(block: impl FnOnce(Emitter<E>) -> F) -> Emitted<E, F>
+pub fn stream<E, F>(block: impl FnOnce(Emitter<E>) -> F) -> EmitterStream<E, F>
 where
     E: Send + 'static,
     F: Future<Output: Outcome<E>> + Send + 'static,
 {
     let exchange = Arc::new(Exchange::default());
     let block = block(Emitter { exchange: exchange.clone() });
-    Emitted { block: Some(block), exchange }
+    EmitterStream { block: Some(block), exchange }
 }
 
 /// What the block of a [`stream`] sends its events with.
@@ -178,20 +178,22 @@ impl<E> Exchange<E> {
 pin_project_lite::pin_project! {
     /// The stream that [`stream`] makes.
     #[must_use = "streams do nothing unless polled"]
-    pub struct Emitted<E, F> {
+    pub struct EmitterStream<E, F> {
         #[pin]
         block: Option<F>,
         exchange: Arc<Exchange<E>>,
     }
 }
 
-impl<E, F> fmt::Debug for Emitted<E, F> {
+impl<E, F> fmt::Debug for EmitterStream<E, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Emitted").field("ended", &self.block.is_none()).finish_non_exhaustive()
+        f.debug_struct("EmitterStream")
+            .field("ended", &self.block.is_none())
+            .finish_non_exhaustive()
     }
 }
 
-impl<E, F> Stream for Emitted<E, F>
+impl<E, F> Stream for EmitterStream<E, F>
 where
     F: Future<Output: Outcome<E>>,
 {

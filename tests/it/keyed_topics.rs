@@ -8,9 +8,12 @@ use std::time::Duration;
 
 use axum::response::IntoResponse;
 use futures_util::{FutureExt, Stream, StreamExt};
+use hero_sse::event::{FrameWriter, InvalidEvent};
 use hero_sse::prelude::*;
-use hero_sse::{CloseReason, FrameWriter, InvalidEvent, SseOptions, Start, testing};
+use hero_sse::topic::Resume;
+use hero_sse::{CloseReason, SseOptions, testing};
 use http::StatusCode;
+use serde::Serialize;
 
 use crate::support::{Log, kit, serving};
 
@@ -32,7 +35,7 @@ fn ready<T: Stream + Unpin>(stream: &mut T) -> Poll<Option<T::Item>> {
 
 #[tokio::test(start_paused = true)]
 async fn a_key_has_one_topic_which_is_made_when_it_is_needed() {
-    let builds: Topics<u64, Build> = Topics::new("builds");
+    let builds: KeyedTopics<u64, Build> = KeyedTopics::new("builds");
     assert!(builds.get(&7).is_none() && builds.is_empty());
     let seven = builds.topic(&7).expect("a topic");
     let mut reader = builds.get(&7).expect("the topic").subscribe();
@@ -47,14 +50,14 @@ async fn a_key_has_one_topic_which_is_made_when_it_is_needed() {
 async fn no_two_topics_share_a_name_or_an_id() {
     let names: Vec<_> = [("a", "b/c"), ("a/b", "c"), ("a", "b%2Fc"), ("a%2Fb", "c"), ("a/", "b")]
         .map(|(family, key)| {
-            let family: Topics<String, Build> = Topics::new(family);
+            let family: KeyedTopics<String, Build> = KeyedTopics::new(family);
             family.topic(&key.to_owned()).expect("a topic").name().to_owned()
         })
         .into();
     let different: std::collections::BTreeSet<_> = names.iter().collect();
     assert_eq!(different.len(), names.len(), "{names:?}");
 
-    let tenants: Topics<&str, Build> = Topics::new("tenants");
+    let tenants: KeyedTopics<&str, Build> = KeyedTopics::new("tenants");
     let [acme, globex] = ["acme", "globex"].map(|key| tenants.topic(&key).expect("a topic"));
     let of_acme = acme.publish(Build::Line { n: 1 }).await.expect("sent");
     globex.publish(Build::Line { n: 2 }).await.expect("sent");
@@ -69,8 +72,8 @@ async fn no_two_topics_share_a_name_or_an_id() {
 
 #[tokio::test(start_paused = true)]
 async fn who_is_not_needed_goes() {
-    let builds: Topics<u64, Build> =
-        Topics::builder("builds").each(|topic, _| topic.keep_for(10 * MINUTE)).build();
+    let builds: KeyedTopics<u64, Build> =
+        KeyedTopics::builder("builds").each(|topic, _| topic.retain_for(10 * MINUTE)).build();
     let held = builds.topic(&1).expect("a topic");
     let mut followed = builds.topic(&2).expect("a topic").subscribe();
     builds.topic(&3).expect("a topic").publish(Build::Line { n: 1 }).await.expect("sent");
@@ -98,7 +101,7 @@ async fn who_is_not_needed_goes() {
 
 #[tokio::test(start_paused = true)]
 async fn the_minute_begins_when_somebody_was_there_last() {
-    let builds: Topics<u64, Build> = Topics::new("builds");
+    let builds: KeyedTopics<u64, Build> = KeyedTopics::new("builds");
     builds.topic(&1).expect("a topic");
     assert_eq!(builds.len(), 1);
     for _ in 0..4 {
@@ -113,7 +116,7 @@ async fn the_minute_begins_when_somebody_was_there_last() {
 
 #[tokio::test(start_paused = true)]
 async fn the_end_of_a_build_waits_for_who_comes_late() {
-    let builds: Topics<u64, Build> = Topics::new("builds");
+    let builds: KeyedTopics<u64, Build> = KeyedTopics::new("builds");
     let build = builds.topic(&1).expect("a topic");
     build.publish_all([Build::Line { n: 1 }, Build::Done {}]).await.expect("sent");
     drop(build);
@@ -125,7 +128,7 @@ async fn the_end_of_a_build_waits_for_who_comes_late() {
         assert_eq!(builds.len(), 1);
         let mut reader = testing::open(&app, "/s").await.expect("a stream");
         let names: Vec<_> =
-            reader.rest().await.expect("all").into_iter().map(|e| e.event).collect();
+            reader.read_to_end().await.expect("all").into_iter().map(|e| e.event).collect();
         assert_eq!(names, ["line", "done", "hero.close"]);
     }
     assert_eq!(sse.connections().closed(CloseReason::LastEvent), 3);
@@ -138,7 +141,7 @@ async fn the_end_of_a_build_waits_for_who_comes_late() {
 
 #[tokio::test(start_paused = true)]
 async fn a_full_family_gives_up_no_history() {
-    let builds: Topics<u64, Build> = Topics::builder("builds").most(3).build();
+    let builds: KeyedTopics<u64, Build> = KeyedTopics::builder("builds").most(3).build();
     builds.topic(&1).expect("a topic").publish(Build::Line { n: 1 }).await.expect("sent");
     let two = builds.topic(&2).expect("a topic");
     let three = builds.topic(&3).expect("a topic").subscribe();
@@ -155,7 +158,7 @@ async fn a_full_family_gives_up_no_history() {
     let four = builds.topic(&4).expect("the place of one that nobody needs");
     assert!(builds.get(&2).is_none());
     assert!(builds.topic(&5).is_err());
-    assert!(matches!(three.start(), Start::Live));
+    assert!(matches!(three.start(), Resume::Live));
     drop((three, four));
     assert!(builds.topic(&5).is_ok() && builds.topic(&6).is_ok());
     assert_eq!(builds.get(&1).expect("a topic").len(), 1);
@@ -164,7 +167,7 @@ async fn a_full_family_gives_up_no_history() {
 /// Nobody counts them, and there is room: whoever makes one makes room for it.
 #[tokio::test(start_paused = true)]
 async fn making_some_takes_out_those_that_nobody_needs() {
-    let builds: Topics<u64, Build> = Topics::new("builds");
+    let builds: KeyedTopics<u64, Build> = KeyedTopics::new("builds");
     for minute in 0..10 {
         for key in 0..200 {
             builds.topic(&(minute * 200 + key)).expect("a topic");
@@ -191,7 +194,7 @@ async fn who_finds_no_room_again_and_again_looks_at_few() {
             self.0.fmt(f)
         }
     }
-    let builds: Topics<Key, Build> = Topics::builder("builds").most(5_000).build();
+    let builds: KeyedTopics<Key, Build> = KeyedTopics::builder("builds").most(5_000).build();
     let _held: Vec<_> = (0..5_000).map(|n| builds.topic(&Key(n)).expect("a topic")).collect();
     let looked = || {
         assert!(builds.topic(&Key(9_999)).is_err());
@@ -206,7 +209,7 @@ async fn who_finds_no_room_again_and_again_looks_at_few() {
 
 #[tokio::test(start_paused = true)]
 async fn who_finds_no_room_looks_at_all() {
-    let builds: Topics<u64, Build> = Topics::builder("builds").most(1_000).build();
+    let builds: KeyedTopics<u64, Build> = KeyedTopics::builder("builds").most(1_000).build();
     let mut held: Vec<_> = (0..1_000).map(|key| builds.topic(&key).expect("a topic")).collect();
     held.pop();
     held.push(builds.topic(&1_000).expect("the place of the one that nobody needs"));
@@ -220,8 +223,8 @@ async fn who_finds_no_room_looks_at_all() {
 /// Newest values never grow old: their members stay until somebody says so.
 #[tokio::test(start_paused = true)]
 async fn what_is_removed_has_ended_and_the_next_of_its_key_is_another() {
-    let gauges: Topics<u64, Build> =
-        Topics::builder("gauges").most(2).each(|topic, _| topic.latest()).build();
+    let gauges: KeyedTopics<u64, Build> =
+        KeyedTopics::builder("gauges").most(2).each(|topic, _| topic.latest()).build();
     assert!(!gauges.remove(&1));
     let held = gauges.topic(&1).expect("a topic");
     held.publish(Build::Line { n: 1 }).await.expect("sent");
@@ -245,7 +248,7 @@ async fn what_is_removed_has_ended_and_the_next_of_its_key_is_another() {
 /// Whoever is woken by the end may remove it too, and make the key's next topic: that one stays.
 #[test]
 fn what_is_removed_twice_takes_no_other_with_it() {
-    struct Again(Topics<u64, Build>, std::sync::Mutex<Option<Topic<Build>>>);
+    struct Again(KeyedTopics<u64, Build>, std::sync::Mutex<Option<Topic<Build>>>);
     impl std::task::Wake for Again {
         fn wake(self: Arc<Self>) {
             let removed = self.0.remove(&1);
@@ -253,7 +256,7 @@ fn what_is_removed_twice_takes_no_other_with_it() {
             *self.1.lock().expect("the other") = removed.then_some(another);
         }
     }
-    let builds: Topics<u64, Build> = Topics::new("builds");
+    let builds: KeyedTopics<u64, Build> = KeyedTopics::new("builds");
     let mut reader = builds.topic(&1).expect("a topic").subscribe();
     let again = Arc::new(Again(builds.clone(), Default::default()));
     let waker = again.clone().into();
@@ -268,7 +271,7 @@ fn what_is_removed_twice_takes_no_other_with_it() {
 /// A tenant that is gone is nowhere any more, not even among the keys that are looked at later on.
 #[test]
 fn what_is_removed_leaves_no_key_behind() {
-    let tenants: Topics<Arc<str>, Build> = Topics::new("tenants");
+    let tenants: KeyedTopics<Arc<str>, Build> = KeyedTopics::new("tenants");
     let key = Arc::from("acme");
     tenants.topic(&key).expect("a topic");
     assert!(tenants.remove(&key));
@@ -309,7 +312,8 @@ fn a_removal_looks_at_its_own_key_alone() {
     const KEYS: u64 = 20_000;
     let compared = Arc::new(AtomicUsize::new(0));
     let key = |key| Counted { key, compared: compared.clone() };
-    let tenants: Topics<Counted, Build> = Topics::builder("tenants").most(KEYS as usize).build();
+    let tenants: KeyedTopics<Counted, Build> =
+        KeyedTopics::builder("tenants").most(KEYS as usize).build();
     for n in 0..KEYS {
         tenants.topic(&key(n)).expect("a topic");
     }
@@ -332,7 +336,7 @@ fn a_removal_looks_at_its_own_key_alone() {
 /// A key that was removed and came back is one member, and has one turn among the others.
 #[tokio::test(start_paused = true)]
 async fn a_key_that_comes_back_has_one_turn() {
-    let builds: Topics<u64, Build> = Topics::new("builds");
+    let builds: KeyedTopics<u64, Build> = KeyedTopics::new("builds");
     // With the one that comes back as many as are looked at each time.
     let held: Vec<_> = (1..64).map(|key| builds.topic(&key).expect("a topic")).collect();
     for _ in 0..100 {
@@ -354,9 +358,9 @@ async fn a_key_that_comes_back_has_one_turn() {
 #[test]
 fn a_sweep_takes_nobody_s_topic() {
     const THREADS: u64 = 4;
-    let builds: Topics<u64, Build> = Topics::builder("builds")
+    let builds: KeyedTopics<u64, Build> = KeyedTopics::builder("builds")
         .most(THREADS as usize + 1)
-        .each(|topic, _| topic.keep_for(Duration::ZERO))
+        .each(|topic, _| topic.retain_for(Duration::ZERO))
         .build();
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
@@ -396,11 +400,11 @@ fn no_race_makes_more_than_there_may_be() {
     // Told afterwards: others wait for whoever panics.
     let wrong = AtomicUsize::new(0);
     // Makes the others wait where a member is made.
-    let slow = |topic: hero_sse::TopicBuilder<Build>, _: &u64| {
+    let slow = |topic: hero_sse::topic::TopicBuilder<Build>, _: &u64| {
         std::thread::sleep(Duration::from_millis(2));
         topic
     };
-    let builds: Topics<u64, Build> = Topics::builder("builds").most(2).each(slow).build();
+    let builds: KeyedTopics<u64, Build> = KeyedTopics::builder("builds").most(2).each(slow).build();
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
             let (builds, made, barrier, wrong) = (&builds, &made, &barrier, &wrong);
@@ -426,7 +430,7 @@ fn no_race_makes_more_than_there_may_be() {
 /// What is dropped of events is the application's code, and may use the family.
 #[test]
 fn no_event_is_dropped_under_the_family_s_lock() {
-    struct Asks(Topics<u64, Asks>, Arc<AtomicUsize>);
+    struct Asks(KeyedTopics<u64, Asks>, Arc<AtomicUsize>);
     impl SseEvent for Asks {
         fn encode(&self, frame: &mut FrameWriter<'_>) -> Result<(), InvalidEvent> {
             frame.text("x");
@@ -442,9 +446,9 @@ fn no_event_is_dropped_under_the_family_s_lock() {
     let (done, finished) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let dropped = Arc::new(AtomicUsize::new(0));
-        let family: Topics<u64, Asks> = Topics::builder("asks")
+        let family: KeyedTopics<u64, Asks> = KeyedTopics::builder("asks")
             .most(1)
-            .each(|topic, _| topic.keep_for(Duration::from_millis(200)))
+            .each(|topic, _| topic.retain_for(Duration::from_millis(200)))
             .build();
         let topic = family.topic(&1).expect("a topic");
         for _ in 0..5 {
@@ -463,11 +467,11 @@ fn no_event_is_dropped_under_the_family_s_lock() {
 fn a_key_is_never_split() {
     const THREADS: usize = 4;
     // Long enough to make that others are quicker.
-    let slow = |topic: hero_sse::TopicBuilder<Build>, _: &u64| {
+    let slow = |topic: hero_sse::topic::TopicBuilder<Build>, _: &u64| {
         std::thread::sleep(Duration::from_millis(1));
         topic
     };
-    let builds: Topics<u64, Build> = Topics::builder("builds").each(slow).build();
+    let builds: KeyedTopics<u64, Build> = KeyedTopics::builder("builds").each(slow).build();
     let barrier = Barrier::new(THREADS);
     // Told afterwards: others wait for whoever panics.
     let split = AtomicUsize::new(0);
@@ -502,12 +506,12 @@ async fn the_events_of_a_family_have_one_name_unless_a_member_says_another() {
     struct Line {
         n: u64,
     }
-    assert!(Topics::<u64, Line>::builder("builds").event("hero.line").is_err());
-    let other = |topic: hero_sse::TopicBuilder<Line>, key: &u64| match key {
+    assert!(KeyedTopics::<u64, Line>::builder("builds").event("hero.line").is_err());
+    let other = |topic: hero_sse::topic::TopicBuilder<Line>, key: &u64| match key {
         1 => topic,
         _ => Topic::builder("").event("other").unwrap_or(topic),
     };
-    let builds = Topics::builder("builds").event("said").expect("a name").each(other).build();
+    let builds = KeyedTopics::builder("builds").event("said").expect("a name").each(other).build();
     let sse = kit(SseOptions::default());
     let both = builds.clone();
     let app = serving(&sse, move || {
