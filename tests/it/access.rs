@@ -297,7 +297,7 @@ async fn a_permission_that_nobody_checks_is_a_mistake_at_the_start() {
     let mapped: Result<Router, _> =
         sse.endpoint("/s").permission("read").handler(async || burst(1));
     let error = mapped.expect_err("no authenticator").to_string();
-    assert!(error.contains("the kit has no authenticator"), "{error}");
+    assert!(error.contains("the server has no authenticator"), "{error}");
 
     let reauthorize = SseOptions::default().reauthorize(Duration::from_secs(30));
     let error = builder().options(reauthorize).authenticator(jwt()).build().expect_err("a mistake");
@@ -306,7 +306,7 @@ async fn a_permission_that_nobody_checks_is_a_mistake_at_the_start() {
     let endpoint = sse.endpoint("/s").reauthorize(Duration::from_secs(30));
     let mapped: Result<Router, _> = endpoint.handler(async || burst(1));
     let error = mapped.expect_err("a mistake").to_string();
-    assert!(error.contains("endpoint /s: re-checks ask the kit's authorizer"), "{error}");
+    assert!(error.contains("endpoint /s: re-checks ask the server's authorizer"), "{error}");
     let endpoint = sse.endpoint("/s").reauthorize(None);
     let _: Router = endpoint.handler(async || burst(1)).expect("a route");
 }

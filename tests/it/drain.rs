@@ -55,7 +55,7 @@ fn app(sse: &HeroSse, paths: &[&str]) -> Router {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_clients_of_a_shutdown_come_back_spread_over_the_window() {
     const STREAMS: usize = 200;
-    let sse = kit(options("Retry = \"2s\"\nDrainSpread = \"8s\""));
+    let sse = kit(options("Retry = \"2s\"\nDrainJitter = \"8s\""));
     let server = Server::start(&sse, app(&sse, &["/s"])).await;
     let mut streams = Vec::new();
     for _ in 0..STREAMS {
@@ -165,7 +165,7 @@ async fn readiness_tells_a_server_that_has_not_begun_from_one_that_has_ended() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_endpoint_drains_and_the_others_stay() {
-    let sse = kit(options("Retry = \"2s\"\nDrainSpread = \"3s\""));
+    let sse = kit(options("Retry = \"2s\"\nDrainJitter = \"3s\""));
     let alive = Alive::default();
     let watch = alive.clone();
     let watched = sse.at("/api").endpoint("/x").public();
@@ -244,7 +244,7 @@ async fn a_drain_over_a_window_takes_that_long() {
 #[tokio::test]
 async fn a_closed_endpoint_asks_to_come_back_later_and_the_others_do_not_notice() {
     let sse = kit(options(
-        "Retry = \"2s\"\nDrainSpread = \"30s\"\n[SseOptions.Endpoints.\"/z\"]\nOverLimit = \"refuse\"",
+        "Retry = \"2s\"\nDrainJitter = \"30s\"\n[SseOptions.Endpoints.\"/z\"]\nOverLimit = \"refuse\"",
     ));
     let app = app(&sse, &["/x", "/y", "/z"]);
     let mut held = testing::open(&app, "/x").await.expect("a stream");
@@ -275,7 +275,7 @@ async fn a_closed_endpoint_asks_to_come_back_later_and_the_others_do_not_notice(
 
 #[tokio::test]
 async fn who_comes_while_the_server_drains_is_spread_as_well() {
-    let sse = kit(options("Retry = \"2s\"\nDrainSpread = \"30s\""));
+    let sse = kit(options("Retry = \"2s\"\nDrainJitter = \"30s\""));
     let app = public(&sse, || burst(1));
     Server::start(&sse, app.clone()).await.stop().await;
     let mut times = Vec::new();

@@ -204,7 +204,7 @@ impl fmt::Debug for HeroSse {
 }
 
 /// Whoever sets an interval counts on it.
-const NOTHING_TO_REAUTHORIZE: &str = "re-checks ask the core's authorizer, and there is none: the claims of a token never \
+const NOTHING_TO_REAUTHORIZE: &str = "re-checks ask the server's authorizer, and there is none: the claims of a token never \
                                   change. Add .authorizer(..) to the builder, or write \"off\"";
 
 /// Collects a kit's settings; [`build`](Self::build) checks them all.

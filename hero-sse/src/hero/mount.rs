@@ -88,7 +88,7 @@ impl HeroSse {
         }
         if declaration.rule.is_some() && gate.authenticator.is_none() {
             wrong(
-                &"asks for a token, but the core has no authenticator; add .authenticator(..) to \
+                &"asks for a token, but the server has no authenticator; add .authenticator(..) to \
                   the builder, or write `public`",
             );
         }

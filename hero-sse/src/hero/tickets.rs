@@ -61,7 +61,7 @@ impl Mount<'_> {
         }
         if core.gate.authenticator.is_none() {
             wrong(
-                "makes tickets for tokens, but the core has no authenticator; add .authenticator(..) \
+                "makes tickets for tokens, but the server has no authenticator; add .authenticator(..) \
                  to the builder",
             );
         }

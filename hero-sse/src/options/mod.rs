@@ -578,8 +578,8 @@ mod tests {
     #[test]
     fn rechecks_are_read_from_files_variables_and_code() {
         let options = SseOptions::from_toml(
-            "[SseOptions]\nRecheck = \"30s\"\nAuthorizerTimeout = \"2s\"\n\
-             [SseOptions.Endpoints.\"/a\"]\nRecheck = \"off\"",
+            "[SseOptions]\nReauthorizeInterval = \"30s\"\nAuthorizerTimeout = \"2s\"\n\
+             [SseOptions.Endpoints.\"/a\"]\nReauthorizeInterval = \"off\"",
         );
         let mut options = options.expect("options");
         let declared = PolicyOverrides {
@@ -593,7 +593,7 @@ mod tests {
         assert_eq!(reauthorize(&options, "/b", &declared), Some(9));
         assert_eq!(reauthorize(&options, "/a", &declared), None, "the operator has the last word");
         assert_eq!(options.authorizer_timeout, Some(Duration::from_secs(2)));
-        let variables = [("HERO_SSE_REAUTHORIZE", "1m"), ("HERO_SSE_AUTHORIZER_TIMEOUT", "off")];
+        let variables = [("HERO_SSE_REAUTHORIZE_INTERVAL", "1m"), ("HERO_SSE_AUTHORIZER_TIMEOUT", "off")];
         let text = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
         options.read_environment(variables.map(text), &mut Vec::new());
         assert_eq!(reauthorize(&options, "/b", &PolicyOverrides::NONE), Some(60));
@@ -641,7 +641,7 @@ mod tests {
             ("HERO_SSE_CONNECTS_PER_MINUTE", "60"),
             ("HERO_SSE_TRUSTED_PROXIES", "192.0.2.1, 2001:db8::/32"),
             ("HERO_SSE_FORWARDED_HEADER", "x-forwarded-for"),
-            ("HERO_SSE_DRAIN_SPREAD", "off"),
+            ("HERO_SSE_DRAIN_JITTER", "off"),
             ("HERO_SSE_DRAIN_DELAY", "1s"),
         ];
         let text = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
