@@ -2,6 +2,7 @@
 //!
 //! ```
 //! use hero_sse::prelude::*;
+//! use serde::Serialize;
 //!
 //! /// One reading of the usage gauge.
 //! #[derive(Clone, Serialize, SseEvent)]

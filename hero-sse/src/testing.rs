@@ -3,6 +3,7 @@
 //!
 //! ```
 //! # use hero_sse::prelude::*;
+//! # use serde::Serialize;
 //! use hero_sse::axum::Router;
 //! use hero_sse::testing;
 //!
@@ -220,6 +221,8 @@ impl<A> Open<A> {
     ///
     /// ```
     /// use hero_sse::prelude::*;
+    /// use hero_sse::axum::Json;
+    /// use serde::Serialize;
     /// use hero_sse::axum::Router;
     /// use hero_sse::testing;
     ///

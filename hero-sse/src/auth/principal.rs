@@ -148,6 +148,7 @@ impl Principal {
     ///
     /// ```
     /// # use hero_sse::prelude::*;
+    /// # use hero_sse::axum::extract::Path;
     /// #[sse_endpoint("/tenants/{tenant}/orders", permission = "orders.read")]
     /// async fn orders(who: Principal, Path(tenant): Path<String>) -> Result<impl Stream<Item = Event>, Refusal> {
     ///     who.require_tenant_is(&tenant)?;

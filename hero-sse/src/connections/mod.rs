@@ -243,6 +243,7 @@ impl Connections {
     /// use hero_sse::connections::ConnectionFilter;
     /// use hero_sse::event::InvalidEvent;
     /// use hero_sse::prelude::*;
+    /// use serde::Serialize;
     ///
     /// #[derive(Serialize, SseEvent)]
     /// #[sse(event = "notice")]

@@ -13,6 +13,7 @@ use futures_core::Stream;
 /// ```
 /// use std::time::Duration;
 /// use hero_sse::prelude::*;
+/// use serde::Serialize;
 ///
 /// #[derive(Serialize, SseEvent)]
 /// struct Tick { left: u8 }

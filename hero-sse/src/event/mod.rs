@@ -15,6 +15,7 @@ pub use crate::frame::{EventId, EventName, FrameWriter, InvalidEvent, InvalidFie
 ///
 /// ```
 /// use hero_sse::prelude::*;
+/// use serde::Serialize;
 ///
 /// /// One reading of the usage gauge.
 /// #[derive(Clone, Serialize, SseEvent)]

@@ -44,6 +44,7 @@ use crate::transport::{Tls, Transport};
 ///
 /// ```
 /// use hero_sse::prelude::*;
+/// use serde::Serialize;
 /// use hero_sse::futures_core::Stream;
 ///
 /// #[derive(Serialize, SseEvent)]

@@ -593,7 +593,8 @@ mod tests {
         assert_eq!(reauthorize(&options, "/b", &declared), Some(9));
         assert_eq!(reauthorize(&options, "/a", &declared), None, "the operator has the last word");
         assert_eq!(options.authorizer_timeout, Some(Duration::from_secs(2)));
-        let variables = [("HERO_SSE_REAUTHORIZE_INTERVAL", "1m"), ("HERO_SSE_AUTHORIZER_TIMEOUT", "off")];
+        let variables =
+            [("HERO_SSE_REAUTHORIZE_INTERVAL", "1m"), ("HERO_SSE_AUTHORIZER_TIMEOUT", "off")];
         let text = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
         options.read_environment(variables.map(text), &mut Vec::new());
         assert_eq!(reauthorize(&options, "/b", &PolicyOverrides::NONE), Some(60));

@@ -28,10 +28,10 @@ const QUIET: Duration = Duration::from_millis(300);
 /// On a multi-threaded runtime, which puts the order to the test: `#[tokio::test(flavor = "multi_thread")]`.
 ///
 /// ```
-/// # use hero_sse::{MemoryBroker, testing};
+/// # use hero_sse::{testing, topic::MemoryBroker};
 /// # async fn run() -> Result<(), String> {
 /// let broker = MemoryBroker::new();
-/// testing::broker_contract(|| broker.clone(), async |topic| broker.lose(topic)).await
+/// testing::broker_contract(|| broker.clone(), async |topic| broker.drop_log(topic)).await
 /// # }
 /// ```
 ///

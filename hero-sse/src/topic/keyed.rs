@@ -33,6 +33,9 @@ const GRACE: Duration = Duration::from_secs(60);
 ///
 /// ```
 /// use hero_sse::prelude::*;
+/// use hero_sse::axum::extract::Path;
+/// use hero_sse::axum::extract::State;
+/// use serde::Serialize;
 /// use hero_sse::KeyedTopics;
 ///
 /// #[derive(Serialize, SseEvent)]

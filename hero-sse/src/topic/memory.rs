@@ -21,6 +21,7 @@ const FEW: usize = 64;
 /// use hero_sse::Topic;
 /// use hero_sse::topic::MemoryBroker;
 /// # use hero_sse::prelude::*;
+/// # use serde::Serialize;
 /// # #[derive(Serialize, SseEvent)]
 /// # struct Order { id: u64 }
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {

@@ -40,6 +40,8 @@ use crate::telemetry;
 ///
 /// ```
 /// use hero_sse::prelude::*;
+/// use hero_sse::axum::extract::State;
+/// use serde::Serialize;
 ///
 /// #[derive(Serialize, SseEvent)]
 /// struct Order { id: u64 }
@@ -314,7 +316,7 @@ impl<E: SseEvent + Send + Sync + 'static> TopicBuilder<E> {
     /// leave out, and the log says so once. What is sent to clients needs no reading.
     ///
     /// ```
-    /// # use hero_sse::{MemoryBroker, Topic};
+    /// # use hero_sse::Topic;
     /// # #[derive(hero_sse::SseEvent, serde::Serialize, serde::Deserialize)]
     /// # struct Order { id: u64 }
     /// Topic::<Order>::builder("orders").decode(|_, data| serde_json::from_str(data).ok());

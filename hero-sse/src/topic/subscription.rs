@@ -99,6 +99,8 @@ impl Gap {
 /// ```
 /// use futures_util::StreamExt;
 /// use hero_sse::prelude::*;
+/// use hero_sse::axum::extract::State;
+/// use serde::Serialize;
 /// use hero_sse::topic::Published;
 ///
 /// #[derive(Serialize, SseEvent)]
@@ -203,6 +205,8 @@ impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
     ///
     /// ```
     /// # use hero_sse::prelude::*;
+    /// # use hero_sse::axum::extract::State;
+    /// # use serde::Serialize;
     /// # use hero_sse::MergedSubscription;
     /// # #[derive(Serialize, SseEvent)]
     /// # struct Usage { used: u64 }
