@@ -99,7 +99,7 @@ pub struct EncodedEvents {
 
 impl SseEvent for EncodedEvents {
     fn encode(&self, frame: &mut FrameWriter<'_>) -> Result<(), InvalidEvent> {
-        frame.whole(PreEncoded::Batch, &[], &self.bytes);
+        frame.pre_encoded(PreEncoded::Batch, &[], &self.bytes);
         Ok(())
     }
 

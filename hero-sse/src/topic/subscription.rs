@@ -349,7 +349,7 @@ impl<E: SseEvent + Send + Sync + 'static> SseEvent for Published<E> {
         if let Some(told) = &self.gap {
             told.write(&mut gap, None, told.last.as_ref().map(Position::as_str));
         }
-        frame.whole(PreEncoded::Event, &gap, &self.entry.frame);
+        frame.pre_encoded(PreEncoded::Event, &gap, &self.entry.frame);
         Ok(())
     }
 

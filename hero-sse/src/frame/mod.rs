@@ -1,0 +1,19 @@
+//! The bytes of an event stream. No other module writes a field, a comment or a blank line.
+//!
+//! It implements the wire format of
+//! [WHATWG HTML 9.2](https://html.spec.whatwg.org/multipage/server-sent-events.html), and knows nothing
+//! about connections, policies or HTTP responses.
+
+mod cursor;
+mod field;
+mod scan;
+mod write;
+
+pub use self::cursor::LastEventId;
+pub(crate) use self::field::RETRY;
+pub use self::field::{EventId, EventName, InvalidField};
+pub(crate) use self::scan::{Contents, contents_of, data_of, end_of_write, name_of};
+pub use self::write::{FrameWriter, InvalidEvent};
+pub(crate) use self::write::{
+    GAP, HEARTBEAT, PreEncoded, write_body, write_control, write_event, write_id, write_retry,
+};

@@ -1,0 +1,136 @@
+//! Reads frames that this module wrote: where one ends, its event name, its data.
+
+use super::write::GAP;
+
+/// Returns where the next write of these frames ends: after as many whole frames as fit into `max_bytes`,
+/// or after one longer frame.
+pub(crate) fn end_of_write(frames: &[u8], max_bytes: usize) -> usize {
+    /// A blank line. A frame contains none but the one at its end.
+    const END: &[u8] = b"\n\n";
+    if frames.len() <= max_bytes {
+        return frames.len();
+    }
+    let (within, _) = frames.split_at(max_bytes);
+    if let Some(last) = memchr::memmem::rfind(within, END) {
+        return last + END.len();
+    }
+    // The blank line may lie across the bound.
+    let from = max_bytes.saturating_sub(1);
+    let (_, long) = frames.split_at(from);
+    memchr::memmem::find(long, END).map_or(frames.len(), |end| from + end + END.len())
+}
+
+/// Returns the event name of a frame.
+pub(crate) fn name_of(frame: &[u8]) -> Option<&[u8]> {
+    let mut lines = frame;
+    while !lines.is_empty() {
+        let end = memchr::memchr(b'\n', lines).unwrap_or(lines.len());
+        let (line, rest) = lines.split_at(end);
+        if let Some(name) = line.strip_prefix(b"event: ") {
+            return Some(name);
+        }
+        lines = rest.get(1..).unwrap_or_default();
+    }
+    None
+}
+
+/// What a sequence of frames contains.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Contents<'a> {
+    /// Number of gap events.
+    pub(crate) gaps: u64,
+    /// Number of the application's events.
+    pub(crate) events: u64,
+    /// The name of the last of the application's events.
+    pub(crate) name: Option<&'a [u8]>,
+}
+
+pub(crate) fn contents_of(mut frames: &[u8]) -> Contents<'_> {
+    let mut contents = Contents::default();
+    while !frames.is_empty() {
+        let one_frame = end_of_write(frames, 1);
+        let (frame, rest) = frames.split_at(one_frame);
+        match name_of(frame) {
+            Some(name) if name == GAP.as_bytes() => contents.gaps += 1,
+            Some(name) if name.starts_with(b"hero.") => {}
+            name => {
+                contents.events += 1;
+                contents.name = name;
+            }
+        }
+        frames = rest;
+    }
+    contents
+}
+
+/// Returns the data of a frame.
+pub(crate) fn data_of(frame: &str) -> String {
+    let lines = frame.split('\n').filter_map(|line| line.strip_prefix("data: "));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::*;
+    use crate::frame::{EventName, write_event};
+
+    #[test]
+    fn name_of_returns_the_event_field_and_never_a_data_line() {
+        let name = |endpoint: Option<&EventName>, own: Option<&'static str>, data: &str| {
+            let mut out = BytesMut::new();
+            write_event(&mut out, endpoint, false, |f| {
+                own.into_iter().for_each(|own| f.event(&EventName::from_literal(own)));
+                f.id(7)?;
+                f.text(data);
+                Ok(())
+            })
+            .expect("a frame");
+            name_of(&out).map(|name| String::from_utf8_lossy(name).into_owned())
+        };
+        let endpoint = EventName::from_literal("endpoint");
+        assert_eq!(name(None, None, "x\nevent: y\n\nevent: z"), None);
+        assert_eq!(name(Some(&endpoint), None, "x").as_deref(), Some("endpoint"));
+        assert_eq!(name(Some(&endpoint), Some("own"), "event: y").as_deref(), Some("own"));
+    }
+
+    #[test]
+    fn contents_of_counts_gaps_and_events_and_skips_control_events() {
+        let contents = |gaps, events, name: Option<&'static str>| Contents {
+            gaps,
+            events,
+            name: name.map(str::as_bytes),
+        };
+        let gap = "id: 7\nevent: hero.gap\ndata: {}\n\n";
+        for (frames, expected) in [
+            ("", contents(0, 0, None)),
+            ("id: 8\nevent: a\ndata: event: hero.gap\ndata:\n\n", contents(0, 1, Some("a"))),
+            ("event: a\ndata: x\n\ndata: event: b\n\n", contents(0, 2, None)),
+            ("event: hero.cursor\ndata: {}\n\n", contents(0, 0, None)),
+            (gap, contents(1, 0, None)),
+            (&format!("{gap}event: a\ndata:\n\n"), contents(1, 1, Some("a"))),
+            (&format!("{gap}{gap}event: a\ndata:\n\n{gap}"), contents(3, 1, Some("a"))),
+        ] {
+            assert_eq!(contents_of(frames.as_bytes()), expected, "{frames:?}");
+        }
+    }
+
+    #[test]
+    fn a_write_ends_with_a_frame() {
+        for (frames, max_bytes, end) in [
+            ("a\n\n", 3, 3),
+            ("a\n\nb\n\n", 6, 6),
+            ("a\n\nb\n\n", 5, 3),
+            ("a\n\nb\n\n", 3, 3),
+            ("a\n\nb\n\n", 2, 3),
+            ("a\n\nb\n\n", 1, 3),
+            ("a\nb\n\nc\n\n", 3, 5),
+            ("a\nb\n\nc\n\n", 7, 5),
+            ("a\nb\n\nc\n\n", 8, 8),
+            ("aaa\n\n", 2, 5),
+        ] {
+            assert_eq!(end_of_write(frames.as_bytes(), max_bytes), end, "{frames:?} {max_bytes}");
+        }
+    }
+}
