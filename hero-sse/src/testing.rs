@@ -1,5 +1,5 @@
-//! Opening and reading streams in tests, through a router or over a real socket, without ever
-//! hanging on one that does not end.
+//! Opens and reads streams in tests, through a router or over a real socket. Every wait has a timeout, so
+//! a test of an endless stream ends.
 //!
 //! ```
 //! # use hero_sse::prelude::*;
@@ -7,7 +7,7 @@
 //! use hero_sse::axum::Router;
 //! use hero_sse::testing;
 //!
-//! #[derive(Serialize, SseEvent)]
+//! #[derive(serde::Serialize, SseEvent)]
 //! struct Tick { n: u64 }
 //!
 //! #[sse_endpoint("/ticks", public)]
@@ -25,6 +25,45 @@
 //! # }
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test()).unwrap();
 //! ```
+//!
+//! # Timers
+//!
+//! Without a socket, a test may pause Tokio's clock: `#[tokio::test(start_paused = true)]`, with Tokio's
+//! feature `test-util`. The clock then jumps to the next timer when every task waits, so hours pass at
+//! once. Timeouts are timers as well: give the reader one that is longer than the pauses of the stream.
+//!
+//! ```
+//! # use hero_sse::prelude::*;
+//! # use hero_sse::axum::Router;
+//! # use hero_sse::{CloseReason, testing};
+//! # use std::time::Duration;
+//! #[sse_endpoint("/hours", public, max_age = "150m", heartbeat = "15s")]
+//! async fn hours() -> impl Stream<Item = Event> {
+//!     futures_util::stream::unfold(1, |hour| async move {
+//!         tokio::time::sleep(Duration::from_secs(3600)).await;
+//!         Some((Event::text(format!("hour {hour}")), hour + 1))
+//!     })
+//! }
+//!
+//! // #[tokio::test(start_paused = true)]
+//! async fn an_event_every_hour() -> Result<(), Box<dyn std::error::Error>> {
+//!     let sse = HeroSse::builder().build()?;
+//!     let app = Router::new().merge(sse.routes(endpoints![hours])?);
+//!     let mut stream = testing::open(&app, "/hours").await?.timeout(Duration::from_secs(7200));
+//!     assert_eq!(stream.next().await?.ok_or("no event")?.data, "hour 1");
+//!     assert_eq!(stream.next().await?.ok_or("no event")?.data, "hour 2");
+//!     assert_eq!(stream.next().await?, None);
+//!     assert_eq!(stream.close_reason(), Some(CloseReason::MaxAge));
+//!     Ok(())
+//! }
+//! # let mut paused = tokio::runtime::Builder::new_current_thread();
+//! # paused.enable_all().start_paused(true).build().unwrap().block_on(an_event_every_hour()).unwrap();
+//! ```
+//!
+//! # Control events
+//!
+//! The server adds events of its own, whose names begin with `hero.`: `hero.close`, `hero.gap`, `hero.cursor`
+//! and `hero.heartbeat`. Readers skip them unless the request is made [`with_control_events`](Open::with_control_events).
 
 use std::convert::Infallible;
 use std::fmt;
@@ -55,15 +94,16 @@ use tokio::time::{Instant, timeout};
 use tower::{Service, ServiceExt as _};
 
 use crate::auth::{Principal, TestPrincipal, TicketGrant, TicketStore};
+use crate::close::CloseReason;
 use crate::deadline::SocketWatch;
 use crate::event::SseEvent;
 use crate::frame::{InvalidEvent, write_event};
 pub use crate::topic::contract::broker_contract;
 
-/// How long a reader waits for the next event unless told otherwise.
+/// How long a reader waits for an event by default.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Requests `path` of `app`, without a socket; await what it returns.
+/// Requests `path` of `app` without a socket. Await the [`Open`] to get an [`EventReader`].
 pub fn open<A>(app: &A, path: &str) -> Open<A>
 where
     A: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
@@ -71,12 +111,13 @@ where
     Open::new(Target::App(app.clone()), path)
 }
 
-/// Requests `path` of the server at `address`, over a socket of its own; await what it returns.
+/// Requests `path` of the server at `address` over a new TCP connection. Await the [`Open`] to get an
+/// [`EventReader`].
 pub fn connect(address: SocketAddr, path: &str) -> Open<axum::Router> {
     Open::new(Target::Address(address), path)
 }
 
-/// The frame of one event, as it goes over the wire when the endpoint gives it no name.
+/// Returns one event as it is written to the stream of an endpoint without `event = ".."`.
 ///
 /// ```
 /// use hero_sse::prelude::*;
@@ -93,7 +134,7 @@ pub fn connect(address: SocketAddr, path: &str) -> Open<axum::Router> {
 ///
 /// # Errors
 ///
-/// [`InvalidEvent`] when it cannot be written; on a stream this would be its end.
+/// [`InvalidEvent`] if the event cannot be written. A stream would end there.
 pub fn frame(event: &impl SseEvent) -> Result<String, InvalidEvent> {
     let mut out = BytesMut::new();
     write_event(&mut out, None, event.is_last(), |frame| event.encode(frame))?;
@@ -167,7 +208,10 @@ enum Target<A> {
     Address(SocketAddr),
 }
 
-/// A request in the making.
+/// A request that opens a stream when it is awaited: see [`open`] and [`connect`].
+///
+/// Awaiting it gives an [`EventReader`], or an [`OpenError`] if the answer is not `200` or takes longer
+/// than 5 s.
 #[must_use = "await it to open the stream"]
 pub struct Open<A> {
     target: Target<A>,
@@ -176,32 +220,42 @@ pub struct Open<A> {
     headers: HeaderMap,
     body: Result<Body, OpenError>,
     principal: Option<Principal>,
+    control_events: bool,
 }
 
 impl<A> Open<A> {
     fn new(target: Target<A>, path: &str) -> Self {
-        let (path, headers, body) = (path.to_owned(), HeaderMap::new(), Ok(Body::empty()));
-        Self { target, path, method: http::Method::GET, headers, body, principal: None }
+        Self {
+            target,
+            path: path.to_owned(),
+            method: http::Method::GET,
+            headers: HeaderMap::new(),
+            body: Ok(Body::empty()),
+            principal: None,
+            control_events: false,
+        }
     }
 
-    /// As this caller, past the authenticator. Only without a socket: nothing that travels can
-    /// vouch for itself.
+    /// Opens the stream as this caller and skips the authenticator. Works with [`open`] only: a request
+    /// over a socket needs a token.
     pub fn principal(mut self, caller: impl Caller) -> Self {
         self.principal = Some(caller.principal());
         self
     }
 
-    /// With this token in the `Authorization` header.
+    /// Sends this token in the header `Authorization`.
     pub fn bearer(self, token: &str) -> Self {
         self.header(AUTHORIZATION.as_str(), format!("Bearer {token}"))
     }
 
-    /// As a client that comes back with this id.
+    /// Sends the header `Last-Event-ID`, as a reconnecting client does.
+    #[doc(alias = "resume")]
+    #[doc(alias = "replay")]
     pub fn last_event_id(self, id: impl Into<String>) -> Self {
         self.header("last-event-id", id.into())
     }
 
-    /// With one more header; what cannot be one is left out.
+    /// Adds a header. An invalid name or value is ignored.
     pub fn header(mut self, name: &str, value: impl Into<Vec<u8>>) -> Self {
         if let (Ok(name), Ok(value)) =
             (HeaderName::try_from(name), HeaderValue::try_from(value.into()))
@@ -211,22 +265,20 @@ impl<A> Open<A> {
         self
     }
 
-    /// With another method than `GET`.
+    /// Sets the method. Default: `GET`.
     pub fn method(mut self, method: http::Method) -> Self {
         self.method = method;
         self
     }
 
-    /// As a `POST` of `body` as JSON, to an endpoint with `method = "post"`.
+    /// Sends `body` as JSON in a `POST`, for an endpoint with `method = "post"`.
     ///
     /// ```
     /// use hero_sse::prelude::*;
-    /// use hero_sse::axum::Json;
-    /// use serde::Serialize;
-    /// use hero_sse::axum::Router;
+    /// use hero_sse::axum::{Json, Router};
     /// use hero_sse::testing;
     ///
-    /// #[derive(serde::Deserialize, Serialize)]
+    /// #[derive(serde::Deserialize, serde::Serialize)]
     /// struct Question { words: Vec<String> }
     ///
     /// #[sse_endpoint("/answers", method = "post", public)]
@@ -250,10 +302,33 @@ impl<A> Open<A> {
         request
     }
 
-    /// As a `POST` of `body`, whatever it is; its type is told by [`header`](Self::header).
+    /// Sends `body` in a `POST`. Set its type with [`header`](Self::header).
     pub fn body(mut self, body: impl Into<Body>) -> Self {
         self.body = Ok(body.into());
         self.method(http::Method::POST)
+    }
+
+    /// Lets the reader yield the server's control events (`hero.*`) as well, in the order received.
+    /// By default it skips them.
+    ///
+    /// ```
+    /// # use hero_sse::prelude::*;
+    /// # use hero_sse::axum::Router;
+    /// # use hero_sse::testing;
+    /// # async fn test() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let sse = HeroSse::builder().build()?;
+    /// let greeting = || async { futures_util::stream::iter([Event::text("hello")]) };
+    /// let app: Router = sse.endpoint("/greeting").public().handler(greeting)?;
+    /// let mut stream = testing::open(&app, "/greeting").with_control_events().await?;
+    /// let names: Vec<_> = stream.read_to_end().await?.into_iter().map(|event| event.event).collect();
+    /// assert_eq!(names, ["message", "hero.close"]);
+    /// # Ok(())
+    /// # }
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test()).unwrap();
+    /// ```
+    pub fn with_control_events(mut self) -> Self {
+        self.control_events = true;
+        self
     }
 }
 
@@ -267,7 +342,7 @@ where
 
     fn into_future(self) -> Self::IntoFuture {
         let opened = async move {
-            let Self { target, path, method, headers, body, principal } = self;
+            let Self { target, path, method, headers, body, principal, control_events } = self;
             let mut request = Request::new(body?);
             *request.method_mut() = method;
             *request.uri_mut() = path.parse().map_err(|_| OpenError::failed("not a path"))?;
@@ -277,18 +352,18 @@ where
             }
             match target {
                 Target::App(app) => {
-                    // The test itself reads the body, when it likes: nobody else could stall.
+                    // The test itself reads the body, so no client can stall.
                     request.extensions_mut().insert(Arc::new(SocketWatch::default()));
                     let response = match app.oneshot(request).await {
                         Ok(response) => response,
                         Err(never) => match never {},
                     };
-                    EventReader::of(response, None).await
+                    EventReader::new(response, None, control_events).await
                 }
                 Target::Address(address) => {
                     let (response, task) =
                         send(address, request).await.map_err(OpenError::failed)?;
-                    EventReader::of(response, Some(task)).await
+                    EventReader::new(response, Some(task), control_events).await
                 }
             }
         };
@@ -312,7 +387,7 @@ async fn send(
     Ok((response.map(Body::new), connection))
 }
 
-/// The client's end of a socket: dropping the reader closes it.
+/// Closes the client's socket when the reader is dropped.
 struct Connection(AbortHandle);
 
 impl Drop for Connection {
@@ -321,14 +396,15 @@ impl Drop for Connection {
     }
 }
 
-/// Why [`open`] has no stream to read.
+/// Why [`open`] or [`connect`] got no stream.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct OpenError {
-    /// The answer's status; `None` when there was no answer.
+    /// Status of the response. `None`: there was no response.
     pub status: Option<StatusCode>,
-    /// The answer's headers.
+    /// Headers of the response.
     pub headers: HeaderMap,
-    /// The answer's body, or what went wrong.
+    /// Body of the response. Without a response: what went wrong.
     pub body: String,
 }
 
@@ -349,31 +425,38 @@ impl fmt::Display for OpenError {
 
 impl std::error::Error for OpenError {}
 
-/// One event, as a client reads it.
+/// An event as a client parses it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Received {
-    /// Its name; `message` when it has none.
+    /// Name of the event. `message` if the field is missing, as in a browser.
     pub event: String,
-    /// Its data, the lines joined by LF.
+    /// Data of the event, its lines joined by LF.
     pub data: String,
-    /// The id it came with.
+    /// Id of the event. `None`: the field is missing.
     pub id: Option<String>,
 }
 
 impl Received {
-    /// The data as JSON.
+    /// Returns the data, parsed as JSON.
     ///
     /// # Errors
     ///
-    /// When it is none, or none of this type.
+    /// If the data is not JSON of this type.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         serde_json::from_str(&self.data)
     }
+
+    /// Returns whether the server added this event, such as `hero.close` or `hero.gap`. A reader yields
+    /// these only [`with_control_events`](Open::with_control_events).
+    pub fn is_control(&self) -> bool {
+        self.event.starts_with("hero.")
+    }
 }
 
-/// Reads one stream. It waits 5 s for each event and then gives up, so that a test of an endless
-/// stream ends; under a paused clock that is no time at all.
+/// Reads the events of one stream. Skips the server's control events (`hero.*`) by default.
+///
+/// Each read has a timeout of 5 s by default. With a paused clock the timeout takes no time.
 pub struct EventReader {
     status: StatusCode,
     headers: HeaderMap,
@@ -381,11 +464,17 @@ pub struct EventReader {
     raw: Arc<Mutex<Vec<u8>>>,
     retry: Option<Duration>,
     timeout: Duration,
+    control_events: bool,
+    close_reason: Option<CloseReason>,
     _connection: Option<Connection>,
 }
 
 impl EventReader {
-    async fn of(response: Response, connection: Option<Connection>) -> Result<Self, OpenError> {
+    async fn new(
+        response: Response,
+        connection: Option<Connection>,
+        control_events: bool,
+    ) -> Result<Self, OpenError> {
         let (parts, body) = response.into_parts();
         if parts.status != StatusCode::OK {
             let body = match body.collect().await {
@@ -408,50 +497,61 @@ impl EventReader {
             raw,
             retry: None,
             timeout: TIMEOUT,
+            control_events,
+            close_reason: None,
             _connection: connection,
         })
     }
 
-    /// Waits this long for each event, instead of 5 s.
+    /// Sets the timeout of each read. Default: 5 s.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// The answer's status.
+    /// Returns the status of the response.
     pub fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// The answer's headers.
+    /// Returns the headers of the response.
     pub fn headers(&self) -> &HeaderMap {
         &self.headers
     }
 
-    /// The reconnection time that came last.
+    /// Returns the last reconnection time (`retry:`) received. `None`: no such field yet.
     pub fn retry(&self) -> Option<Duration> {
         self.retry
     }
 
-    /// Everything received so far, to the byte.
+    /// Returns why the server ended the stream, once a read has met `hero.close`. `None` until then, and
+    /// after a connection that broke.
+    pub fn close_reason(&self) -> Option<CloseReason> {
+        self.close_reason
+    }
+
+    /// Returns all bytes received so far, control events and comments included.
     pub fn raw(&self) -> String {
         let raw = self.raw.lock().unwrap_or_else(PoisonError::into_inner);
         String::from_utf8_lossy(&raw).into_owned()
     }
 
-    /// The next event, the kit's own included; `None` at the stream's clean end.
+    /// Returns the next event, or `None` when the stream has ended cleanly.
+    ///
+    /// Cancelling it loses no event.
     ///
     /// # Errors
     ///
-    /// When none came in time, and when the stream broke.
+    /// [`ReadError::TimedOut`] if no such event arrives in time, [`ReadError::Broken`] if the connection
+    /// breaks.
     pub async fn next(&mut self) -> Result<Option<Received>, ReadError> {
         let deadline = Instant::now() + self.timeout;
         loop {
             let block = match tokio::time::timeout_at(deadline, self.events.next()).await {
                 Err(_) => return Err(ReadError::TimedOut(self.timeout)),
                 Ok(None) => {
-                    // The body goes with its end, as it would in a server.
+                    // Drops the body at its end, as a server does.
                     self.events = Box::pin(futures_util::stream::empty());
                     return Ok(None);
                 }
@@ -459,27 +559,35 @@ impl EventReader {
                 Ok(Some(Ok(block))) => block,
             };
             self.retry = block.retry.map(Duration::from_millis).or(self.retry);
+            // For a browser, a block without data is not an event.
+            let Some(data) = block.data else { continue };
             let event = block.event.filter(|name| !name.is_empty());
-            // A block without data is no event to a browser.
-            if let Some(data) = block.data {
-                let event = event.unwrap_or_else(|| "message".to_owned());
-                return Ok(Some(Received { event, data, id: block.id }));
+            let event = event.unwrap_or_else(|| "message".to_owned());
+            let received = Received { event, data, id: block.id };
+            if received.event == "hero.close" {
+                self.close_reason = close_reason(&received);
             }
+            if self.control_events || !received.is_control() {
+                return Ok(Some(received));
+            }
+            // A stream of control events that is always ready must not block the timeout.
+            tokio::task::yield_now().await;
         }
     }
 
-    /// All that comes until the stream ends, which it must do within the reader's patience.
+    /// Returns all events until the stream ends. The timeout holds for the whole call.
     ///
     /// # Errors
     ///
-    /// When it has not ended by then, silent or not, and when it broke.
+    /// [`ReadError::TimedOut`] if the stream has not ended in time, [`ReadError::Broken`] if the connection
+    /// breaks. Events received before the error are dropped; [`raw`](Self::raw) still has them.
     pub async fn read_to_end(&mut self) -> Result<Vec<Received>, ReadError> {
         let limit = self.timeout;
         let all = async {
             let mut events = Vec::new();
             while let Some(event) = self.next().await? {
                 events.push(event);
-                // A stream that is always ready must not outrun the clock.
+                // A stream that is always ready must not block the timeout.
                 tokio::task::yield_now().await;
             }
             Ok(events)
@@ -488,19 +596,26 @@ impl EventReader {
     }
 }
 
+/// Returns the reason that `hero.close` names.
+fn close_reason(close: &Received) -> Option<CloseReason> {
+    let data: serde_json::Value = close.json().ok()?;
+    let name = data.get("reason")?.as_str()?;
+    CloseReason::ALL.iter().copied().find(|reason| reason.as_str() == name)
+}
+
 impl fmt::Debug for EventReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EventReader").field("status", &self.status).finish_non_exhaustive()
     }
 }
 
-/// Why [`EventReader::next`] has no event.
+/// Why a read of [`EventReader`] failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// Nothing came for this long.
+    /// The timeout, which is given here, was over.
     TimedOut(Duration),
-    /// The stream broke off.
+    /// The connection broke before the end of the stream.
     Broken(String),
 }
 
@@ -515,17 +630,18 @@ impl fmt::Display for ReadError {
 
 impl std::error::Error for ReadError {}
 
-/// A client over a real socket that reads only when told, through a receive buffer as small as the
-/// kernel allows: for tests of back-pressure.
+/// A client over a real socket that reads only when asked to: for tests of back-pressure.
+///
+/// Its receive buffer is as small as the kernel allows.
 #[derive(Debug)]
 pub struct SlowReader(TcpStream);
 
 impl SlowReader {
-    /// Connects and sends the request for `path`, with these headers; reads nothing.
+    /// Connects and sends a request for `path` with these headers. Reads nothing.
     ///
     /// # Errors
     ///
-    /// As the socket's.
+    /// Those of the socket.
     pub async fn connect(
         address: SocketAddr,
         path: &str,
@@ -546,12 +662,12 @@ impl SlowReader {
         Ok(Self(stream))
     }
 
-    /// Reads what is there, up to `most` bytes, waiting for the first; empty at the end.
+    /// Reads up to `max` bytes and waits for the first. Empty at the end of the connection.
     ///
     /// # Errors
     ///
-    /// As the socket's, among them the reset of a connection that was given up; `TimedOut` when
-    /// nothing comes for 5 s.
+    /// `TimedOut` if nothing arrives for 5 s, otherwise those of the socket. A connection that the server
+    /// has given up fails with `ConnectionReset`.
     pub async fn read(&mut self, max: usize) -> io::Result<Bytes> {
         let mut bytes = vec![0; max];
         let late = |_| io::Error::new(io::ErrorKind::TimedOut, "nothing to read for 5 s");
@@ -560,8 +676,8 @@ impl SlowReader {
         Ok(bytes.into())
     }
 
-    /// How long it took the server to reset the connection, without reading from it; `None` when it
-    /// did not within `limit`.
+    /// Waits until the server resets the connection, without reading from it. Returns how long that took,
+    /// or `None` if it took longer than `limit`.
     pub async fn reset_within(&self, limit: Duration) -> Option<Duration> {
         let start = Instant::now();
         while start.elapsed() < limit {
@@ -574,10 +690,17 @@ impl SlowReader {
     }
 }
 
-/// Who opens a stream in a test: a [`Principal`], or a subject's name for one without permissions.
-pub trait Caller {
-    /// The principal.
+/// The caller in a test: a [`Principal`], or the subject of one without permissions.
+pub trait Caller: sealed::Sealed {
+    /// Returns the principal.
     fn principal(self) -> Principal;
+}
+
+mod sealed {
+    pub trait Sealed {}
+
+    impl Sealed for crate::auth::Principal {}
+    impl Sealed for &str {}
 }
 
 impl Caller for Principal {

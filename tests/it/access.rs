@@ -15,7 +15,6 @@ use hero_sse::auth::{
 };
 use hero_sse::connections::ConnectionFilter;
 use hero_sse::options::OverLimit;
-use hero_sse::testing::{self, EventReader, OpenError};
 use hero_sse::{
     CloseReason, Event, HeroSse, Principal, SseContext, SseOptions, endpoints, sse_endpoint,
 };
@@ -25,6 +24,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use tower::ServiceExt;
 
+use crate::support::testing::{self, EventReader, OpenError};
 use crate::support::{Alive, Log, burst, claims, jwt, kit, options, sign, token};
 
 /// What an oracle says.

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::extract::ConnectInfo;
 use futures_util::stream;
-use hero_sse::testing::{self, Open};
 use hero_sse::{CloseReason, Event, HeroSse, Refusal};
 use http::StatusCode;
 use serde_json::Value;
 
+use crate::support::testing::{self, Open};
 use crate::support::{Log, Server, burst, eventually, flood, kit, options, public};
 
 /// `/s` and `/t` for callers with a token, `/p` for anybody.

@@ -3,11 +3,11 @@
 use axum::Router;
 use futures_util::stream;
 use hero_sse::auth::{AuthError, authenticator_fn};
-use hero_sse::testing::{self, OpenError};
 use hero_sse::{CloseReason, Event, HeroSse, Principal, Refusal, SseOptions};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::support::testing::{self, OpenError};
 use crate::support::{Log, SECRET, Wrapped, burst, claims, jwt, kit, now, options, sign, token};
 
 /// `/s` asks for `usage.read`; it sends who is asking.

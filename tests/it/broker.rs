@@ -11,10 +11,10 @@ use futures_util::{FutureExt, StreamExt};
 use hero_sse::SseOptions;
 use hero_sse::extend::{Broker, BrokerError, Epoch, Log, LogReplica, Record};
 use hero_sse::prelude::*;
-use hero_sse::testing::{self, EventReader, broker_contract};
 use hero_sse::topic::{MemoryBroker, PublishError};
 use serde::Serialize;
 
+use crate::support::testing::{self, EventReader, broker_contract};
 use crate::support::{self, kit};
 
 /// What a broker does wrong.

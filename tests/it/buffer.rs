@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use futures_util::{Stream, StreamExt, stream};
 use hero_sse::options::Overflow;
-use hero_sse::testing::{self, EventReader, Received, SlowReader};
 use hero_sse::{CloseReason, Event, LastEventId, SseOptions};
 use serde_json::Value;
 
+use crate::support::testing::{self, EventReader, Received, SlowReader};
 use crate::support::{Alive, Log, Server, burst, eventually, flood, kit, options, public, watched};
 
 const ALL: [Overflow; 3] = [Overflow::Disconnect, Overflow::DropOldest, Overflow::Latest];

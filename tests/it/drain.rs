@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::routing::get;
 use hero_sse::connections::ConnectionFilter;
-use hero_sse::testing::{self, EventReader, SlowReader};
 use hero_sse::{CloseReason, HeroSse, SseOptions};
 use http::StatusCode;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::support::testing::{self, EventReader, SlowReader};
 use crate::support::{
     Alive, Server, burst, eventually, flood, kit, options, public, token, watched,
 };

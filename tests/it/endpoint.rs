@@ -11,12 +11,12 @@ use futures_util::stream;
 use hero_sse::SseOptions;
 use hero_sse::extend::{Descriptor, EndpointMeta};
 use hero_sse::prelude::*;
-use hero_sse::testing;
 use http::StatusCode;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 
+use crate::support::testing;
 use crate::support::{burst, kit, public};
 
 #[derive(Clone)]

@@ -7,12 +7,13 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
-use hero_sse::{Event, testing};
+use hero_sse::Event;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, ChildStdout, Command};
 
 use crate::http2::within;
+use crate::support::testing;
 use crate::support::{kit, options, public};
 
 /// Says in the child how many connections its server is to have; elsewhere it is not set.

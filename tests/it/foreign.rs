@@ -5,13 +5,13 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::Request;
 use futures_util::{StreamExt, stream};
-use hero_sse::testing::{self, SlowReader};
 use hero_sse::{CloseReason, Event};
 use http_body_util::BodyExt;
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep};
 use tower::ServiceExt;
 
+use crate::support::testing::{self, SlowReader};
 use crate::support::{kit, options, public, watched};
 
 fn flood() -> impl stream::Stream<Item = Event> + Send + 'static {

@@ -9,13 +9,13 @@ use axum::extract::ConnectInfo;
 use axum::routing::get;
 use axum_server::accept::Accept;
 use hero_sse::server::{GuardedIo, GuardedService};
-use hero_sse::testing::{self, SlowReader};
 use hero_sse::{CloseReason, HeroSse};
 use http::Uri;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+use crate::support::testing::{self, SlowReader};
 use crate::support::{Log, burst, eventually, flood, kit, options, public, token, watched};
 
 /// The recipe of `HeroSse::guard_connection`.

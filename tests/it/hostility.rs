@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use futures_util::{Stream, StreamExt, stream};
-use hero_sse::testing::{self, SlowReader};
 use hero_sse::{CloseReason, Event, HeroSse};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
+use crate::support::testing::{self, SlowReader};
 use crate::support::{Alive, Server, burst, eventually, flood, kit, options, watched};
 
 /// Small enough that a test is short, large enough that a loaded machine does not reach it by itself.

@@ -10,7 +10,6 @@ use futures_util::{Stream, StreamExt, stream};
 use h2::client::SendRequest;
 use h2::{Reason, RecvStream};
 use hero_sse::connections::ConnectionFilter;
-use hero_sse::testing;
 use hero_sse::{CloseReason, Event, SseOptions};
 use http::{Request, Response};
 use serde_json::Value;
@@ -18,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
+use crate::support::testing;
 use crate::support::{
     Log, Server, burst, echo, eventually, flood, kit, options, public, token, watched,
 };

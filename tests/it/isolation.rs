@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use axum::Router;
 use futures_util::{Stream, StreamExt, stream};
-use hero_sse::testing::{self, EventReader};
 use hero_sse::{CloseReason, Event, HeroSse};
 use tokio::time::{Instant, interval, sleep, timeout};
 
+use crate::support::testing::{self, EventReader};
 use crate::support::{Log, Server, burst, kit, options};
 
 /// Says something every 50 ms.

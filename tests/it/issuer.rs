@@ -13,7 +13,6 @@ use axum::response::{IntoResponse, Redirect, Response};
 use futures_util::{StreamExt as _, stream};
 use hero_sse::auth::{Algorithm, Issuer};
 use hero_sse::server::Tls;
-use hero_sse::testing::{self, OpenError};
 use hero_sse::{Event, HeroSse, JwtAuthenticator, SseOptions};
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -24,6 +23,7 @@ use tokio::task::JoinHandle;
 use tower::ServiceExt as _;
 
 use crate::signing::{Signer, hmac, set};
+use crate::support::testing::{self, OpenError};
 use crate::support::{Log, Server, claims, eventually, options};
 
 const SECOND: Duration = Duration::from_secs(1);

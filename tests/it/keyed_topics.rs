@@ -11,10 +11,11 @@ use futures_util::{FutureExt, Stream, StreamExt};
 use hero_sse::event::{FrameWriter, InvalidEvent};
 use hero_sse::prelude::*;
 use hero_sse::topic::Resume;
-use hero_sse::{CloseReason, SseOptions, testing};
+use hero_sse::{CloseReason, SseOptions};
 use http::StatusCode;
 use serde::Serialize;
 
+use crate::support::testing;
 use crate::support::{Log, kit, serving};
 
 #[derive(Debug, SseEvent)]

@@ -12,7 +12,6 @@ use futures_util::stream;
 use hero_sse::auth::Permission;
 use hero_sse::extend::EndpointMeta;
 use hero_sse::prelude::*;
-use hero_sse::testing::{self, Open, OpenError, Received, SlowReader};
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Method, Request, StatusCode};
 use serde::Serialize;
@@ -20,6 +19,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tower::ServiceExt as _;
 
+use crate::support::testing::{self, Open, OpenError, Received, SlowReader};
 use crate::support::{Log, Server, flood, kit, options, token};
 
 #[derive(Clone)]

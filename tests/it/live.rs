@@ -8,7 +8,6 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use hero_sse::testing::{self, EventReader, SlowReader};
 use http::StatusCode;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -16,6 +15,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{sleep, timeout};
+
+use crate::support::testing::{self, EventReader, SlowReader};
 
 const USAGE: &str = "/api/v1/usage/stream";
 const AUDIT: &str = "/api/v1/audit/stream";

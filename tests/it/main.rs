@@ -28,6 +28,7 @@ mod keys;
 mod lints;
 mod live;
 mod metrics;
+mod reader;
 mod registry;
 mod rules;
 mod send;

@@ -3,10 +3,10 @@
 use axum::Router;
 use futures_util::{StreamExt, stream};
 use hero_sse::connections::ConnectionFilter;
-use hero_sse::testing;
 use hero_sse::{CloseReason, Event, SseContext};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 
+use crate::support::testing;
 use crate::support::{burst, kit, options};
 
 /// The value of a metric under exactly these labels; a snapshot takes what it shows, so it is made once.

@@ -3,11 +3,11 @@
 use axum::Router;
 use futures_util::stream;
 use hero_sse::connections::Connections;
-use hero_sse::testing;
 use hero_sse::{CloseReason, Event, Principal, SseOptions};
 use http::StatusCode;
 use serde_json::Value;
 
+use crate::support::testing;
 use crate::support::{Alive, Log, Server, burst, eventually, kit, options, public, token, watched};
 
 fn counts(connections: &Connections) -> Vec<(CloseReason, u64)> {

@@ -9,7 +9,6 @@ use axum::routing::get;
 use futures_util::{Stream, StreamExt, stream};
 use hero_sse::connections::{ConnectionFilter, SendSummary};
 use hero_sse::event::{FrameWriter, InvalidEvent};
-use hero_sse::testing::{self, EventReader, Received, SlowReader};
 use hero_sse::{CloseReason, Event, HeroSse, Principal, SseContext, SseEvent, SseOptions};
 use http::Method;
 use tokio::net::TcpListener;
@@ -17,6 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::http2::{self, Client};
+use crate::support::testing::{self, EventReader, Received, SlowReader};
 use crate::support::{Server, burst, eventually, flood, kit, options, public};
 
 fn note(text: impl Into<String>) -> Event {

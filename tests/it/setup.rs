@@ -9,11 +9,11 @@ use axum::routing::get;
 use axum::{Extension, Router};
 use futures_util::stream;
 use hero_sse::prelude::*;
-use hero_sse::testing;
 use hero_sse::{JwtAuthenticator, SseOptions};
 use http::StatusCode;
 use tower::ServiceExt;
 
+use crate::support::testing;
 use crate::support::{Log, Server, burst, kit, options, public, token};
 
 fn bare() -> HeroSse {

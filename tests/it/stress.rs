@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use hero_sse::prelude::*;
-use hero_sse::testing;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use crate::support::testing;
 use crate::support::{Server, kit, options};
 
 const CLIENTS: usize = 60;

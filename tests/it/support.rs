@@ -20,6 +20,28 @@ use tokio::task::JoinHandle;
 use tracing::subscriber::NoSubscriber;
 use tracing_subscriber::fmt::MakeWriter;
 
+/// `hero_sse::testing` with readers that yield control events, too: these tests check every event of a stream.
+pub(crate) mod testing {
+    use std::convert::Infallible;
+    use std::net::SocketAddr;
+
+    use axum::extract::Request;
+    use axum::response::Response;
+    pub(crate) use hero_sse::testing::*;
+    use tower::Service;
+
+    pub(crate) fn open<A>(app: &A, path: &str) -> Open<A>
+    where
+        A: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    {
+        hero_sse::testing::open(app, path).with_control_events()
+    }
+
+    pub(crate) fn connect(address: SocketAddr, path: &str) -> Open<axum::Router> {
+        hero_sse::testing::connect(address, path).with_control_events()
+    }
+}
+
 pub(crate) const SECRET: &str = "a secret of at least thirty-two bytes, for tests";
 
 pub(crate) fn jwt() -> JwtAuthenticator {

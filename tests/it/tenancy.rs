@@ -7,7 +7,6 @@ use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
 use futures_util::{Stream, StreamExt, stream};
-use hero_sse::testing::{self, EventReader, OpenError};
 use hero_sse::{Event, HeroSse, LastEventId, Principal, Refusal, SseOptions};
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
@@ -15,6 +14,7 @@ use tokio::sync::broadcast;
 use tower::ServiceExt;
 
 use crate::support::kit;
+use crate::support::testing::{self, EventReader, OpenError};
 
 /// What a channel is known by: a type with the tenant as a field of its own, never a text put together.
 #[derive(Clone, PartialEq, Eq, Hash)]

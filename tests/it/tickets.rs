@@ -12,12 +12,12 @@ use hero_sse::auth::{
     authorizer_fn,
 };
 use hero_sse::server::Builder;
-use hero_sse::testing::{self, OpenError};
 use hero_sse::{CloseReason, Event, HeroSse, Principal, Refusal, SetupErrors};
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
+use crate::support::testing::{self, OpenError};
 use crate::support::{burst, options};
 
 /// Reads tokens such as `ann`, `ann.may` and `ann.may.1500`: who, whether it may do all there is, and for

@@ -4,10 +4,10 @@ use axum::Router;
 use axum::extract::State;
 use hero_sse::options::Overflow;
 use hero_sse::prelude::*;
-use hero_sse::testing::{self, EventReader};
 use hero_sse::{CloseReason, SseOptions};
 use serde::Serialize;
 
+use crate::support::testing::{self, EventReader};
 use crate::support::{Log, kit};
 
 #[derive(Clone, Debug, Serialize, SseEvent)]

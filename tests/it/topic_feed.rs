@@ -8,13 +8,13 @@ use futures_util::{FutureExt, StreamExt};
 use hero_sse::event::{FrameWriter, InvalidEvent};
 use hero_sse::options::Overflow;
 use hero_sse::prelude::*;
-use hero_sse::testing::{self, EventReader, Received};
 use hero_sse::topic::EncodedEvents;
 use hero_sse::{CloseReason, SseOptions};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
+use crate::support::testing::{self, EventReader, Received};
 use crate::support::{Log, kit, options, serving};
 
 #[derive(Clone, Debug, SseEvent)]

@@ -4,11 +4,11 @@ use axum::Router;
 use futures_util::{FutureExt, StreamExt};
 use hero_sse::options::Overflow;
 use hero_sse::prelude::*;
-use hero_sse::testing::{self, EventReader, Received};
 use hero_sse::{CloseReason, SseOptions};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::support::testing::{self, EventReader, Received};
 use crate::support::{Log, kit, options, serving};
 
 #[derive(Clone, Debug, Serialize, SseEvent)]

@@ -15,7 +15,6 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use futures_util::{FutureExt, Stream, StreamExt, stream};
 use hero_sse::prelude::*;
-use hero_sse::testing::{self, EventReader};
 use hero_sse::{CloseReason, HeroSse, SseOptions};
 use http::Request;
 use http_body_util::BodyExt;
@@ -30,6 +29,7 @@ use tokio::task::JoinHandle;
 use tower::ServiceExt;
 
 use crate::http2::{Client, piece, within};
+use crate::support::testing::{self, EventReader};
 use crate::support::{Server, eventually, kit, options, serving};
 use crate::tls::{Certificate, start};
 

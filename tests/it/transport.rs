@@ -9,12 +9,12 @@ use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::routing::get;
 use futures_util::stream;
-use hero_sse::testing::{self, SlowReader};
 use hero_sse::{CloseReason, Event, SseOptions};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::support::testing::{self, SlowReader};
 use crate::support::{Log, Server, burst, eventually, flood, kit, options, public, token, watched};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use axum::Router;
 use futures_util::{StreamExt, stream};
-use hero_sse::testing::{self, ReadError, Received};
 use hero_sse::{CloseReason, Event, SseOptions};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::support::testing::{self, ReadError, Received};
 use crate::support::{Alive, burst, kit, options, public};
 
 fn names(events: &[Received]) -> Vec<&str> {
@@ -333,9 +333,9 @@ fn says_max_age(bytes: &[u8]) -> bool {
 mod property {
     //! Whatever is sent, a parser of another crate reads back.
 
+    use crate::support::testing;
     use bytes::BytesMut;
     use futures_util::StreamExt as _;
-    use hero_sse::testing;
     use proptest::prelude::*;
     use tokio_util::codec::Decoder as _;
 

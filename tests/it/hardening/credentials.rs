@@ -13,7 +13,6 @@ use futures_util::stream;
 use hero_sse::auth::{AuthError, Secret, authenticator_fn};
 use hero_sse::options::{Cors, TokenSource};
 use hero_sse::server::{QueryToken, request_span};
-use hero_sse::testing;
 use hero_sse::{Event, HeroSse, Principal, SseContext, SseOptions};
 use http::{HeaderMap, Method, StatusCode};
 use metrics_util::debugging::DebuggingRecorder;
@@ -25,6 +24,7 @@ use tower_http::trace::{DefaultMakeSpan, DefaultOnRequest, DefaultOnResponse, Tr
 use tracing::Level;
 
 use crate::http2::Client;
+use crate::support::testing;
 use crate::support::{Log, Server, burst, claims, jwt, kit, options, sign, token};
 
 const COOKIE: &str = "TokenCookie = \"__Host-t\"\n";

@@ -5,12 +5,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use futures_util::stream;
 use hero_sse::auth::{Algorithm, Issuer};
-use hero_sse::testing::{self, OpenError};
 use hero_sse::{Event, HeroSse, JwtAuthenticator, Principal};
 use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::signing::{Signer, hmac, hmac_raw, message, set};
+use crate::support::testing::{self, OpenError};
 use crate::support::{SECRET, Wrapped, burst, claims, jwt, now};
 
 const SIGNATURE: &str = "the token's signature is not accepted";

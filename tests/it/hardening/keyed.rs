@@ -6,12 +6,12 @@ use axum::http::header::WWW_AUTHENTICATE;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, stream};
 use hero_sse::auth::{Access, AuthError, Authorizer, Decision, Tickets};
-use hero_sse::testing::{self, OpenError};
 use hero_sse::{Event, HeroSse, Principal, SseOptions};
 use http::StatusCode;
 use serde_json::json;
 
 use crate::access::kit_of;
+use crate::support::testing::{self, OpenError};
 use crate::support::{Log, burst, claims, jwt, kit, sign};
 use crate::tickets;
 

@@ -4,12 +4,12 @@ use axum::Router;
 use futures_util::{StreamExt, stream};
 use hero_sse::event::{EventId, EventName};
 use hero_sse::options::OverLimit;
-use hero_sse::testing::{self, Received};
 use hero_sse::{Event, Principal, SseEvent, SseOptions};
 use http::{Method, StatusCode};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::support::testing::{self, Received};
 use crate::support::{Log, Server, burst, claims, kit, public, sign, token};
 
 /// Whatever ends a line for a browser, and whatever kills its next reconnect.

@@ -15,7 +15,6 @@ use hero_sse::auth::{
     authorizer_fn,
 };
 use hero_sse::connections::ConnectionFilter;
-use hero_sse::testing::{self, SlowReader};
 use hero_sse::{CloseReason, Event, HeroSse, Principal, SseContext, SseOptions};
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -25,6 +24,7 @@ use tower::ServiceExt;
 
 use crate::access::{Answer, Oracle, farewell, kit_of};
 use crate::http2;
+use crate::support::testing::{self, SlowReader};
 use crate::support::{
     Alive, Server, burst, claims, eventually, flood, jwt, kit, now, options, sign, token, watched,
 };

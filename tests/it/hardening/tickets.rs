@@ -17,7 +17,6 @@ use futures_util::future::BoxFuture;
 use hero_sse::auth::{AuthError, Authenticator, Secret, TicketGrant, TicketStore, Tickets};
 use hero_sse::connections::ConnectionFilter;
 use hero_sse::options::OverLimit;
-use hero_sse::testing;
 use hero_sse::{CloseReason, HeroSse, Principal};
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::Value;
@@ -26,6 +25,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Barrier;
 use tower::ServiceExt;
 
+use crate::support::testing;
 use crate::support::{Log, Server, burst};
 use crate::tickets::{Shared, app, assert_not_accepted, builder, buy, json_of, kit, open, post};
 

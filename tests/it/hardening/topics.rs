@@ -3,12 +3,12 @@
 use axum::Router;
 use hero_sse::SseOptions;
 use hero_sse::prelude::*;
-use hero_sse::testing::{self, EventReader, Received};
 use hero_sse::topic::Position;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::support::kit;
+use crate::support::testing::{self, EventReader, Received};
 
 #[derive(Clone, Serialize, SseEvent)]
 struct Order {
