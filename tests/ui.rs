@@ -56,7 +56,7 @@ fn every_rule_has_a_case() {
 #[test]
 fn every_key_is_documented() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    for (table, page, least) in [("endpoint", "endpoint.md", 18), ("event", "event.md", 9)] {
+    for (table, page, least) in [("endpoint", "endpoints.md", 18), ("event", "events.md", 9)] {
         let rows = here.join("hero-sse-macros/src").join(table).join("parse.rs");
         let rows = fs::read_to_string(rows).expect("the table");
         let page = fs::read_to_string(here.join("hero-sse/docs").join(page)).expect("the page");
@@ -64,12 +64,11 @@ fn every_key_is_documented() {
         let keys: Vec<_> = keys.map(|(key, _)| key).collect();
         assert!(keys.len() >= least, "{keys:?}");
         for key in keys {
-            // Hidden lines of the examples begin like headings, but name no key in backquotes.
             let headed = |section: &&str| {
                 let names = section.lines().next().unwrap_or_default().split('`').step_by(2);
                 names.into_iter().any(|name| name == key)
             };
-            let section = page.split("\n# `").skip(1).find(headed);
+            let section = page.split("\n## `").skip(1).find(headed);
             let section = section.unwrap_or_else(|| panic!("{table}: no heading for `{key}`"));
             let code: String = section.split("```").skip(1).step_by(2).collect();
             let attributes = code.lines().filter(|line| line.trim_start().contains("#[sse"));

@@ -1,37 +1,66 @@
-//! Server-SendSummary Events for axum: one annotated async function becomes a live, protected event stream.
+//! Server-Sent Events for [axum]: one annotated async function becomes a live, protected event stream.
 //!
-//! ```
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use axum::Router;
 //! use hero_sse::prelude::*;
 //! use serde::Serialize;
 //!
-//! /// One reading of the usage gauge.
-//! #[derive(Clone, Serialize, SseEvent)]
-//! pub struct Usage {
-//!     #[sse(id)]
-//!     seq: u64,
-//!     used: u64,
+//! /// Counts the seconds, for everyone.
+//! #[sse_endpoint("/clock", public)]
+//! async fn clock() -> impl Stream<Item = Event> {
+//!     hero_sse::stream(|mut tx| async move {
+//!         for second in 0.. {
+//!             tx.send(Event::text(format!("{second} s"))).await;
+//!             tokio::time::sleep(Duration::from_secs(1)).await;
+//!         }
+//!     })
 //! }
 //!
-//! /// Live usage gauge of the caller's tenant.
-//! #[sse_endpoint("/usage/stream", event = "usage", permission = "usage.read")]
-//! pub async fn usage_stream(who: Principal) -> Result<impl Stream<Item = Usage>, Refusal> {
-//!     let _tenant = who.require_tenant()?;
-//!     Ok(futures_util::stream::iter([Usage { seq: 1, used: 7 }]))
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     tracing_subscriber::fmt().init(); // errors of a stream are logged, not sent
+//!     let sse = HeroSse::builder().build()?;
+//!     let app = Router::new().merge(sse.routes(endpoints![clock])?);
+//!     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+//!     sse.serve(listener, app).with_graceful_shutdown(hero_sse::shutdown_signal()).await?;
+//!     Ok(())
 //! }
 //! ```
 //!
-//! [`HeroSse`] maps endpoints and serves them; [`sse_endpoint`] and [`SseEvent`] declare them;
-//! [`SseOptions`] is what an operator writes, [`operating`] what one knows; [`access`] says who gets in, [`tenancy`] keeps tenants
-//! apart; `testing` reads streams in tests.
+//! # Tasks
+//!
+//! | I want to .. | types | guide |
+//! |---|---|---|
+//! | declare an endpoint | [`sse_endpoint`], [`endpoints!`] | [endpoints](guide::endpoints) |
+//! | stream from an async block | [`stream`](stream()) | [endpoints](guide::endpoints) |
+//! | define events | [`SseEvent`](derive@SseEvent), [`Event`] | [events](guide::events) |
+//! | send events to many clients, which resume | [`Topic`], [`Subscription`] | [topics](guide::topics) |
+//! | stream to one user, tenant or build | [`KeyedTopics`] | [keyed topics](guide::keyed_topics) |
+//! | publish from anywhere | [`Topic`] | [publishing](guide::publishing) |
+//! | stream an LLM's answer | [`stream`](stream()) | [LLM answers](guide::llm_answers) |
+//! | read a stream in a page | | [browser](guide::browser) |
+//! | decide who may open a stream | [`Principal`], [`auth`] | [access](guide::access) |
+//! | use cookies, tokens in URLs, tickets, CORS | [`auth::Tickets`], [`options`] | [tokens](guide::tokens) |
+//! | keep tenants apart | [`Principal`] | [tenancy](guide::tenancy) |
+//! | see, message or end open streams | [`connections`], [`CloseReason`] | [monitoring](guide::monitoring) |
+//! | test a stream | `testing` | [testing](guide::testing) |
+//! | stop slow clients, or let them skip events | [`options::Overflow`] | [slow clients](guide::slow_clients) |
+//! | change a setting or a limit | [`SseOptions`] | [limits](guide::limits) |
+//! | deploy | [`server::Readiness`], [`shutdown_signal`] | [deploys](guide::deploys) |
+//! | run behind nginx | [`SseOptions`] | [proxies](guide::proxies) |
+//! | keep `axum::serve`, or serve HTTPS | [`server`] | [other servers](guide::other_servers) |
+//! | write a broker | [`extend`] | [topics](guide::topics) |
 //!
 //! # Features
 //!
 //! * `macros` (default): `#[sse_endpoint]` and `#[derive(SseEvent)]`.
 //! * `jwt-aws-lc-rs` (default) or `jwt-rust-crypto`: `JwtAuthenticator` with that crypto backend.
-//! * `jwks-url`: `jwks_url`, the keys that an issuer publishes, through reqwest and rustls with aws-lc-rs.
-//! * `metrics`: counters of streams and their ends through the facade `metrics`; see [`operating`].
-//! * `tls`: `Tls`, for HTTPS under `serve`, through rustls with aws-lc-rs.
-//! * `testing`: the module of that name and `Principal::test`.
+//! * `jwks-url`: fetches the keys that an issuer publishes.
+//! * `metrics`: counters of streams and of their ends, through the crate `metrics`; see [monitoring](guide::monitoring).
+//! * `tls`: HTTPS under [`HeroSse::serve`].
+//! * `testing`: opens and reads streams in tests; see [testing](guide::testing).
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -107,36 +136,46 @@ pub mod extend {
     pub use crate::topic::position::Epoch;
 }
 
-/// Guides, by task.
 #[cfg(doc)]
-pub mod guide {
-    #[doc = include_str!("../docs/access.md")]
-    pub mod access {}
+pub mod guide;
 
-    #[doc = include_str!("../docs/endpoint.md")]
-    pub mod endpoints {}
-
-    #[doc = include_str!("../docs/errors.md")]
-    pub mod errors {}
-
-    #[doc = include_str!("../docs/event.md")]
-    pub mod events {}
-
-    #[doc = include_str!("../docs/operating.md")]
-    pub mod operating {}
-
-    #[doc = include_str!("../docs/tenancy.md")]
-    pub mod tenancy {}
-
-    #[doc = include_str!("../docs/topics.md")]
-    pub mod topics {}
-}
-
+/// Makes a type an event: each value is one, each variant of an enum is one of its own.
+///
+/// Every key by example: [the guide on events](crate::guide::events). Every compile error:
+/// [the list of them](crate::guide::errors).
+///
+/// ```
+/// use hero_sse::prelude::*;
+/// use serde::Serialize;
+///
+/// /// One reading of the usage gauge.
+/// #[derive(Serialize, SseEvent)]
+/// struct Usage {
+///     #[sse(id)]
+///     seq: u64,
+///     used: u64,
+/// }
+/// ```
+///
 #[cfg(feature = "macros")]
-#[doc = include_str!("../docs/event.md")]
 pub use hero_sse_macros::SseEvent;
+/// Makes an `async fn` that returns a stream of events an endpoint.
+///
+/// Every key by example: [the guide on endpoints](crate::guide::endpoints). Every compile error:
+/// [the list of them](crate::guide::errors).
+///
+/// ```
+/// use futures_util::stream;
+/// use hero_sse::prelude::*;
+///
+/// /// Live usage of the caller.
+/// #[sse_endpoint("/usage", event = "usage", permission = "usage.read")]
+/// async fn usage(who: Principal) -> impl Stream<Item = Event> {
+///     stream::iter([Event::text(who.subject())])
+/// }
+/// ```
+///
 #[cfg(feature = "macros")]
-#[doc = include_str!("../docs/endpoint.md")]
 pub use hero_sse_macros::sse_endpoint;
 
 #[cfg(feature = "jwt")]

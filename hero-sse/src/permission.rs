@@ -8,7 +8,7 @@ use std::fmt;
 /// (the scope token of RFC 6749, section 3.3), so that it can stand in a `WWW-Authenticate` header.
 ///
 /// In what an endpoint asks for, `{name}` stands for the value of that capture of its path:
-/// `builds.{build}.read` ([who may see this key](crate::guide::access#who-may-see-this-key)). Everywhere else braces are
+/// `builds.{build}.read` ([permissions that depend on the path](crate::guide::access#permissions-that-depend-on-the-path)). Everywhere else braces are
 /// braces.
 ///
 /// An application with many of them gives them names of its own:

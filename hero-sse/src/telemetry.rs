@@ -457,11 +457,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_operators_page_tells_every_metric() {
-        let page = include_str!("../docs/operating.md");
+    fn the_guide_lists_every_metric() {
+        let page = include_str!("../docs/monitoring.md");
         for (name, labels, text) in METRICS {
             let row = format!("| `{name}` | {labels} | {text} |");
-            assert!(page.contains(&row), "the page lacks this row:\n{row}");
+            assert!(page.contains(&row), "the guide lacks this row:\n{row}");
         }
     }
 }

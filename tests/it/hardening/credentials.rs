@@ -979,7 +979,7 @@ async fn a_canary_is_in_no_request_span_though_nothing_took_it_out() {
 }
 
 /// The transport's own words, too: h2 says a lot at TRACE, but tells neither paths nor headers of requests
-/// that are well formed. Those that are not it quotes: `docs/operating.md` says so.
+/// that are well formed. Those that are not it quotes: `docs/monitoring.md` says so.
 #[tokio::test]
 async fn a_canary_is_seen_by_nobody_over_http2() {
     let (log, _guard) = Log::everything();
