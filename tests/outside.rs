@@ -80,3 +80,23 @@ fn it_has_the_declarations_of_the_readme() {
     let missing: Vec<_> = shown.iter().filter(|text| !built.contains(text)).collect();
     assert!(missing.is_empty(), "not in tests/outside: {missing:#?}\nthere are {built:#?}");
 }
+
+/// An application may install a `CryptoProvider` for `jsonwebtoken` before hero-sse does. One that verifies nothing
+/// must stop the start-up, since `jsonwebtoken` would panic with the first token.
+#[test]
+fn a_crypto_provider_without_algorithms_is_a_set_up_error() {
+    use jsonwebtoken::crypto::{CryptoProvider, KeyUtils};
+
+    static NOTHING: CryptoProvider = CryptoProvider {
+        signer_factory: |_, _| panic!("no signatures"),
+        verifier_factory: |_, _| panic!("no verification"),
+        key_utils: KeyUtils::new_unimplemented(),
+    };
+    NOTHING.install_default().expect("the first provider of this process");
+    let jwt = hero_sse::JwtAuthenticator::hs256("a random secret of at least thirty-two bytes")
+        .issuer("https://id.example.com")
+        .audience("usage");
+    let error = hero_sse::HeroSse::builder().authenticator(jwt).build().expect_err("no backend");
+    let expected = "the crypto backend of `jsonwebtoken` cannot verify HS256";
+    assert!(error.to_string().contains(expected), "{error}");
+}

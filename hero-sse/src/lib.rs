@@ -56,10 +56,10 @@
 //! # Features
 //!
 //! * `macros` (default): `#[sse_endpoint]` and `#[derive(SseEvent)]`.
-//! * `jwt-aws-lc-rs` (default) or `jwt-rust-crypto`: `JwtAuthenticator` with that crypto backend.
-//! * `jwks-url`: fetches the keys that an issuer publishes.
+//! * `jwt`: `JwtAuthenticator`, which checks JSON Web Tokens with the crypto backend aws-lc-rs.
+//! * `jwks-url`: fetches the keys that an issuer publishes, through reqwest and rustls. Includes `jwt`.
 //! * `metrics`: counters of streams and of their ends, through the crate `metrics`; see [monitoring](guide::monitoring).
-//! * `tls`: HTTPS under [`HeroSse::serve`].
+//! * `tls`: HTTPS under [`HeroSse::serve`], through rustls with aws-lc-rs.
 //! * `testing`: opens and reads streams in tests; see [testing](guide::testing).
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

@@ -436,8 +436,8 @@ impl Issuer {
         for algorithm in Algorithm::ALL.into_iter().filter(|algorithm| self.uses(*algorithm)) {
             if !proof::works(algorithm) {
                 faults.push(format!(
-                    "no crypto backend for {}; enable the feature `jwt-aws-lc-rs` (default) or \
-                     `jwt-rust-crypto` of hero-sse",
+                    "the crypto backend of `jsonwebtoken` cannot verify {}; if the application installs a \
+                     `CryptoProvider`, install `jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER`",
                     algorithm.name()
                 ));
             }

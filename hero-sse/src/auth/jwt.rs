@@ -458,16 +458,11 @@ impl Authenticator for JwtAuthenticator {
     }
 }
 
-/// Both backends may be compiled in, through features that other crates enabled: then
-/// `jsonwebtoken` wants to be told which.
+/// Selects aws-lc-rs for `jsonwebtoken`, which panics when another crate has enabled a second backend and nobody
+/// selected one. A provider that the application has installed stays; `issuer` tests that it works.
 pub(super) fn install_crypto() {
-    #[cfg(feature = "jwt-aws-lc-rs")]
     let _ = jsonwebtoken::crypto::CryptoProvider::install_default(
         &jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER,
-    );
-    #[cfg(all(feature = "jwt-rust-crypto", not(feature = "jwt-aws-lc-rs")))]
-    let _ = jsonwebtoken::crypto::CryptoProvider::install_default(
-        &jsonwebtoken::crypto::rust_crypto::DEFAULT_PROVIDER,
     );
 }
 

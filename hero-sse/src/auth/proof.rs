@@ -1,5 +1,5 @@
-//! That signatures can be checked at all, shown by known answers when the kit is built: without a
-//! crypto backend `jsonwebtoken` panics at the first token, which must not be a visitor's.
+//! Known-answer tests of the crypto backend, which run when `HeroSse` is built. A backend that the application has
+//! installed may lack an algorithm or panic; that must surface at start-up and not with the first request.
 
 use std::panic::catch_unwind;
 
@@ -121,13 +121,11 @@ const EDDSA: &str =
 mod tests {
     use super::*;
 
-    /// Without a backend each is a mistake, and none a panic.
     #[test]
-    fn every_algorithm_is_proven_where_there_is_a_backend() {
+    fn the_backend_verifies_every_algorithm() {
         super::super::jwt::install_crypto();
-        let backend = cfg!(any(feature = "jwt-aws-lc-rs", feature = "jwt-rust-crypto"));
         for algorithm in Algorithm::ALL {
-            assert_eq!(works(algorithm), backend, "{algorithm:?}");
+            assert!(works(algorithm), "{algorithm:?}");
         }
     }
 }
