@@ -92,7 +92,7 @@ impl TrustedProxies {
 
     /// The socket's other end, where it looks like a proxy that nobody named: it is near, and says that it
     /// passes requests on. Who lives near may pretend to be one.
-    pub(crate) fn unnamed(&self, parts: &Parts) -> Option<IpAddr> {
+    pub(crate) fn unlisted_proxy(&self, parts: &Parts) -> Option<IpAddr> {
         let ConnectInfo(peer) = parts.extensions.get::<ConnectInfo<SocketAddr>>()?;
         let names = [ForwardedHeader::XForwardedFor.name(), ForwardedHeader::Forwarded.name()];
         let passes_on = names.iter().any(|name| parts.headers.contains_key(name));
@@ -128,7 +128,7 @@ impl TrustedProxies {
 
 /// What addresses are counted by: an IPv6 network of 64 bits is one customer's, who may take any
 /// address in it.
-pub(crate) fn place(address: IpAddr) -> IpAddr {
+pub(crate) fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)))
@@ -343,35 +343,35 @@ mod tests {
 
     #[test]
     fn only_who_is_near_and_passes_requests_on_may_be_a_proxy_that_nobody_named() {
-        let unnamed = |proxies: &TrustedProxies, peer: &str, header: &str| {
+        let unlisted = |proxies: &TrustedProxies, peer: &str, header: &str| {
             let peer: IpAddr = peer.parse().expect("an address");
             let request = http::Request::get("/").header(header, "192.0.2.1");
             let request = request.extension(ConnectInfo(SocketAddr::new(peer, 1)));
-            proxies.unnamed(&request.body(()).expect("a request").into_parts().0)
+            proxies.unlisted_proxy(&request.body(()).expect("a request").into_parts().0)
         };
         let none = TrustedProxies::NONE;
         for near in
             ["127.0.0.1", "10.1.2.3", "192.168.0.9", "172.31.0.1", "169.254.1.1", "100.64.0.1"]
         {
             assert_eq!(
-                unnamed(&none, near, "x-forwarded-for").map(|a| a.to_string()).as_deref(),
+                unlisted(&none, near, "x-forwarded-for").map(|a| a.to_string()).as_deref(),
                 Some(near)
             );
-            assert_eq!(unnamed(&none, near, "x-forwarded-host"), None);
-            assert_eq!(unnamed(&proxies(ForwardedHeader::Forwarded), near, "forwarded"), None);
+            assert_eq!(unlisted(&none, near, "x-forwarded-host"), None);
+            assert_eq!(unlisted(&proxies(ForwardedHeader::Forwarded), near, "forwarded"), None);
         }
         for near in ["::1", "fd00::7", "fe80::1", "::ffff:10.0.0.1"] {
-            assert!(unnamed(&none, near, "forwarded").is_some(), "{near}");
+            assert!(unlisted(&none, near, "forwarded").is_some(), "{near}");
         }
         for far in ["203.0.113.9", "100.128.0.1", "172.32.0.1", "2001:db8::1", "::ffff:203.0.113.9"]
         {
-            assert_eq!(unnamed(&none, far, "x-forwarded-for"), None, "{far}");
+            assert_eq!(unlisted(&none, far, "x-forwarded-for"), None, "{far}");
         }
     }
 
     #[test]
     fn ipv6_counts_by_network_and_mapped_ipv4_as_ipv4() {
-        let of = |text: &str| place(text.parse().expect("an address")).to_string();
+        let of = |text: &str| network_of(text.parse().expect("an address")).to_string();
         assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
         assert_eq!(of("::ffff:192.0.2.1"), "192.0.2.1");
         assert_eq!(of("192.0.2.1"), "192.0.2.1");

@@ -229,11 +229,11 @@ pub(crate) struct OverTls;
 
 /// What a kit's pages and hosts are.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Sites {
+pub(crate) struct SitePolicy {
     /// Where its own pages are, as browsers see it. Empty: where the request's host says.
-    pub(crate) public: Vec<Origin>,
+    pub(crate) public_origins: Vec<Origin>,
     /// Others whose pages may send cookies.
-    pub(crate) friends: Vec<Origin>,
+    pub(crate) trusted_origins: Vec<Origin>,
     /// The hosts it answers to. Empty: all.
     pub(crate) hosts: Vec<Host>,
 }
@@ -248,10 +248,10 @@ pub(crate) struct Foreign {
     pub(crate) host: Option<String>,
 }
 
-impl Sites {
+impl SitePolicy {
     /// Whether the request asks for a host that is answered: a page whose name was made to lead here
     /// asks for its own.
-    pub(crate) fn answers(&self, parts: &Parts) -> bool {
+    pub(crate) fn serves_host_of(&self, parts: &Parts) -> bool {
         if self.hosts.is_empty() {
             return true;
         }
@@ -270,7 +270,7 @@ impl Sites {
     /// Browsers send no `Origin` with a page's own `GET`, nor with an image's; what tells these apart
     /// is `Sec-Fetch-Site`. Without either it is no page, or one of a browser from before 2023: that may
     /// read, but not change anything.
-    pub(crate) fn trust_page(&self, parts: &Parts) -> Result<(), Foreign> {
+    pub(crate) fn check_cookie_origin(&self, parts: &Parts) -> Result<(), Foreign> {
         let host = Host::asked_for(parts).ok().flatten();
         let refuse = |why, origin: Option<&Origin>| {
             let (origin, host) =
@@ -281,17 +281,22 @@ impl Sites {
             Err(Unclear) => refuse("a cookie counts only from a page of this site", None),
             Ok(Some(origin)) => {
                 let own = || match &host {
-                    Some(host) => self.public.is_empty() && origin.is_of(host, is_over_tls(parts)),
+                    Some(host) => {
+                        self.public_origins.is_empty() && origin.is_of(host, is_over_tls(parts))
+                    }
                     None => false,
                 };
-                if self.public.contains(&origin) || self.friends.contains(&origin) || own() {
+                if self.public_origins.contains(&origin)
+                    || self.trusted_origins.contains(&origin)
+                    || own()
+                {
                     return Ok(());
                 }
                 refuse("a cookie counts only from a page of this site", Some(&origin))
             }
             Ok(None) => {
                 let reads = matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
-                match sent_by_others(parts) {
+                match is_cross_origin(parts) {
                     Some(false) => Ok(()),
                     None if reads => Ok(()),
                     None => refuse("with a cookie alone this method needs an Origin", None),
@@ -308,7 +313,7 @@ fn is_over_tls(parts: &Parts) -> bool {
 
 /// Whether a page of another origin had the request sent, by a browser's `Sec-Fetch-Site`; `None` without
 /// one.
-pub(crate) fn sent_by_others(parts: &Parts) -> Option<bool> {
+pub(crate) fn is_cross_origin(parts: &Parts) -> Option<bool> {
     let mut sites = parts.headers.get_all("sec-fetch-site").iter();
     let first = sites.next()?.as_bytes();
     Some(sites.next().is_some() || !matches!(first, b"same-origin" | b"none"))
@@ -421,11 +426,13 @@ mod tests {
 
     #[test]
     fn a_page_is_trusted_when_it_is_of_the_host_that_it_asks() {
-        let own = Sites::default();
+        let own = SitePolicy::default();
         let behind_a_proxy =
-            Sites { public: vec![origin("https://app.example.com")], ..own.clone() };
-        let with_friends =
-            Sites { friends: vec![origin("https://pages.example.net")], ..own.clone() };
+            SitePolicy { public_origins: vec![origin("https://app.example.com")], ..own.clone() };
+        let with_friends = SitePolicy {
+            trusted_origins: vec![origin("https://pages.example.net")],
+            ..own.clone()
+        };
         let host = ("host", "app.example.com");
         let from = |value| ("origin", value);
         let site = |value| ("sec-fetch-site", value);
@@ -491,13 +498,17 @@ mod tests {
             (&own, &[host, site("same-origin, cross-site")], false, false),
         ] {
             let parts = parts(Method::GET, "/", headers, over_tls);
-            assert_eq!(sites.trust_page(&parts).is_ok(), trusted, "{headers:?} {over_tls}");
+            assert_eq!(
+                sites.check_cookie_origin(&parts).is_ok(),
+                trusted,
+                "{headers:?} {over_tls}"
+            );
         }
     }
 
     #[test]
     fn what_changes_something_must_say_where_it_comes_from() {
-        let sites = Sites::default();
+        let sites = SitePolicy::default();
         for (method, headers, trusted) in [
             (Method::HEAD, &[][..], true),
             (Method::POST, &[], false),
@@ -508,16 +519,16 @@ mod tests {
             (Method::POST, &[("origin", "null"), ("sec-fetch-site", "same-origin")], false),
         ] {
             let parts = parts(method.clone(), "http://a/", headers, false);
-            assert_eq!(sites.trust_page(&parts).is_ok(), trusted, "{method} {headers:?}");
+            assert_eq!(sites.check_cookie_origin(&parts).is_ok(), trusted, "{method} {headers:?}");
         }
     }
 
     #[test]
     fn only_listed_hosts_are_answered_however_they_are_spelt() {
         let hosts = ["app.example.com", "localhost:8080", "secure:443", "[::1]"];
-        let sites = Sites {
+        let sites = SitePolicy {
             hosts: hosts.map(|host| Host::parse(host).expect("a host")).to_vec(),
-            ..Sites::default()
+            ..SitePolicy::default()
         };
         for (uri, headers, over_tls, answered) in [
             ("/", &["app.example.com"][..], false, true),
@@ -548,8 +559,8 @@ mod tests {
         ] {
             let headers: Vec<_> = headers.iter().map(|value| ("host", *value)).collect();
             let parts = parts(Method::GET, uri, &headers, over_tls);
-            assert_eq!(sites.answers(&parts), answered, "{uri} {headers:?}");
-            assert!(Sites::default().answers(&parts), "{uri} {headers:?}");
+            assert_eq!(sites.serves_host_of(&parts), answered, "{uri} {headers:?}");
+            assert!(SitePolicy::default().serves_host_of(&parts), "{uri} {headers:?}");
         }
     }
 }

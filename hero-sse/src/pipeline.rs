@@ -18,7 +18,9 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
 use tokio::time::Instant;
 
-use crate::auth::{AccessTarget, Asked, Gate, LookedFor, Permits, Principal, capture};
+use crate::auth::{
+    AccessControl, AccessRequest, AccessTarget, CallerResolved, Gate, Principal, capture,
+};
 use crate::close::CloseReason;
 use crate::connections::{AdmissionError, Caller, Connections, Ended, Limits, Slot};
 use crate::deadline::{SocketWatch, StreamReset};
@@ -40,7 +42,7 @@ const LOOKS: usize = 3;
 pub(crate) struct Core {
     pub(crate) options: SseOptions,
     pub(crate) gate: Gate,
-    pub(crate) permits: Permits,
+    pub(crate) permits: AccessControl,
     pub(crate) connections: Connections,
     pub(crate) sweeper: Sweeper,
     pub(crate) no_transport: Once,
@@ -139,7 +141,7 @@ pub(crate) struct RequestTarget {
 
 impl RequestTarget {
     pub(crate) async fn of(core: &Core, keyed: bool, parts: &mut Parts) -> Self {
-        if !keyed && !core.permits.may_change() {
+        if !keyed && !core.permits.has_authorizer() {
             return Self::default();
         }
         let path = parts.uri.path().into();
@@ -153,7 +155,7 @@ impl RequestTarget {
 /// That a caller may have the stream, and since when that is known.
 struct Permit {
     /// `None` where nothing was asked for.
-    asked: Option<Arc<Asked>>,
+    asked: Option<Arc<AccessRequest>>,
     since: Instant,
 }
 
@@ -182,8 +184,8 @@ impl AuthenticatedRequest {
         policy: &Policy,
     ) -> Result<Self, Refusal> {
         let looked_at = core.connections.disconnects();
-        let visitor = core.gate.visitor(parts, policy.token_sources, looked_at);
-        let (principal, looked_at) = visitor.await?;
+        let caller = core.gate.caller(parts, policy.token_sources, looked_at);
+        let (principal, looked_at) = caller.await?;
         let cursor = LastEventId::from_parts(parts);
         let socket = parts.extensions.get::<Arc<SocketWatch>>().cloned();
         if socket.is_none() {
@@ -250,7 +252,7 @@ impl AuthenticatedRequest {
     /// Tells the extractors of this request who is asking. The answer is final: the kit's gate would look
     /// again by the kit's rules instead of the endpoint's.
     pub(crate) fn introduce(&self, parts: &mut Parts) {
-        parts.extensions.insert(LookedFor);
+        parts.extensions.insert(CallerResolved);
         if let Some(principal) = &self.principal {
             parts.extensions.insert(principal.clone());
         }
@@ -306,7 +308,7 @@ impl AuthenticatedRequest {
         rule: Option<&PermissionRule>,
         route: &Route,
         target: RequestTarget,
-    ) -> Result<Arc<Asked>, Response> {
+    ) -> Result<Arc<AccessRequest>, Response> {
         // An authenticator may round, or remember for too long; the stream would end as it begins.
         if who.expires_at().is_some_and(|expiry| expiry <= SystemTime::now()) {
             return Err(refuse(&route.path, Refusal::invalid_token("the token has expired")));
@@ -318,10 +320,10 @@ impl AuthenticatedRequest {
         );
         let rule = rule.map_err(|unresolved| refuse(&route.path, unresolved.into()))?;
         let RequestTarget { path, captures } = target;
-        let asked = Arc::new(Asked {
+        let asked = Arc::new(AccessRequest {
             principal: who.clone(),
             rule,
-            place: Some(AccessTarget { endpoint: route.path.clone(), path, captures }),
+            target: Some(AccessTarget { endpoint: route.path.clone(), path, captures }),
         });
         let Core { permits, connections, .. } = &*self.core;
         let checked = connections.timed(&route.path, permits.check(asked.clone())).await;
@@ -358,7 +360,7 @@ impl AuthenticatedRequest {
         let socket = self.socket.map(|socket| socket.arm(timeout));
         // Over HTTP/1.1 a client that takes nothing blocks its socket, which then tells.
         let socket_tells = socket.is_some() && self.version != http::Version::HTTP_2;
-        let permits = Some(&self.core.permits).filter(|permits| permits.may_change());
+        let permits = Some(&self.core.permits).filter(|permits| permits.has_authorizer());
         let reauthorize = permits.zip(permit.asked).zip(route.policy.reauthorize);
         let reauthorize = reauthorize.map(|((permits, asked), every)| {
             Reauthorization::new(permits.clone(), asked, slot.origin(), every, permit.since)

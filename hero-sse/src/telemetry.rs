@@ -177,10 +177,10 @@ pub(crate) fn refused(path: &str, status: u16, detail: &str) {
 /// Whether callers may have a stream could not be found out, so they may not. While a database is down
 /// that is so of everybody who comes: each who could not tell is named once a second at most.
 #[derive(Default)]
-pub(crate) struct Doubts(Mutex<LogThrottle<&'static str>>);
+pub(crate) struct VerificationFailures(Mutex<LogThrottle<&'static str>>);
 
-impl Doubts {
-    pub(crate) fn tell(&self, path: &str, who: &'static str, why: &dyn Display) {
+impl VerificationFailures {
+    pub(crate) fn log(&self, path: &str, who: &'static str, why: &dyn Display) {
         let said = self.0.lock().unwrap_or_else(PoisonError::into_inner).say(who, Instant::now());
         let Some(kept_back) = said else { return };
         tracing::error!(

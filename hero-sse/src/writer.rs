@@ -14,7 +14,7 @@ use futures_core::Stream;
 use serde_json::json;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::auth::{Asked, Asking, Permits};
+use crate::auth::{AccessControl, AccessRequest, PendingDecision};
 use crate::buffer::Events;
 use crate::close::CloseReason;
 use crate::connections::{Attribution, Slot};
@@ -334,12 +334,12 @@ impl Drop for Writer {
 /// Looks again, now and then, whether a stream's caller may stay. It is polled with the writer: it has
 /// neither task nor timer.
 pub(crate) struct Reauthorization {
-    permits: Permits,
-    asked: Arc<Asked>,
+    permits: AccessControl,
+    asked: Arc<AccessRequest>,
     origin: Attribution,
     every: Duration,
     due: Instant,
-    asking: Option<Asking>,
+    asking: Option<PendingDecision>,
     /// When whoever is being asked must have answered.
     late: Instant,
 }
@@ -347,8 +347,8 @@ pub(crate) struct Reauthorization {
 impl Reauthorization {
     /// `since` is when the caller was looked at last.
     pub(crate) fn new(
-        permits: Permits,
-        asked: Arc<Asked>,
+        permits: AccessControl,
+        asked: Arc<AccessRequest>,
         origin: Attribution,
         every: Duration,
         since: Instant,
@@ -366,7 +366,7 @@ impl Reauthorization {
     fn poll(&mut self, cx: &mut Context<'_>, now: Instant) -> Option<CloseReason> {
         if self.asking.is_none() && now >= self.due {
             self.late = now + self.permits.timeout.unwrap_or(FAR);
-            self.asking = Some(self.permits.ask(self.asked.clone(), true));
+            self.asking = Some(self.permits.decide(self.asked.clone(), true));
         }
         let asking = self.asking.as_mut()?;
         let start = std::time::Instant::now();
@@ -374,7 +374,7 @@ impl Reauthorization {
         self.origin.ran(start);
         let answer = match answer {
             Poll::Ready(answer) => answer,
-            Poll::Pending if now >= self.late => Err(self.permits.late(&self.asked)),
+            Poll::Pending if now >= self.late => Err(self.permits.timed_out(&self.asked)),
             Poll::Pending => return None,
         };
         self.asking = None;
@@ -480,10 +480,13 @@ mod tests {
     #[tokio::test]
     async fn a_look_that_is_due_comes_before_what_an_always_ready_stream_has() {
         let never = Arc::new(Never::default());
-        let permits =
-            Permits { authorizer: Some(never.clone()), timeout: None, doubts: Arc::default() };
+        let permits = AccessControl {
+            authorizer: Some(never.clone()),
+            timeout: None,
+            failures: Arc::default(),
+        };
         let principal = Principal::new("ann");
-        let asked = Asked { principal, rule: PermissionRule::any_token(), place: None };
+        let asked = AccessRequest { principal, rule: PermissionRule::any_token(), target: None };
         let mut writer = writer(stream::repeat_with(|| Event::text("x")));
         let cx = &mut Context::from_waker(std::task::Waker::noop());
         let mut next = |writer: &mut Writer| match Pin::new(writer).poll_next(cx) {
@@ -528,15 +531,15 @@ mod tests {
         };
         assert!(piece.len() == PIECE && !writer.rest.is_empty());
         let (permits, principal) = (
-            Permits { authorizer: None, timeout: None, doubts: Arc::default() },
+            AccessControl { authorizer: None, timeout: None, failures: Arc::default() },
             Principal::new("ann"),
         );
-        let asked = Asked { principal, rule: PermissionRule::any_token(), place: None };
+        let asked = AccessRequest { principal, rule: PermissionRule::any_token(), target: None };
         let (asked, origin, now) = (Arc::new(asked), writer.slot.origin(), Instant::now());
         let mut reauthorize =
             Reauthorization::new(permits, asked, origin, Duration::from_secs(9), now);
         let question = asking.clone();
-        reauthorize.asking = Some(Asking::of(async move {
+        reauthorize.asking = Some(PendingDecision::new(async move {
             let _question = question;
             std::future::pending().await
         }));

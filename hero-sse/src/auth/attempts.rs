@@ -72,12 +72,12 @@ impl Attempts {
     fn counted(&self, parts: &Parts) -> Option<(Visitors, usize)> {
         let per_minute = self.per_minute?;
         let client = self.proxies.client_of(parts)?;
-        if let Some(proxy) = self.proxies.unnamed(parts) {
+        if let Some(proxy) = self.proxies.unlisted_proxy(parts) {
             self.unnamed_proxy.call_once(|| telemetry::unnamed_proxy(proxy));
             return None;
         }
-        let by_others = origin::sent_by_others(parts) == Some(true);
-        Some((Visitors { place: client_addr::place(client), by_others }, per_minute))
+        let by_others = origin::is_cross_origin(parts) == Some(true);
+        Some((Visitors { place: client_addr::network_of(client), by_others }, per_minute))
     }
 
     /// No code that can panic runs under the lock, so a poisoned one is still sound.

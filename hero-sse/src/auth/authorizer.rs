@@ -14,7 +14,7 @@ use futures_util::FutureExt;
 use super::{AuthError, Principal};
 use crate::permission::{Permission, PermissionRule};
 use crate::refusal::Refusal;
-use crate::telemetry::Doubts;
+use crate::telemetry::VerificationFailures;
 
 /// Decides whether a caller whose token was accepted may have a stream. Without one the token's claims
 /// decide: [`Principal::has`].
@@ -72,7 +72,7 @@ pub trait Authorizer: Send + Sync + 'static {
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct Access<'a> {
-    asked: &'a Asked,
+    asked: &'a AccessRequest,
     again: bool,
 }
 
@@ -98,18 +98,18 @@ impl<'a> Access<'a> {
     /// The endpoint's path as declared, prefix included; `None` on a route of the application's own
     /// ([`HeroSse::authorize`](crate::HeroSse::authorize)).
     pub fn endpoint(&self) -> Option<&'a str> {
-        self.asked.place.as_ref().map(|place| &*place.endpoint)
+        self.asked.target.as_ref().map(|target| &*target.endpoint)
     }
 
     /// The path of the request, without its query; within `Router::nest`, what the nested router sees.
     pub fn path(&self) -> Option<&'a str> {
-        self.asked.place.as_ref().map(|place| &*place.path)
+        self.asked.target.as_ref().map(|target| &*target.path)
     }
 
     /// What a capture of the path holds, decoded: `capture("tenant")` for `/audit/{tenant}`. `None` also
     /// where a router that is nested in another has the name twice.
     pub fn capture(&self, name: &str) -> Option<&'a str> {
-        self.asked.place.as_ref().and_then(|place| capture(&place.captures, name))
+        self.asked.target.as_ref().and_then(|target| capture(&target.captures, name))
     }
 
     /// Whether the stream is open already, and this is a look at whether it may stay.
@@ -233,11 +233,11 @@ where
 }
 
 /// Who asks for what, and where.
-pub(crate) struct Asked {
+pub(crate) struct AccessRequest {
     pub(crate) principal: Principal,
     pub(crate) rule: PermissionRule,
     /// `None` on a route of the application's own.
-    pub(crate) place: Option<AccessTarget>,
+    pub(crate) target: Option<AccessTarget>,
 }
 
 /// An endpoint, and what was asked of it.
@@ -254,46 +254,46 @@ pub(crate) fn capture<'a>(captures: &'a [(Box<str>, Box<str>)], name: &str) -> O
     named.next().is_none().then_some(value)
 }
 
-impl Asked {
+impl AccessRequest {
     /// As the log has it.
     fn path(&self) -> &str {
-        self.place.as_ref().map_or("a route of the application's own", |place| &place.endpoint)
+        self.target.as_ref().map_or("a route of the application's own", |target| &target.endpoint)
     }
 }
 
 /// How a kit decides: by claims, or by asking the application.
 #[derive(Clone)]
-pub(crate) struct Permits {
+pub(crate) struct AccessControl {
     pub(crate) authorizer: Option<Arc<dyn Authorizer>>,
     pub(crate) timeout: Option<Duration>,
-    pub(crate) doubts: Arc<Doubts>,
+    pub(crate) failures: Arc<VerificationFailures>,
 }
 
-impl Permits {
+impl AccessControl {
     /// Whether somebody may change their mind: the claims of a token never do.
-    pub(crate) fn may_change(&self) -> bool {
+    pub(crate) fn has_authorizer(&self) -> bool {
         self.authorizer.is_some()
     }
 
     /// Decides, within the time-out.
-    pub(crate) async fn check(&self, asked: Arc<Asked>) -> Result<(), Refusal> {
+    pub(crate) async fn check(&self, asked: Arc<AccessRequest>) -> Result<(), Refusal> {
         if self.authorizer.is_none() {
             return asked.principal.meets(&asked.rule);
         }
-        let asking = self.ask(asked.clone(), false);
+        let asking = self.decide(asked.clone(), false);
         match self.timeout {
             Some(timeout) => {
                 let answer = tokio::time::timeout(timeout, asking).await;
-                answer.unwrap_or_else(|_| Err(self.late(&asked)))
+                answer.unwrap_or_else(|_| Err(self.timed_out(&asked)))
             }
             None => asking.await,
         }
     }
 
     /// Decides, under guard but without end: whoever polls it knows the time.
-    pub(crate) fn ask(&self, asked: Arc<Asked>, again: bool) -> Asking {
-        let (authorizer, doubts) = (self.authorizer.clone(), self.doubts.clone());
-        Asking(Some(Box::pin(async move {
+    pub(crate) fn decide(&self, asked: Arc<AccessRequest>, again: bool) -> PendingDecision {
+        let (authorizer, failures) = (self.authorizer.clone(), self.failures.clone());
+        PendingDecision(Some(Box::pin(async move {
             let Some(authorizer) = authorizer else { return asked.principal.meets(&asked.rule) };
             let access = Access { asked: &asked, again };
             // Within the future, so that what it does before its first await is contained as well.
@@ -306,30 +306,30 @@ impl Permits {
                 Ok(Err(AuthError::Unavailable(why))) => why,
                 Err(_) => "it panicked".to_owned(),
             };
-            doubts.tell(asked.path(), "authorizer", &why);
+            failures.log(asked.path(), "authorizer", &why);
             Err(Refusal::unavailable())
         })))
     }
 
     /// There was no answer in time.
-    pub(crate) fn late(&self, asked: &Asked) -> Refusal {
+    pub(crate) fn timed_out(&self, asked: &AccessRequest) -> Refusal {
         let why = format_args!("no answer within {:?}", self.timeout.unwrap_or_default());
-        self.doubts.tell(asked.path(), "authorizer", &why);
+        self.failures.log(asked.path(), "authorizer", &why);
         Refusal::unavailable()
     }
 }
 
 /// An authorizer at work. Its drop is the application's code as well.
-pub(crate) struct Asking(Option<BoxFuture<'static, Result<(), Refusal>>>);
+pub(crate) struct PendingDecision(Option<BoxFuture<'static, Result<(), Refusal>>>);
 
 #[cfg(test)]
-impl Asking {
-    pub(crate) fn of(asking: impl Future<Output = Result<(), Refusal>> + Send + 'static) -> Self {
+impl PendingDecision {
+    pub(crate) fn new(asking: impl Future<Output = Result<(), Refusal>> + Send + 'static) -> Self {
         Self(Some(Box::pin(asking)))
     }
 }
 
-impl Future for Asking {
+impl Future for PendingDecision {
     type Output = Result<(), Refusal>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -340,7 +340,7 @@ impl Future for Asking {
     }
 }
 
-impl Drop for Asking {
+impl Drop for PendingDecision {
     fn drop(&mut self) {
         let asking = self.0.take();
         // What it panics with has been printed; the answer, if there is one, stands.
@@ -356,8 +356,8 @@ mod tests {
         PermissionRule::One(Permission::from_static(name))
     }
 
-    fn asked(rule: PermissionRule) -> Asked {
-        Asked { principal: Principal::new("ann"), rule, place: None }
+    fn asked(rule: PermissionRule) -> AccessRequest {
+        AccessRequest { principal: Principal::new("ann"), rule, target: None }
     }
 
     #[test]

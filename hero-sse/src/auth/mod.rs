@@ -28,27 +28,29 @@ use http::request::Parts;
 
 pub(crate) use self::attempts::Attempts;
 pub use self::authorizer::{Access, Authorizer, Decision, authorizer_fn};
-pub(crate) use self::authorizer::{AccessTarget, Asked, Asking, Permits, capture};
+pub(crate) use self::authorizer::{
+    AccessControl, AccessRequest, AccessTarget, PendingDecision, capture,
+};
 #[cfg(feature = "jwt")]
 pub use self::issuer::{ClaimPath, Issuer};
 #[cfg(feature = "jwt")]
 pub use self::jwt::JwtAuthenticator;
 #[cfg(feature = "jwt")]
 pub use self::keys::Algorithm;
-pub(crate) use self::principal::LookedFor;
+pub(crate) use self::principal::CallerResolved;
 pub use self::principal::Principal;
 #[cfg(feature = "testing")]
 pub(crate) use self::principal::TestPrincipal;
-pub(crate) use self::ticket::LookedAt;
+pub(crate) use self::ticket::CheckedAt;
 pub use self::ticket::{TicketGrant, TicketStore, Tickets};
 use self::token::Credential;
-use crate::origin::Sites;
+use crate::origin::SitePolicy;
 pub use crate::permission::{IntoPermission, InvalidPermission, Permission, PermissionRule};
 use crate::policy::{TokenSource, TokenSources};
 use crate::redact::QueryTokens;
 use crate::refusal::Refusal;
 pub use crate::secret::Secret;
-use crate::telemetry::{self, Doubts};
+use crate::telemetry::{self, VerificationFailures};
 
 /// Makes a [`Principal`] of a token.
 ///
@@ -185,10 +187,10 @@ pub(crate) struct Gate {
     pub(crate) sources: TokenSources,
     /// The cookie that holds them.
     pub(crate) cookie: Option<Arc<str>>,
-    pub(crate) sites: Arc<Sites>,
+    pub(crate) site_policy: Arc<SitePolicy>,
     pub(crate) tickets: Option<Arc<Tickets>>,
     pub(crate) attempts: Arc<Attempts>,
-    pub(crate) doubts: Arc<Doubts>,
+    pub(crate) failures: Arc<VerificationFailures>,
     /// Which kit it is, among those that share tickets.
     pub(crate) instance: u64,
 }
@@ -196,7 +198,7 @@ pub(crate) struct Gate {
 impl Gate {
     /// Who wants a stream: by a ticket, where the kit has tickets, or by a token; and how many
     /// disconnects there were when the token was looked at, `so_far` where that is now.
-    pub(crate) async fn visitor(
+    pub(crate) async fn caller(
         &self,
         parts: &Parts,
         sources: TokenSources,
@@ -261,7 +263,7 @@ impl Gate {
         };
         let Some(Credential { token, source }) = found else { return Ok(None) };
         if source == TokenSource::Cookie {
-            self.sites.trust_page(parts).map_err(|foreign| {
+            self.site_policy.check_cookie_origin(parts).map_err(|foreign| {
                 telemetry::foreign_page(parts.uri.path(), foreign.origin, foreign.host);
                 Refusal::forbidden(foreign.why)
             })?;
@@ -273,7 +275,7 @@ impl Gate {
 
     /// Whether the host that the request asks for is one of ours.
     fn serves(&self, parts: &Parts) -> Result<(), Refusal> {
-        match self.sites.answers(parts) {
+        match self.site_policy.serves_host_of(parts) {
             true => Ok(()),
             false => Err(Refusal::forbidden("this host is not served here")),
         }
@@ -294,7 +296,7 @@ impl Gate {
                 Err(self.counted(parts, Refusal::invalid_token(invalid.reason())))
             }
             Ok(Err(AuthError::Unavailable(why))) => {
-                self.doubts.tell(parts.uri.path(), who, &why);
+                self.failures.log(parts.uri.path(), who, &why);
                 Err(Refusal::unavailable())
             }
             Err(_) => {

@@ -284,7 +284,7 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for Principal {
 
 /// In a request whose caller an endpoint has looked for already: what it found is final.
 #[derive(Clone)]
-pub(crate) struct LookedFor;
+pub(crate) struct CallerResolved;
 
 /// Whom an endpoint has found already, or whom the kit's gate finds now.
 async fn caller(parts: &mut Parts) -> Result<Option<Principal>, Refusal> {
@@ -292,7 +292,7 @@ async fn caller(parts: &mut Parts) -> Result<Option<Principal>, Refusal> {
     if let Some(principal) = parts.extensions.get::<Principal>() {
         return Ok(Some(principal.clone()));
     }
-    if parts.extensions.get::<LookedFor>().is_some() {
+    if parts.extensions.get::<CallerResolved>().is_some() {
         return Ok(None);
     }
     let Some(gate) = parts.extensions.get::<Gate>().cloned() else {

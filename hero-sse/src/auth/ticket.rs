@@ -39,7 +39,7 @@ const NOT_ACCEPTED: AuthError = AuthError::invalid("the ticket is not accepted: 
 /// log or a history keeps of the URL opens nothing. A ticket
 ///
 /// * is 256 random bits, of which the store keeps a hash only;
-/// * opens once, within its time to live, by whoever holds it. Asking for another path than the one it
+/// * opens once, within its time to live, by whoever holds it. PendingDecision for another path than the one it
 ///   was made for spends it as well, and so does a request that is then refused or turned away;
 /// * stands for the token that bought it: the stream has its principal, and ends when that token would;
 /// * opens nothing once [`disconnect`](crate::connections::Connections::disconnect) has meant its caller, at the kit that made it.
@@ -123,7 +123,7 @@ impl Tickets {
     pub(crate) async fn issue(
         &self,
         principal: &Principal,
-        looked_at: LookedAt,
+        looked_at: CheckedAt,
         path: &str,
     ) -> Result<(Secret<String>, Duration), AuthError> {
         let mut random = [0; 32];
@@ -154,7 +154,7 @@ impl Tickets {
         &self,
         parts: &Parts,
         ticket: &Secret<String>,
-    ) -> Result<(Principal, LookedAt), AuthError> {
+    ) -> Result<(Principal, CheckedAt), AuthError> {
         if ticket.expose().len() != 64 {
             return Err(NOT_ACCEPTED);
         }
@@ -192,14 +192,14 @@ struct Grant {
     audience: String,
     path: String,
     until: SystemTime,
-    looked_at: LookedAt,
+    looked_at: CheckedAt,
     principal: Inner,
 }
 
 /// When a caller's token was looked at, by the count of a kit's disconnects: who was meant by one of
 /// those that came since must not get in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct LookedAt {
+pub(crate) struct CheckedAt {
     /// Whose count it is; others of the same store have their own.
     pub(crate) instance: u64,
     pub(crate) disconnects: u64,
@@ -433,7 +433,7 @@ impl TicketStore for MemoryTickets {
 mod tests {
     use super::*;
 
-    const NOBODYS: LookedAt = LookedAt { instance: 0, disconnects: 0 };
+    const NOBODYS: CheckedAt = CheckedAt { instance: 0, disconnects: 0 };
 
     fn grant(owner: &str, text: &str) -> TicketGrant {
         TicketGrant { text: text.to_owned(), owner: owner.to_owned() }

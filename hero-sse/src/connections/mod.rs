@@ -650,7 +650,7 @@ mod tests {
         assert!(all.len() <= 40, "{}", all.len());
         assert!(most(&|info| Some(info.path.clone())) <= 15);
         assert!(most(&|info| info.subject.clone()) <= 7);
-        assert!(most(&|info| Some(client_addr::place(info.address?).to_string())) <= 6);
+        assert!(most(&|info| Some(client_addr::network_of(info.address?).to_string())) <= 6);
     }
 
     fn work(

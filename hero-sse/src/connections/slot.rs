@@ -61,7 +61,7 @@ impl Connection {
     }
 
     pub(super) fn keys(&self) -> Keys<'_> {
-        let place = self.address.map(client_addr::place);
+        let place = self.address.map(client_addr::network_of);
         Keys { path: &self.path, holder: self.holder.as_ref(), place }
     }
 

@@ -22,11 +22,13 @@ use tower::Service;
 pub use self::guard::{GuardedApp, GuardedListener, GuardedService};
 use self::mount::Mapped;
 pub use self::mount::{EndpointBuilder, Mount};
-use crate::auth::{Asked, Attempts, Authenticator, Authorizer, Gate, Permits, Principal, Tickets};
+use crate::auth::{
+    AccessControl, AccessRequest, Attempts, Authenticator, Authorizer, Gate, Principal, Tickets,
+};
 use crate::connections::Connections;
 use crate::endpoint::{AppState, Endpoints};
 use crate::options::{SetupErrors, SseOptions};
-use crate::origin::{OverTls, Sites};
+use crate::origin::{OverTls, SitePolicy};
 use crate::permission::{IntoPermission, PermissionRule};
 use crate::pipeline::Core;
 use crate::policy::PolicyOverrides;
@@ -34,7 +36,7 @@ use crate::redact::redact;
 use crate::refusal::Refusal;
 use crate::signal::Readiness;
 use crate::sweeper::Sweeper;
-use crate::telemetry::{self, Doubts};
+use crate::telemetry::{self, VerificationFailures};
 use crate::transport::{Tls, Transport};
 
 /// The kit: registry, heartbeats, writers, authentication. Building one exposes nothing: an endpoint
@@ -145,7 +147,7 @@ impl HeroSse {
     ) -> Result<(), Refusal> {
         let permission = permission.into_permission().map_err(|_| Refusal::internal())?;
         let rule = PermissionRule::One(permission);
-        let asked = Arc::new(Asked { principal: principal.clone(), rule, place: None });
+        let asked = Arc::new(AccessRequest { principal: principal.clone(), rule, target: None });
         let Core { permits, connections, .. } = &**self.core();
         connections.timed("", permits.check(asked)).await
     }
@@ -291,27 +293,27 @@ impl Builder {
         SetupErrors::none_or(mistakes)?;
         telemetry::describe_metrics();
         let failed = options.failed_attempts_per_minute;
-        let sites = Sites {
-            public: options.public_origins.entries.clone(),
-            friends: match options.cors.credentials {
+        let site_policy = SitePolicy {
+            public_origins: options.public_origins.entries.clone(),
+            trusted_origins: match options.cors.credentials {
                 true => options.cors.origins.entries.clone(),
                 false => Vec::new(),
             },
             hosts: options.allowed_hosts.entries.clone(),
         };
-        let doubts = Arc::new(Doubts::default());
+        let failures = Arc::new(VerificationFailures::default());
         let gate = Gate {
             authenticator: self.authenticator,
             sources: options.policy("", &PolicyOverrides::NONE).token_sources,
             cookie: options.token_cookie.as_deref().map(Arc::from),
-            sites: Arc::new(sites),
+            site_policy: Arc::new(site_policy),
             tickets: self.tickets.map(Arc::new),
             attempts: Arc::new(Attempts::new(options.proxies.clone(), failed)),
-            doubts: doubts.clone(),
+            failures: failures.clone(),
             instance: fastrand::u64(..),
         };
         let timeout = options.authorizer_timeout;
-        let permits = Permits { authorizer: self.authorizer, timeout, doubts };
+        let permits = AccessControl { authorizer: self.authorizer, timeout, failures };
         let core = Arc::new(Core {
             options,
             gate,

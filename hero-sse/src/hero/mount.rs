@@ -96,7 +96,7 @@ impl HeroSse {
         declaration.overrides.faults().iter().for_each(|fault| wrong(fault));
         let policy = options.policy(&declaration.path, &declaration.overrides);
         policy.fault().iter().for_each(|fault| wrong(fault));
-        if policy.reauthorize.is_some() && !permits.may_change() {
+        if policy.reauthorize.is_some() && !permits.has_authorizer() {
             wrong(&NOTHING_TO_REAUTHORIZE);
         }
         if options.names_no_cookie(&declaration.overrides) {

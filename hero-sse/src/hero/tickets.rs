@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::HeroSse;
 use super::mount::{Mount, NotFound, open_to_pages};
 use crate::auth::ticket::opened_path;
-use crate::auth::{AuthError, LookedAt, Principal};
+use crate::auth::{AuthError, CheckedAt, Principal};
 use crate::descriptor::{Declaration, Location, Method};
 use crate::endpoint::{AppState, BODY_TIMEOUT};
 use crate::options::SetupErrors;
@@ -115,7 +115,7 @@ async fn make(
     let (parts, body) = request.into_parts();
     let gate = &sse.core().gate;
     let looked_at =
-        LookedAt { instance: gate.instance, disconnects: sse.connections().disconnects() };
+        CheckedAt { instance: gate.instance, disconnects: sse.connections().disconnects() };
     // A URL must not turn into another, nor a cookie, which comes by itself, into what opens from anywhere.
     let header = TokenSources::of(&[TokenSource::Header]);
     let principal = gate.principal(&parts, header).await?.ok_or_else(Refusal::no_token)?;
@@ -133,13 +133,13 @@ async fn make(
     }
     let rule = sse.mapped().opened_by(inner_path(&parts, &wish.path)?)?;
     // An authorizer may go by the stream's place and moment: it is asked when the ticket is used.
-    if let Some(rule) = rule.filter(|_| !sse.core().permits.may_change()) {
+    if let Some(rule) = rule.filter(|_| !sse.core().permits.has_authorizer()) {
         principal.meets(&rule)?;
     }
     let Some(tickets) = &gate.tickets else { return Err(Refusal::internal()) };
     let (ticket, ttl) = tickets.issue(principal, looked_at, &wish.path).await.map_err(|error| {
         if let AuthError::Unavailable(why) = &error {
-            gate.doubts.tell(parts.uri.path(), "ticket store", why);
+            gate.failures.log(parts.uri.path(), "ticket store", why);
         }
         Refusal::unavailable()
     })?;
