@@ -71,7 +71,9 @@ fn declarations(source: &str) -> Vec<String> {
 fn it_has_the_declarations_of_the_readme() {
     let readme = read("README.md");
     let blocks = readme.split("```rust").skip(1).filter_map(|rest| rest.split("```").next());
-    let shown: Vec<_> = blocks.flat_map(declarations).collect();
+    // A complete program has dependencies of its own, and is compiled as a doctest.
+    let parts = blocks.filter(|block| !block.contains("fn main()"));
+    let shown: Vec<_> = parts.flat_map(declarations).collect();
     let built = declarations(&read("tests/outside/src/main.rs"));
     assert!(
         shown.len() >= 3 && shown.iter().any(|text| text.contains("#[sse_endpoint")),

@@ -18,34 +18,26 @@ use sse::extend::EndpointMeta;
 #[derive(Clone, Serialize, SseEvent)]
 #[sse(crate = sse)]
 pub struct Usage {
-    #[sse(id)]
-    seq: u64,
     used: u64,
 }
 
-#[derive(Clone)]
-pub struct Meter;
-
-impl Meter {
-    fn subscribe(&self, _tenant: &str) -> impl Stream<Item = Usage> + use<> {
-        Ready((1..=3).map(|seq| Usage { seq, used: seq * 7 }))
-    }
-}
-
-/// Live usage gauge of the caller's tenant.
+/// The usage of the caller's tenant.
 #[sse_endpoint(
     "/usage/stream",
-    event = "usage",
     permission = "usage.read",
     write_timeout = "5s",
     crate = sse
 )]
 pub async fn usage_stream(
-    State(meter): State<Meter>,
+    State(usage): State<KeyedTopics<String, Usage>>,
     who: Principal,
-) -> Result<impl Stream<Item = Usage>, Refusal> {
-    Ok(meter.subscribe(who.require_tenant()?))
+) -> Result<Subscription<Usage>, Refusal> {
+    let tenant = who.require_tenant()?.to_owned(); // answers 403 without a tenant
+    Ok(usage.topic(&tenant)?.subscribe())
 }
+
+#[derive(Clone)]
+struct Meter;
 
 /// What a build reports; the data of each event is the variant's fields alone.
 #[derive(SseEvent)]
@@ -68,13 +60,13 @@ pub struct Order {
     state: String,
 }
 
-/// The orders as they come in: each once, whatever happens to the connection.
+/// New orders.
 #[sse_endpoint("/orders/stream", permission = "orders.read", crate = sse)]
 pub async fn order_stream(State(orders): State<Topic<Order>>) -> Subscription<Order> {
     orders.subscribe()
 }
 
-async fn place(orders: &Topic<Order>, number: u64) -> Result<(), sse::topic::PublishError> {
+async fn place_order(orders: &Topic<Order>, number: u64) -> Result<(), sse::topic::PublishError> {
     orders.publish(Order { number, state: "new".to_owned() }).await?;
     Ok(())
 }
@@ -155,20 +147,27 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 .audience("usage"),
         )
         .build()?;
-    let routes = sse.at("/api/v1").routes(endpoints![usage_stream, builds, ask])?;
+    let usage = KeyedTopics::new("usage");
+    let routes = sse.at("/api/v1").routes(endpoints![usage_stream])?;
+    let _app: sse::axum::Router = sse::axum::Router::new().merge(routes).with_state(usage.clone());
+    let routes = sse.at("/api/v1").routes(endpoints![builds, ask])?;
     let _app: sse::axum::Router = sse::axum::Router::new().merge(routes).with_state(Meter);
 
     let orders = Topic::new("orders");
     let routes = sse.routes(endpoints![order_stream])?;
     let _app: sse::axum::Router = sse::axum::Router::new().merge(routes).with_state(orders.clone());
     let followed = now(order_stream(State(orders.clone())));
-    now(place(&orders, 7))?;
+    now(place_order(&orders, 7))?;
     drop((orders, _app));
     assert_eq!(count(followed), 1);
 
     let ann = || Principal::new("ann");
-    assert_eq!(count(now(usage_stream(State(Meter), ann().with_tenant("t1")))?), 3);
-    assert!(now(usage_stream(State(Meter), ann())).is_err());
+    let followed = now(usage_stream(State(usage.clone()), ann().with_tenant("t1")))?;
+    for used in 1..=3 {
+        now(usage.topic(&"t1".to_owned())?.publish(Usage { used }))?;
+    }
+    assert_eq!(count(followed), 3);
+    assert!(now(usage_stream(State(usage), ann())).is_err());
     assert_eq!(count(now(builds())), 3);
     let answers = now(ask(LastEventId::default(), Json(Question { word: "why".to_owned() })));
     assert_eq!(count(answers), 1);
