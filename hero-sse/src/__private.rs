@@ -21,7 +21,7 @@ pub use std::string::String;
 pub use axum::extract::Request;
 pub use serde::{self, Serialize, Serializer};
 
-pub use crate::descriptor::{Descriptor, Method, Rule};
+pub use crate::descriptor::{Descriptor, Rule};
 pub use crate::endpoint::{
     AppState, BodyExtractor, Endpoint, EndpointMeta, Events, Extractor, IntoEventStream,
     OpeningStream,
@@ -29,7 +29,7 @@ pub use crate::endpoint::{
 pub use crate::event::SseEvent;
 pub use crate::frame::{EventName, FrameWriter, InvalidEvent};
 pub use crate::permission::IntoPermission;
-pub use crate::policy::{OverLimit, Overflow, TokenSource};
+pub use crate::policy::{Method, OverLimit, Overflow, TokenSource};
 
 /// A name that the macro has checked; the compiler checks it again.
 pub const fn event_name(name: &'static str) -> EventName {

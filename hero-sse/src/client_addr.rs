@@ -46,42 +46,40 @@ impl ForwardedHeader {
     }
 }
 
-/// The operator's proxies, and the header that they set.
-#[derive(Clone, Debug)]
-pub(crate) struct TrustedProxies {
-    networks: Vec<IpNet>,
-    pub(crate) header: ForwardedHeader,
-}
+/// A network of trusted proxies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Network(IpNet);
 
-impl TrustedProxies {
-    /// No proxy, so no header is read.
-    pub(crate) const NONE: Self =
-        Self { networks: Vec::new(), header: ForwardedHeader::XForwardedFor };
-
-    /// Trusts these instead: networks (`"10.0.0.0/8"`) and addresses.
+impl Network {
+    /// Reads a network (`"10.0.0.0/8"`) or an address.
     ///
     /// # Errors
     ///
-    /// A sentence for each text that is neither; the others are trusted.
-    pub(crate) fn trust<'a>(
-        &mut self,
-        texts: impl IntoIterator<Item = &'a str>,
-    ) -> Result<(), Vec<String>> {
-        let (mut networks, mut faults) = (Vec::new(), Vec::new());
-        for text in texts {
-            match network(text) {
-                Some(network) if network.prefix_len() == 0 => faults.push(format!(
-                    "{text:?} trusts everybody, so that anybody could name any address: write the \
-                     networks of your proxies"
-                )),
-                Some(network) => networks.push(network),
-                None => faults.push(format!(
-                    "{text:?} is no network: write \"10.0.0.0/8\", \"2001:db8::/32\" or an address"
-                )),
-            }
+    /// A sentence with the cure.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        match network(text) {
+            Some(network) if network.prefix_len() == 0 => Err(format!(
+                "{text:?} trusts everybody, so that any client can claim any address: write the networks of your \
+                 proxies"
+            )),
+            Some(network) => Ok(Self(network)),
+            None => Err(format!(
+                "{text:?} is not a network: write \"10.0.0.0/8\", \"2001:db8::/32\" or an address"
+            )),
         }
-        self.networks = networks;
-        if faults.is_empty() { Ok(()) } else { Err(faults) }
+    }
+}
+
+/// The trusted proxies, and the header that they set.
+#[derive(Clone, Debug)]
+pub(crate) struct TrustedProxies {
+    networks: Vec<Network>,
+    header: ForwardedHeader,
+}
+
+impl TrustedProxies {
+    pub(crate) fn new(networks: Vec<Network>, header: ForwardedHeader) -> Self {
+        Self { networks, header }
     }
 
     /// Whose request this is; `None` where the socket has no address, as a Unix socket.
@@ -122,7 +120,7 @@ impl TrustedProxies {
     }
 
     fn trusts(&self, address: IpAddr) -> bool {
-        self.networks.iter().any(|network| network.contains(&address))
+        self.networks.iter().any(|Network(network)| network.contains(&address))
     }
 }
 
@@ -224,9 +222,8 @@ mod tests {
     const PROXY: &str = "10.0.0.1";
 
     fn proxies(header: ForwardedHeader) -> TrustedProxies {
-        let mut proxies = TrustedProxies { header, ..TrustedProxies::NONE };
-        proxies.trust(["10.0.0.0/8", "2001:db8:f::/48", "127.0.0.1"]).expect("networks");
-        proxies
+        let networks = ["10.0.0.0/8", "2001:db8:f::/48", "127.0.0.1"];
+        TrustedProxies::new(networks.map(|text| Network::parse(text).expect(text)).into(), header)
     }
 
     fn client(header: ForwardedHeader, peer: &str, lines: &[&[u8]]) -> IpAddr {
@@ -328,17 +325,21 @@ mod tests {
 
     #[test]
     fn networks_are_networks_or_addresses() {
-        let mut proxies = TrustedProxies::NONE;
         let good = ["10.1.2.3/8", "::1", "::ffff:192.0.2.0/120", "0.0.0.0/32"];
-        proxies.trust(good).expect("networks");
+        let good = good.map(|text| Network::parse(text).expect(text)).into();
+        let proxies = TrustedProxies::new(good, ForwardedHeader::XForwardedFor);
         let trusts = |text: &str| proxies.trusts(text.parse().expect("an address"));
         assert!(trusts("10.255.0.1") && trusts("::1") && trusts("192.0.2.77"));
         assert!(!trusts("11.0.0.1") && !trusts("::2") && !trusts("192.0.3.1"));
-        let faults = proxies.trust(["10.0.0.0/33", "", "proxy.example", "::/0", "10.0.0.0/8"]);
-        let faults = faults.expect_err("faults");
-        assert_eq!(faults.len(), 4, "{faults:?}");
-        assert!(faults.concat().contains("\"proxy.example\" is no network"), "{faults:?}");
-        assert!(proxies.trusts("10.0.0.1".parse().expect("an address")));
+        for (text, words) in [
+            ("10.0.0.0/33", "is not a network"),
+            ("", "is not a network"),
+            ("proxy.example", "\"proxy.example\" is not a network"),
+            ("::/0", "trusts everybody"),
+        ] {
+            let fault = Network::parse(text).expect_err(text);
+            assert!(fault.contains(words), "{fault}");
+        }
     }
 
     #[test]
@@ -349,7 +350,7 @@ mod tests {
             let request = request.extension(ConnectInfo(SocketAddr::new(peer, 1)));
             proxies.unlisted_proxy(&request.body(()).expect("a request").into_parts().0)
         };
-        let none = TrustedProxies::NONE;
+        let none = TrustedProxies::new(Vec::new(), ForwardedHeader::XForwardedFor);
         for near in
             ["127.0.0.1", "10.1.2.3", "192.168.0.9", "172.31.0.1", "169.254.1.1", "100.64.0.1"]
         {

@@ -14,8 +14,9 @@ use crate::frame::LastEventId;
 use crate::hero::HeroSse;
 use crate::permission::IntoPermission;
 use crate::pipeline::{AuthenticatedRequest, RequestTarget, Route};
-use crate::policy::TokenSource;
+use crate::policy::{Method, Policies};
 use crate::refusal::Refusal;
+use crate::setup::SetupError;
 use crate::telemetry;
 
 /// The path of a handler that stands at none.
@@ -48,7 +49,7 @@ pub struct SseContext {
     target: RequestTarget,
     declaration: Declaration,
     sse: HeroSse,
-    mistakes: Vec<String>,
+    mistakes: Vec<SetupError>,
 }
 
 impl SseContext {
@@ -91,7 +92,7 @@ impl SseContext {
     {
         let Self { visit, target, declaration, sse, mut mistakes } = self;
         let options = &sse.core().options;
-        if !options.enabled {
+        if !options.server.enabled {
             mistakes.push(declaration.mistake(&"the kit is disabled (SseOptions.Enabled = false)"));
         }
         let faults = declaration.permission_faults();
@@ -102,9 +103,15 @@ impl SseContext {
         if !mistakes.is_empty() {
             return Refusal::internal().into_response();
         }
-        let route = Route::new(declaration, options);
+        let policies = policies(&sse, &declaration);
+        let route = Route::new(declaration, policies);
         visit.answer(&route, target, EventStream::new(stream)).await
     }
+}
+
+fn policies(sse: &HeroSse, declaration: &Declaration) -> Policies {
+    let Declaration { path, overrides, method, .. } = declaration;
+    sse.core().options.policies(path, overrides, *method)
 }
 
 impl std::fmt::Debug for SseContext {
@@ -125,13 +132,12 @@ impl<S: Send + Sync> FromRequestParts<S> for SseContext {
         // labels of metrics.
         let matched = parts.extensions.get::<axum::extract::MatchedPath>();
         let path = matched.map_or(FALLBACK, |matched| matched.as_str());
-        let declaration = Declaration::new("", path, Location { file: "SseContext", line: 0 });
-        let mut policy = sse.core().options.policy(&declaration.path, &declaration.overrides);
-        // As for an endpoint: whoever can send a body can send a header.
+        let mut declaration = Declaration::new("", path, Location { file: "SseContext", line: 0 });
         if parts.method == http::Method::POST {
-            policy.token_sources = policy.token_sources.without(TokenSource::Query);
+            declaration.method = Method::Post;
         }
-        let visit = AuthenticatedRequest::begin(sse.core(), parts, &policy).await?;
+        let policies = policies(&sse, &declaration);
+        let visit = AuthenticatedRequest::begin(sse.core(), parts, &policies.private).await?;
         // Which permissions it will ask for is not known yet.
         let target = RequestTarget::of(sse.core(), true, parts).await;
         visit.introduce(parts);

@@ -38,8 +38,6 @@ pub struct Cors {
 }
 
 impl Cors {
-    pub(crate) const OFF: Self = Self { origins: Listed::NONE, credentials: false };
-
     /// Lets pages of these origins in. What is none comes out of
     /// [`build`](crate::server::Builder::build), with the cure.
     pub fn origins<'a>(origins: impl IntoIterator<Item = &'a str>) -> Self {
@@ -59,14 +57,13 @@ impl Cors {
         !self.origins.entries.is_empty()
     }
 
-    /// What is wrong with it.
-    pub(crate) fn faults(&self) -> impl Iterator<Item = String> {
+    /// Returns what is wrong with the credentials; each origin has been checked by itself.
+    pub(crate) fn fault(&self) -> Option<String> {
         let alone = self.credentials && !self.is_on() && self.origins.faults.is_empty();
-        let alone = alone.then(|| {
-            "credentials are allowed to no origin: write CorsOrigins, or leave out CorsCredentials"
+        alone.then(|| {
+            "credentials are allowed to no origin: set CorsOrigins, or leave out CorsCredentials"
                 .to_owned()
-        });
-        self.origins.faults.iter().cloned().chain(alone)
+        })
     }
 
     /// The origin that a request comes from, if it is let in. A browser never hears its own words: it

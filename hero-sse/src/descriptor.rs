@@ -3,11 +3,13 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt::Display;
-use std::time::Duration;
 
 use crate::frame::EventName;
 use crate::permission::{InvalidPermission, PermissionRule};
-use crate::policy::{OverLimit, Overflow, PolicyOverrides, TokenSource, TokenSources};
+use crate::policy::settings::descriptor_methods;
+use crate::policy::settings::types::*;
+use crate::policy::{Method, PolicyOverrides};
+use crate::setup::{SetupError, SetupErrorKind};
 
 /// The declaration of one endpoint: const data, made by `#[sse_endpoint]` or by the builder.
 ///
@@ -28,16 +30,6 @@ pub struct Descriptor {
 
 /// Which permissions a declaration asks for, where their texts can be permissions.
 pub type Rule = Result<PermissionRule, InvalidPermission>;
-
-/// How an endpoint is asked for its stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Method {
-    /// `GET`, as an `EventSource` does; `HEAD` answers the head alone.
-    Get,
-    /// `POST`, for clients that use `fetch`: the request may have a body, and its URL no token.
-    Post,
-}
 
 /// Where an endpoint is declared.
 #[derive(Clone, Copy, Debug)]
@@ -157,45 +149,9 @@ impl Descriptor {
     }
 }
 
-/// The settings that a declaration may change: a row makes the method that generated code calls.
-macro_rules! settings {
-    ($($setting:ident: $type:ty;)*) => {
-        impl Descriptor {
-            $(
-                #[doc = concat!("The setting `", stringify!($setting), "`.")]
-                #[doc(hidden)]
-                #[must_use]
-                pub const fn $setting(mut self, value: $type) -> Self {
-                    self.overrides.$setting = Some(value);
-                    self
-                }
-            )*
-        }
-    };
-}
-
+/// Called by generated code: one method for each key that is a setting.
 impl Descriptor {
-    /// Where the caller's token may stand.
-    #[doc(hidden)]
-    #[must_use]
-    pub const fn token_sources(mut self, sources: &[TokenSource]) -> Self {
-        self.overrides.token_sources = Some(TokenSources::of(sources));
-        self
-    }
-}
-
-settings! {
-    heartbeat: Option<Duration>;
-    heartbeat_event: bool;
-    write_timeout: Option<Duration>;
-    retry: Duration;
-    max_age: Option<Duration>;
-    reauthorize: Option<Duration>;
-    max_connections: usize;
-    max_per_principal: usize;
-    over_limit: OverLimit;
-    buffer: usize;
-    overflow: Overflow;
+    descriptor_methods!();
 }
 
 const PUBLIC_AND_PERMISSION: &str = "is public and asks for a permission; choose one";
@@ -234,7 +190,7 @@ impl Declaration {
     pub(crate) fn from_descriptor(
         prefix: &str,
         descriptor: &Descriptor,
-        mistakes: &mut Vec<String>,
+        mistakes: &mut Vec<SetupError>,
     ) -> Self {
         let mut declaration = Self::new(prefix, descriptor.path, descriptor.location);
         declaration.overrides = descriptor.overrides.clone();
@@ -259,14 +215,18 @@ impl Declaration {
         declaration
     }
 
-    pub(crate) fn name_events(&mut self, name: impl Into<Cow<'static, str>>, to: &mut Vec<String>) {
+    pub(crate) fn name_events(
+        &mut self,
+        name: impl Into<Cow<'static, str>>,
+        to: &mut Vec<SetupError>,
+    ) {
         match EventName::new(name) {
             Ok(name) => self.event = Some(name),
             Err(error) => to.push(self.mistake(&error)),
         }
     }
 
-    pub(crate) fn require(&mut self, rule: Rule, to: &mut Vec<String>) {
+    pub(crate) fn require(&mut self, rule: Rule, to: &mut Vec<SetupError>) {
         match (rule, self.rule.take()) {
             (Ok(more), Some(rule)) if rule.is_empty() => self.rule = Some(more),
             (Ok(more), Some(rule)) => self.rule = Some(rule.and(more)),
@@ -278,7 +238,7 @@ impl Declaration {
         }
     }
 
-    pub(crate) fn open_to_all(&mut self, to: &mut Vec<String>) {
+    pub(crate) fn open_to_all(&mut self, to: &mut Vec<SetupError>) {
         if self.rule.take().is_some_and(|rule| !rule.is_empty()) {
             to.push(self.mistake(&PUBLIC_AND_PERMISSION));
         }
@@ -332,10 +292,11 @@ impl Declaration {
         Ok(())
     }
 
-    /// A mistake in this declaration, with its place in front.
-    pub(crate) fn mistake(&self, what: &dyn Display) -> String {
+    /// Makes an error of a mistake in this declaration, whose place comes first.
+    pub(crate) fn mistake(&self, what: &dyn Display) -> SetupError {
         let (Location { file, line }, path) = (self.location, &self.path);
-        format!("{file}:{line}: endpoint {path}: {what}")
+        let message = format_args!("{file}:{line}: endpoint {path}: {what}");
+        SetupError::new(SetupErrorKind::Endpoint, path, message)
     }
 }
 

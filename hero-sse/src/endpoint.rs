@@ -17,6 +17,7 @@ use http::request::Parts;
 use crate::descriptor::Descriptor;
 use crate::event::SseEvent;
 use crate::frame::{EventName, LastEventId, PreEncoded, write_event};
+use crate::policy::StreamKind;
 use crate::refusal::Refusal;
 use crate::topic::Feeds;
 
@@ -390,8 +391,11 @@ impl EventStream {
         }
     }
 
-    pub(crate) fn is_of_topic(&self) -> bool {
-        matches!(self.0, Kind::Topic(_))
+    pub(crate) fn kind(&self) -> StreamKind {
+        match self.0 {
+            Kind::Items(_) => StreamKind::Private,
+            Kind::Topic(_) => StreamKind::Subscription,
+        }
     }
 }
 

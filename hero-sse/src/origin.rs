@@ -203,23 +203,18 @@ pub(crate) struct Listed<T> {
 impl<T> Listed<T> {
     pub(crate) const NONE: Self = Self { entries: Vec::new(), faults: Vec::new() };
 
-    pub(crate) fn read<'a>(
-        texts: impl IntoIterator<Item = &'a str>,
+    pub(crate) fn read(
+        texts: impl IntoIterator<Item: AsRef<str>>,
         read: fn(&str) -> Result<T, String>,
     ) -> Self {
         let mut listed = Self::NONE;
         for text in texts {
-            match read(text) {
+            match read(text.as_ref()) {
                 Ok(entry) => listed.entries.push(entry),
                 Err(fault) => listed.faults.push(fault),
             }
         }
         listed
-    }
-
-    /// The list, where nothing is wrong with it.
-    pub(crate) fn faultless(self) -> Result<Self, String> {
-        if self.faults.is_empty() { Ok(self) } else { Err(self.faults.join("; ")) }
     }
 }
 

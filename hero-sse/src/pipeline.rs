@@ -21,15 +21,17 @@ use tokio::time::Instant;
 use crate::auth::{
     AccessControl, AccessRequest, AccessTarget, CallerResolved, Gate, Principal, capture,
 };
+use crate::client_addr::TrustedProxies;
 use crate::close::CloseReason;
 use crate::connections::{AdmissionError, Caller, Connections, Ended, Limits, Slot};
 use crate::deadline::{SocketWatch, StreamReset};
-use crate::descriptor::{Declaration, Method};
+use crate::descriptor::Declaration;
+use crate::duration::random_between;
 use crate::endpoint::{EventStream, OpeningStream};
 use crate::frame::{EventName, LastEventId};
 use crate::options::SseOptions;
 use crate::permission::PermissionRule;
-use crate::policy::{OverLimit, Policy, TokenSource};
+use crate::policy::{Method, OverLimit, Policies, Policy};
 use crate::refusal::{Refusal, TOO_MANY_FAILURES};
 use crate::sweeper::Sweeper;
 use crate::telemetry;
@@ -41,6 +43,7 @@ const LOOKS: usize = 3;
 /// What all requests share.
 pub(crate) struct Core {
     pub(crate) options: SseOptions,
+    pub(crate) proxies: TrustedProxies,
     pub(crate) gate: Gate,
     pub(crate) permits: AccessControl,
     pub(crate) connections: Connections,
@@ -59,20 +62,20 @@ pub(crate) struct Route {
     pub(crate) method: Method,
     /// Whether the log must still tell that the endpoint, which will go, is used.
     deprecated: Option<Once>,
-    pub(crate) policy: Arc<Policy>,
+    policies: Policies,
 }
 
 impl Route {
-    pub(crate) fn new(declaration: Declaration, options: &SseOptions) -> Self {
-        let Declaration { path, event, rule, method, deprecated, overrides, .. } = declaration;
-        let mut policy = options.policy(&path, &overrides);
-        // Whoever can send a body can send a header.
-        if method == Method::Post {
-            policy.token_sources = policy.token_sources.without(TokenSource::Query);
-        }
+    pub(crate) fn new(declaration: Declaration, policies: Policies) -> Self {
+        let Declaration { path, event, rule, method, deprecated, .. } = declaration;
         let deprecated = deprecated.then(Once::new);
         let keyed = rule.as_ref().is_some_and(PermissionRule::has_captures);
-        Self { path: path.into(), event, rule, keyed, method, deprecated, policy: Arc::new(policy) }
+        Self { path: path.into(), event, rule, keyed, method, deprecated, policies }
+    }
+
+    /// The policy before there is a stream.
+    fn policy(&self) -> &Policy {
+        &self.policies.private
     }
 }
 
@@ -109,7 +112,7 @@ async fn enter(
 ) -> Result<(AuthenticatedRequest, Permit, Slot), Response> {
     let mut by_ticket = false;
     for _ in 0..LOOKS {
-        let visit = AuthenticatedRequest::begin(core, parts, &route.policy).await;
+        let visit = AuthenticatedRequest::begin(core, parts, route.policy()).await;
         let visit = visit
             .map_err(|refusal| turned_down(core, route, refusal, core.gate.by_ticket(parts)))?;
         by_ticket = visit.by_ticket;
@@ -195,7 +198,7 @@ impl AuthenticatedRequest {
             core: core.clone(),
             principal,
             by_ticket: core.gate.by_ticket(parts),
-            address: core.options.proxies.client_of(parts),
+            address: core.proxies.client_of(parts),
             looked_at,
             cursor: cursor.map_err(|error| Refusal::bad_request(error.to_string())),
             socket,
@@ -334,13 +337,13 @@ impl AuthenticatedRequest {
 
     /// Admission, before any of the application's work starts.
     fn admit(&self, route: &Route) -> Result<Slot, AdmissionError> {
-        let Route { path, policy, .. } = route;
+        let (path, policy) = (&route.path, route.policy());
         let limits = Limits {
-            total: self.core.options.max_connections,
+            total: self.core.options.server.max_connections,
             on_path: policy.max_connections,
             of_subject: policy.max_per_principal,
             of_address: policy.max_per_address,
-            connects_per_minute: self.core.options.connects_per_minute,
+            connects_per_minute: self.core.options.server.connects_per_minute,
         };
         let (principal, address) = (self.principal.as_ref(), self.address);
         let caller = Caller { principal, address, looked_at: self.looked_at };
@@ -356,16 +359,17 @@ impl AuthenticatedRequest {
         mut events: EventStream,
     ) -> Response {
         events.resume(self.cursor());
-        let (timeout, sweeper) = (route.policy.write_timeout, &self.core.sweeper);
+        let policy = route.policies.of(events.kind());
+        let (timeout, sweeper) = (policy.write_timeout, &self.core.sweeper);
         let socket = self.socket.map(|socket| socket.arm(timeout));
         // Over HTTP/1.1 a client that takes nothing blocks its socket, which then tells.
         let socket_tells = socket.is_some() && self.version != http::Version::HTTP_2;
         let permits = Some(&self.core.permits).filter(|permits| permits.has_authorizer());
-        let reauthorize = permits.zip(permit.asked).zip(route.policy.reauthorize);
+        let reauthorize = permits.zip(permit.asked).zip(policy.reauthorize);
         let reauthorize = reauthorize.map(|((permits, asked), every)| {
             Reauthorization::new(permits.clone(), asked, slot.origin(), every, permit.since)
         });
-        let end = end(&route.policy, events.is_of_topic(), self.principal.as_ref());
+        let end = end(policy, self.principal.as_ref());
         let stay = Stay { end, reauthorize, again: !self.by_ticket };
         match (&self.reset, &socket) {
             (Some(reset), _) => {
@@ -379,7 +383,7 @@ impl AuthenticatedRequest {
             // It is lent.
             _ => {}
         }
-        let (name, policy) = (route.event.clone(), route.policy.clone());
+        let (name, policy) = (route.event.clone(), policy.clone());
         slot.opened();
         if let Some(once) = &route.deprecated {
             once.call_once(|| telemetry::deprecated(&route.path));
@@ -400,8 +404,10 @@ impl AuthenticatedRequest {
 }
 
 /// When a stream under this policy, for this caller, must end.
-fn end(policy: &Policy, follows: bool, principal: Option<&Principal>) -> Option<End> {
-    let age = policy.life(follows).map(|age| (spread(age, 0.2), CloseReason::MaxAge));
+fn end(policy: &Policy, principal: Option<&Principal>) -> Option<End> {
+    // Streams that were opened together must not reconnect together.
+    let age =
+        policy.max_age.map(|age| (random_between(age.mul_f64(0.8), age), CloseReason::MaxAge));
     let token = principal.and_then(Principal::expires_at).map(|expiry| {
         let left = expiry.duration_since(SystemTime::now()).unwrap_or_default();
         (life_of_token(left), CloseReason::TokenExpired)
@@ -410,16 +416,11 @@ fn end(policy: &Policy, follows: bool, principal: Option<&Principal>) -> Option<
     Some(End { at: Instant::now().checked_add(after)?, reason })
 }
 
-/// Less a share of it, so that streams which began together do not come back together.
-fn spread(whole: Duration, share: f64) -> Duration {
-    whole.mul_f64(1.0 - share * fastrand::f64())
-}
-
 /// How long a stream goes on a token that is accepted for so long. Whoever comes back with what is left
 /// of it gets a tenth at most the next time, and in the last minute everything: few streams a token.
 fn life_of_token(left: Duration) -> Duration {
     const EXACT: Duration = Duration::from_secs(60);
-    if left <= EXACT { left } else { spread(left, 0.1) }
+    if left <= EXACT { left } else { random_between(left.mul_f64(0.9), left) }
 }
 
 /// What a function refuses with. Most successes would be its mistake: without the head of a stream
@@ -473,8 +474,8 @@ fn turned_away(route: &Route, no_place: AdmissionError, by_ticket: bool) -> Resp
         AdmissionError::RateLimited(wait) | AdmissionError::Failures(wait) => wait,
         _ => Duration::ZERO,
     };
-    let retry = route.policy.farewell_retry(no_place.reason(), wait);
-    match route.policy.over_limit {
+    let retry = route.policy().closing_retry(no_place.reason(), wait);
+    match route.policy().over_limit {
         OverLimit::Retry => {
             let mut farewell = BytesMut::new();
             write_farewell(&mut farewell, no_place.reason(), retry, !by_ticket);
@@ -535,6 +536,7 @@ fn head(body: Body) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::StreamKind;
 
     /// However unlucky the moments at which its streams end, a token opens few of them.
     #[test]
@@ -558,10 +560,9 @@ mod tests {
     #[test]
     fn what_comes_first_ends_a_stream_and_says_so() {
         let seconds = Duration::from_secs;
-        let policy = |age| {
-            let options = SseOptions::default().max_age(age);
-            options.policy("/s", &crate::policy::PolicyOverrides::NONE)
-        };
+        let policies =
+            |age: Option<Duration>| SseOptions::default().max_age(age).general_policies();
+        let policy = |age| policies(age).private;
         let token = |left| Principal::new("ann").valid_until(SystemTime::now() + seconds(left));
         for (age, left, reason) in [
             (Some(seconds(100)), Some(1_000), Some(CloseReason::MaxAge)),
@@ -570,16 +571,16 @@ mod tests {
             (None, Some(50), Some(CloseReason::TokenExpired)),
             (None, None, None),
         ] {
-            let end = end(&policy(age), false, left.map(token).as_ref());
+            let end = end(&policy(age), left.map(token).as_ref());
             assert_eq!(end.map(|end| end.reason), reason, "{age:?} {left:?}");
         }
-        let unsaid = SseOptions::default().policy("/s", &crate::policy::PolicyOverrides::NONE);
-        assert!(end(&unsaid, false, None).is_none(), "a cut would lose what a private stream had");
-        let of_topic = end(&unsaid, true, None).expect("an end");
+        let unset = SseOptions::default().general_policies();
+        assert!(end(&unset.private, None).is_none(), "a cut would lose a private stream's work");
+        let of_topic = end(unset.of(StreamKind::Subscription), None).expect("an end");
         let life = of_topic.at.saturating_duration_since(Instant::now());
         assert!(life > seconds(24 * 60 - 1) && life <= seconds(30 * 60), "{life:?}");
-        assert!(end(&policy(None), true, None).is_none(), "off is off");
-        let end = end(&policy(None), false, Some(&token(50))).expect("an end");
+        assert!(end(policies(None).of(StreamKind::Subscription), None).is_none(), "off is off");
+        let end = end(&policy(None), Some(&token(50))).expect("an end");
         let left = end.at.saturating_duration_since(Instant::now());
         assert!(left > seconds(49) && left <= seconds(50), "not to the moment: {left:?}");
     }

@@ -332,8 +332,8 @@ pub(crate) fn guarded() {
     );
 }
 
-pub(crate) fn misdeclared(mistake: &str) {
-    tracing::error!(target: TARGET, mistake, "a stream was declared wrongly and is refused");
+pub(crate) fn misdeclared(mistake: &dyn Display) {
+    tracing::error!(target: TARGET, %mistake, "a stream was declared wrongly and is refused");
 }
 
 pub(crate) fn no_kit() {

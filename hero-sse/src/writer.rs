@@ -19,6 +19,7 @@ use crate::buffer::Events;
 use crate::close::CloseReason;
 use crate::connections::{Attribution, Slot};
 use crate::deadline::Armed;
+use crate::duration::random_between;
 use crate::endpoint::EventStream;
 use crate::frame::{EventName, HEARTBEAT, end_of_write, write_control, write_retry};
 use crate::policy::Policy;
@@ -231,7 +232,7 @@ impl Writer {
         self.reauthorize = None;
         self.slot.close(reason);
         self.stage = Stage::Closed;
-        let retry = self.policy.farewell_retry(reason, Duration::ZERO);
+        let retry = self.policy.closing_retry(reason, Duration::ZERO);
         write_farewell(&mut self.out, reason, retry, self.again);
     }
 }
@@ -353,7 +354,7 @@ impl Reauthorization {
         every: Duration,
         since: Instant,
     ) -> Self {
-        let due = since + spread(every);
+        let due = since + not_together(every);
         Self { permits, asked, origin, every, due, asking: None, late: due }
     }
 
@@ -378,7 +379,7 @@ impl Reauthorization {
             Poll::Pending => return None,
         };
         self.asking = None;
-        self.due = now + spread(self.every);
+        self.due = now + not_together(self.every);
         let refusal = answer.err()?;
         Some(match refusal.is_unverified() {
             true => CloseReason::Unverified,
@@ -387,9 +388,9 @@ impl Reauthorization {
     }
 }
 
-/// Streams that began together must not all be looked at together.
-fn spread(interval: Duration) -> Duration {
-    interval.mul_f64(1.0 - 0.2 * fastrand::f64())
+/// Streams that were opened together must not all be checked together.
+fn not_together(interval: Duration) -> Duration {
+    random_between(interval.mul_f64(0.8), interval)
 }
 
 /// A writer in the hands of a server that keeps one without polling it, for ever if need be: it can
@@ -443,7 +444,6 @@ mod tests {
     use crate::event::Event;
     use crate::options::SseOptions;
     use crate::permission::PermissionRule;
-    use crate::policy::PolicyOverrides;
 
     fn writer(events: impl Stream<Item = Event> + Send + 'static) -> Writer {
         writer_in(&Connections::default(), SseOptions::default(), events)
@@ -457,7 +457,7 @@ mod tests {
         let (path, caller) = (Arc::from("/s"), Caller::default());
         let slot = connections.admit(&path, caller, &Limits::NONE);
         let slot = slot.unwrap_or_else(|_| panic!("a place"));
-        let policy = Arc::new(options.policy("/s", &PolicyOverrides::NONE));
+        let policy = options.general_policies().private;
         let stay = Stay { end: None, reauthorize: None, again: true };
         Writer::new(EventStream::new(events), None, policy, slot, None, None, stay)
     }

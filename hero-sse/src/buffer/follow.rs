@@ -11,7 +11,7 @@ use super::let_go;
 use crate::close::CloseReason;
 use crate::connections::Attribution;
 use crate::frame::{EventName, name_of};
-use crate::policy::{Overflow, Policy};
+use crate::policy::Policy;
 use crate::telemetry;
 use crate::topic::{FeedPoll, Feeds, Patience};
 
@@ -33,7 +33,7 @@ impl Following {
         origin: Attribution,
     ) -> Self {
         let patience = Patience {
-            overflow: policy.overflow.unwrap_or(Overflow::Disconnect),
+            overflow: policy.overflow,
             most: policy.buffer.map(|frames| frames as u64),
             // Nobody is slow who has not been sent anything yet.
             waited: true,

@@ -59,9 +59,9 @@ impl Events {
             }
         };
         let running = Running { stream: Some(stream), name, origin: slot.origin(), pause: false };
-        match policy.buffering() {
+        match policy.buffer {
             None => Self::Direct(running),
-            Some((most, overflow)) => Self::Buffered(Buffer::new(running, most, overflow)),
+            Some(most) => Self::Buffered(Buffer::new(running, most, policy.overflow)),
         }
     }
 
@@ -459,7 +459,6 @@ mod tests {
     use crate::connections::{Caller, Connections, Limits};
     use crate::event::Event;
     use crate::options::SseOptions;
-    use crate::policy::PolicyOverrides;
 
     /// A stream whose keys are ever new ones would fill the memory with them.
     #[tokio::test(start_paused = true)]
@@ -467,7 +466,7 @@ mod tests {
         let slot = Connections::default().admit(&"/s".into(), Caller::default(), &Limits::NONE);
         let slot = slot.unwrap_or_else(|_| panic!("a place"));
         let options = SseOptions::default().overflow(Overflow::Latest);
-        let policy = options.policy("/s", &PolicyOverrides::NONE);
+        let policy = options.general_policies().private;
         let keys = stream::iter((0..50_u32).map(|n| Event::text("x").with_key(n)));
         let stream = EventStream::new(keys.chain(stream::pending()));
         let mut events = Events::new(stream, None, &policy, &slot);

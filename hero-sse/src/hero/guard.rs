@@ -126,11 +126,11 @@ impl HeroSse {
     /// # }
     /// ```
     pub fn redact_layer(&self) -> RedactLayer {
-        RedactLayer { query: self.core().options.redact_query }
+        RedactLayer { query: self.core().options.server.redact_query }
     }
 
     fn guarded<I: AsyncRead + AsyncWrite + Unpin + Any>(&self, socket: I) -> DeadlineIo<I> {
-        let peer_timeout = self.core().options.peer_timeout;
+        let peer_timeout = self.core().options.server.peer_timeout;
         set_up(&socket, peer_timeout);
         DeadlineIo::new(socket, Arc::new(SocketWatch::default()), peer_timeout)
     }
@@ -150,7 +150,11 @@ impl HeroSse {
         if let Some(peer) = peer {
             extensions.insert(ConnectInfo(peer));
         }
-        GuardedService { service, extensions, redact_query: self.core().options.redact_query }
+        GuardedService {
+            service,
+            extensions,
+            redact_query: self.core().options.server.redact_query,
+        }
     }
 }
 

@@ -25,15 +25,16 @@ pub use self::mount::{EndpointBuilder, Mount};
 use crate::auth::{
     AccessControl, AccessRequest, Attempts, Authenticator, Authorizer, Gate, Principal, Tickets,
 };
+use crate::client_addr::TrustedProxies;
 use crate::connections::Connections;
 use crate::endpoint::{AppState, Endpoints};
-use crate::options::{SetupErrors, SseOptions};
+use crate::options::SseOptions;
 use crate::origin::{OverTls, SitePolicy};
 use crate::permission::{IntoPermission, PermissionRule};
 use crate::pipeline::Core;
-use crate::policy::PolicyOverrides;
 use crate::redact::redact;
 use crate::refusal::Refusal;
+use crate::setup::{SetupError, SetupErrorKind, SetupErrors};
 use crate::signal::Readiness;
 use crate::sweeper::Sweeper;
 use crate::telemetry::{self, VerificationFailures};
@@ -282,40 +283,46 @@ impl Builder {
         });
         options.read_environment(environment, &mut mistakes);
         mistakes.extend(options.faults());
+        let of_auth = |message| SetupError::new(SetupErrorKind::Auth, "", message);
         if let Some(authenticator) = &self.authenticator {
-            mistakes.extend(authenticator.mistakes());
+            mistakes.extend(authenticator.mistakes().into_iter().map(of_auth));
         }
-        let general = options.policy("", &PolicyOverrides::NONE);
+        let general = options.general_policies().private;
         if general.reauthorize.is_some() && self.authorizer.is_none() {
-            mistakes.push(format!("SseOptions.ReauthorizeInterval: {NOTHING_TO_REAUTHORIZE}"));
+            let key = "SseOptions.ReauthorizeInterval";
+            mistakes.push(SetupError::option(key, NOTHING_TO_REAUTHORIZE));
         }
-        mistakes.extend(self.tickets.iter().flat_map(Tickets::mistakes));
+        mistakes.extend(self.tickets.iter().flat_map(Tickets::mistakes).map(of_auth));
         SetupErrors::none_or(mistakes)?;
         telemetry::describe_metrics();
-        let failed = options.failed_attempts_per_minute;
+        let server = &options.server;
+        let failed = server.failed_attempts_per_minute;
+        let networks = server.trusted_proxies.entries.clone();
+        let proxies = TrustedProxies::new(networks, server.forwarded_header);
         let site_policy = SitePolicy {
-            public_origins: options.public_origins.entries.clone(),
-            trusted_origins: match options.cors.credentials {
-                true => options.cors.origins.entries.clone(),
+            public_origins: server.public_origins.entries.clone(),
+            trusted_origins: match server.cors_credentials {
+                true => server.cors_origins.entries.clone(),
                 false => Vec::new(),
             },
-            hosts: options.allowed_hosts.entries.clone(),
+            hosts: server.allowed_hosts.entries.clone(),
         };
         let failures = Arc::new(VerificationFailures::default());
         let gate = Gate {
             authenticator: self.authenticator,
-            sources: options.policy("", &PolicyOverrides::NONE).token_sources,
-            cookie: options.token_cookie.as_deref().map(Arc::from),
+            sources: general.token_sources,
+            cookie: server.token_cookie.as_deref().map(Arc::from),
             site_policy: Arc::new(site_policy),
             tickets: self.tickets.map(Arc::new),
-            attempts: Arc::new(Attempts::new(options.proxies.clone(), failed)),
+            attempts: Arc::new(Attempts::new(proxies.clone(), failed)),
             failures: failures.clone(),
             instance: fastrand::u64(..),
         };
-        let timeout = options.authorizer_timeout;
+        let timeout = server.authorizer_timeout;
         let permits = AccessControl { authorizer: self.authorizer, timeout, failures };
         let core = Arc::new(Core {
             options,
+            proxies,
             gate,
             permits,
             connections: Connections::default(),
@@ -389,14 +396,14 @@ where
         }
         let transport = Transport {
             connections: connections.clone(),
-            max_connections: options.max_connections,
-            peer_timeout: options.peer_timeout,
-            drain_timeout: options.drain_timeout,
+            max_connections: options.server.max_connections,
+            peer_timeout: options.server.peer_timeout,
+            drain_timeout: options.server.drain_timeout,
             tls,
         };
         let signal = shutdown.unwrap_or_else(|| Box::pin(std::future::pending()));
-        let (delay, readiness) = (options.drain_delay, sse.readiness());
-        let (over_tls, query) = (transport.tls.is_some(), options.redact_query);
+        let (delay, readiness) = (options.server.drain_delay, sse.readiness());
+        let (over_tls, query) = (transport.tls.is_some(), options.server.redact_query);
         let prepare = move |request: &mut Request| {
             redact(request, query);
             sse.prepare(request.extensions_mut());

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::fmt;
 use std::panic::Location as Caller;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -13,13 +12,16 @@ use axum::routing::{MethodRouter, get, post};
 
 use super::{HeroSse, NOTHING_TO_REAUTHORIZE};
 use crate::cors;
-use crate::descriptor::{Declaration, Location, Method};
+use crate::descriptor::{Declaration, Location};
 use crate::endpoint::{AppState, Endpoints, EventHandler, FromParts, OpeningStream};
-use crate::options::{NO_COOKIE, SetupErrors};
+use crate::options::NO_COOKIE;
 use crate::permission::{IntoPermission, PermissionRule};
 use crate::pipeline::{self, Core, Route};
-use crate::policy::{OverLimit, Overflow, TokenSource, TokenSources};
+use crate::policy::Method;
+use crate::policy::settings::types::*;
+use crate::policy::settings::{ENDPOINT_SETTINGS, Setting, endpoint_builder_methods};
 use crate::refusal::Refusal;
+use crate::setup::{SetupError, SetupErrors};
 
 /// A prefix under which endpoints are mapped.
 #[derive(Debug)]
@@ -79,11 +81,11 @@ impl HeroSse {
         &self,
         mapped: &mut Mapped,
         declaration: Declaration,
-        mistakes: &mut Vec<String>,
+        mistakes: &mut Vec<SetupError>,
     ) -> Option<Arc<Route>> {
         let Core { options, gate, permits, .. } = &**self.core();
         let mut wrong = |what: &dyn fmt::Display| mistakes.push(declaration.mistake(what));
-        if !options.enabled {
+        if !options.server.enabled {
             wrong(&"the kit is disabled (SseOptions.Enabled = false); do not map its endpoints");
         }
         if declaration.rule.is_some() && gate.authenticator.is_none() {
@@ -93,28 +95,27 @@ impl HeroSse {
             );
         }
         declaration.permission_faults().iter().for_each(|fault| wrong(fault));
-        declaration.overrides.faults().iter().for_each(|fault| wrong(fault));
-        let policy = options.policy(&declaration.path, &declaration.overrides);
-        policy.fault().iter().for_each(|fault| wrong(fault));
-        if policy.reauthorize.is_some() && !permits.has_authorizer() {
+        for (row, fault) in Setting::all_faults(ENDPOINT_SETTINGS, &declaration.overrides) {
+            wrong(&format_args!("`{}`: {fault}", row.attribute));
+        }
+        let Declaration { path, overrides, method, .. } = &declaration;
+        let policies = options.policies(path, overrides, *method);
+        policies.private.fault().iter().for_each(|fault| wrong(fault));
+        if policies.private.reauthorize.is_some() && !permits.has_authorizer() {
             wrong(&NOTHING_TO_REAUTHORIZE);
         }
-        if options.names_no_cookie(&declaration.overrides) {
+        if options.names_no_cookie(overrides) {
             wrong(&NO_COOKIE);
         }
-        let sources = match declaration.method {
-            Method::Get => policy.token_sources,
-            Method::Post => policy.token_sources.without(TokenSource::Query),
-        };
-        if declaration.rule.is_some() && sources.is_empty() {
+        if declaration.rule.is_some() && policies.private.token_sources.is_empty() {
             wrong(
-                &"asks for a token, which may stand nowhere: what it declares, what the options allow and \
-                  what its method can have (a `POST` has none in its query) have nothing in common",
+                &"needs a token, but no part of a request may hold one: its own token sources, those of the \
+                  options and those of its method (a `POST` has none in its query) have none in common",
             );
         }
         let entered = mapped.enter(&declaration);
         entered.err().iter().for_each(|why| wrong(why));
-        mistakes.is_empty().then(|| Arc::new(Route::new(declaration, options)))
+        mistakes.is_empty().then(|| Arc::new(Route::new(declaration, policies)))
     }
 }
 
@@ -196,7 +197,7 @@ fn taken(path: &str, first: Option<&Location>) -> String {
 pub struct EndpointBuilder<'a> {
     sse: &'a HeroSse,
     declaration: Declaration,
-    mistakes: Vec<String>,
+    mistakes: Vec<SetupError>,
 }
 
 impl EndpointBuilder<'_> {
@@ -225,86 +226,9 @@ impl EndpointBuilder<'_> {
         self
     }
 
-    /// The heartbeat's interval; `None` sends none.
-    pub fn heartbeat(mut self, interval: impl Into<Option<Duration>>) -> Self {
-        self.declaration.overrides.heartbeat = Some(interval.into());
-        self
-    }
-
-    /// Whether each heartbeat is also the event `hero.heartbeat`.
-    pub fn heartbeat_event(mut self, wanted: bool) -> Self {
-        self.declaration.overrides.heartbeat_event = Some(wanted);
-        self
-    }
-
-    /// The write timeout; `None` waits for ever.
-    pub fn write_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
-        self.declaration.overrides.write_timeout = Some(timeout.into());
-        self
-    }
-
-    /// The reconnection time, at least 500 ms.
-    pub fn retry(mut self, retry: Duration) -> Self {
-        self.declaration.overrides.retry = Some(retry);
-        self
-    }
-
-    /// How long a stream lasts; `None` as long as it goes.
-    pub fn max_age(mut self, age: impl Into<Option<Duration>>) -> Self {
-        self.declaration.overrides.max_age = Some(age.into());
-        self
-    }
-
-    /// How often the kit's [`Authorizer`](crate::auth::Authorizer) is asked again whether the caller may
-    /// stay; `None` never.
-    pub fn reauthorize(mut self, interval: impl Into<Option<Duration>>) -> Self {
-        self.declaration.overrides.reauthorize = Some(interval.into());
-        self
-    }
-
-    /// How many streams of this endpoint may be open.
-    pub fn max_connections(mut self, limit: usize) -> Self {
-        self.declaration.overrides.max_connections = Some(limit);
-        self
-    }
-
-    /// How many streams one caller may have open.
-    pub fn max_per_principal(mut self, limit: usize) -> Self {
-        self.declaration.overrides.max_per_principal = Some(limit);
-        self
-    }
-
-    /// What those over a limit get.
-    pub fn over_limit(mut self, answer: OverLimit) -> Self {
-        self.declaration.overrides.over_limit = Some(answer);
-        self
-    }
-
-    /// Takes tokens from these places alone, as far as the operator's general options allow them.
-    pub fn token_sources(mut self, sources: impl IntoIterator<Item = TokenSource>) -> Self {
-        let sources: Vec<_> = sources.into_iter().collect();
-        self.declaration.overrides.token_sources = Some(TokenSources::of(&sources));
-        self
-    }
-
     /// Says that the endpoint will go: the log tells when it is still used.
     pub fn deprecated(mut self) -> Self {
         self.declaration.deprecated = true;
-        self
-    }
-
-    /// How many frames may wait for a slow client, at least 1. The stream is then not held back to
-    /// its client's pace but polled as fast as it yields; [`overflow`](Self::overflow) says what
-    /// happens to one frame more. A burst longer than the buffer overflows it. With 1 MiB in it
-    /// a buffer is full, however few its frames are.
-    pub fn buffer(mut self, frames: usize) -> Self {
-        self.declaration.overrides.buffer = Some(frames);
-        self
-    }
-
-    /// What happens when the [`buffer`](Self::buffer) is full (256 frames unless set).
-    pub fn overflow(mut self, overflow: Overflow) -> Self {
-        self.declaration.overrides.overflow = Some(overflow);
         self
     }
 
@@ -360,6 +284,11 @@ impl EndpointBuilder<'_> {
     }
 }
 
+/// Settings of this endpoint, in place of those in the options.
+impl EndpointBuilder<'_> {
+    endpoint_builder_methods!();
+}
+
 impl fmt::Debug for EndpointBuilder<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EndpointBuilder")
@@ -389,9 +318,9 @@ pub(super) fn open_to_pages<S: AppState>(
     sse: &HeroSse,
     handler: MethodRouter<S>,
 ) -> MethodRouter<S> {
-    let cors = &sse.core().options.cors;
+    let cors = sse.core().options.cors_settings();
     match cors.is_on() {
-        true => handler.layer(from_fn_with_state(Arc::new(cors.clone()), cors::answer)),
+        true => handler.layer(from_fn_with_state(Arc::new(cors), cors::answer)),
         false => handler,
     }
 }

@@ -18,11 +18,11 @@ use super::HeroSse;
 use super::mount::{Mount, NotFound, open_to_pages};
 use crate::auth::ticket::opened_path;
 use crate::auth::{AuthError, CheckedAt, Principal};
-use crate::descriptor::{Declaration, Location, Method};
+use crate::descriptor::{Declaration, Location};
 use crate::endpoint::{AppState, BODY_TIMEOUT};
-use crate::options::SetupErrors;
-use crate::policy::{TokenSource, TokenSources};
+use crate::policy::{Method, TokenSource, TokenSources};
 use crate::refusal::Refusal;
+use crate::setup::SetupErrors;
 use crate::telemetry;
 
 /// A path is what fits in a request's head, and no real one is as long as this.
@@ -56,7 +56,7 @@ impl Mount<'_> {
         declaration.method = Method::Post;
         let (core, mut mistakes) = (self.sse.core(), Vec::new());
         let mut wrong = |what: &str| mistakes.push(declaration.mistake(&what));
-        if !core.options.enabled {
+        if !core.options.server.enabled {
             wrong("the kit is disabled (SseOptions.Enabled = false); do not map its routes");
         }
         if core.gate.authenticator.is_none() {

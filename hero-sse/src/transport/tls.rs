@@ -15,7 +15,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{Error, InconsistentKeys, ServerConfig, crypto};
 use tokio_rustls::server::TlsStream;
 
-use crate::options::SetupErrors;
+use crate::setup::SetupErrors;
 use crate::telemetry;
 
 /// What rustls may hold of a connection beyond what the kernel takes: the longest record.
@@ -122,9 +122,9 @@ impl Tls {
     pub fn reload(&self) -> Result<(), SetupErrors> {
         match &self.shared.files {
             Some(files) => self.reload_from(files, &mut lock(&self.shared.seen)),
-            None => SetupErrors::none_or(vec![
+            None => Err(SetupErrors::tls([
                 "this certificate did not come from files: use `Tls::from_pem_files`".to_owned(),
-            ]),
+            ])),
         }
     }
 
@@ -210,7 +210,7 @@ impl Files {
 fn both<A, B>(a: Result<A, String>, b: Result<B, String>) -> Result<(A, B), SetupErrors> {
     match (a, b) {
         (Ok(a), Ok(b)) => Ok((a, b)),
-        (a, b) => Err(SetupErrors::of([a.err(), b.err()].into_iter().flatten().collect())),
+        (a, b) => Err(SetupErrors::tls([a.err(), b.err()].into_iter().flatten())),
     }
 }
 
@@ -279,7 +279,7 @@ fn config(certificate: &Pem<'_>, key: &Pem<'_>) -> Result<ServerConfig, SetupErr
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, secret));
     let mut config = config.map_err(|error| {
-        SetupErrors::of(vec![match error {
+        SetupErrors::tls([match error {
             Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => format!(
                 "{} does not belong to the first certificate in {}; the server's own must \
                  come first, then its chain",

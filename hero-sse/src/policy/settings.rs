@@ -1,0 +1,335 @@
+//! The table of all settings. One row is all that a setting needs, besides the code that uses its value.
+//!
+//! | column | meaning |
+//! |---|---|
+//! | `field: Type` | the field of [`Policy`] or [`ServerSettings`] that holds the value |
+//! | `meaning` | the rustdoc of its methods, and its cell in the tables of `SseOptions` |
+//! | `default` | the value as options write it, the value, and the reason (which follows "because") |
+//! | `subscription` | the same for the subscription of a topic, if its default differs |
+//! | `check` | a function that finds values out of bounds, in place of those that its type refuses |
+//! | `declaration` | a function of the options' value and the declared one, if a declaration cannot set just any value |
+//! | `post` | a function of the value, if a `POST` cannot have just any value |
+//! | `option` | its key in options files; then its method on `SseOptions`, unless it is a setting of single endpoints |
+//! | `takes` | the argument of its methods, and what they make of it |
+//! | `attribute` | its key in `#[sse_endpoint]` and its method on `EndpointBuilder`; then the argument that generated code passes, and what becomes of it. Without this column only the options have the setting |
+//!
+//! A key of the attribute also has a row in `hero-sse-macros/src/endpoint/parse.rs`. `tests/it/settings.rs` compares
+//! the two. Optional columns are left out, in the order above. Types of endpoint settings are `Copy`, because
+//! declarations are constants. A new type implements [`SettingValue`], and is added to [`types`].
+
+use serde_json::Value;
+
+use self::types::*;
+use super::generate::{endpoint_settings, first_of, server_settings};
+use super::value::{fault_of_cookie, fault_of_retry};
+use super::{Layers, Method, SettingValue, StreamKind};
+
+/// The types that rows name. Files that call a macro made of the rows import them all.
+pub(crate) mod types {
+    pub(crate) use std::time::Duration;
+
+    pub(crate) use crate::client_addr::{ForwardedHeader, Network};
+    pub(crate) use crate::origin::{Host, Listed, Origin};
+    pub(crate) use crate::policy::{OverLimit, Overflow, TokenSource, TokenSources};
+}
+
+endpoint_settings! {
+    heartbeat: Option<Duration> {
+        meaning: "Longest silence between two writes. A heartbeat is a comment, which no page sees; \
+            `None` (`\"off\"`) sends none. It must be shorter than `max_age`.",
+        default: "15s" = Some(seconds(15)), "proxies close idle connections after 30 to 60 s",
+        option: "HeartbeatInterval" as heartbeat_interval,
+        takes: (interval: impl Into<Option<Duration>>) = interval.into(),
+        attribute: heartbeat(interval: Option<Duration>) = interval,
+    }
+    heartbeat_event: bool {
+        meaning: "Sends each heartbeat also as the event `hero.heartbeat`, for a watchdog in the page: \
+            a browser has no read timeout and shows no comments.",
+        default: "false" = false, "not every page has a watchdog, and each event costs bytes",
+        option: "HeartbeatEvent" as heartbeat_event,
+        takes: (enabled: bool) = enabled,
+        attribute: heartbeat_event(enabled: bool) = enabled,
+    }
+    write_timeout: Option<Duration> {
+        meaning: "Time that a write may take without progress before the connection is reset and the stream dropped. \
+            `None` (`\"off\"`) waits forever.",
+        default: "5s" = Some(seconds(5)), "it outlasts any healthy pause and limits what a stalled client costs",
+        option: "WriteTimeout" as write_timeout,
+        takes: (timeout: impl Into<Option<Duration>>) = timeout.into(),
+        attribute: write_timeout(timeout: Option<Duration>) = timeout,
+    }
+    retry: Duration {
+        meaning: "Reconnection time of clients, from `500ms` to `24h`. \
+            Each client gets a random time between this and 1.5 times this, so that they do not return together.",
+        default: "3s" = seconds(3), "browsers wait about as long by themselves",
+        check: fault_of_retry,
+        option: "Retry" as retry,
+        takes: (time: Duration) = time,
+        attribute: retry(time: Duration) = time,
+    }
+    max_age: Option<Duration> {
+        meaning: "Maximum age of a stream. It ends up to a fifth earlier, at random, so that streams opened together \
+            do not reconnect together. `None` (`\"off\"`) is no limit.",
+        default: "off" = None, "a private stream loses its work when it is cut",
+        subscription: "30m" = Some(minutes(30)),
+            "it resumes where it was cut, and a proxy can keep the stream of a closed browser open forever",
+        option: "MaxAge" as max_age,
+        takes: (age: impl Into<Option<Duration>>) = age.into(),
+        attribute: max_age(age: Option<Duration>) = age,
+    }
+    reauthorize: Option<Duration> {
+        meaning: "Interval at which the [`Authorizer`](crate::auth::Authorizer) decides again on an open stream. Each \
+            check comes after a random time between four fifths of this and this. It needs an authorizer, which gets \
+            one call per stream each time. `None` (`\"off\"`) checks only when the stream opens.",
+        default: "off" = None, "the claims of a token never change, and \
+            [`disconnect`](crate::connections::Connections::disconnect) takes effect at once",
+        option: "ReauthorizeInterval" as reauthorize_interval,
+        takes: (interval: impl Into<Option<Duration>>) = interval.into(),
+        attribute: reauthorize(interval: Option<Duration>) = interval,
+    }
+    max_connections: Option<usize> {
+        meaning: "Maximum number of open streams of one endpoint. The whole server has a limit of its own.",
+        default: "off" = None, "the limit of the server covers all endpoints",
+        option: "MaxConnections",
+        takes: (limit: impl Into<Option<usize>>) = limit.into(),
+        attribute: max_connections(limit: usize) = Some(limit),
+    }
+    max_per_principal: usize {
+        meaning: "Maximum number of open streams of one subject of one issuer, over all endpoints. An endpoint's own \
+            value is compared with the same total. Callers without a token are not counted.",
+        default: "8" = 8, "a user has a few tabs open, and a bug that opens streams in a loop stays small",
+        option: "MaxPerPrincipal" as max_per_principal,
+        takes: (limit: usize) = limit,
+        attribute: max_per_principal(limit: usize) = limit,
+    }
+    max_per_address: Option<usize> {
+        meaning: "Maximum number of open streams of one address, over all endpoints. An IPv6 network of 64 bits counts \
+            as one address. An endpoint's own value is compared with the same total. Sockets without an address are \
+            not counted. Behind a proxy, set [`trusted_proxies`](crate::SseOptions::trusted_proxies) too, or all \
+            clients share the proxy's address.",
+        default: "off" = None, "behind a proxy or a company's router many users share one address",
+        option: "MaxPerAddress" as max_per_address,
+        takes: (limit: impl Into<Option<usize>>) = limit.into(),
+    }
+    over_limit: OverLimit {
+        meaning: "Answer to a client over a limit: `\"retry\"` is a stream that asks it to reconnect later, \
+            `\"refuse\"` a status.",
+        default: "retry" = OverLimit::Retry, "a browser never returns after an error status",
+        option: "OverLimit" as over_limit,
+        takes: (answer: OverLimit) = answer,
+        attribute: over_limit(answer: OverLimit) = answer,
+    }
+    token_sources: TokenSources {
+        meaning: "Where a token may be in a request: in `Authorization`, in the cookie named by \
+            [`token_cookie`](crate::SseOptions::token_cookie), in the query (`?access_token=`). A token elsewhere is \
+            ignored. A `POST` never has a token in its query. An endpoint's declaration can only remove sources.",
+        default: "[\"header\", \"cookie\", \"query\"]" = TokenSources::ALL,
+            "an `EventSource` cannot send headers, and without a named cookie none is read",
+        declaration: TokenSources::and,
+        post: TokenSources::without_query,
+        option: "TokenSources" as token_sources,
+        takes: (sources: impl IntoIterator<Item = TokenSource>) = sources.into_iter().collect(),
+        attribute: token_sources(sources: &[TokenSource]) = TokenSources::of(sources),
+    }
+    buffer: Option<usize> {
+        meaning: "Number of events that wait for a slow client, at least 1. With a buffer a stream is polled as fast as \
+            it yields, and `overflow` decides on one event more; 1 MiB of waiting events fills any buffer. \
+            If only `overflow` is set, the buffer holds 256 events. For a topic's subscription this is the number of \
+            events that it may be behind, by default three quarters of what the topic retains.",
+        default: "off" = None, "a stream that is polled at its client's pace buffers nothing and drops nothing",
+        option: "Buffer" as buffer,
+        takes: (events: impl Into<Option<usize>>) = events.into(),
+        attribute: buffer(events: usize) = Some(events),
+    }
+    overflow: Overflow {
+        meaning: "Rule for one event more than the `buffer` holds: `\"disconnect\"`, `\"drop_oldest\"` or `\"latest\"`. \
+            Setting it also gives the stream a buffer.",
+        default: "disconnect" = Overflow::Disconnect, "only this rule leaves no gap",
+        option: "Overflow" as overflow,
+        takes: (rule: Overflow) = rule,
+        attribute: overflow(rule: Overflow) = rule,
+    }
+    drain_jitter: Option<Duration> {
+        meaning: "Time over which the clients of a drain return: each waits a random time between `retry` and `retry` \
+            plus this. `None` (`\"off\"`) spreads them like other clients.",
+        default: "5s" = Some(seconds(5)), "ten thousand clients then make 2,000 requests a second, and none is away for long",
+        option: "DrainJitter" as drain_jitter,
+        takes: (jitter: impl Into<Option<Duration>>) = jitter.into(),
+    }
+}
+
+server_settings! {
+    enabled: bool {
+        meaning: "`false` makes mapping an endpoint an error. A program that can do without streams checks its own \
+            configuration first.",
+        default: "true" = true, "a server without its streams should not start by accident",
+        option: "Enabled",
+    }
+    max_connections: usize {
+        meaning: "Maximum number of open streams. `serve` raises the soft limit of open files to fit, or warns.",
+        default: "10000" = 10_000, "each stream is an open file and some memory",
+        option: "MaxConnections" as max_connections,
+        takes: (limit: usize) = limit,
+    }
+    peer_timeout: Option<Duration> {
+        meaning: "Time that sent bytes may stay unacknowledged, or a receive window shut, while a stream is live. \
+            `None` (`\"off\"`) waits as long as the kernel does.",
+        default: "60s" = Some(seconds(60)), "a shorter time cuts clients in a tunnel, which never notice",
+        option: "PeerTimeout" as peer_timeout,
+        takes: (timeout: impl Into<Option<Duration>>) = timeout.into(),
+    }
+    authorizer_timeout: Option<Duration> {
+        meaning: "Time that an [`Authorizer`](crate::auth::Authorizer) may take. After that the caller is refused. \
+            `None` (`\"off\"`) waits forever.",
+        default: "5s" = Some(seconds(5)), "the user of a browser waits about as long",
+        option: "AuthorizerTimeout" as authorizer_timeout,
+        takes: (timeout: impl Into<Option<Duration>>) = timeout.into(),
+    }
+    connects_per_minute: Option<usize> {
+        meaning: "Maximum number of attempts per minute by which one subject of one issuer opens a stream, over all \
+            endpoints. As many may come at once. Callers without a token are not counted: `MaxPerAddress` limits \
+            them. `None` (`\"off\"`) is no limit.",
+        default: "300" = Some(300), "eight tabs that reconnect every 3 s make 160; set more for a service that holds \
+            many streams",
+        option: "ConnectsPerMinute" as connects_per_minute,
+        takes: (attempts: impl Into<Option<usize>>) = attempts.into(),
+    }
+    failed_attempts_per_minute: Option<usize> {
+        meaning: "Maximum number of invalid tokens and tickets per minute from one address (an IPv6 network of 64 bits \
+            counts as one). As many may come at once. Above it, all requests of that address are rejected before their \
+            token is checked, those with a valid token too. Sockets without an address are not counted. Without \
+            `TrustedProxies`, a client in a private network that sends a proxy's header is not limited, because it may \
+            be a proxy; the log says so once. `None` (`\"off\"`) is no limit.",
+        default: "60" = Some(60), "a page with an expired token makes one attempt, guessing gets nowhere at that pace, \
+            and the address is served again within a second",
+        option: "FailedAttemptsPerMinute" as failed_attempts_per_minute,
+        takes: (attempts: impl Into<Option<usize>>) = attempts.into(),
+    }
+    trusted_proxies: Listed<Network> {
+        meaning: "Networks of your own proxies (`[\"10.0.0.0/8\", \"127.0.0.1\"]`; in a variable, separated by commas). \
+            Only from them is the header read that names the client's address. An invalid network is an error of \
+            [`build`](crate::server::Builder::build).",
+        default: "[]" = Listed::NONE, "any client could send the header",
+        option: "TrustedProxies" as trusted_proxies,
+        takes: (networks: impl IntoIterator<Item: AsRef<str>>) = Listed::read(networks, Network::parse),
+    }
+    forwarded_header: ForwardedHeader {
+        meaning: "Header by which trusted proxies name the client's address: `\"x-forwarded-for\"`, or `\"forwarded\"` \
+            (RFC 7239). Every trusted proxy must set it, because what a proxy leaves in it is believed.",
+        default: "x-forwarded-for" = ForwardedHeader::XForwardedFor, "most proxies set it",
+        option: "ForwardedHeader" as forwarded_header,
+        takes: (header: ForwardedHeader) = header,
+    }
+    token_cookie: Option<String> {
+        meaning: "Name of the cookie that holds a token, such as `\"__Host-session\"`. With the prefix `__Host-` browsers \
+            accept it only over TLS and from this very host, so that no sibling domain can set another. A token that \
+            is only in a cookie counts only in requests of the site's own pages and of those that `CorsCredentials` \
+            allows.",
+        default: "none" = None, "any page can make a browser send a cookie",
+        check: fault_of_cookie,
+        option: "TokenCookie" as token_cookie,
+        takes: (name: impl Into<String>) = Some(name.into()),
+    }
+    public_origins: Listed<Origin> {
+        meaning: "Origins of the application's own pages as browsers see them, such as \
+            `[\"https://app.example.com\"]`. If empty, the host of a request is the origin. Needed for cookies behind a \
+            proxy that ends TLS or changes the host. An invalid origin is an error of \
+            [`build`](crate::server::Builder::build).",
+        default: "[]" = Listed::NONE, "without such a proxy the request's host is right",
+        option: "PublicOrigins" as public_origins,
+        takes: (origins: impl IntoIterator<Item: AsRef<str>>) = Listed::read(origins, Origin::parse),
+    }
+    allowed_hosts: Listed<Host> {
+        meaning: "Hosts that endpoints answer to (`\"app.example.com\"` on any port, `\"localhost:8080\"` on this one). \
+            Requests for other hosts are refused, which protects against DNS rebinding. If empty, any host. An invalid \
+            host is an error of [`build`](crate::server::Builder::build).",
+        default: "[]" = Listed::NONE, "load balancers ask by address",
+        option: "AllowedHosts" as allowed_hosts,
+        takes: (hosts: impl IntoIterator<Item: AsRef<str>>) = Listed::read(hosts, Host::parse),
+    }
+    cors_origins: Listed<Origin> {
+        meaning: "Origins of other sites whose pages may open endpoints, such as `[\"https://pages.example.net\"]`. \
+            There is no `*`. In code: [`cors`](crate::SseOptions::cors).",
+        default: "[]" = Listed::NONE, "without it browsers let no other origin read",
+        option: "CorsOrigins",
+    }
+    cors_credentials: bool {
+        meaning: "Lets the browsers of these origins send cookies. Their pages then act for the caller like the site's \
+            own pages. In code: [`cors`](crate::SseOptions::cors).",
+        default: "false" = false, "a token in a header or the query needs no cookie",
+        option: "CorsCredentials",
+    }
+    redact_query: bool {
+        meaning: "Removes `access_token` and `ticket` from the URI of every request under `serve`, `guard` and the \
+            [layer](crate::HeroSse::redact_layer). An application with a parameter of that name reads it by \
+            [`QueryToken`](crate::server::QueryToken), or switches this off.",
+        default: "true" = true, "URIs end up in logs",
+        option: "RedactQuery" as redact_query,
+        takes: (enabled: bool) = enabled,
+    }
+    drain_delay: Option<Duration> {
+        meaning: "Time in which a server that shuts down goes on as before, but reports that it is not \
+            [ready](crate::HeroSse::readiness), so that load balancers notice. `None` (`\"off\"`) is none.",
+        default: "off" = None, "it is a bit more than your load balancer takes for two checks, which only you know",
+        option: "DrainDelay" as drain_delay,
+        takes: (delay: impl Into<Option<Duration>>) = delay.into(),
+    }
+    drain_timeout: Option<Duration> {
+        meaning: "Time that a shutdown waits until all closing events are sent. `None` (`\"off\"`) waits forever.",
+        default: "5s" = Some(seconds(5)), "process managers kill after 10 to 30 s",
+        option: "DrainTimeout" as drain_timeout,
+        takes: (timeout: impl Into<Option<Duration>>) = timeout.into(),
+    }
+}
+
+/// A row as data. `T` is what it changes.
+pub(crate) struct Setting<T> {
+    pub(crate) key: &'static str,
+    /// Empty if only the tables of endpoints have the key.
+    pub(crate) method: &'static str,
+    /// Empty if no declaration has it.
+    pub(crate) attribute: &'static str,
+    /// Sets it to a value of the options.
+    pub(crate) read: fn(&mut T, &Value) -> Result<(), String>,
+    /// Returns what is wrong with its value.
+    pub(crate) faults: fn(&T) -> Vec<String>,
+    /// The default as options write it.
+    #[cfg(test)]
+    pub(crate) default: &'static str,
+    /// That of a topic's subscription, if it differs.
+    #[cfg(test)]
+    pub(crate) subscription: Option<&'static str>,
+}
+
+impl<T> Setting<T> {
+    /// Returns what is wrong with all of `settings`, each with its row.
+    pub(crate) fn all_faults<'a>(
+        rows: &'a [Self],
+        settings: &'a T,
+    ) -> impl Iterator<Item = (&'a Self, String)> {
+        rows.iter()
+            .flat_map(|row| (row.faults)(settings).into_iter().map(move |fault| (row, fault)))
+    }
+}
+
+type Check<T> = fn(&T) -> Option<String>;
+
+fn checked<T: SettingValue>(value: &Value, checks: &[Check<T>]) -> Result<T, String> {
+    let value = T::read(value)?;
+    let faults = faults_of(&value, checks);
+    if faults.is_empty() { Ok(value) } else { Err(faults.join("; ")) }
+}
+
+/// The row's check comes first, since it knows best what to write.
+fn faults_of<T: SettingValue>(value: &T, checks: &[Check<T>]) -> Vec<String> {
+    let faults: Vec<_> = checks.iter().filter_map(|check| check(value)).collect();
+    if faults.is_empty() { value.faults() } else { faults }
+}
+
+const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+const fn minutes(minutes: u64) -> Duration {
+    Duration::from_secs(60 * minutes)
+}

@@ -1,0 +1,124 @@
+use serde_json::Value;
+
+use super::settings::{ENDPOINT_SETTINGS, SERVER_SETTINGS, Setting};
+use super::*;
+
+fn defaults() -> Policy {
+    let none = &PolicyOverrides::NONE;
+    let layers = Layers { options: none, declaration: none, table: none };
+    Policy::resolve(layers, Method::Get, StreamKind::Private)
+}
+
+/// The value of the options that a row's text stands for; `None` if the default cannot be written.
+fn written(default: &str) -> Option<Value> {
+    let value = serde_json::from_str(default).unwrap_or_else(|_| Value::from(default));
+    (default != "none").then_some(value)
+}
+
+/// Documentation shows the text, and code has the value.
+#[test]
+fn the_text_of_each_default_stands_for_its_value() {
+    let debug = |value: &dyn fmt::Debug| format!("{value:?}");
+    let mut server = ServerSettings::default();
+    for Setting { key, default, read, .. } in SERVER_SETTINGS {
+        if let Some(value) = written(default) {
+            read(&mut server, &value).expect(key);
+        }
+        assert_eq!(debug(&server), debug(&ServerSettings::default()), "{key}");
+    }
+    for kind in [StreamKind::Private, StreamKind::Subscription] {
+        let (mut texts, none) = (PolicyOverrides::NONE, PolicyOverrides::NONE);
+        for Setting { key, default, subscription, read, .. } in ENDPOINT_SETTINGS {
+            let subscription = subscription.filter(|_| kind == StreamKind::Subscription);
+            let value = written(subscription.unwrap_or(default)).expect("a text");
+            read(&mut texts, &value).expect(key);
+        }
+        let resolve = |options| {
+            let layers = Layers { options, declaration: &none, table: &none };
+            Policy::resolve(layers, Method::Get, kind)
+        };
+        assert_eq!(resolve(&texts), resolve(&none), "{kind:?}");
+    }
+}
+
+#[test]
+fn no_default_is_out_of_bounds() {
+    let server = ServerSettings::default();
+    assert_eq!(Setting::all_faults(SERVER_SETTINGS, &server).count(), 0);
+    assert_eq!(defaults().fault(), None);
+}
+
+/// Users rely on these. Whoever changes one changes it here, too.
+#[test]
+fn the_defaults_are_these() {
+    let seconds = Duration::from_secs;
+    let policy = Policy {
+        heartbeat: Some(seconds(15)),
+        heartbeat_event: false,
+        write_timeout: Some(seconds(5)),
+        retry: seconds(3),
+        max_age: None,
+        reauthorize: None,
+        max_connections: None,
+        max_per_principal: 8,
+        max_per_address: None,
+        over_limit: OverLimit::Retry,
+        token_sources: TokenSources::ALL,
+        buffer: None,
+        overflow: Overflow::Disconnect,
+        drain_jitter: Some(seconds(5)),
+    };
+    assert_eq!(defaults(), policy);
+    let server = ServerSettings::default();
+    assert!(server.enabled && server.redact_query && !server.cors_credentials);
+    assert_eq!(server.peer_timeout, Some(seconds(60)));
+    assert_eq!((server.drain_timeout, server.drain_delay), (Some(seconds(5)), None));
+    assert_eq!(server.authorizer_timeout, Some(seconds(5)));
+    assert_eq!((server.max_connections, server.connects_per_minute), (10_000, Some(300)));
+    assert_eq!(server.failed_attempts_per_minute, Some(60));
+    assert_eq!(server.token_cookie, None);
+}
+
+#[test]
+fn keys_are_unique_where_they_may_stand() {
+    let server = SERVER_SETTINGS.iter().map(|row| row.key);
+    let general = ENDPOINT_SETTINGS.iter().filter(|row| !row.method.is_empty()).map(|row| row.key);
+    for keys in [server.chain(general).collect(), ENDPOINT_SETTINGS.iter().map(|r| r.key).collect()]
+    {
+        let (all, mut unique): (Vec<_>, Vec<_>) = (keys, Vec::new());
+        unique.clone_from(&all);
+        unique.sort_unstable();
+        unique.dedup();
+        assert_eq!(all.len(), unique.len(), "{all:?}");
+    }
+}
+
+#[test]
+fn reconnection_times_are_spread() {
+    let policy = Policy { retry: Duration::from_secs(2), ..defaults() };
+    let range = |time: &dyn Fn() -> Duration| {
+        let mut all: Vec<_> = (0..1_000).map(|_| time().as_millis()).collect();
+        all.sort_unstable();
+        (all[0], all[999])
+    };
+    let closing = |policy: &Policy, reason, least| {
+        range(&|| policy.closing_retry(reason, Duration::from_secs(least)))
+    };
+    let within = |(shortest, longest): (u128, u128), from: u128, to: u128| {
+        let slack = (to - from) / 50;
+        let spread = shortest < from + slack && longest > to - slack;
+        assert!(
+            shortest >= from && longest <= to && spread,
+            "{shortest} to {longest} in {from} to {to}"
+        );
+    };
+    within(range(&|| policy.jittered_retry()), 2_000, 3_000);
+    within(closing(&policy, CloseReason::Draining, 0), 2_000, 7_000);
+    within(closing(&policy, CloseReason::MaxAge, 0), 2_000, 3_000);
+    within(closing(&policy, CloseReason::OverLimit, 0), 2_000, 3_000);
+    within(closing(&policy, CloseReason::OverLimit, 20), 20_000, 30_000);
+    let off = Policy { drain_jitter: None, ..policy.clone() };
+    within(closing(&off, CloseReason::Draining, 0), 2_000, 3_000);
+    let far = Policy { drain_jitter: Some(Duration::from_secs(366 * 86_400)), ..policy };
+    assert!(closing(&far, CloseReason::Draining, 0).1 <= 86_400_000);
+}
