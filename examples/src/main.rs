@@ -177,8 +177,8 @@ async fn mint(State(app): State<App>, body: Bytes) -> Result<Response, Refusal> 
             .map_err(|error| Refusal::bad_request(format!("permissions: {error}")))?;
     }
     let life = parse_duration(&wish.ttl)
-        .and_then(|life| life.ok_or_else(|| "a token's life cannot be off".to_owned()))
-        .map_err(|error| Refusal::bad_request(format!("ttl: {error}")))?;
+        .map_err(|error| Refusal::bad_request(format!("ttl: {error}")))?
+        .ok_or_else(|| Refusal::bad_request("ttl: write a duration such as \"15m\""))?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let claims = json!({
         "iss": ISSUER,

@@ -299,7 +299,7 @@ async fn a_permission_that_nobody_checks_is_a_mistake_at_the_start() {
     let error = mapped.expect_err("no authenticator").to_string();
     assert!(error.contains("the server has no authenticator"), "{error}");
 
-    let reauthorize = SseOptions::default().reauthorize(Duration::from_secs(30));
+    let reauthorize = SseOptions::default().reauthorize_interval(Duration::from_secs(30));
     let error = builder().options(reauthorize).authenticator(jwt()).build().expect_err("a mistake");
     assert!(error.to_string().contains("SseOptions.ReauthorizeInterval: re-checks ask"), "{error}");
     let sse = builder().authenticator(jwt()).build().expect("a kit");
@@ -752,7 +752,7 @@ fn a_permission_of_a_capture_that_is_not_there_is_a_mistake_with_its_place() {
     let endpoint = sse.endpoint("/x/{b}/{*r}").permission("g.{h}").permissions(rule);
     let error = endpoint.handler::<_, _, ()>(async || burst(1)).expect_err("four mistakes");
     assert_eq!(error.iter().count(), 4, "{error}");
-    assert!(error.iter().all(|mistake| mistake.contains(&place)), "{error}");
+    assert!(error.iter().all(|mistake| mistake.to_string().contains(&place)), "{error}");
     let text = error.to_string();
     for (permission, what) in [
         ("g.{h}", "no capture of the path"),

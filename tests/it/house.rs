@@ -61,7 +61,9 @@ fn imports(text: &str) -> Vec<String> {
     let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
     let mut found = Vec::new();
     for line in lines {
-        for rest in line.replace("$crate::", "").split("crate::").skip(1) {
+        // A link of rustdoc is no import.
+        let line = line.replace("$crate::", "").replace("](crate::", "");
+        for rest in line.split("crate::").skip(1) {
             let name: String =
                 rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
             found.push(name);

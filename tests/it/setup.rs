@@ -40,7 +40,7 @@ fn build_tells_all_mistakes_of_options_environment_and_authenticator_together() 
         .authenticator(JwtAuthenticator::hs256("short"))
         .build()
         .expect_err("mistakes");
-    let all: Vec<_> = error.iter().collect();
+    let all: Vec<_> = error.iter().map(ToString::to_string).collect();
     for words in
         ["WriteTimeout", "Retri", "HERO_SSE_MAX_AGE", "5 bytes", "no issuer", "no audience"]
     {
@@ -103,16 +103,16 @@ fn times_and_limits_from_code_are_checked_as_texts_are() {
     let tiny = Duration::from_micros(900);
     let options = SseOptions::default();
     for (options, words) in [
-        (options.clone().heartbeat_interval(Duration::ZERO), "heartbeat"),
-        (options.clone().heartbeat_interval(Duration::MAX), "heartbeat"),
-        (options.clone().write_timeout(tiny), "write timeout"),
-        (options.clone().max_age(year), "maximum age"),
-        (options.clone().peer_timeout(tiny), "peer timeout"),
-        (options.clone().drain_timeout(year), "drain timeout"),
-        (options.clone().retry(Duration::MAX), "reconnection time"),
-        (options.clone().max_connections(0), "limit"),
-        (options.clone().max_per_principal(0), "limit"),
-        (options.clone().buffer(0), "a buffer of 0 frames"),
+        (options.clone().heartbeat_interval(Duration::ZERO), "HeartbeatInterval: 0ns is out of"),
+        (options.clone().heartbeat_interval(Duration::MAX), "HeartbeatInterval: 18446744073709"),
+        (options.clone().write_timeout(tiny), "WriteTimeout: 900µs is out of bounds"),
+        (options.clone().max_age(year), "MaxAge: 31708800s is out of bounds"),
+        (options.clone().peer_timeout(tiny), "PeerTimeout: 900µs is out of bounds"),
+        (options.clone().drain_timeout(year), "DrainTimeout: 31708800s is out of bounds"),
+        (options.clone().retry(Duration::MAX), "Retry: 18446744073709"),
+        (options.clone().max_connections(0), "MaxConnections: 0 is not a limit"),
+        (options.clone().max_per_principal(0), "MaxPerPrincipal: 0 is not a limit"),
+        (options.clone().buffer(0), "Buffer: 0 is not a limit"),
     ] {
         let builder = HeroSse::builder().environment(Vec::<(String, String)>::new());
         let error = builder.options(options).build().expect_err(words).to_string();
@@ -121,10 +121,10 @@ fn times_and_limits_from_code_are_checked_as_texts_are() {
     let sse = bare();
     let endpoint = sse.endpoint("/s").public().heartbeat(Duration::MAX);
     let error = endpoint.handler::<_, _, ()>(async || burst(0)).expect_err("a heartbeat");
-    assert!(error.to_string().contains("heartbeat"), "{error}");
+    assert!(error.to_string().contains("`heartbeat`: 18446744073709"), "{error}");
     let endpoint = sse.endpoint("/s").public().buffer(0);
     let error = endpoint.handler::<_, _, ()>(async || burst(0)).expect_err("a buffer");
-    assert!(error.to_string().contains("a buffer of 0 frames"), "{error}");
+    assert!(error.to_string().contains("`buffer`: 0 is not a limit"), "{error}");
 }
 
 #[test]
