@@ -23,7 +23,7 @@ use crate::telemetry::VerificationFailures;
 ///
 /// `authorize` is called once for each request to an endpoint that carries a token, from many tasks at a
 /// time, before a place is taken and before the endpoint's function runs; also where a valid token is all
-/// that is asked for, since the user may be gone. Under [`reauthorize`](crate::SseOptions::reauthorize) it is called again while
+/// that is asked for, since the user may be gone. Under [`reauthorize`](crate::SseOptions::reauthorize_interval) it is called again while
 /// a stream is open. Nothing of its answer is kept beyond that stream and that interval.
 ///
 /// Whatever goes wrong is a no: an error, a panic, and no answer within
