@@ -1,7 +1,5 @@
-//! Reads `key = value` lists by a table of keys.
-//!
-//! A key is one row of such a table: parser, messages, documentation and tests all take it from
-//! there. A mistake has a function of its name that reports it, and a case in `tests/ui`.
+//! Reads `key = value` lists by a table of keys. Each mistake has a function that reports it, and a
+//! case in `tests/ui` named after that function.
 
 use proc_macro2::TokenStream;
 use quote::quote;
@@ -10,62 +8,10 @@ use syn::parse::ParseStream;
 use syn::{Ident, LitBool, LitInt, LitStr, Path, Token, Type};
 
 use crate::errors::Errors;
-use crate::value::{Permissions, Takes, Value, skip};
+use crate::key::{Key, Target, usage};
+use crate::value::{Permissions, Value, skip};
 
-/// Where lists in messages break.
-const LINE: usize = 80;
-
-/// A row of a table of keys.
-pub(crate) struct Key {
-    pub(crate) name: &'static str,
-    pub(crate) takes: Takes,
-    /// How it is written, for messages and documentation.
-    pub(crate) example: &'static str,
-    pub(crate) places: &'static [Place],
-}
-
-/// Writes a table of keys, and the macro that makes of it the table in the documentation: the two
-/// cannot drift apart.
-macro_rules! keys {
-    (
-        $table:ident, $documentation:ident;
-        $($name:literal, $takes:expr, $example:literal, [$($place:ident)*], $meaning:literal;)*
-    ) => {
-        pub(crate) const $table: &[$crate::attr::Key] = {
-            use $crate::attr::Place::*;
-            use $crate::value::Takes::*;
-            &[$($crate::attr::Key {
-                name: $name,
-                takes: $takes,
-                example: $example,
-                places: &[$($place),*],
-            }),*]
-        };
-
-        macro_rules! $documentation {
-            () => {
-                concat!(
-                    "| key | on | meaning |\n|---|---|---|\n",
-                    $("| `", $example, "` | ", $(stringify!($place), " ",)* "| ", $meaning, " |\n",)*
-                )
-            };
-        }
-        pub(crate) use $documentation;
-    };
-}
-pub(crate) use keys;
-
-/// What an attribute stands on.
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Place {
-    Function,
-    Struct,
-    Enum,
-    Variant,
-    Field,
-}
-
-/// The entries of one attribute, or of several on the same item, in the order of writing.
+/// The entries of all attributes on one item, in source order.
 #[derive(Default)]
 pub(crate) struct Entries(Vec<Entry>);
 
@@ -76,16 +22,16 @@ struct Entry {
 }
 
 impl Entries {
-    /// Reads what is left of an attribute. Never stops early: what cannot be read is reported.
+    /// Reads the rest of an attribute. Never stops early: what it cannot read it reports.
     pub(crate) fn read(
         &mut self,
         input: ParseStream<'_>,
         keys: &'static [Key],
-        place: Place,
+        target: Target,
         errors: &mut Errors,
     ) {
         while !input.is_empty() {
-            self.read_entry(input, keys, place, errors);
+            self.read_entry(input, keys, target, errors);
             comma(input, errors);
         }
     }
@@ -94,25 +40,25 @@ impl Entries {
         &mut self,
         input: ParseStream<'_>,
         keys: &'static [Key],
-        place: Place,
+        target: Target,
         errors: &mut Errors,
     ) {
         let Ok(ident) = input.call(Ident::parse_any) else {
-            not_a_key(skip(input), keys, place, errors);
+            not_a_key(skip(input), keys, target, errors);
             return;
         };
-        // A name may have a row for one place and another row for the next.
+        // One name may have different rows for different targets.
         let name = ident.to_string();
         let mut rows = keys.iter().filter(|key| key.name == name);
-        let here = rows.clone().find(|key| key.places.contains(&place));
+        let here = rows.clone().find(|key| key.targets.contains(&target));
         let Some(row) = here.or_else(|| rows.next()) else {
             skip(input);
-            unknown_key(&ident, keys, place, errors);
+            unknown_key(&ident, keys, target, errors);
             return;
         };
         let value = Value::read(input, &ident, row, errors);
-        if !row.places.contains(&place) {
-            misplaced_key(&ident, row, place, errors);
+        if !row.targets.contains(&target) {
+            misplaced_key(&ident, row, target, errors);
         } else if let Some(first) = self.entry(row.name) {
             duplicate_key(&ident, &first.key, errors);
         } else {
@@ -120,17 +66,17 @@ impl Entries {
         }
     }
 
-    /// The key itself, whatever its value: for keys that take none, and for messages.
+    /// The key itself, whatever its value.
     pub(crate) fn key(&self, name: &str) -> Option<&Ident> {
         self.entry(name).map(|entry| &entry.key)
     }
 
-    /// Whether nothing is said.
+    /// Whether no key is given.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The row of a key that is given.
+    /// The table row of a given key.
     pub(crate) fn row(&self, name: &str) -> Option<&'static Key> {
         self.entry(name).map(|entry| entry.row)
     }
@@ -217,92 +163,37 @@ fn missing_comma(input: ParseStream<'_>, errors: &mut Errors) {
     errors.add(input.error("write a comma before this"));
 }
 
-fn not_a_key(tokens: TokenStream, keys: &[Key], place: Place, errors: &mut Errors) {
-    errors.push(tokens, format!("write a key here\n{}", usage(keys, place)));
+fn not_a_key(tokens: TokenStream, keys: &[Key], target: Target, errors: &mut Errors) {
+    errors.push(tokens, format!("write a key here\n{}", usage(keys, target)));
 }
 
-fn unknown_key(ident: &Ident, keys: &[Key], place: Place, errors: &mut Errors) {
+fn unknown_key(ident: &Ident, keys: &[Key], target: Target, errors: &mut Errors) {
     let name = ident.to_string();
     let guess = guess(&name, keys.iter().map(|key| key.name));
-    errors.push(ident, format!("unknown key `{name}`{guess}\n{}", usage(keys, place)));
+    errors.push(ident, format!("unknown key `{name}`{guess}\n{}", usage(keys, target)));
 }
 
-/// Underlines everything from the first to the second.
+/// The span covers both keys.
 fn duplicate_key(second: &Ident, first: &Ident, errors: &mut Errors) {
     errors.push(quote!(#first #second), format!("`{second}` is given twice: keep one of the two"));
 }
 
-fn misplaced_key(ident: &Ident, key: &Key, place: Place, errors: &mut Errors) {
-    let homes: Vec<_> = key.places.iter().map(|home| home.described()).collect();
+fn misplaced_key(ident: &Ident, key: &Key, target: Target, errors: &mut Errors) {
+    let homes: Vec<_> = key.targets.iter().map(|home| home.description()).collect();
     errors.push(
         ident,
         format!(
             "`{ident}` does not belong on {}: write it on {}",
-            place.described(),
+            target.description(),
             homes.join(" or ")
         ),
     );
 }
 
-/// What may have been meant.
-pub(crate) fn guess(name: &str, known: impl Iterator<Item = &'static str>) -> String {
+/// The known name that is most like this one, as the end of a message.
+fn guess(name: &str, known: impl Iterator<Item = &'static str>) -> String {
     let likeness = |key: &str| strsim::normalized_damerau_levenshtein(name, key);
     let nearest =
         known.filter(|key| likeness(key) >= 0.5).max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
     nearest.map_or(String::new(), |key| format!(", did you mean `{key}`?"))
-}
-
-/// The keys that are legal here, as they are written.
-fn usage(keys: &[Key], place: Place) -> String {
-    let here = keys.iter().filter(|key| key.places.contains(&place));
-    let mut usage = format!("{} takes", place.described());
-    let mut width = usage.len();
-    for (n, key) in here.enumerate() {
-        let comma = if n == 0 { "" } else { "," };
-        if width + key.example.len() > LINE {
-            usage.push_str(&format!("{comma}\n    `{}`", key.example));
-            width = key.example.len();
-        } else {
-            usage.push_str(&format!("{comma} `{}`", key.example));
-            width += key.example.len() + 4;
-        }
-    }
-    usage
-}
-
-impl Place {
-    fn described(self) -> &'static str {
-        match self {
-            Self::Function => "an endpoint",
-            Self::Struct => "a struct",
-            Self::Enum => "an enum",
-            Self::Variant => "an enum variant",
-            Self::Field => "a field",
-        }
-    }
-}
-
-/// A path's tokens without the spaces between them.
-pub(crate) fn plain(tokens: TokenStream) -> String {
-    tokens.to_string().replace(' ', "")
-}
-
-#[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-
-    /// The example of each row is legal, and changes what comes out: a key that the table knows
-    /// and no rule reads would not.
-    pub(crate) fn assert_every_key_counts<'a>(
-        keys: impl IntoIterator<Item = &'a Key>,
-        expand: impl Fn(TokenStream) -> TokenStream,
-    ) {
-        let without = expand(TokenStream::new()).to_string();
-        assert!(!without.contains("compile_error"), "{without}");
-        for key in keys {
-            let with = expand(key.example.parse().unwrap()).to_string();
-            assert!(!with.contains("compile_error"), "{}: {with}", key.name);
-            assert_ne!(with, without, "{}", key.name);
-        }
-    }
 }

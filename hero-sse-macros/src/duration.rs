@@ -3,8 +3,8 @@
 
 use syn::LitStr;
 
-use crate::attr::Key;
 use crate::errors::Errors;
+use crate::key::Key;
 
 /// Anything quicker, and browsers hammer a server that is down.
 const SHORTEST_RETRY: u64 = 500;
@@ -30,7 +30,10 @@ fn bad_duration(key: &Key, written: &LitStr, errors: &mut Errors) {
         let Key { name, takes, example, .. } = key;
         errors.push(
             written,
-            format!("{text:?} is no value for `{name}`: write `{example}`\n{}", takes.durations()),
+            format!(
+                "{text:?} is no value for `{name}`: write `{example}`\n{}",
+                takes.duration_forms()
+            ),
         );
     }
 }

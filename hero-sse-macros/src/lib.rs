@@ -13,6 +13,7 @@ mod duration;
 mod endpoint;
 mod errors;
 mod event;
+mod key;
 mod name;
 mod route;
 mod value;

@@ -1,4 +1,4 @@
-//! What may stand behind a key: how it is read, and what to say when it is something else.
+//! The value of a key: how it is read, and what the message says when it is something else.
 
 use proc_macro2::TokenStream;
 use quote::ToTokens;
@@ -8,28 +8,10 @@ use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
 use syn::{Ident, LitBool, LitInt, LitStr, Path, Token, Type, token};
 
-use crate::attr::Key;
 use crate::errors::Errors;
+use crate::key::{Key, ValueKind};
 
-/// What a key takes.
-#[derive(Clone, Copy)]
-pub(crate) enum Takes {
-    Nothing,
-    Text,
-    Duration,
-    DurationOrOff,
-    Flag,
-    Count,
-    /// One of these words, in quotes: the variants of the enum of that name, in snake case.
-    OneOf(&'static str, &'static [&'static str]),
-    /// Some of these words, each in quotes, in brackets: variants of the enum of that name.
-    SomeOf(&'static str, &'static [&'static str]),
-    Permissions,
-    Path,
-    Type,
-}
-
-/// What a key was given.
+/// The value that a key was given.
 pub(crate) enum Value {
     Nothing,
     Text(LitStr),
@@ -39,11 +21,11 @@ pub(crate) enum Value {
     Permissions(Permissions),
     Path(Path),
     Type(Box<Type>),
-    /// Something else, which was reported.
-    Wrong,
+    /// Something else, which is reported already.
+    Invalid,
 }
 
-/// Which permissions open an endpoint.
+/// The permissions that an endpoint asks for.
 pub(crate) enum Permissions {
     Name(LitStr),
     /// A constant, or a variant of an enum.
@@ -53,78 +35,67 @@ pub(crate) enum Permissions {
 
 /// `all(..)` or `any(..)`.
 pub(crate) struct List {
-    /// Which of the two.
+    /// `all` or `any`.
     pub(crate) word: Ident,
     pub(crate) parentheses: token::Paren,
     pub(crate) rules: Vec<Permissions>,
 }
 
-impl Takes {
-    /// Whether `"off"` is a value.
-    pub(crate) fn off(self) -> bool {
-        matches!(self, Self::DurationOrOff)
-    }
-
-    /// What a duration may look like, for messages.
-    pub(crate) fn durations(self) -> String {
-        let off = if self.off() { ", or \"off\"" } else { "" };
-        format!("durations are \"500ms\", \"15s\", \"2m\", \"1h\" or \"00:00:05\" (hh:mm:ss){off}")
-    }
-
-    /// Reads the value of a key that takes this.
-    fn read(self, input: ParseStream<'_>) -> Option<Value> {
-        match self {
-            Self::Nothing => None,
-            Self::Text | Self::Duration | Self::DurationOrOff => ahead(input).map(Value::Text),
-            Self::OneOf(_, words) => {
-                let one_of = |text: &LitStr| words.contains(&text.value().as_str());
-                ahead(input).filter(one_of).map(Value::Text)
-            }
-            Self::SomeOf(_, words) => {
-                let known = |text: &LitStr| words.contains(&text.value().as_str());
-                ahead_with(input, list).filter(|texts| texts.iter().all(known)).map(Value::Words)
-            }
-            Self::Flag => ahead(input).map(Value::Flag),
-            Self::Count => {
-                let whole = |count: &LitInt| count.suffix().is_empty();
-                ahead(input).filter(whole).map(Value::Count)
-            }
-            Self::Permissions => ahead(input).map(Value::Permissions),
-            Self::Path => ahead_with(input, Path::parse_mod_style).map(Value::Path),
-            Self::Type => ahead(input).map(Box::new).map(Value::Type),
-        }
-    }
-}
-
 impl Value {
-    /// Reads what stands behind `key`, the equals sign included. Never fails: what cannot be read
-    /// is reported.
+    /// Reads everything behind `key`, the equals sign included. Never fails: what it cannot read it
+    /// reports.
     pub(crate) fn read(
         input: ParseStream<'_>,
         ident: &Ident,
         key: &Key,
         errors: &mut Errors,
     ) -> Self {
-        let given = input.parse::<Token![=]>().is_ok();
-        let written = input.fork();
+        let assigned = input.parse::<Token![=]>().is_ok();
+        let start = input.fork();
         let value = match key.takes {
-            Takes::Nothing => (!given).then_some(Self::Nothing),
-            takes => given.then(|| takes.read(input)).flatten(),
+            ValueKind::Nothing => (!assigned).then_some(Self::Nothing),
+            kind => assigned.then(|| Self::of_kind(kind, input)).flatten(),
         };
-        // What follows without a comma may be the next key, but not more of this value.
-        let whole = input.is_empty() || input.peek(Token![,]) || input.peek(Ident::peek_any);
-        if let Some(value) = value.filter(|_| whole) {
+        // Without a comma the next key may follow, but no more of this value.
+        let complete = input.is_empty() || input.peek(Token![,]) || input.peek(Ident::peek_any);
+        if let Some(value) = value.filter(|_| complete) {
             return value;
         }
         skip(input);
-        let wrong = skip(&written);
+        let wrong = skip(&start);
         if wrong.is_empty() {
             wrong_value(ident, key, errors);
         } else {
             wrong_value(wrong, key, errors);
         }
-        // A word with a value too many still counts as said.
-        if let Takes::Nothing = key.takes { Self::Nothing } else { Self::Wrong }
+        // A bare key with a value too many is still present.
+        if let ValueKind::Nothing = key.takes { Self::Nothing } else { Self::Invalid }
+    }
+
+    fn of_kind(kind: ValueKind, input: ParseStream<'_>) -> Option<Self> {
+        match kind {
+            ValueKind::Nothing => None,
+            ValueKind::Text | ValueKind::Duration | ValueKind::DurationOrOff => {
+                try_parse(input).map(Self::Text)
+            }
+            ValueKind::OneOf(_, words) => {
+                let one_of = |text: &LitStr| words.contains(&text.value().as_str());
+                try_parse(input).filter(one_of).map(Self::Text)
+            }
+            ValueKind::SomeOf(_, words) => {
+                let known = |text: &LitStr| words.contains(&text.value().as_str());
+                let texts = try_parse_with(input, list)?;
+                texts.iter().all(known).then_some(Self::Words(texts))
+            }
+            ValueKind::Flag => try_parse(input).map(Self::Flag),
+            ValueKind::Count => {
+                let no_suffix = |count: &LitInt| count.suffix().is_empty();
+                try_parse(input).filter(no_suffix).map(Self::Count)
+            }
+            ValueKind::Permissions => try_parse(input).map(Self::Permissions),
+            ValueKind::Path => try_parse_with(input, Path::parse_mod_style).map(Self::Path),
+            ValueKind::Type => try_parse(input).map(Box::new).map(Self::Type),
+        }
     }
 }
 
@@ -156,26 +127,27 @@ impl Parse for List {
 fn wrong_value(at: impl ToTokens, key: &Key, errors: &mut Errors) {
     let Key { name, takes, example, .. } = key;
     let message = match takes {
-        Takes::Nothing => format!("`{name}` takes no value: write `{name}` alone"),
-        Takes::Text => format!("`{name}` takes a string literal: write `{example}`"),
-        Takes::Duration | Takes::DurationOrOff => {
-            format!("`{name}` takes a duration: write `{example}`\n{}", takes.durations())
+        ValueKind::Nothing => format!("`{name}` takes no value: write `{name}` alone"),
+        ValueKind::Text => format!("`{name}` takes a string literal: write `{example}`"),
+        ValueKind::Duration | ValueKind::DurationOrOff => {
+            let forms = takes.duration_forms();
+            format!("`{name}` takes a duration: write `{example}`\n{forms}")
         }
-        Takes::Flag => format!("`{name}` is true or false: write `{example}`"),
-        Takes::Count => format!("`{name}` takes a whole number: write `{example}`"),
-        Takes::OneOf(_, words) => {
+        ValueKind::Flag => format!("`{name}` is true or false: write `{example}`"),
+        ValueKind::Count => format!("`{name}` takes a whole number: write `{example}`"),
+        ValueKind::OneOf(_, words) => {
             format!("`{name}` is {}: write `{example}`", listed(words, "or"))
         }
-        Takes::SomeOf(_, words) => {
+        ValueKind::SomeOf(_, words) => {
             let words = listed(words, "and");
             format!("`{name}` is a list of some of {words}: write `{example}`")
         }
-        Takes::Permissions => format!(
+        ValueKind::Permissions => format!(
             "`{name}` takes a string, a constant, or several of them: write `{example}`, \
              `{name} = Scope::UsageRead`, `{name} = all(\"a\", \"b\")` or `{name} = any(\"a\", \"b\")`"
         ),
-        Takes::Path => format!("`{name}` takes a path: write `{example}`"),
-        Takes::Type => format!("`{name}` takes a type: write `{example}`"),
+        ValueKind::Path => format!("`{name}` takes a path: write `{example}`"),
+        ValueKind::Type => format!("`{name}` takes a type: write `{example}`"),
     };
     errors.push(at, message);
 }
@@ -188,7 +160,7 @@ fn listed(words: &[&str], last: &str) -> String {
     words.unwrap_or_default()
 }
 
-/// Texts in brackets, one at least.
+/// String literals in brackets, at least one.
 fn list(input: ParseStream<'_>) -> syn::Result<Vec<LitStr>> {
     let inner;
     syn::bracketed!(inner in input);
@@ -196,7 +168,7 @@ fn list(input: ParseStream<'_>) -> syn::Result<Vec<LitStr>> {
     if inner.is_empty() { Ok(texts.into_iter().collect()) } else { Err(inner.error("a comma")) }
 }
 
-/// Takes everything up to the next comma.
+/// Consumes everything up to the next comma.
 pub(crate) fn skip(input: ParseStream<'_>) -> TokenStream {
     let mut skipped = TokenStream::new();
     while !input.is_empty() && !input.peek(Token![,]) {
@@ -208,12 +180,12 @@ pub(crate) fn skip(input: ParseStream<'_>) -> TokenStream {
     skipped
 }
 
-/// Parses without moving on when it fails.
-fn ahead<T: Parse>(input: ParseStream<'_>) -> Option<T> {
-    ahead_with(input, T::parse)
+/// Parses, and consumes nothing on failure.
+fn try_parse<T: Parse>(input: ParseStream<'_>) -> Option<T> {
+    try_parse_with(input, T::parse)
 }
 
-fn ahead_with<T>(
+fn try_parse_with<T>(
     input: ParseStream<'_>,
     parser: impl FnOnce(ParseStream<'_>) -> syn::Result<T>,
 ) -> Option<T> {

@@ -10,9 +10,9 @@ use syn::{Attribute, Expr, ExprLit, Ident, Lit, LitInt, LitStr, Meta};
 use super::model::{Carried, Endpoint, Permissions, Setting};
 use super::parse::{Declaration, Function, KEYS, PathArgument};
 use super::signature;
-use crate::attr::Key;
 use crate::errors::Errors;
-use crate::value::{self, Takes};
+use crate::key::{Key, ValueKind};
+use crate::value;
 use crate::{duration, name, route};
 
 const PATH_COMES_FIRST: &str = "it comes first, as in `#[sse_endpoint(\"/usage/stream\")]`";
@@ -257,22 +257,24 @@ fn settings(declaration: &Declaration, errors: &mut Errors) -> Vec<(&'static str
 fn setting(key: &Key, declaration: &Declaration, errors: &mut Errors) -> Option<Setting> {
     let entries = &declaration.entries;
     match key.takes {
-        Takes::Nothing => entries.key(key.name).map(|_| Setting::Said),
-        Takes::Text => Some(Setting::Text(entries.text(key.name)?.value())),
-        Takes::Flag => Some(Setting::Flag(entries.flag(key.name)?.value)),
-        Takes::Count => count(key, entries.count(key.name)?, errors),
-        Takes::OneOf(of, _) => {
+        ValueKind::Nothing => entries.key(key.name).map(|_| Setting::Said),
+        ValueKind::Text => Some(Setting::Text(entries.text(key.name)?.value())),
+        ValueKind::Flag => Some(Setting::Flag(entries.flag(key.name)?.value)),
+        ValueKind::Count => count(key, entries.count(key.name)?, errors),
+        ValueKind::OneOf(of, _) => {
             Some(Setting::Variant(of, name::pascal_case(&entries.text(key.name)?.value())))
         }
-        Takes::SomeOf(of, _) => {
+        ValueKind::SomeOf(of, _) => {
             let words = entries.words(key.name)?.iter();
             Some(Setting::Variants(
                 of,
                 words.map(|word| name::pascal_case(&word.value())).collect(),
             ))
         }
-        Takes::Duration | Takes::DurationOrOff => period(key, entries.text(key.name)?, errors),
-        Takes::Permissions | Takes::Path | Takes::Type => None,
+        ValueKind::Duration | ValueKind::DurationOrOff => {
+            period(key, entries.text(key.name)?, errors)
+        }
+        ValueKind::Permissions | ValueKind::Path | ValueKind::Type => None,
     }
 }
 
@@ -302,11 +304,11 @@ fn bad_count(key: &Key, written: &LitInt, value: Option<u32>, errors: &mut Error
 }
 
 fn period(key: &Key, written: &LitStr, errors: &mut Errors) -> Option<Setting> {
-    if written.value() == "off" && key.takes.off() {
+    if written.value() == "off" && key.takes.allows_off() {
         return Some(Setting::Off);
     }
     let millis = duration::check(key, written, errors)?;
-    Some(if key.takes.off() { Setting::Every(millis) } else { Setting::Millis(millis) })
+    Some(if key.takes.allows_off() { Setting::Every(millis) } else { Setting::Millis(millis) })
 }
 
 /// Both as declared; against the operator's values `routes()` holds them again.

@@ -41,7 +41,7 @@ mod tests {
     use quote::quote;
 
     use super::*;
-    use crate::attr::tests::assert_every_key_counts;
+    use crate::key::tests::assert_every_key_counts;
 
     fn expanded(attribute: TokenStream, item: TokenStream) -> String {
         prettyplease::unparse(&syn::parse2(endpoint(attribute, item)).unwrap())

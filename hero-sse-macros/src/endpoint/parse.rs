@@ -6,11 +6,12 @@ use syn::parse::discouraged::Speculative;
 use syn::parse::{ParseStream, Parser};
 use syn::{Attribute, Ident, LitStr, Signature, Token, Visibility};
 
-use crate::attr::{self, Entries, Place};
+use crate::attr::{self, Entries};
 use crate::errors::Errors;
+use crate::key::{self, Target};
 use crate::value;
 
-attr::keys! {
+key::keys! {
     KEYS, key_table;
     "event", Text, r#"event = "usage""#, [Function],
         "the name of events that do not name themselves; their type's own in kebab case unless set";
@@ -126,7 +127,7 @@ pub(super) fn declaration(
         if !matches!(path, PathArgument::Missing(_)) {
             attr::comma(input, errors);
         }
-        entries.read(input, KEYS, Place::Function, errors);
+        entries.read(input, KEYS, Target::Function, errors);
         Ok(())
     };
     if let Err(error) = parser.parse2(attribute) {

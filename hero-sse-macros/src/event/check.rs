@@ -1,12 +1,14 @@
-//! The rules of an event, one function each, and the only maker of its model.
-//! A rule is named after the mistake it reports, as is its case in `tests/ui/event`; those of event
-//! names are in `name`. What makes a part of the model is named after the part.
+//! The rules of an event, and the only maker of its model. Each rule is a function named after the
+//! mistake it reports, as is its case in `tests/ui/event`. The rules of event names are in `name`. A
+//! function that makes a part of the model is named after that part.
 
+use proc_macro2::TokenStream;
+use quote::{ToTokens, quote};
 use syn::ext::IdentExt;
-use syn::{Data, DeriveInput, Ident, LitStr, Member};
+use syn::{Data, DeriveInput, GenericParam, Generics, Ident, LitStr, Member, Meta};
 
-use super::data::EnumData;
-use super::model::{Event, Frame, Marked, Name, Retry, Shape, Variant};
+use super::mirror::{self, Mirror};
+use super::model::{Event, Frame, Marked, Name, Rejected, Retry, Shape, Variant};
 use super::parse::{self, Declaration, Field};
 use crate::attr::Entries;
 use crate::duration;
@@ -16,29 +18,62 @@ use crate::name::{self, Fault};
 pub(super) fn event<'a>(
     declaration: &'a Declaration,
     errors: &mut Errors,
-) -> syn::Result<Event<'a>> {
+) -> Result<Event<'a>, Rejected<'a>> {
     let Declaration { input, entries, shape } = declaration;
+    let (krate, ident) = (entries.path("crate"), &input.ident);
     union_as_event(input, errors);
-    let shape = match shape {
+    let event = match shape {
         parse::Shape::Struct(fields) => {
-            Shape::Struct(frame(&input.ident, entries, fields, None, errors))
+            let frame = frame(ident, entries, fields, None, errors);
+            Event {
+                krate,
+                ident,
+                generics: input.generics.clone(),
+                bounds: predicates(&input.generics, self_is_serialize(input, &frame)),
+                shape: Shape::Struct(frame),
+            }
         }
         parse::Shape::Enum(variants) => {
             enum_without_variants(input, variants, errors);
             let variants: Vec<_> =
                 variants.iter().map(|written| variant(written, entries, errors)).collect();
-            let as_text = variants.iter().map(|variant| variant.frame.text.is_some());
-            let data = EnumData::of(input, as_text, errors);
-            Shape::Enum { variants, data }
+            let as_text: Vec<_> =
+                variants.iter().map(|variant| variant.frame.text.is_some()).collect();
+            let all_as_text = as_text.iter().all(|as_text| *as_text);
+            let mirror = Mirror::of(input, as_text);
+            Event {
+                krate,
+                ident,
+                generics: mirror.generics.clone(),
+                bounds: predicates(&mirror.generics, mirror.bounds.iter().cloned()),
+                shape: Shape::Enum { variants, mirror: (!all_as_text).then_some(mirror) },
+            }
         }
     };
-    errors.propagate()?;
-    Ok(Event {
-        krate: entries.path("crate"),
-        ident: &input.ident,
+    errors.propagate().map(|()| event).map_err(|error| Rejected {
+        error,
+        krate,
+        ident,
         generics: &input.generics,
-        shape,
+        bounds: predicates(&input.generics, None),
     })
+}
+
+/// The predicates of the user's `where` clause, and further ones.
+fn predicates(
+    generics: &Generics,
+    further: impl IntoIterator<Item = TokenStream>,
+) -> Vec<TokenStream> {
+    let own = generics.where_clause.iter().flat_map(|clause| &clause.predicates);
+    own.map(ToTokens::to_token_stream).chain(further).collect()
+}
+
+/// A struct with type or const parameters needs the bound. Of any other the compiler checks and reports
+/// the same by itself.
+fn self_is_serialize(input: &DeriveInput, frame: &Frame<'_>) -> Option<TokenStream> {
+    let mut parameters = input.generics.params.iter();
+    let open = parameters.any(|parameter| !matches!(parameter, GenericParam::Lifetime(_)));
+    (open && frame.text.is_none()).then(|| quote!(Self: __sse::Serialize))
 }
 
 fn variant<'a>(
@@ -46,11 +81,23 @@ fn variant<'a>(
     of_enum: &'a Entries,
     errors: &mut Errors,
 ) -> Variant<'a> {
-    let parse::Variant { ident, entries, fields } = written;
-    Variant {
-        ident,
-        frame: frame(ident, entries, fields, Some(of_enum), errors),
-        last: entries.key("last").is_some(),
+    let parse::Variant { ident, entries, fields, attributes } = written;
+    let frame = frame(ident, entries, fields, Some(of_enum), errors);
+    if frame.text.is_none() {
+        variant_that_is_never_sent(&mirror::serde_metas(attributes), errors);
+    }
+    Variant { ident, frame, last: entries.key("last").is_some() }
+}
+
+/// Serde would refuse it when it is sent, and the stream would end.
+fn variant_that_is_never_sent(serde: &[Meta], errors: &mut Errors) {
+    let skip = |meta: &&Meta| mirror::is_one_of(meta, &["skip", "skip_serializing"]);
+    if let Some(skip) = serde.iter().find(skip) {
+        errors.push(
+            skip,
+            "a skipped event could not be sent, and would end its stream: leave this out, or write it on \
+             the fields that are not for the client",
+        );
     }
 }
 

@@ -1,40 +1,42 @@
-//! The tokens of an event. Cannot fail, and only calls: everything it names lives in
-//! `hero_sse::__private`, and what it binds starts with `__`, so that no name of the user's can stand
-//! in between.
+//! Writes the tokens of a checked event. Cannot fail, decides nothing, and only calls functions: every name
+//! is from `hero_sse::__private`, and every binding starts with `__`, so that no name of the user's can
+//! shadow one.
 
 use proc_macro2::{Literal, Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::{GenericParam, Generics, Ident, Member, Path};
 
-use super::data::{EnumData, VariantData};
-use super::model::{Event, Frame, Marked, Name, Retry, Shape, Variant};
-use super::parse::Declaration;
+use super::mirror::Mirror;
+use super::model::{Event, Frame, Marked, Name, Rejected, Retry, Shape, Variant};
 use crate::private;
 
 pub(super) fn event(event: &Event<'_>) -> TokenStream {
-    let items = match &event.shape {
-        Shape::Struct(frame) => struct_items(event, frame),
-        Shape::Enum { variants, data } => enum_items(event, variants, data),
+    let Event { krate, ident, generics, bounds, shape } = event;
+    let (mirror, methods) = match shape {
+        Shape::Struct(frame) => (None, struct_methods(ident, frame)),
+        Shape::Enum { variants, mirror } => {
+            (mirror.as_ref().map(|of| self::mirror(event, of)), enum_methods(variants))
+        }
     };
-    in_a_room(event.krate, &items)
+    let implementation = implementation(ident, generics, bounds, &methods);
+    in_const(*krate, &quote!(#mirror #implementation))
 }
 
-fn struct_items(event: &Event<'_>, frame: &Frame<'_>) -> TokenStream {
-    let generics = event.generics;
-    let own = |what: &str, marked: &Marked<'_>| {
-        let (this, member) =
-            (format_ident!("__{what}", span = marked.at), at(marked.member, marked.at));
+fn struct_methods(ident: &Ident, frame: &Frame<'_>) -> TokenStream {
+    let field = |what: &str, marked: &Marked<'_>| {
+        let this = format_ident!("__{what}", span = marked.at);
+        let member = member_at(marked.member, marked.at);
         (quote!(let #this = self;), quote_spanned!(marked.at=> &#this.#member))
     };
-    // A struct without `Serialize` is the user's to mend, so that is where it points.
-    let body = frame_of(frame, own, || {
-        let at = event.ident.span();
+    // The compiler reports a missing `Serialize` at the struct's name, where the user has to add it.
+    let body = frame_body(frame, field, || {
+        let at = ident.span();
         let (this, write) = (Ident::new("__json", at), quote_spanned!(at=> __sse::Json::write));
         quote!(let #this = self; #write(#this, __frame))
     });
     let key = frame.key.as_ref().map(|key| {
-        let (this, own) = own("key", key);
-        let text = key_of(key, &own);
+        let (this, field) = field("key", key);
+        let text = key_text(key, &field);
         key_method(&quote!(#this #text))
     });
     let name = match &frame.name {
@@ -43,15 +45,11 @@ fn struct_items(event: &Event<'_>, frame: &Frame<'_>) -> TokenStream {
         }),
         Name::Default(_) => None,
     };
-    let encode = encode(body);
-    // Of a struct without such parameters the compiler knows by itself, and says it once.
-    let open = generics.type_params().next().is_some() || generics.const_params().next().is_some();
-    let bound = (open && frame.text.is_none()).then(|| quote!(Self: __sse::Serialize));
-    let methods = quote!(#name #encode #key);
-    implementation(event.ident, generics, bound.as_slice(), methods)
+    let encode = encode_method(body);
+    quote!(#name #encode #key)
 }
 
-fn enum_items(event: &Event<'_>, variants: &[Variant<'_>], data: &EnumData) -> TokenStream {
+fn enum_methods(variants: &[Variant<'_>]) -> TokenStream {
     let arms = variants.iter().map(|Variant { ident, frame, .. }| {
         let mut bound: Vec<(&Member, Ident)> = Vec::new();
         let parts = [frame.id.as_ref(), retry_field(frame), frame.text.as_ref()];
@@ -60,26 +58,22 @@ fn enum_items(event: &Event<'_>, variants: &[Variant<'_>], data: &EnumData) -> T
                 bound.push((marked.member, format_ident!("__{}", bound.len(), span = marked.at)));
             }
         }
-        let own = |_: &str, marked: &Marked<'_>| {
+        let field = |_: &str, marked: &Marked<'_>| {
             let name = bound.iter().find(|(member, _)| *member == marked.member);
             (TokenStream::new(), name.map(|(_, name)| name).to_token_stream())
         };
-        let body = frame_of(frame, own, || quote!(__sse::Json::write(&__Body(self), __frame)));
+        let body = frame_body(frame, field, || quote!(__sse::Json::write(&__Body(self), __frame)));
         let pattern = bound.iter().map(|(member, name)| quote!(#member: #name,));
         quote!(Self::#ident { #(#pattern)* .. } => { #body })
     });
-    let encode = encode(quote!(match self { #(#arms)* }));
+    let encode = encode_method(quote!(match self { #(#arms)* }));
     let key = enum_key(variants);
-    let is_last = is_last(variants);
-    let as_json = variants.iter().any(|variant| variant.frame.text.is_none());
-    let mirror = as_json.then(|| mirror(event, data));
-    let methods = quote!(#encode #key #is_last);
-    let implementation = implementation(event.ident, &data.generics, &data.bounds, methods);
-    quote!(#mirror #implementation)
+    let is_last = is_last_method(variants);
+    quote!(#encode #key #is_last)
 }
 
-/// A member, said to stand elsewhere.
-fn at(member: &Member, span: Span) -> Member {
+/// The member with another span.
+fn member_at(member: &Member, span: Span) -> Member {
     let mut member = member.clone();
     match &mut member {
         Member::Named(ident) => ident.set_span(span),
@@ -95,22 +89,22 @@ fn retry_field<'a>(frame: &'a Frame<'a>) -> Option<&'a Marked<'a>> {
     }
 }
 
-/// The fields of a frame in the order of the wire; the data is what it comes to. `own` binds a name at
-/// the place it is used, and uses it.
+/// Writes the fields of a frame in wire order. `field` returns a statement that binds a variable to a
+/// marked field, and the expression that uses it.
 ///
-/// A name that is bound in one place and used in another is none inside a `macro_rules!`, which brings
-/// some of the tokens itself: so `self` and `__frame` never stand at the user's.
-fn frame_of(
+/// Both have the span of the mark: inside a `macro_rules!` an identifier with another span is another
+/// variable. For the same reason `self` and `__frame` never have a span of the user's tokens.
+fn frame_body(
     frame: &Frame<'_>,
-    own: impl Fn(&str, &Marked<'_>) -> (TokenStream, TokenStream),
+    field: impl Fn(&str, &Marked<'_>) -> (TokenStream, TokenStream),
     json: impl FnOnce() -> TokenStream,
 ) -> TokenStream {
     let name = set_name(&frame.name);
     let write = |what: &str, marked: &Marked<'_>| {
-        let (binding, own) = own(&what.to_lowercase(), marked);
+        let (binding, field) = field(&what.to_lowercase(), marked);
         let what = format_ident!("{what}", span = marked.at);
         let write = quote_spanned!(marked.at=> __sse::#what::write);
-        quote!(#binding #write(#own, __frame))
+        quote!(#binding #write(#field, __frame))
     };
     let id = frame.id.as_ref().map(|id| {
         let id = write("Id", id);
@@ -138,8 +132,8 @@ fn frame_of(
     }
 }
 
-fn key_of(key: &Marked<'_>, own: &TokenStream) -> TokenStream {
-    quote_spanned!(key.at=> __sse::EventKey::text(#own))
+fn key_text(key: &Marked<'_>, field: &TokenStream) -> TokenStream {
+    quote_spanned!(key.at=> __sse::EventKey::text(#field))
 }
 
 fn enum_key(variants: &[Variant<'_>]) -> Option<TokenStream> {
@@ -147,9 +141,9 @@ fn enum_key(variants: &[Variant<'_>]) -> Option<TokenStream> {
         variants.iter().partition(|variant| variant.frame.key.is_some());
     let arms = with.iter().filter_map(|variant| {
         let (ident, key) = (variant.ident, variant.frame.key.as_ref()?);
-        let (member, own) = (key.member, Ident::new("__key", key.at));
-        let text = key_of(key, &own.to_token_stream());
-        Some(quote!(Self::#ident { #member: #own, .. } => #text,))
+        let (member, field) = (key.member, Ident::new("__key", key.at));
+        let text = key_text(key, &field.to_token_stream());
+        Some(quote!(Self::#ident { #member: #field, .. } => #text,))
     });
     let without = (!without.is_empty()).then(|| {
         let idents = without.iter().map(|variant| variant.ident);
@@ -178,7 +172,7 @@ fn set_name(name: &Name) -> TokenStream {
     }
 }
 
-fn encode(body: TokenStream) -> TokenStream {
+fn encode_method(body: TokenStream) -> TokenStream {
     quote! {
         fn encode(
             &self,
@@ -189,7 +183,7 @@ fn encode(body: TokenStream) -> TokenStream {
     }
 }
 
-fn is_last(variants: &[Variant<'_>]) -> Option<TokenStream> {
+fn is_last_method(variants: &[Variant<'_>]) -> Option<TokenStream> {
     let (last, more): (Vec<_>, Vec<_>) = variants.iter().partition(|variant| variant.last);
     let arm = |variants: &[&Variant<'_>], answer: bool| {
         let idents = variants.iter().map(|variant| variant.ident);
@@ -207,10 +201,9 @@ fn is_last(variants: &[Variant<'_>]) -> Option<TokenStream> {
     })
 }
 
-/// An enum of the same fields for serde to derive from, and what hands the event to it.
-fn mirror(event: &Event<'_>, data: &EnumData) -> TokenStream {
-    let ident = event.ident;
-    let EnumData { allowed, attributes, variants, generics, bounds, tell_bounds } = data;
+/// The enum for serde to derive from, and the type that hands the event to it.
+fn mirror(event: &Event<'_>, mirror: &Mirror) -> TokenStream {
+    let Event { ident, generics, bounds, .. } = event;
     let Generics { params, where_clause, .. } = generics;
     let (parameters, arguments, _) = generics.split_for_impl();
     let turbofish = arguments.as_turbofish();
@@ -223,22 +216,14 @@ fn mirror(event: &Event<'_>, data: &EnumData) -> TokenStream {
         | GenericParam::Const(syn::ConstParam { ident, .. }) => quote!(#ident),
     });
     let remote = ident.to_string();
-    // Said even where there is none: serde would find some of its own.
-    let bound = (*tell_bounds && !params.is_empty()).then(|| {
-        let bound = quote!(#(#bounds),*).to_string();
-        quote!(, bound(serialize = #bound))
-    });
-    let variants = variants.iter().map(|VariantData { attributes, variant }| {
-        let attribute = (!attributes.is_empty()).then(|| quote!(#[serde(#(#attributes),*)]));
-        quote!(#attribute #variant)
-    });
-    let conditions = conditions(generics, bounds);
+    let Mirror { attributes, variants, .. } = mirror;
+    let conditions = where_clause_of(bounds);
     quote! {
         use __sse::Unserialized as _;
         #[derive(__sse::Serialize)]
-        #[serde(crate = "__sse::serde", remote = #remote, untagged #(, #attributes)* #bound)]
+        #[serde(crate = "__sse::serde", remote = #remote, untagged)]
         #[allow(dead_code)]
-        #(#allowed)*
+        #(#attributes)*
         enum __Data<#params> #where_clause {
             #(#variants,)*
         }
@@ -259,10 +244,10 @@ fn implementation(
     ident: &Ident,
     generics: &Generics,
     bounds: &[TokenStream],
-    methods: TokenStream,
+    methods: &TokenStream,
 ) -> TokenStream {
     let (parameters, arguments, _) = generics.split_for_impl();
-    let conditions = conditions(generics, bounds);
+    let conditions = where_clause_of(bounds);
     quote! {
         #[automatically_derived]
         impl #parameters __sse::SseEvent for #ident #arguments #conditions {
@@ -271,16 +256,12 @@ fn implementation(
     }
 }
 
-/// The user's `where` clause and what comes on top.
-fn conditions(generics: &Generics, bounds: &[TokenStream]) -> Option<TokenStream> {
-    let own = generics.where_clause.iter().flat_map(|clause| &clause.predicates);
-    let own: Vec<_> = own.map(|predicate| quote!(#predicate)).collect();
-    let all: Vec<_> = own.iter().chain(bounds).collect();
-    (!all.is_empty()).then(|| quote!(where #(#all,)*))
+fn where_clause_of(bounds: &[TokenStream]) -> Option<TokenStream> {
+    (!bounds.is_empty()).then(|| quote!(where #(#bounds,)*))
 }
 
-/// Keeps names and lints to itself.
-fn in_a_room(krate: Option<&Path>, items: &TokenStream) -> TokenStream {
+/// An anonymous constant, which hides the items' names and is the scope of the lints allowed for them.
+fn in_const(krate: Option<&Path>, items: &TokenStream) -> TokenStream {
     let private = private(krate);
     quote! {
         #[allow(deprecated, single_use_lifetimes)]
@@ -291,10 +272,9 @@ fn in_a_room(krate: Option<&Path>, items: &TokenStream) -> TokenStream {
     }
 }
 
-/// The type with its mistakes, and an event that is never encoded, so that the code that sends it
-/// has nothing to complain about.
-pub(super) fn fallback(declaration: &Declaration, error: &syn::Error) -> TokenStream {
-    let input = &declaration.input;
+/// The mistakes, and an event that is never encoded.
+pub(super) fn rejected(rejected: &Rejected<'_>) -> TokenStream {
+    let Rejected { error, krate, ident, generics, bounds } = rejected;
     let methods = quote! {
         fn encode(
             &self,
@@ -303,10 +283,7 @@ pub(super) fn fallback(declaration: &Declaration, error: &syn::Error) -> TokenSt
             __sse::unreachable_event()
         }
     };
-    let stub = in_a_room(
-        declaration.entries.path("crate"),
-        &implementation(&input.ident, &input.generics, &[], methods),
-    );
+    let stub = in_const(*krate, &implementation(ident, generics, bounds, &methods));
     let error = error.to_compile_error();
     quote!(#error #stub)
 }

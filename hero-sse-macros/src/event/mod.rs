@@ -2,8 +2,8 @@
 
 mod bounds;
 mod check;
-mod data;
 mod expand;
+mod mirror;
 mod model;
 mod parse;
 
@@ -22,8 +22,7 @@ pub(crate) fn event(item: TokenStream) -> TokenStream {
     let declaration = parse::declaration(input, &mut errors);
     match check::event(&declaration, &mut errors) {
         Ok(event) => expand::event(&event),
-        // Whoever sends the event shall not get a second error for the same mistake.
-        Err(error) => expand::fallback(&declaration, &error),
+        Err(rejected) => expand::rejected(&rejected),
     }
 }
 
@@ -32,8 +31,8 @@ mod tests {
     use quote::quote;
 
     use super::*;
-    use crate::attr::Place;
-    use crate::attr::tests::assert_every_key_counts;
+    use crate::key::Target;
+    use crate::key::tests::assert_every_key_counts;
 
     fn expanded(item: TokenStream) -> String {
         prettyplease::unparse(&syn::parse2(event(item)).unwrap())
@@ -124,30 +123,30 @@ mod tests {
 
     #[test]
     fn every_key_counts() {
-        let with = |place| move |key: &&crate::attr::Key| key.places.contains(&place);
-        for place in [Place::Struct, Place::Enum, Place::Variant, Place::Field] {
-            let keys: Vec<_> = parse::KEYS.iter().filter(with(place)).collect();
+        let with = |target| move |key: &&crate::key::Key| key.targets.contains(&target);
+        for target in [Target::Struct, Target::Enum, Target::Variant, Target::Field] {
+            let keys: Vec<_> = parse::KEYS.iter().filter(with(target)).collect();
             assert!(!keys.is_empty());
-            assert_every_key_counts(keys, |example| match place {
-                Place::Struct | Place::Function => event(quote!(
+            assert_every_key_counts(keys, |example| match target {
+                Target::Struct | Target::Function => event(quote!(
                     #[sse(#example)]
                     struct A {
                         a: u8,
                     }
                 )),
-                Place::Enum => event(quote!(
+                Target::Enum => event(quote!(
                     #[sse(#example)]
                     enum A {
                         BeeSee(u8),
                     }
                 )),
-                Place::Variant => event(quote!(
+                Target::Variant => event(quote!(
                     enum A {
                         #[sse(#example)]
                         B(u8),
                     }
                 )),
-                Place::Field => event(quote!(
+                Target::Field => event(quote!(
                     enum A {
                         B(#[sse(#example)] u8),
                     }

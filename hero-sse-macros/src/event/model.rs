@@ -1,23 +1,29 @@
-//! An event as it is meant: every name legal, at most one id each.
+//! A checked event: every name is legal, and each part exists once at most.
 
-use proc_macro2::Span;
-use syn::{Ident, Member, Path};
+use proc_macro2::{Span, TokenStream};
+use syn::{Generics, Ident, Member, Path};
 
-use super::data::EnumData;
+use super::mirror::Mirror;
 
 pub(super) struct Event<'a> {
-    /// Where hero-sse is, if it was said.
+    /// The path to hero-sse, if given.
     pub(super) krate: Option<&'a Path>,
     pub(super) ident: &'a Ident,
-    pub(super) generics: &'a syn::Generics,
+    pub(super) generics: Generics,
+    /// The `where` clause of the implementation, the user's own predicates included.
+    pub(super) bounds: Vec<TokenStream>,
     pub(super) shape: Shape<'a>,
 }
 
 pub(super) enum Shape<'a> {
-    /// Its data is the struct itself.
+    /// The data is the struct itself.
     Struct(Frame<'a>),
-    /// Each variant is an event; its data is its fields alone.
-    Enum { variants: Vec<Variant<'a>>, data: EnumData },
+    /// Each variant is an event, and its data the fields alone.
+    Enum {
+        variants: Vec<Variant<'a>>,
+        /// `None` if no variant is sent as JSON.
+        mirror: Option<Mirror>,
+    },
 }
 
 pub(super) struct Variant<'a> {
@@ -26,31 +32,42 @@ pub(super) struct Variant<'a> {
     pub(super) last: bool,
 }
 
-/// What goes over the wire for a struct or a variant.
+/// The parts of the SSE frame for a struct or a variant.
 pub(super) struct Frame<'a> {
     pub(super) name: Name,
     pub(super) id: Option<Marked<'a>>,
     pub(super) key: Option<Marked<'a>>,
     pub(super) retry: Option<Retry<'a>>,
-    /// The field that is sent as text; without one, the data is JSON.
+    /// The field that is sent as text. Without one, the data is JSON.
     pub(super) text: Option<Marked<'a>>,
 }
 
-/// A field with a part of its own to play.
+/// A field with a special meaning.
+#[derive(Clone, Copy)]
 pub(super) struct Marked<'a> {
     pub(super) member: &'a Member,
-    /// Where that is said.
+    /// The span of the mark.
     pub(super) at: Span,
 }
 
 pub(super) enum Name {
-    /// Wins over the endpoint's.
+    /// Written out: overrides the endpoint's `event`.
     Explicit(String),
-    /// From the type or variant; gives way to the endpoint's.
+    /// Made of the type's or variant's name: the endpoint's `event` overrides it.
     Default(String),
 }
 
 pub(super) enum Retry<'a> {
     Millis(u64),
     Field(Marked<'a>),
+}
+
+/// A wrong declaration, and an event of the same type that is never encoded: code that sends it then adds
+/// no second error.
+pub(super) struct Rejected<'a> {
+    pub(super) error: syn::Error,
+    pub(super) krate: Option<&'a Path>,
+    pub(super) ident: &'a Ident,
+    pub(super) generics: &'a Generics,
+    pub(super) bounds: Vec<TokenStream>,
 }

@@ -5,11 +5,12 @@ use syn::parse::ParseStream;
 use syn::spanned::Spanned;
 use syn::{Attribute, Data, DeriveInput, Fields, Ident, Member, Meta};
 
-use crate::attr::{self, Entries, Place};
+use crate::attr::Entries;
 use crate::errors::Errors;
+use crate::key::{self, Target};
 use crate::name;
 
-attr::keys! {
+key::keys! {
     KEYS, key_table;
     "event", Text, r#"event = "usage""#, [Struct Variant],
         "the event's name; unless set, the endpoint's `event`, or the type's or variant's own name in \
@@ -48,6 +49,7 @@ pub(super) enum Shape {
 
 pub(super) struct Variant {
     pub(super) ident: Ident,
+    pub(super) attributes: Vec<Attribute>,
     pub(super) entries: Entries,
     pub(super) fields: Vec<Field>,
 }
@@ -60,23 +62,24 @@ pub(super) struct Field {
 }
 
 pub(super) fn declaration(input: DeriveInput, errors: &mut Errors) -> Declaration {
-    let (place, shape) = match &input.data {
-        Data::Struct(data) => (Place::Struct, Shape::Struct(fields(&data.fields, errors))),
+    let (target, shape) = match &input.data {
+        Data::Struct(data) => (Target::Struct, Shape::Struct(fields(&data.fields, errors))),
         Data::Enum(data) => {
             let variants = data.variants.iter().map(|variant| variant_of(variant, errors));
-            (Place::Enum, Shape::Enum(variants.collect()))
+            (Target::Enum, Shape::Enum(variants.collect()))
         }
         // Refused later; read like a struct until then.
-        Data::Union(_) => (Place::Struct, Shape::Struct(Vec::new())),
+        Data::Union(_) => (Target::Struct, Shape::Struct(Vec::new())),
     };
-    let entries = entries(&input.attrs, place, errors);
+    let entries = entries(&input.attrs, target, errors);
     Declaration { input, entries, shape }
 }
 
 fn variant_of(variant: &syn::Variant, errors: &mut Errors) -> Variant {
     Variant {
         ident: variant.ident.clone(),
-        entries: entries(&variant.attrs, Place::Variant, errors),
+        attributes: variant.attrs.clone(),
+        entries: entries(&variant.attrs, Target::Variant, errors),
         fields: fields(&variant.fields, errors),
     }
 }
@@ -88,12 +91,12 @@ fn fields(fields: &Fields, errors: &mut Errors) -> Vec<Field> {
         .map(|(member, field)| Field {
             member,
             at: field.ty.span(),
-            entries: entries(&field.attrs, Place::Field, errors),
+            entries: entries(&field.attrs, Target::Field, errors),
         })
         .collect()
 }
 
-fn entries(attributes: &[Attribute], place: Place, errors: &mut Errors) -> Entries {
+fn entries(attributes: &[Attribute], target: Target, errors: &mut Errors) -> Entries {
     let mut entries = Entries::default();
     for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("sse")) {
         let Meta::List(list) = &attribute.meta else {
@@ -101,7 +104,7 @@ fn entries(attributes: &[Attribute], place: Place, errors: &mut Errors) -> Entri
             continue;
         };
         let read = |input: ParseStream<'_>| {
-            entries.read(input, KEYS, place, errors);
+            entries.read(input, KEYS, target, errors);
             Ok(())
         };
         if let Err(error) = list.parse_args_with(read) {
