@@ -1,7 +1,7 @@
 // Declarations that compile wherever they stand; the cases in `pass` put them into odd places.
-use ::hero_sse::prelude::{
-    Json, Principal, Refusal, Serialize, SseEvent, State, Stream, sse_endpoint,
-};
+use ::hero_sse::axum::{Json, extract::State};
+use ::hero_sse::prelude::{Principal, Refusal, SseEvent, Stream, sse_endpoint};
+use ::serde::Serialize;
 
 #[derive(Serialize, SseEvent)]
 pub struct Usage {
@@ -57,7 +57,7 @@ pub async fn build(_: Json<u64>) -> impl Stream<Item = Build<u64>> {
 const SCOPE: &::core::primitive::str = "c";
 
 fn main() {
-    let _: ::hero_sse::Endpoints<u64> = ::hero_sse::endpoints![usage, build];
+    let _: ::hero_sse::extend::Endpoints<u64> = ::hero_sse::endpoints![usage, build];
     ::std::assert_eq!(
         ::hero_sse::testing::frame(&Build::Queued { job: 1, of: 2_u8 }).unwrap(),
         "event: queued\nid: 1\ndata: {\"job\":1,\"of\":2}\n\n",

@@ -8,7 +8,8 @@ mod kit {
     pub use ::hero_sse::__private;
 }
 
-use ::hero_sse::prelude::{Serialize, SseEvent, Stream, sse_endpoint};
+use ::hero_sse::prelude::{SseEvent, Stream, sse_endpoint};
+use ::serde::Serialize;
 
 #[derive(Serialize, SseEvent)]
 #[sse(crate = crate::kit)]
@@ -33,5 +34,5 @@ async fn build() -> impl Stream<Item = Build> {
 }
 
 fn main() {
-    let _: ::hero_sse::Endpoints<()> = ::hero_sse::endpoints![usage, build];
+    let _: ::hero_sse::extend::Endpoints<()> = ::hero_sse::endpoints![usage, build];
 }

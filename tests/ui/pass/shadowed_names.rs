@@ -2,7 +2,9 @@
 #![allow(dead_code, non_camel_case_types, unused_macros)]
 
 use hero_sse::prelude::{sse_endpoint, SseEvent, Stream};
-use hero_sse::prelude::{Principal as Caller, Serialize as Ser, State as Shared};
+use hero_sse::prelude::Principal as Caller;
+use hero_sse::axum::extract::State as Shared;
+use ::serde::Serialize as Ser;
 
 mod std {}
 mod core {}
