@@ -317,6 +317,19 @@ mod tests {
         }
     }
 
+    /// The library reads paths by itself, from the same table.
+    #[test]
+    fn captures_are_read_as_the_library_reads_them() {
+        let table: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/captures.json")).unwrap();
+        for (path, expected) in table.as_object().unwrap() {
+            assert!(is_legal(path), "{path}");
+            let bare = |capture: &str| capture[1..capture.len() - 1].to_owned();
+            let read: Vec<_> = captures(path).into_iter().map(bare).collect();
+            assert_eq!(serde_json::json!(read), *expected, "{path}");
+        }
+    }
+
     #[test]
     fn every_fault_of_a_path_is_named() {
         assert_eq!(faults("usage/:id/{}/x y?").count(), 5);

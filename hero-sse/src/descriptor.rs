@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::fmt::Display;
 
 use crate::frame::EventName;
-use crate::permission::{InvalidPermission, PermissionRule};
+use crate::permission::{Captures, InvalidPermission, PermissionRule, split_captures};
 use crate::policy::settings::descriptor_methods;
 use crate::policy::settings::types::*;
 use crate::policy::{Method, PolicyOverrides};
@@ -154,6 +154,10 @@ impl Descriptor {
     descriptor_methods!();
 }
 
+/// Says how to write captures.
+pub(crate) const MALFORMED_CAPTURES: &str =
+    "the path's captures are malformed: write `{name}`, and `{*rest}` at the end";
+
 const PUBLIC_AND_PERMISSION: &str = "is public and asks for a permission; choose one";
 
 /// A declaration whose texts have been checked: what the kit maps and serves.
@@ -200,10 +204,12 @@ impl Declaration {
             declaration.name_events(name, mistakes);
         }
         // The macro has compared them with the path as declared; the prefix may add some.
-        let captures = split(&declaration.path).0.len();
-        if let Some(places) = descriptor.path_places.filter(|places| *places != captures) {
+        let captures = captures_and_literals(&declaration.path).map(|(captures, _)| captures.len());
+        if let (Some(places), Some(captures)) = (descriptor.path_places, captures)
+            && places != captures
+        {
             mistakes.push(declaration.mistake(&format_args!(
-                "its `Path` takes captures by place ({places}), and with the prefix there are {captures}: \
+                "its `Path` takes captures by position ({places}), and with the prefix there are {captures}: \
                  take them by name, with a struct"
             )));
         }
@@ -244,10 +250,13 @@ impl Declaration {
         }
     }
 
-    /// What is wrong with the captures that its permissions name.
+    /// Returns what is wrong with the captures in its permissions.
     pub(crate) fn permission_faults(&self) -> Vec<String> {
         let rule = self.rule.as_ref().filter(|rule| rule.has_captures());
-        rule.map(|rule| rule.faults(&split(&self.path).0)).unwrap_or_default()
+        // Malformed braces of the path are a fault of their own.
+        rule.zip(captures_and_literals(&self.path))
+            .map(|(rule, (captures, _))| rule.faults(&captures))
+            .unwrap_or_default()
     }
 
     /// What a path must be, beyond what the router finds out.
@@ -259,7 +268,9 @@ impl Declaration {
         if !prefix.is_empty() && (!prefix.starts_with('/') || prefix.ends_with('/')) {
             return Err("the prefix must begin with `/` and not end with one".to_owned());
         }
-        let (captures, literals) = split(&self.path);
+        let Some((captures, literals)) = captures_and_literals(&self.path) else {
+            return Err(MALFORMED_CAPTURES.to_owned());
+        };
         let illegal = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '?' | '#');
         if literals.contains(illegal) {
             return Err("a path has no white space, `?` or `#`: it could never match".to_owned());
@@ -277,7 +288,7 @@ impl Declaration {
             return Err("captures are written `{name}` and `{*rest}`".to_owned());
         }
         let mut names = HashSet::new();
-        // One without a name is the router's to find.
+        // The router finds `{*}`, which has no name.
         for name in captures.iter().map(|name| name.strip_prefix('*').unwrap_or(name)) {
             let of_name = |c: char| c == '_' || c.is_alphanumeric();
             if name.starts_with(char::is_numeric) || !name.chars().all(of_name) {
@@ -300,15 +311,30 @@ impl Declaration {
     }
 }
 
-/// A path's captures, and what stands around them. Malformed braces are the router's to find.
-fn split(path: &str) -> (Vec<String>, String) {
+/// Returns the names of a path's captures and the text around them; `None` if its braces are malformed. `{{`
+/// and `}}` are braces of the text.
+fn captures_and_literals(path: &str) -> Option<(Vec<String>, String)> {
     let path = path.replace("{{", "").replace("}}", "");
-    let (mut captures, mut literals, mut rest) = (Vec::new(), String::new(), path.as_str());
-    while let Some((before, capture)) = rest.split_once('{') {
-        let Some((name, after)) = capture.split_once('}') else { break };
-        captures.push(name.to_owned());
-        literals.push_str(before);
-        rest = after;
+    let Captures { captures, rest } = split_captures(&path)?;
+    let literals = captures.iter().map(|(before, _)| *before).chain([rest]).collect();
+    Some((captures.iter().map(|(_, name)| (*name).to_owned()).collect(), literals))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// The macros read paths by themselves, from the same table.
+    #[test]
+    fn captures_are_read_as_the_macros_read_them() {
+        let table = include_str!("../../tests/captures.json");
+        let table: BTreeMap<String, Vec<String>> = serde_json::from_str(table).expect("JSON");
+        assert!(table.len() > 10);
+        for (path, captures) in table {
+            let read = captures_and_literals(&path).map(|(captures, _)| captures);
+            assert_eq!(read, Some(captures), "{path}");
+        }
     }
-    (captures, literals + rest)
 }

@@ -66,30 +66,31 @@ impl Permission {
             return Ok(self.clone());
         }
         let unresolved = |name: &str| Unresolved(name.to_owned());
-        let (captures, behind) = cut(&self.0).ok_or_else(|| unresolved(&self.0))?;
+        let Captures { captures, rest } =
+            split_captures(&self.0).ok_or_else(|| unresolved(&self.0))?;
         let mut text = String::new();
         for (before, name) in captures {
             text.push_str(before);
             let value = capture(name).filter(|value| can_be_a_part(value));
             text.push_str(value.ok_or_else(|| unresolved(name))?);
         }
-        text.push_str(behind);
+        text.push_str(rest);
         Self::new(text).map_err(|_| unresolved(&self.0))
     }
 
     /// What is wrong with its captures, on a path that has these, written as `name` and `*rest`.
     fn fault(&self, of_path: &[String]) -> Option<String> {
-        let Some((captures, behind)) = cut(&self.0) else {
+        let Some(Captures { captures, rest }) = split_captures(&self.0) else {
             return Some(format!(
                 "the permission {self} has a brace without its partner, or nothing between two: they are \
                  for captures of the path, as in `builds.{{build}}.read`"
             ));
         };
-        let behind = captures.iter().skip(1).map(|(before, _)| *before).chain([behind]);
+        let behind = captures.iter().skip(1).map(|(before, _)| *before).chain([rest]);
         captures.iter().zip(behind).find_map(|((before, name), behind)| {
-            let rest = name.strip_prefix('*').unwrap_or(name);
-            let takes_all = |of: &String| of.strip_prefix('*') == Some(rest);
-            if rest != *name || of_path.iter().any(takes_all) {
+            let bare = name.strip_prefix('*').unwrap_or(name);
+            let takes_all = |of: &String| of.strip_prefix('*') == Some(bare);
+            if bare != *name || of_path.iter().any(takes_all) {
                 return Some(format!(
                     "the permission {self} has `{{{name}}}`, which takes all that follows: a part of a \
                      permission is one segment of the path"
@@ -125,9 +126,16 @@ fn can_be_a_part(value: &str) -> bool {
     (1..=MAX_VALUE).contains(&value.len()) && value.bytes().all(plain)
 }
 
-/// A permission's captures, each with the text before it, and the text behind the last. `None` where a
-/// brace has no partner or nothing stands between the two.
-fn cut(text: &str) -> Option<(Vec<(&str, &str)>, &str)> {
+/// A permission or a path, split at its captures.
+pub(crate) struct Captures<'a> {
+    /// The text before each capture, and the capture's name: `name` of `{name}`, `*rest` of `{*rest}`.
+    pub(crate) captures: Vec<(&'a str, &'a str)>,
+    /// The text after the last capture.
+    pub(crate) rest: &'a str,
+}
+
+/// Splits a text at its captures. Returns `None` if a brace has no partner, or if nothing is between two.
+pub(crate) fn split_captures(text: &str) -> Option<Captures<'_>> {
     let (mut captures, mut rest) = (Vec::new(), text);
     while let Some((before, capture)) = rest.split_once('{') {
         let (name, behind) = capture.split_once('}')?;
@@ -137,7 +145,7 @@ fn cut(text: &str) -> Option<(Vec<(&str, &str)>, &str)> {
         captures.push((before, name));
         rest = behind;
     }
-    (!rest.contains('}')).then_some((captures, rest))
+    (!rest.contains('}')).then_some(Captures { captures, rest })
 }
 
 /// A request whose path has no value for this capture, or one that can be no part of a permission. It

@@ -266,7 +266,7 @@ fn captures_by_place_must_be_all_of_the_whole_path() {
         let error = mapped.expect_err(prefix);
         assert_eq!(error.iter().count(), 1, "{error}");
         let words = format!(
-            "endpoint {prefix}/u/{{id}}: its `Path` takes captures by place (1), and with the prefix \
+            "endpoint {prefix}/u/{{id}}: its `Path` takes captures by position (1), and with the prefix \
              there are {captures}: take them by name, with a struct"
         );
         assert!(error.to_string().contains(&words), "{error}");

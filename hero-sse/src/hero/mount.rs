@@ -12,7 +12,7 @@ use axum::routing::{MethodRouter, get, post};
 
 use super::{HeroSse, NOTHING_TO_REAUTHORIZE};
 use crate::cors;
-use crate::descriptor::{Declaration, Location};
+use crate::descriptor::{Declaration, Location, MALFORMED_CAPTURES};
 use crate::endpoint::{AppState, Endpoints, EventHandler, FromParts, OpeningStream};
 use crate::options::NO_COOKIE;
 use crate::permission::{IntoPermission, PermissionRule};
@@ -169,8 +169,7 @@ impl Mapped {
                     let first = found.and_then(|found| self.entries.get(*found.value));
                     taken(&with, first.map(|first| &first.location))
                 }
-                _ => "the path's captures are malformed: write `{name}`, and `{*rest}` at the end"
-                    .to_owned(),
+                _ => MALFORMED_CAPTURES.to_owned(),
             })?;
         }
         self.entries.push(Entry { path: path.clone(), method, location, rule: rule.clone() });
