@@ -93,7 +93,8 @@ impl SseContext {
         let Self { visit, target, declaration, sse, mut mistakes } = self;
         let options = &sse.core().options;
         if !options.server.enabled {
-            mistakes.push(declaration.mistake(&"the kit is disabled (SseOptions.Enabled = false)"));
+            mistakes
+                .push(declaration.mistake(&"the server is disabled (SseOptions.Enabled = false)"));
         }
         let faults = declaration.permission_faults();
         mistakes.extend(faults.iter().map(|fault| declaration.mistake(fault)));

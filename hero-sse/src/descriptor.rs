@@ -1,4 +1,4 @@
-//! What a declaration says of an endpoint, before any options are known.
+//! The declaration of an endpoint, before any options are known.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -11,9 +11,9 @@ use crate::policy::settings::types::*;
 use crate::policy::{Method, PolicyOverrides};
 use crate::setup::{SetupError, SetupErrorKind};
 
-/// The declaration of one endpoint: const data, made by `#[sse_endpoint]` or by the builder.
+/// The declaration of one endpoint, made by `#[sse_endpoint]`.
 ///
-/// Its methods are what generated code calls; an application reads it.
+/// It is constant data. Your code can read it; generated code fills it in.
 #[derive(Clone, Debug)]
 pub struct Descriptor {
     pub(crate) name: &'static str,
@@ -28,7 +28,7 @@ pub struct Descriptor {
     pub(crate) overrides: PolicyOverrides,
 }
 
-/// Which permissions a declaration asks for, where their texts can be permissions.
+/// The permissions that a declaration requires, or the text that cannot be one.
 pub type Rule = Result<PermissionRule, InvalidPermission>;
 
 /// Where an endpoint is declared.
@@ -38,17 +38,17 @@ pub(crate) struct Location {
     pub(crate) line: u32,
 }
 
-/// Who may open an endpoint.
+/// The callers that may open an endpoint.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Access {
-    /// Anybody: somebody wrote `public`.
+    /// All callers: the endpoint is declared `public`.
     Public,
-    /// Whoever holds a valid token and what the rule asks for, where there is one.
+    /// Callers with a valid token and, if there is a rule, its permissions.
     Token { rule: Option<fn() -> Rule> },
 }
 
 impl Descriptor {
-    /// An endpoint called `name` at `path`, relative to where it will be mounted.
+    /// Declares an endpoint called `name` at `path`, relative to where it will be mounted.
     pub const fn new(name: &'static str, path: &'static str) -> Self {
         Self {
             name,
@@ -64,27 +64,27 @@ impl Descriptor {
         }
     }
 
-    /// The endpoint's name: the function's.
+    /// Returns the endpoint's name, which is the function's.
     pub const fn name(&self) -> &'static str {
         self.name
     }
 
-    /// The path as declared.
+    /// Returns the path as declared, without the prefix it is mounted at.
     pub const fn path(&self) -> &'static str {
         self.path
     }
 
-    /// The doc comment of the function.
+    /// Returns the doc comment of the function.
     pub const fn documentation(&self) -> &'static str {
         self.docs
     }
 
-    /// Whether the declaration says that the endpoint will go.
+    /// Returns whether the endpoint is declared `deprecated`.
     pub const fn is_deprecated(&self) -> bool {
         self.deprecated
     }
 
-    /// The declaration's file and line.
+    /// Sets the file and line of the declaration.
     #[doc(hidden)]
     #[must_use]
     pub const fn at(mut self, file: &'static str, line: u32) -> Self {
@@ -92,7 +92,7 @@ impl Descriptor {
         self
     }
 
-    /// The doc comment.
+    /// Sets the doc comment.
     #[doc(hidden)]
     #[must_use]
     pub const fn docs(mut self, docs: &'static str) -> Self {
@@ -100,7 +100,7 @@ impl Descriptor {
         self
     }
 
-    /// The name of items that bring none of their own.
+    /// Sets the name of events without a name of their own.
     #[doc(hidden)]
     #[must_use]
     pub const fn event(mut self, name: &'static str) -> Self {
@@ -108,7 +108,7 @@ impl Descriptor {
         self
     }
 
-    /// The permissions that a caller needs: a function, since not all of them are const.
+    /// Sets the permissions that a caller needs. A function, because not all of them are constant.
     #[doc(hidden)]
     #[must_use]
     pub const fn permission(mut self, rule: fn() -> Rule) -> Self {
@@ -116,7 +116,7 @@ impl Descriptor {
         self
     }
 
-    /// Open to anybody.
+    /// Opens the endpoint to all callers.
     #[doc(hidden)]
     #[must_use]
     pub const fn public(mut self) -> Self {
@@ -124,7 +124,7 @@ impl Descriptor {
         self
     }
 
-    /// The method.
+    /// Sets the method.
     #[doc(hidden)]
     #[must_use]
     pub const fn method(mut self, method: Method) -> Self {
@@ -132,7 +132,7 @@ impl Descriptor {
         self
     }
 
-    /// Marked as about to go.
+    /// Marks the endpoint as deprecated.
     #[doc(hidden)]
     #[must_use]
     pub const fn deprecated(mut self) -> Self {
@@ -140,7 +140,7 @@ impl Descriptor {
         self
     }
 
-    /// How many captures the arguments take by place, where they do.
+    /// Sets how many captures the arguments take by position, if they do.
     #[doc(hidden)]
     #[must_use]
     pub const fn path_places(mut self, places: usize) -> Self {
@@ -158,17 +158,17 @@ impl Descriptor {
 pub(crate) const MALFORMED_CAPTURES: &str =
     "the path's captures are malformed: write `{name}`, and `{*rest}` at the end";
 
-const PUBLIC_AND_PERMISSION: &str = "is public and asks for a permission; choose one";
+const PUBLIC_AND_PERMISSION: &str = "is public and requires a permission; choose one";
 
-/// A declaration whose texts have been checked: what the kit maps and serves.
+/// A declaration with checked texts, which the server maps.
 #[derive(Clone, Debug)]
 pub(crate) struct Declaration {
-    /// With the prefix it is mounted at.
+    /// Includes the prefix that it is mounted at.
     pub(crate) path: String,
     prefix: usize,
     pub(crate) location: Location,
     pub(crate) event: Option<EventName>,
-    /// `None` is public.
+    /// `None`: public.
     pub(crate) rule: Option<PermissionRule>,
     pub(crate) method: Method,
     pub(crate) deprecated: bool,
@@ -176,7 +176,7 @@ pub(crate) struct Declaration {
 }
 
 impl Declaration {
-    /// An endpoint that asks for a valid token and changes no setting.
+    /// Declares an endpoint that requires a valid token and changes no setting.
     pub(crate) fn new(prefix: &str, path: &str, location: Location) -> Self {
         Self {
             path: format!("{prefix}{path}"),
@@ -190,7 +190,7 @@ impl Declaration {
         }
     }
 
-    /// Checks what `descriptor` says; the mistakes join `mistakes`.
+    /// Checks `descriptor`, and adds its mistakes to `mistakes`.
     pub(crate) fn from_descriptor(
         prefix: &str,
         descriptor: &Descriptor,
@@ -203,7 +203,7 @@ impl Declaration {
         if let Some(name) = descriptor.event {
             declaration.name_events(name, mistakes);
         }
-        // The macro has compared them with the path as declared; the prefix may add some.
+        // The macro has compared them with the declared path; a prefix can have more.
         let captures = captures_and_literals(&declaration.path).map(|(captures, _)| captures.len());
         if let (Some(places), Some(captures)) = (descriptor.path_places, captures)
             && places != captures
@@ -259,7 +259,7 @@ impl Declaration {
             .unwrap_or_default()
     }
 
-    /// What a path must be, beyond what the router finds out.
+    /// Finds what is wrong with a path, except for what the router finds.
     pub(crate) fn check_path(&self) -> Result<(), String> {
         let (prefix, path) = self.path.split_at_checked(self.prefix).unwrap_or_default();
         if !path.starts_with('/') {
@@ -277,7 +277,7 @@ impl Declaration {
         }
         if let Some(c) = literals.chars().find(|c| !c.is_ascii() || r#""<>^`|\"#.contains(*c)) {
             let encoded: String = c.to_string().bytes().map(|b| format!("%{b:02X}")).collect();
-            return Err(format!("`{c}` stands in no URL: write `{encoded}`"));
+            return Err(format!("no URL contains `{c}`: write `{encoded}`"));
         }
         // `%2e` is a dot to clients, too.
         let mut segments = self.path.split('/').map(|s| s.to_ascii_lowercase().replace("%2e", "."));

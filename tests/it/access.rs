@@ -301,12 +301,17 @@ async fn a_permission_that_nobody_checks_is_a_mistake_at_the_start() {
 
     let reauthorize = SseOptions::default().reauthorize_interval(Duration::from_secs(30));
     let error = builder().options(reauthorize).authenticator(jwt()).build().expect_err("a mistake");
-    assert!(error.to_string().contains("SseOptions.ReauthorizeInterval: re-checks ask"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("SseOptions.ReauthorizeInterval: reauthorization needs an authorizer"),
+        "{error}"
+    );
     let sse = builder().authenticator(jwt()).build().expect("a kit");
     let endpoint = sse.endpoint("/s").reauthorize(Duration::from_secs(30));
     let mapped: Result<Router, _> = endpoint.handler(async || burst(1));
     let error = mapped.expect_err("a mistake").to_string();
-    assert!(error.contains("endpoint /s: re-checks ask the server's authorizer"), "{error}");
+    assert!(error.contains("endpoint /s: reauthorization needs an authorizer"), "{error}");
     let endpoint = sse.endpoint("/s").reauthorize(None);
     let _: Router = endpoint.handler(async || burst(1)).expect("a route");
 }

@@ -207,8 +207,8 @@ impl fmt::Debug for HeroSse {
     }
 }
 
-/// Whoever sets an interval counts on it.
-const NOTHING_TO_REAUTHORIZE: &str = "re-checks ask the server's authorizer, and there is none: the claims of a token never \
+/// A server without an authorizer would silently ignore the interval.
+const NOTHING_TO_REAUTHORIZE: &str = "reauthorization needs an authorizer, and the server has none: the claims of a token never \
                                   change. Add .authorizer(..) to the builder, or write \"off\"";
 
 /// Collects a kit's settings; [`build`](Self::build) checks them all.

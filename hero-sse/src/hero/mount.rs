@@ -1,4 +1,4 @@
-//! Maps endpoints: those of the macro by name, others through [`EndpointBuilder`].
+//! Maps endpoints: those made by the macro, and those of [`EndpointBuilder`].
 
 use std::borrow::Cow;
 use std::fmt;
@@ -31,19 +31,24 @@ pub struct Mount<'a> {
 }
 
 impl<'a> Mount<'a> {
-    /// Maps the endpoints: a router to merge into the application's own.
+    /// Maps the endpoints. Returns a router to merge into your own.
     ///
-    /// A `GET` and a `POST` endpoint may share a path; then they share its place in the registry, its
-    /// count under the limits and the operator's table, too.
+    /// A `GET` and a `POST` endpoint may share a path. They then also share its counts, its limits and its table
+    /// in the options.
     ///
     /// # Errors
     ///
-    /// Every mistake of every endpoint named, each with the file and line of its declaration: two on
-    /// one path with one method (across all calls), one that asks for a token when the kit has no authenticator, a
-    /// heartbeat not below the maximum age, a permission with `{name}` where the path has no such capture, or any at all when the options say `Enabled = false`.
+    /// Every mistake in every endpoint, with the file and line of its declaration. Then none is mapped. Among
+    /// the mistakes are:
+    ///
+    /// * two endpoints with the same path and method, over all calls;
+    /// * an endpoint that needs a token, on a server without an authenticator;
+    /// * a heartbeat that is not shorter than the maximum age;
+    /// * a permission with `{name}`, on a path without that capture;
+    /// * any endpoint at all, if the options say `Enabled = false`.
     pub fn routes<S: AppState>(&self, endpoints: Endpoints<S>) -> Result<Router<S>, SetupErrors> {
         let mut mapped = self.sse.mapped();
-        // All or none: what was entered for a call that failed must not be in its successor's way.
+        // All or none: the paths of a call that fails must stay free for the next call.
         let mut draft = mapped.clone();
         let mut mistakes = Vec::new();
         let mut router = Router::new();
@@ -61,8 +66,8 @@ impl<'a> Mount<'a> {
         Ok(router)
     }
 
-    /// Declares an endpoint without the macro: for generic functions, closures and paths known only
-    /// at run time. It asks for a valid token unless told otherwise.
+    /// Declares an endpoint without the macro: for generic functions, closures and paths known only at run time.
+    /// It requires a valid token unless it is [`public`](EndpointBuilder::public).
     #[track_caller]
     pub fn endpoint(&self, path: impl Into<String>) -> EndpointBuilder<'a> {
         let caller = Caller::caller();
@@ -76,7 +81,7 @@ impl<'a> Mount<'a> {
 }
 
 impl HeroSse {
-    /// Enters a declaration into the map, where it makes sense.
+    /// Maps a declaration, or adds what is wrong with it to `mistakes`.
     fn map(
         &self,
         mapped: &mut Mapped,
@@ -86,11 +91,11 @@ impl HeroSse {
         let Core { options, gate, permits, .. } = &**self.core();
         let mut wrong = |what: &dyn fmt::Display| mistakes.push(declaration.mistake(what));
         if !options.server.enabled {
-            wrong(&"the kit is disabled (SseOptions.Enabled = false); do not map its endpoints");
+            wrong(&"the server is disabled (SseOptions.Enabled = false): do not map endpoints");
         }
         if declaration.rule.is_some() && gate.authenticator.is_none() {
             wrong(
-                &"asks for a token, but the server has no authenticator; add .authenticator(..) to \
+                &"requires a token, but the server has no authenticator: add .authenticator(..) to \
                   the builder, or write `public`",
             );
         }
@@ -109,7 +114,7 @@ impl HeroSse {
         }
         if declaration.rule.is_some() && policies.private.token_sources.is_empty() {
             wrong(
-                &"needs a token, but no part of a request may hold one: its own token sources, those of the \
+                &"requires a token, but no part of a request may hold one: its own token sources, those of the \
                   options and those of its method (a `POST` has none in its query) have none in common",
             );
         }
@@ -119,10 +124,10 @@ impl HeroSse {
     }
 }
 
-/// The endpoints that all calls together have mapped.
+/// All endpoints that have been mapped.
 #[derive(Clone, Default)]
 pub(super) struct Mapped {
-    /// To the first entry at the path.
+    /// Each path has the index of its first entry.
     routes: matchit::Router<usize>,
     entries: Vec<Entry>,
 }
@@ -140,18 +145,18 @@ impl Mapped {
         self.entries.iter().any(|entry| entry.path == path)
     }
 
-    /// What the endpoint asks for that answers `GET` at the path of a URL; `None` is public.
+    /// Returns the permissions of the endpoint that answers `GET` at the path of a URL; `None`: public.
     pub(super) fn opened_by(&self, path: &str) -> Result<Option<PermissionRule>, Refusal> {
         let found = self.routes.at(path).map_err(|_| NotFound)?;
         let first = self.entries.get(*found.value).ok_or(NotFound)?;
         let get = |entry: &&Entry| entry.method == Method::Get && entry.path == first.path;
         let entry = self.entries.iter().find(get).ok_or(NotFound)?;
-        // Not decoded: what can be part of a permission is never encoded.
+        // Not decoded: a value that can be part of a permission is never encoded.
         let capture = |name: &str| found.params.get(name);
         Ok(entry.rule.as_ref().map(|rule| rule.resolved(&capture)).transpose()?)
     }
 
-    /// Asks the router that axum uses, since axum itself would panic.
+    /// Adds a path to the router that axum uses, because axum itself panics on conflicts.
     pub(super) fn enter(&mut self, declaration: &Declaration) -> Result<(), String> {
         declaration.check_path()?;
         let Declaration { path, method, location, rule, .. } = declaration;
@@ -160,7 +165,7 @@ impl Mapped {
         if let Some(first) = self.entries.iter().find(same) {
             return Err(taken(path, Some(&first.location)));
         }
-        // Another method on the very same path is none of the router's business.
+        // The router knows only paths: it would refuse the second method of one.
         if !self.has(path) {
             let place = self.entries.len();
             self.routes.insert(path, place).map_err(|error| match error {
@@ -177,7 +182,7 @@ impl Mapped {
     }
 }
 
-/// No endpoint answers `GET` there.
+/// No endpoint answers `GET` at that path.
 pub(super) struct NotFound;
 
 impl From<NotFound> for Refusal {
@@ -191,7 +196,7 @@ fn taken(path: &str, first: Option<&Location>) -> String {
     format!("the path is taken by {path}{place}")
 }
 
-/// An endpoint in the making; [`handler`](Self::handler) maps it.
+/// Declares an endpoint. [`handler`](Self::handler) or [`post_handler`](Self::post_handler) maps it.
 #[must_use = "an endpoint does nothing until `handler`"]
 pub struct EndpointBuilder<'a> {
     sse: &'a HeroSse,
@@ -200,42 +205,42 @@ pub struct EndpointBuilder<'a> {
 }
 
 impl EndpointBuilder<'_> {
-    /// The name of items that bring none of their own.
+    /// Names the events without a name of their own.
     pub fn event(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.declaration.name_events(name, &mut self.mistakes);
         self
     }
 
-    /// Asks for a permission, besides those named before. `{name}` in it stands for the value of that capture
-    /// of the path, prefix included.
+    /// Requires a permission, in addition to earlier ones. `{name}` in it is replaced by that capture of the path,
+    /// prefix included.
     pub fn permission(mut self, permission: impl IntoPermission) -> Self {
         self.declaration.require(permission.into_rule(), &mut self.mistakes);
         self
     }
 
-    /// Asks for what the rule says, besides the permissions named before.
+    /// Requires the permissions of a rule, in addition to earlier ones.
     pub fn permissions(mut self, rule: PermissionRule) -> Self {
         self.declaration.require(Ok(rule), &mut self.mistakes);
         self
     }
 
-    /// Opens the endpoint to anybody.
+    /// Opens the endpoint to all callers. A token that comes anyway is checked.
     pub fn public(mut self) -> Self {
         self.declaration.open_to_all(&mut self.mistakes);
         self
     }
 
-    /// Says that the endpoint will go: the log tells when it is still used.
+    /// Marks the endpoint as deprecated. Its first use is logged.
     pub fn deprecated(mut self) -> Self {
         self.declaration.deprecated = true;
         self
     }
 
-    /// Maps the endpoint: a router to merge into the application's own.
+    /// Maps the endpoint for `GET`. Returns a router to merge into your own.
     ///
     /// # Errors
     ///
-    /// As [`Mount::routes`], and `public` together with a permission.
+    /// As [`Mount::routes`], and if it is `public` and requires a permission.
     pub fn handler<H, A, S>(self, handler: H) -> Result<Router<S>, SetupErrors>
     where
         H: EventHandler<A, S, FromParts>,
@@ -245,8 +250,8 @@ impl EndpointBuilder<'_> {
         self.map(handler)
     }
 
-    /// Maps the endpoint for `POST`, as `method = "post"` does: the handler's last argument may read
-    /// the body, and no token is taken from the query.
+    /// Maps the endpoint for `POST`, as `method = "post"` does. The handler's last argument may read the body. A
+    /// token in the query is ignored.
     ///
     /// # Errors
     ///
@@ -312,7 +317,7 @@ fn handler<S: AppState>(
     open_to_pages(sse, handler)
 }
 
-/// Adds what pages of other origins need, where there are any.
+/// Adds CORS, if the options allow other origins.
 pub(super) fn open_to_pages<S: AppState>(
     sse: &HeroSse,
     handler: MethodRouter<S>,

@@ -57,7 +57,7 @@ impl Mount<'_> {
         let (core, mut mistakes) = (self.sse.core(), Vec::new());
         let mut wrong = |what: &str| mistakes.push(declaration.mistake(&what));
         if !core.options.server.enabled {
-            wrong("the kit is disabled (SseOptions.Enabled = false); do not map its routes");
+            wrong("the server is disabled (SseOptions.Enabled = false): do not map its routes");
         }
         if core.gate.authenticator.is_none() {
             wrong(
