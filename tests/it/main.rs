@@ -45,3 +45,4 @@ mod topic_merge;
 mod topic_wires;
 mod transport;
 mod wire;
+mod words;
