@@ -36,22 +36,22 @@ macro_rules! metrics {
 }
 
 metrics! {
-    STREAMS = "hero_sse_streams", describe_gauge, "path", "Places that streams hold now.";
-    OPENED = "hero_sse_streams_opened_total", describe_counter, "path", "Streams that began.";
+    STREAMS = "hero_sse_streams", describe_gauge, "path", "Slots in use: streams that are open, and those that are opening.";
+    OPENED = "hero_sse_streams_opened_total", describe_counter, "path", "Streams that opened.";
     CLOSED = "hero_sse_streams_closed_total", describe_counter, "path, reason",
-        "Streams that ended and requests that were turned away, by `CloseReason`.";
+        "Streams that ended and requests that were rejected, by `CloseReason`.";
     SECONDS = "hero_sse_stream_seconds", describe_histogram, "path, reason",
-        "How long streams lived, from their admission on.";
+        "Duration of streams from their admission to their end.";
     TURNED_AWAY = "hero_sse_turned_away_total", describe_counter, "path, limit",
-        "Requests for which there was no place.";
+        "Requests that were rejected over a limit.";
     REFUSED = "hero_sse_refused_total", describe_counter, "path, status",
-        "Requests that were refused, by the status of the answer.";
+        "Requests that were refused, by status.";
     GAPS = "hero_sse_gaps_total", describe_counter, "path",
-        "Times that a client was told of events it cannot have any more.";
+        "Gaps: times that a client missed events and received `hero.gap`.";
     BLOCKING = "hero_sse_blocking_total", describe_counter, "path",
-        "Times that the application's code blocked a worker thread.";
+        "Times that user code blocked a worker thread.";
     SENT = "hero_sse_sent_total", describe_counter, "outcome",
-        "Streams that an event was sent to: `accepted`, or `full` where the client was too far behind.";
+        "Streams that `Connections::send` selected: `accepted`, or `full` if the client was too far behind.";
 }
 
 type Labels<'a> = &'a [(&'static str, &'a str)];

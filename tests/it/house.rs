@@ -62,7 +62,7 @@ fn imports(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for line in lines {
         // A link of rustdoc is no import.
-        let line = line.replace("$crate::", "").replace("](crate::", "");
+        let line = line.replace("$crate::", "").replace("](crate::", "").replace("@crate::", "");
         for rest in line.split("crate::").skip(1) {
             let name: String =
                 rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
