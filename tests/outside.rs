@@ -1,5 +1,5 @@
-//! A crate outside the workspace, `outside/`: it has the README's declarations, under another name for
-//! hero-sse, and neither axum nor futures among its dependencies.
+//! Packages outside the workspace, built as an application builds hero-sse. `outside/` has the README's declarations,
+//! another name for hero-sse, and neither axum nor futures among its dependencies. `worker/` has no server.
 #![allow(missing_docs)]
 
 use std::collections::BTreeSet;
@@ -21,27 +21,53 @@ fn packages(lock: &str) -> BTreeSet<String> {
     packages.map(|package| package.lines().take(2).collect::<Vec<_>>().join(" ")).collect()
 }
 
-/// Without a network: every version is the workspace's, which was there to build this test.
-#[test]
-fn it_builds_and_runs() {
-    let lock = root().join("tests/outside/Cargo.lock");
+/// Builds a package below `tests` that is no member of the workspace, and returns what it prints. Works without a
+/// network, since every version is the workspace's, which was needed to build this test.
+fn run(package: &str) -> String {
+    let lock = root().join("tests").join(package).join("Cargo.lock");
     fs::copy(root().join("Cargo.lock"), &lock).expect("a copy");
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target directory");
-    let run = Command::new(env!("CARGO"))
-        .args(["run", "--quiet", "--offline", "--manifest-path", "tests/outside/Cargo.toml"])
-        .arg("--target-dir")
-        .arg(target)
-        .current_dir(root())
-        .output()
-        .expect("cargo");
-    assert!(run.status.success(), "\n{}", String::from_utf8_lossy(&run.stderr));
-    assert_eq!(String::from_utf8_lossy(&run.stdout), "/usage/stream /builds /questions\n");
+    let printed =
+        cargo(package, &["run", "--quiet", "--target-dir", &target.display().to_string()]);
 
     let mut used = packages(&fs::read_to_string(lock).expect("a lock file"));
-    assert!(used.remove("name = \"outside\" version = \"0.0.0\""), "{used:?}");
+    assert!(used.remove(&format!("name = \"{package}\" version = \"0.0.0\"")), "{used:?}");
     let known = packages(&read("Cargo.lock"));
     let foreign: Vec<_> = used.difference(&known).collect();
     assert!(used.len() > 20 && foreign.is_empty(), "{foreign:?}");
+    printed
+}
+
+/// Runs cargo offline for a package below `tests`, and returns what it prints.
+fn cargo(package: &str, arguments: &[&str]) -> String {
+    let (command, rest) = arguments.split_first().expect("a command");
+    let output = Command::new(env!("CARGO"))
+        .args([*command, "--offline", "--manifest-path"])
+        .arg(root().join("tests").join(package).join("Cargo.toml"))
+        .args(rest)
+        .current_dir(root())
+        .output()
+        .expect("cargo");
+    assert!(output.status.success(), "\n{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+#[test]
+fn it_builds_and_runs() {
+    assert_eq!(run("outside"), "/usage/stream /builds /questions\n");
+}
+
+/// A program that only publishes builds no web framework.
+#[test]
+fn a_worker_without_the_server_publishes_and_has_no_axum() {
+    assert_eq!(run("worker"), "1 2\n");
+
+    let tree = cargo("worker", &["tree", "-e", "normal", "--prefix", "none"]);
+    let names: BTreeSet<_> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert!(names.contains("hero-sse") && names.contains("tokio"), "{tree}");
+    for name in ["axum", "axum-core", "h2", "http", "hyper", "jsonwebtoken", "toml", "tower"] {
+        assert!(!names.contains(name), "{name} is in\n{tree}");
+    }
 }
 
 /// The endpoints and events of a source, from their docs to the end, without what a formatter changes

@@ -55,7 +55,9 @@
 //!
 //! # Features
 //!
-//! * `macros` (default): `#[sse_endpoint]` and `#[derive(SseEvent)]`.
+//! * `macros` (default): `#[derive(SseEvent)]`, and with `server` also `#[sse_endpoint]`.
+//! * `server` (default): everything that answers requests. Without it, `hero-sse` has events, topics and the broker
+//!   contract, and no axum: for workers that only publish.
 //! * `jwt`: `JwtAuthenticator`, which checks JSON Web Tokens with the crypto backend aws-lc-rs.
 //! * `jwks-url`: fetches the keys that an issuer publishes, through reqwest and rustls. Includes `jwt`.
 //! * `metrics`: counters of streams and of their ends, through the crate `metrics`; see [monitoring](guide::monitoring).
@@ -68,49 +70,81 @@
     not(test),
     warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
 )]
+// What the server alone uses of the other modules is not worth a condition each. With `server` the lint is on.
+#![cfg_attr(not(feature = "server"), allow(dead_code, unreachable_pub, unused_imports))]
 
-pub mod auth;
-mod buffer;
-mod client_addr;
+// Events and topics, for publishers without a server.
 mod close;
-pub mod connections;
-mod context;
-mod cors;
-mod deadline;
-mod descriptor;
-mod duration;
-mod endpoint;
 pub mod event;
 mod frame;
-mod hero;
-pub mod options;
-mod origin;
-mod permission;
-mod pipeline;
-mod policy;
-mod redact;
-mod refusal;
-mod secret;
-mod setup;
-mod signal;
-mod sweeper;
+mod overflow;
 mod sync;
 mod telemetry;
-#[cfg(feature = "testing")]
-pub mod testing;
 mod throttle;
 pub mod topic;
+
+// The server.
+#[cfg(feature = "server")]
+pub mod auth;
+#[cfg(feature = "server")]
+mod buffer;
+#[cfg(feature = "server")]
+mod client_addr;
+#[cfg(feature = "server")]
+pub mod connections;
+#[cfg(feature = "server")]
+mod context;
+#[cfg(feature = "server")]
+mod cors;
+#[cfg(feature = "server")]
+mod deadline;
+#[cfg(feature = "server")]
+mod descriptor;
+#[cfg(feature = "server")]
+mod duration;
+#[cfg(feature = "server")]
+mod endpoint;
+#[cfg(feature = "server")]
+mod hero;
+#[cfg(feature = "server")]
+pub mod options;
+#[cfg(feature = "server")]
+mod origin;
+#[cfg(feature = "server")]
+mod permission;
+#[cfg(feature = "server")]
+mod pipeline;
+#[cfg(feature = "server")]
+mod policy;
+#[cfg(feature = "server")]
+mod redact;
+#[cfg(feature = "server")]
+mod refusal;
+#[cfg(feature = "server")]
+mod secret;
+#[cfg(feature = "server")]
+mod setup;
+#[cfg(feature = "server")]
+mod signal;
+#[cfg(feature = "server")]
+mod sweeper;
+#[cfg(feature = "testing")]
+pub mod testing;
+#[cfg(feature = "server")]
 mod transport;
+#[cfg(feature = "server")]
 mod writer;
 
 #[doc(hidden)]
 #[deprecated = "an implementation detail of the macros, which changes without notice"]
 pub mod __private;
 
+#[cfg(feature = "server")]
 pub use axum;
 pub use futures_core;
 
 /// Serving endpoints: the server's builder, mounts, readiness, TLS, and guards for other servers.
+#[cfg(feature = "server")]
 pub mod server {
     pub use crate::deadline::DeadlineIo as GuardedIo;
     pub use crate::hero::{
@@ -127,7 +161,9 @@ pub mod server {
 
 /// Traits, markers and contracts for code that extends the library.
 pub mod extend {
+    #[cfg(feature = "server")]
     pub use crate::descriptor::Descriptor;
+    #[cfg(feature = "server")]
     pub use crate::endpoint::{
         AppState, BodyExtractor, Endpoint, EndpointMeta, Endpoints, EventHandler, EventItem,
         EventStream, Events, Extractor, IntoEventStream, OpeningStream,
@@ -177,27 +213,31 @@ pub use hero_sse_macros::SseEvent;
 /// }
 /// ```
 ///
-#[cfg(feature = "macros")]
+#[cfg(all(feature = "macros", feature = "server"))]
 pub use hero_sse_macros::sse_endpoint;
 
 #[cfg(feature = "jwt")]
 pub use crate::auth::JwtAuthenticator;
-pub use crate::auth::Principal;
 pub use crate::close::CloseReason;
-pub use crate::context::SseContext;
 pub use crate::event::{Event, LastEventId, SseEvent, stream};
-pub use crate::options::{SetupErrors, SseOptions};
-pub use crate::server::{HeroSse, Refusal, shutdown_signal};
 pub use crate::topic::{KeyedTopics, MergedSubscription, Subscription, Topic};
+#[cfg(feature = "server")]
+pub use crate::{
+    auth::Principal,
+    context::SseContext,
+    options::{SetupErrors, SseOptions},
+    server::{HeroSse, Refusal, shutdown_signal},
+};
 
 /// The names that most applications use: `use hero_sse::prelude::*;`.
 pub mod prelude {
     pub use futures_core::Stream;
 
-    #[cfg(feature = "macros")]
+    #[cfg(all(feature = "macros", feature = "server"))]
     pub use crate::sse_endpoint;
     pub use crate::{
-        Event, HeroSse, KeyedTopics, LastEventId, MergedSubscription, Principal, Refusal,
-        SseContext, SseEvent, Subscription, Topic, endpoints,
+        Event, KeyedTopics, LastEventId, MergedSubscription, SseEvent, Subscription, Topic,
     };
+    #[cfg(feature = "server")]
+    pub use crate::{HeroSse, Principal, Refusal, SseContext, endpoints};
 }

@@ -155,6 +155,7 @@ pub(crate) fn not_tcp() {
 /// let request = hero_sse::axum::http::Request::get("/usage?access_token=secret").body(()).unwrap();
 /// let _entered = hero_sse::server::request_span(&request).entered();
 /// ```
+#[cfg(feature = "server")]
 pub fn request_span<B>(request: &http::Request<B>) -> tracing::Span {
     tracing::info_span!(
         target: TARGET,

@@ -1,7 +1,5 @@
 //! [`LastEventId`]: the last event that a reconnecting client received.
 
-use http::request::Parts;
-
 use super::field::{END_MARK, END_SUFFIX, Fault, InvalidField, fault_of_id};
 
 /// The id of the last event that a reconnecting client received: an extractor for endpoint functions.
@@ -46,26 +44,35 @@ impl LastEventId {
         Some(id.strip_suffix(END_SUFFIX).unwrap_or(id))
     }
 
-    pub(crate) fn from_parts(parts: &Parts) -> Result<Self, InvalidField> {
-        let invalid = |fault| InvalidField::new("Last-Event-ID", fault);
-        let id = match parts.headers.get("last-event-id") {
+    /// Reads the header `Last-Event-ID`, or else the query parameter `last_event_id`.
+    #[cfg(feature = "server")]
+    pub(crate) fn from_parts(parts: &http::request::Parts) -> Result<Self, InvalidField> {
+        match parts.headers.get("last-event-id") {
             Some(value) => match std::str::from_utf8(value.as_bytes()) {
-                Ok(text) => Some(text.to_owned()),
-                Err(_) => return Err(invalid(Fault::NotUtf8)),
+                Ok(text) => Self::parse(text.to_owned()),
+                Err(_) => Err(invalid(Fault::NotUtf8)),
             },
             None => form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes())
                 .find(|(key, _)| key == "last_event_id")
-                .map(|(_, value)| value.into_owned()),
-        };
-        let Some(id) = id.filter(|id| !id.is_empty()) else {
+                .map_or(Ok(Self(None)), |(_, value)| Self::parse(value.into_owned())),
+        }
+    }
+
+    /// Checks an id as a client sent it. An empty id is none.
+    pub(crate) fn parse(id: String) -> Result<Self, InvalidField> {
+        if id.is_empty() {
             return Ok(Self(None));
-        };
+        }
         let own = id.strip_suffix(END_SUFFIX).unwrap_or(&id);
         match fault_of_id(own).filter(|_| own != END_MARK) {
             None => Ok(Self(Some(id))),
             Some(fault) => Err(invalid(fault)),
         }
     }
+}
+
+fn invalid(fault: Fault) -> InvalidField {
+    InvalidField::new("Last-Event-ID", fault)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use super::ring::{Batch, Begin, Cursor, End, Entry, Missed, Read, Value};
 use super::subscription::{Gap, Resume};
 use crate::close::CloseReason;
 use crate::frame::{LastEventId, write_control, write_id};
-use crate::policy::Overflow;
+use crate::overflow::Overflow;
 
 /// So many batches without an event that the subscriber wants are looked at before others have a turn.
 pub(super) const FRUITLESS: usize = 8;

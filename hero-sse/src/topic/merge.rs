@@ -19,7 +19,7 @@ use super::subscription::Subscription;
 use crate::close::CloseReason;
 use crate::event::SseEvent;
 use crate::frame::{FrameWriter, InvalidEvent, LastEventId, PreEncoded, write_id};
-use crate::policy::Overflow;
+use crate::overflow::Overflow;
 
 /// So much of it a topic may have before the others have had their turn: there is room for all of them.
 const TURN: usize = BATCH / MOST_TOPICS;

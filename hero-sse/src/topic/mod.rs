@@ -1,5 +1,6 @@
 //! KeyedTopics: an event is published once, encoded once, and read in place by all who follow.
 
+#[cfg(feature = "server")]
 mod answer;
 pub(crate) mod broker;
 #[cfg(feature = "testing")]

@@ -1,35 +1,23 @@
 //! What generated code calls: plain functions, and traits where the compiler shall report a type of the
 //! user's in the kit's words. Not public API: it changes without notice.
 
+#[cfg(feature = "server")]
+mod endpoint;
+
 use core::fmt::Display;
-use core::marker::PhantomData;
 use core::time::Duration;
-
-use axum::body::Body;
-use axum::response::Response;
-use http::request::Parts;
-
-use crate::endpoint::EventStream;
-use crate::permission::PermissionRule;
 
 pub use core::option::Option;
 pub use core::primitive::{bool, str};
 pub use core::result::Result;
-pub use core::{concat, file, line};
 pub use std::string::String;
 
-pub use axum::extract::Request;
 pub use serde::{self, Serialize, Serializer};
 
-pub use crate::descriptor::{Descriptor, Rule};
-pub use crate::endpoint::{
-    AppState, BodyExtractor, Endpoint, EndpointMeta, Events, Extractor, IntoEventStream,
-    OpeningStream,
-};
+#[cfg(feature = "server")]
+pub use self::endpoint::*;
 pub use crate::event::SseEvent;
 pub use crate::frame::{EventName, FrameWriter, InvalidEvent};
-pub use crate::permission::IntoPermission;
-pub use crate::policy::{Method, OverLimit, Overflow, TokenSource};
 
 /// A name that the macro has checked; the compiler checks it again.
 pub const fn event_name(name: &'static str) -> EventName {
@@ -151,22 +139,6 @@ impl<T: Serialize + ?Sized> Json for T {
     }
 }
 
-/// Opens a stream as generated code says: the arguments one by one, then the function.
-pub fn open<S, F, O>(request: Request, state: S, open: F) -> OpeningStream
-where
-    F: FnOnce(Parts, Body, S) -> O,
-    O: Future<Output = Result<EventStream, Response>> + Send + 'static,
-{
-    let (parts, body) = request.into_parts();
-    Box::pin(open(parts, body, state))
-}
-
-/// What becomes of the stream, if the function did not refuse. No method, so that no lint of the
-/// application's sees a path that could be shorter.
-pub fn then<T, U>(answer: Result<T, Response>, next: impl FnOnce(T) -> U) -> Result<U, Response> {
-    answer.map(next)
-}
-
 /// Stands in for what serde makes of an enum whose attributes serde refuses, so that the refusal is
 /// the only error.
 pub trait Unserialized {
@@ -178,81 +150,9 @@ pub trait Unserialized {
 
 impl<T> Unserialized for T {}
 
-/// The rule that asks for one permission.
-pub fn permission(name: &'static str) -> Rule {
-    name.into_rule()
-}
-
-/// The rule that asks for all of these.
-pub fn all<const N: usize>(rules: [Rule; N]) -> Rule {
-    rules.into_iter().collect::<Result<_, _>>().map(PermissionRule::All)
-}
-
-/// The rule that asks for one of these.
-pub fn any<const N: usize>(rules: [Rule; N]) -> Rule {
-    rules.into_iter().collect::<Result<_, _>>().map(PermissionRule::Any)
-}
-
 /// A time.
 pub const fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
-}
-
-/// A time that could be off.
-pub const fn every(millis: u64) -> Option<Duration> {
-    Some(Duration::from_millis(millis))
-}
-
-/// What could be on, and is not.
-pub const OFF: Option<Duration> = None;
-
-/// Asks a type for the name that its declaration writes out.
-#[derive(Debug)]
-pub struct Named<T>(PhantomData<T>);
-
-impl<E: SseEvent> Named<E> {
-    /// That name.
-    pub const NAME: Option<&'static str> = E::NAME;
-}
-
-impl<E: SseEvent, X> Named<Result<E, X>> {
-    /// That of the event in a `Result`.
-    pub const NAME: Option<&'static str> = E::NAME;
-}
-
-/// What [`Named`] finds of a type that is no event, which is reported elsewhere.
-pub trait Unnamed {
-    /// None.
-    const NAME: Option<&'static str> = None;
-}
-
-impl<T> Unnamed for T {}
-
-/// Does not compile when an endpoint and the type of its events are given different names.
-#[track_caller]
-pub const fn same_name(endpoint: &str, event: Option<&str>) {
-    if let Some(event) = event {
-        assert!(
-            same(endpoint.as_bytes(), event.as_bytes()),
-            "the endpoint's `event` and the `#[sse(event = \"..\")]` of its events' type are two names: \
-             write one of them"
-        );
-    }
-}
-
-const fn same(mut one: &[u8], mut other: &[u8]) -> bool {
-    while let ([a, one_rest @ ..], [b, other_rest @ ..]) = (one, other) {
-        if *a != *b {
-            return false;
-        }
-        (one, other) = (one_rest, other_rest);
-    }
-    one.is_empty() && other.is_empty()
-}
-
-/// Stands in for the body of an endpoint whose declaration does not compile.
-pub fn unreachable_endpoint() -> OpeningStream {
-    Box::pin(core::future::pending())
 }
 
 /// Stands in for the body of an event whose declaration does not compile.
