@@ -113,6 +113,40 @@ test("a page that renews its access token loses nothing", () =>
     assert.deepEqual([errors, asked.filter(({ status }) => status !== 200)], [0, []]);
   }));
 
+test("the client of the guide sees every event once, through expiring tokens, a restart and a frozen server", () =>
+  visit(["MaxAge=2s", "HeartbeatInterval=500ms", "HeartbeatEvent=true"], async ({ server, page, asked, seen, caughtUp }) => {
+    await page.evaluate(async () => {
+      const { openStream } = await import("/stream.js");
+      window.lifetime = 1_500;
+      const token = async () => (seen.renewals++, (await fetch(`/token?${lifetime}`, { signal: AbortSignal.timeout(5_000) })).text());
+      const message = ({ lastEventId }) => seen.ids.push(Number(lastEventId));
+      window.closeStream = openStream("/feed", { token, events: { message }, gap: () => seen.errors++ });
+    });
+    const everyOneOnce = async () => {
+      await caughtUp();
+      const { ids, errors } = await seen();
+      assert.deepEqual(ids, Array.from(ids, (_, place) => ids[0] + place), "every event once and in order");
+      assert.equal(errors, 0);
+    };
+    await until("three renewals", seen, ({ renewals }) => renewals >= 4, 30_000);
+    await everyOneOnce();
+    await page.evaluate(() => (window.lifetime = 60_000));
+    await server.stop("SIGKILL");
+    await sleep(1_000);
+    await server.start();
+    await everyOneOnce();
+    const { renewals } = await seen();
+    server.child.kill("SIGSTOP");
+    const noticed = await until("the page notices the silence", seen, (now) => now.renewals > renewals, 10_000).finally(() => server.child.kill("SIGCONT"));
+    await everyOneOnce();
+    figure({ guide: "frozen", noticed_ms: Math.round(noticed), streams: asked.length });
+    await page.evaluate(() => closeStream());
+    await server.open(0);
+    const count = asked.length;
+    await sleep(2_000);
+    assert.equal(asked.length, count, "closed is closed");
+  }));
+
 for (const by of ["token", "ticket"]) test(`a page that does not renew ends closed by one 401, no loop: ${by}`, () =>
   visit([], async ({ page, asked, seen, server }) => {
     await page.evaluate(async (by) => {

@@ -31,6 +31,7 @@ Usage: trial renew [OPTIONS]
   /tickets     where tickets for it are made
   /token?N     a token that is good for N milliseconds
   /tickets.js  the page's part: the documentation's own
+  /stream.js   the client of the guide on browsers
   /stats       what the server holds, as JSON
   /            an empty page
 ";
@@ -80,11 +81,16 @@ pub(crate) async fn run(mut parser: lexopt::Parser) -> Outcome {
         Ok::<_, Refusal>(watch.watch(feed.from(from)))
     })?;
     let script = include_str!("../../hero-sse/docs/tickets.js");
+    let guide = include_str!("../../hero-sse/docs/browser.md").split("```js\n");
+    let client = guide.filter_map(|rest| rest.split("```").next());
+    let client =
+        client.filter(|code| code.contains("export function openStream")).collect::<String>();
     let app: Router = Router::new()
         .merge(feed)
         .merge(sse.at("").tickets("/tickets")?)
         .route("/token", get(token))
         .route("/tickets.js", get(async move || ([(CONTENT_TYPE, "text/javascript")], script)))
+        .route("/stream.js", get(async move || ([(CONTENT_TYPE, "text/javascript")], client)))
         .route("/stats", get(async move || axum::Json(stats.stats(Some(&kit)))))
         .route("/", get(async || Html("<!doctype html><title>trial</title>")));
     sse.serve(listener, app).with_graceful_shutdown(hero_sse::shutdown_signal()).await?;

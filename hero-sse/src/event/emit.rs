@@ -112,7 +112,8 @@ impl<E> Drop for Withdraw<'_, E> {
 #[diagnostic::on_unimplemented(
     message = "the block of a stream cannot end with `{Self}`",
     label = "neither `()` nor a `Result<(), X>`",
-    note = "end it with nothing, or with `Ok::<(), X>(())` where it uses `?`"
+    note = "end it with nothing, or with `Ok::<(), X>(())` if it uses `?`",
+    note = "an endless `loop` has the type `!`: write `for n in 0..` instead"
 )]
 pub trait Outcome<E> {
     /// What the stream yields.
