@@ -106,7 +106,7 @@ impl SseContext {
         }
         let policies = policies(&sse, &declaration);
         let route = Route::new(declaration, policies);
-        visit.answer(&route, target, EventStream::new(stream)).await
+        visit.answer_with(&route, target, EventStream::new(stream)).await
     }
 }
 
@@ -138,10 +138,11 @@ impl<S: Send + Sync> FromRequestParts<S> for SseContext {
             declaration.method = Method::Post;
         }
         let policies = policies(&sse, &declaration);
-        let visit = AuthenticatedRequest::begin(sse.core(), parts, &policies.private).await?;
+        let visit =
+            AuthenticatedRequest::authenticate(sse.core(), parts, &policies.private).await?;
         // Which permissions it will ask for is not known yet.
         let target = RequestTarget::of(sse.core(), true, parts).await;
-        visit.introduce(parts);
+        visit.attach_principal(parts);
         Ok(Self { visit, target, declaration, sse, mistakes: Vec::new() })
     }
 }

@@ -97,7 +97,7 @@ mod context;
 #[cfg(feature = "server")]
 mod cors;
 #[cfg(feature = "server")]
-mod deadline;
+mod delivery;
 #[cfg(feature = "server")]
 mod descriptor;
 #[cfg(feature = "server")]
@@ -126,8 +126,6 @@ mod secret;
 mod setup;
 #[cfg(feature = "server")]
 mod signal;
-#[cfg(feature = "server")]
-mod sweeper;
 #[cfg(feature = "testing")]
 pub mod testing;
 #[cfg(feature = "server")]
@@ -146,7 +144,7 @@ pub use futures_core;
 /// Serving endpoints: the server's builder, mounts, readiness, TLS, and guards for other servers.
 #[cfg(feature = "server")]
 pub mod server {
-    pub use crate::deadline::DeadlineIo as GuardedIo;
+    pub use crate::delivery::GuardedIo;
     pub use crate::hero::{
         Builder, EndpointBuilder, GuardedApp, GuardedListener, GuardedService, HeroSse, Mount,
         Serve,

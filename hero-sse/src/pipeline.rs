@@ -1,141 +1,121 @@
 //! One request, from top to bottom: token, principal, permission, admission, function, stream.
+//!
+//! [`handle`] is where an endpoint's request starts. A `SseContext` takes the same steps, but its handler runs
+//! between the first and the second: [`AuthenticatedRequest::authenticate`], the handler,
+//! [`AuthenticatedRequest::answer_with`].
+//!
+//! Every step before the stream's head either succeeds, or returns the response that answers the request in
+//! place of a stream: `Result<_, Response>`.
 
-use std::convert::Infallible;
+mod lifetime;
+mod route;
+
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Once};
 use std::task::Poll;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use axum::body::{Body, HttpBody as _};
 use axum::extract::{FromRequestParts, RawPathParams, Request};
 use axum::response::{IntoResponse, Response};
-use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, REFERRER_POLICY};
+use http::StatusCode;
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, StatusCode};
 use tokio::time::Instant;
 
+use self::lifetime::scheduled_end;
+pub(crate) use self::route::Route;
+use self::route::{head_response, stream_response};
 use crate::auth::{
     AccessControl, AccessRequest, AccessTarget, CallerResolved, Gate, Principal, capture,
 };
 use crate::client_addr::TrustedProxies;
-use crate::close::CloseReason;
-use crate::connections::{AdmissionError, Caller, Connections, Ended, Limits, Slot};
-use crate::deadline::{SocketWatch, StreamReset};
-use crate::descriptor::Declaration;
-use crate::duration::random_between;
+use crate::connections::{AdmissionError, Caller, Connections, Limits, Slot};
+use crate::delivery::{Delivery, Sweeper};
 use crate::endpoint::{EventStream, OpeningStream};
-use crate::frame::{EventName, LastEventId};
+use crate::frame::LastEventId;
 use crate::options::SseOptions;
 use crate::permission::PermissionRule;
-use crate::policy::{Method, OverLimit, Policies, Policy};
-use crate::refusal::{Refusal, TOO_MANY_FAILURES};
-use crate::sweeper::Sweeper;
+use crate::policy::{Method, Policy};
+use crate::refusal::Refusal;
 use crate::telemetry;
-use crate::writer::{End, Reauthorization, RevocableBody, Stay, Writer, write_farewell};
+use crate::writer::{Lifetime, Reauthorization, Writer};
 
-/// A request that is overtaken by a disconnect which means it is looked at again, so often at most.
-const LOOKS: usize = 3;
+/// How often a request is checked, at most: again after each disconnect that overtakes it.
+const MAX_CHECKS: usize = 3;
 
 /// What all requests share.
 pub(crate) struct Core {
     pub(crate) options: SseOptions,
     pub(crate) proxies: TrustedProxies,
     pub(crate) gate: Gate,
-    pub(crate) permits: AccessControl,
+    pub(crate) access: AccessControl,
     pub(crate) connections: Connections,
     pub(crate) sweeper: Sweeper,
-    pub(crate) no_transport: Once,
+    /// Logs once that connections are not guarded.
+    pub(crate) unguarded: Once,
 }
 
-/// One mapped endpoint: its declaration, resolved against the options.
-pub(crate) struct Route {
-    pub(crate) path: Arc<str>,
-    pub(crate) event: Option<EventName>,
-    /// `None` is public.
-    pub(crate) rule: Option<PermissionRule>,
-    /// Whether the rule depends on the path's captures.
-    keyed: bool,
-    pub(crate) method: Method,
-    /// Whether the log must still tell that the endpoint, which will go, is used.
-    deprecated: Option<Once>,
-    policies: Policies,
-}
-
-impl Route {
-    pub(crate) fn new(declaration: Declaration, policies: Policies) -> Self {
-        let Declaration { path, event, rule, method, deprecated, .. } = declaration;
-        let deprecated = deprecated.then(Once::new);
-        let keyed = rule.as_ref().is_some_and(PermissionRule::has_captures);
-        Self { path: path.into(), event, rule, keyed, method, deprecated, policies }
-    }
-
-    /// The policy before there is a stream.
-    fn policy(&self) -> &Policy {
-        &self.policies.private
-    }
-}
-
-/// Answers one request to `route`; `open` extracts the arguments and calls the function.
-pub(crate) async fn answer(
+/// Answers one request to `route`. `open` extracts the arguments and calls the endpoint's function.
+pub(crate) async fn handle(
     core: &Arc<Core>,
     route: &Route,
     request: Request,
     open: impl FnOnce(Request) -> OpeningStream,
 ) -> Response {
     let (mut parts, body) = request.into_parts();
-    // Unread, it would hide the client's departure.
-    let unread = route.method == Method::Get && !body.is_end_stream();
-    let mut caller = None;
-    let response = match enter(core, route, &mut parts, unread, &mut caller).await {
-        Ok((visit, permit, slot)) => visit.proceed(route, permit, slot, parts, body, open).await,
-        Err(answer) => Err(answer),
+    // An unread body would hide that the client has disconnected.
+    let unread_body = route.method == Method::Get && !body.is_end_stream();
+    let mut principal = None;
+    let admitted = admit(core, route, &mut parts, unread_body, &mut principal).await;
+    let opened = match admitted {
+        Ok((request, permit, slot)) => {
+            request.open_stream(route, permit, slot, parts, body, open).await
+        }
+        Err(response) => Err(response),
     };
-    let mut response = response.unwrap_or_else(|answer| answer);
-    // For layers further out, such as an access log: who asked.
-    if let Some(principal) = caller {
+    let mut response = opened.unwrap_or_else(|response| response);
+    // For outer layers, such as an access log.
+    if let Some(principal) = principal {
         response.extensions_mut().insert(principal);
     }
     response
 }
 
-/// Everything that comes before the application's function; `caller` is who it turned out to be.
-async fn enter(
+/// Takes every step before the endpoint's function. `principal` is set as soon as it is known.
+async fn admit(
     core: &Arc<Core>,
     route: &Route,
     parts: &mut Parts,
-    unread: bool,
-    caller: &mut Option<Principal>,
+    unread_body: bool,
+    principal: &mut Option<Principal>,
 ) -> Result<(AuthenticatedRequest, Permit, Slot), Response> {
-    let mut by_ticket = false;
-    for _ in 0..LOOKS {
-        let visit = AuthenticatedRequest::begin(core, parts, route.policy()).await;
-        let visit = visit
-            .map_err(|refusal| turned_down(core, route, refusal, core.gate.by_ticket(parts)))?;
-        by_ticket = visit.by_ticket;
-        caller.clone_from(&visit.principal);
-        let target = RequestTarget::of(core, route.keyed, parts).await;
-        let permit = visit.permit(route, target).await?;
-        if unread {
+    let by_ticket = core.gate.by_ticket(parts);
+    for _ in 0..MAX_CHECKS {
+        let request = AuthenticatedRequest::authenticate(core, parts, route.policy()).await;
+        let request = request.map_err(|refusal| refuse(core, route, refusal, by_ticket))?;
+        principal.clone_from(&request.principal);
+        let target = RequestTarget::of(core, route.rule_has_captures, parts).await;
+        let permit = request.authorize(route, target).await?;
+        if unread_body {
             let refusal = Refusal::bad_request("a request by GET has no body here".to_owned());
-            return Err(refuse(&route.path, refusal));
+            return Err(route.refuse(refusal));
         }
-        match visit.admit(route) {
-            Ok(slot) => return Ok((visit, permit, slot)),
-            // A ticket is spent: there is nothing left to look at.
+        match request.take_slot(route) {
+            Ok(slot) => return Ok((request, permit, slot)),
+            // A ticket is spent: it cannot be checked again.
             Err(AdmissionError::Changed) if by_ticket => break,
             Err(AdmissionError::Changed) => {}
-            Err(no_place) => return Err(turned_away(route, no_place, by_ticket)),
+            Err(error) => return Err(route.reject(error, !by_ticket)),
         }
     }
     Err(unverified(core, route, by_ticket))
 }
 
-/// What a request wants, as an authorizer and permissions with captures see it; nothing where nobody
-/// would look at it.
+/// The path and the captures of a request, for authorizers and for permissions with captures. Empty where
+/// neither needs them.
 #[derive(Default)]
 pub(crate) struct RequestTarget {
     path: Box<str>,
@@ -143,72 +123,134 @@ pub(crate) struct RequestTarget {
 }
 
 impl RequestTarget {
-    pub(crate) async fn of(core: &Core, keyed: bool, parts: &mut Parts) -> Self {
-        if !keyed && !core.permits.has_authorizer() {
+    pub(crate) async fn of(core: &Core, rule_has_captures: bool, parts: &mut Parts) -> Self {
+        if !rule_has_captures && !core.access.has_authorizer() {
             return Self::default();
         }
         let path = parts.uri.path().into();
-        // A path without captures, or with one that is no text.
+        // Fails for a path without captures, and for a capture that is not UTF-8.
         let captures = RawPathParams::from_request_parts(parts, &()).await.ok();
         let captures = captures.iter().flatten().map(|(key, value)| (key.into(), value.into()));
         Self { path, captures: captures.collect() }
     }
 }
 
-/// That a caller may have the stream, and since when that is known.
+/// The caller's permission to open the stream.
 struct Permit {
-    /// `None` where nothing was asked for.
-    asked: Option<Arc<AccessRequest>>,
+    /// What was asked for. `None` if the endpoint asks nothing of an anonymous caller.
+    access_request: Option<Arc<AccessRequest>>,
+    /// When it was checked.
     since: Instant,
 }
 
-/// A request whose caller is known, on its way to a stream.
+/// A request whose caller is known.
 pub(crate) struct AuthenticatedRequest {
     core: Arc<Core>,
     principal: Option<Principal>,
-    /// Whether it came by a ticket, which is spent: the same request cannot open its stream again.
+    /// A ticket opens one stream, so the same request cannot open it again.
     by_ticket: bool,
     address: Option<IpAddr>,
-    /// The disconnects there were before anything was looked at.
-    looked_at: u64,
+    /// Number of disconnects before the caller was checked.
+    disconnects_before: u64,
     cursor: Result<LastEventId, Refusal>,
-    socket: Option<Arc<SocketWatch>>,
-    /// Over HTTP/2, under our own transport.
-    reset: Option<StreamReset>,
-    version: http::Version,
+    delivery: Delivery,
     head_only: bool,
 }
 
 impl AuthenticatedRequest {
-    /// Token and principal.
-    pub(crate) async fn begin(
+    /// Step 1: checks the token or ticket, and determines the principal.
+    pub(crate) async fn authenticate(
         core: &Arc<Core>,
         parts: &Parts,
         policy: &Policy,
     ) -> Result<Self, Refusal> {
-        let looked_at = core.connections.disconnects();
-        let caller = core.gate.caller(parts, policy.token_sources, looked_at);
-        let (principal, looked_at) = caller.await?;
+        let disconnects = core.connections.disconnects();
+        let caller = core.gate.caller(parts, policy.token_sources, disconnects);
+        let (principal, disconnects_before) = caller.await?;
         let cursor = LastEventId::from_parts(parts);
-        let socket = parts.extensions.get::<Arc<SocketWatch>>().cloned();
-        if socket.is_none() {
-            core.no_transport.call_once(telemetry::no_transport);
+        let delivery = Delivery::of(parts);
+        if delivery.is_unguarded() {
+            core.unguarded.call_once(telemetry::no_transport);
         }
         Ok(Self {
             core: core.clone(),
             principal,
             by_ticket: core.gate.by_ticket(parts),
             address: core.proxies.client_of(parts),
-            looked_at,
+            disconnects_before,
             cursor: cursor.map_err(|error| Refusal::bad_request(error.to_string())),
-            socket,
-            reset: parts.extensions.get::<StreamReset>().cloned(),
-            version: parts.version,
+            delivery,
             head_only: parts.method == http::Method::HEAD,
         })
     }
 
-    async fn proceed(
+    /// Step 2: checks the permission. Then answers requests that need no stream: with a cursor at the end of
+    /// the stream, and by `HEAD`.
+    async fn authorize(&self, route: &Route, target: RequestTarget) -> Result<Permit, Response> {
+        let since = Instant::now();
+        let access_request = match (&self.principal, &route.rule) {
+            (Some(caller), rule) => {
+                Some(self.check_permission(caller, rule.as_ref(), route, target).await?)
+            }
+            (None, Some(_)) => return Err(route.refuse(Refusal::no_token())),
+            (None, None) => None,
+        };
+        match &self.cursor {
+            Err(refusal) => Err(route.refuse(refusal.clone())),
+            // `204` tells a browser not to reconnect.
+            Ok(cursor) if cursor.is_end() => Err(StatusCode::NO_CONTENT.into_response()),
+            Ok(_) if self.head_only => Err(head_response()),
+            Ok(_) => Ok(Permit { access_request, since }),
+        }
+    }
+
+    async fn check_permission(
+        &self,
+        caller: &Principal,
+        rule: Option<&PermissionRule>,
+        route: &Route,
+        target: RequestTarget,
+    ) -> Result<Arc<AccessRequest>, Response> {
+        // An authenticator may round times, or cache for too long. The stream would end at once.
+        if caller.expires_at().is_some_and(|expiry| expiry <= SystemTime::now()) {
+            return Err(route.refuse(Refusal::invalid_token("the token has expired")));
+        }
+        // A public endpoint asks for no permission, but a caller with a token is known by it.
+        let rule = rule.map_or_else(
+            || Ok(PermissionRule::any_token()),
+            |rule| rule.resolved(&|name| capture(&target.captures, name)),
+        );
+        let rule = rule.map_err(|unresolved| route.refuse(unresolved.into()))?;
+        let RequestTarget { path, captures } = target;
+        let access_request = Arc::new(AccessRequest {
+            principal: caller.clone(),
+            rule,
+            target: Some(AccessTarget { endpoint: route.path.clone(), path, captures }),
+        });
+        let Core { access, connections, .. } = &*self.core;
+        let checked = connections.timed(&route.path, access.check(access_request.clone())).await;
+        checked
+            .map(|()| access_request)
+            .map_err(|refusal| refuse(&self.core, route, refusal, self.by_ticket))
+    }
+
+    /// Step 3: admission. It comes before user code does any work for the stream.
+    fn take_slot(&self, route: &Route) -> Result<Slot, AdmissionError> {
+        let (path, policy) = (&route.path, route.policy());
+        let limits = Limits {
+            total: self.core.options.server.max_connections,
+            per_path: policy.max_connections,
+            per_principal: policy.max_per_principal,
+            per_address: policy.max_per_address,
+            connects_per_minute: self.core.options.server.connects_per_minute,
+        };
+        let (principal, address) = (self.principal.as_ref(), self.address);
+        let caller = Caller { principal, address, disconnects_before: self.disconnects_before };
+        self.core.connections.admit(path, caller, &limits)
+    }
+
+    /// Step 4: runs the endpoint's function, then starts its stream.
+    async fn open_stream(
         self,
         route: &Route,
         permit: Permit,
@@ -217,12 +259,12 @@ impl AuthenticatedRequest {
         body: Body,
         open: impl FnOnce(Request) -> OpeningStream,
     ) -> Result<Response, Response> {
-        self.introduce(&mut parts);
+        self.attach_principal(&mut parts);
         let opening = async { open(Request::from_parts(parts, body)).await };
-        let opening = AssertUnwindSafe(slot.origin().timed(opening)).catch_unwind();
+        let opening = AssertUnwindSafe(slot.attribution().timed(opening)).catch_unwind();
         let mut opening = Box::pin(opening);
-        // What a `POST` has begun it may finish, unless its caller must not have it.
-        let asked = poll_fn(|cx| match slot.poll_asked(cx) {
+        // The function of a `POST` may finish what it has begun, unless access is withdrawn.
+        let end_request = poll_fn(|cx| match slot.poll_end_request(cx) {
             Some(reason) if route.method == Method::Get || reason.is_withdrawal() => {
                 Poll::Ready(reason)
             }
@@ -230,53 +272,88 @@ impl AuthenticatedRequest {
         });
         let opened = tokio::select! {
             biased;
-            reason = asked => {
-                // Its drop is the application's code as well.
+            reason = end_request => {
+                // Dropping the function's future runs user code as well.
                 if catch_unwind(AssertUnwindSafe(|| drop(opening))).is_err() {
                     telemetry::panicked(&route.path, "endpoint function's drop");
                 }
                 slot.close(reason);
-                return Err(withdrawn(route, reason, self.by_ticket));
+                return Err(route.ended_before_start(reason, !self.by_ticket));
             }
             opened = &mut opening => opened.unwrap_or_else(|_| {
                 telemetry::panicked(&route.path, "endpoint function");
-                Err(refuse(&route.path, Refusal::internal()))
+                Err(route.refuse(Refusal::internal()))
             }),
         };
         match opened {
-            Ok(events) => Ok(self.stream(route, permit, slot, events)),
-            Err(answer) => {
-                slot.withdraw();
-                Err(no_success(&route.path, answer))
+            Ok(events) => Ok(self.start_stream(route, permit, slot, events)),
+            Err(response) => {
+                slot.release_unused();
+                Err(route.checked_error(response))
             }
         }
     }
 
-    /// Tells the extractors of this request who is asking. The answer is final: the kit's gate would look
-    /// again by the kit's rules instead of the endpoint's.
-    pub(crate) fn introduce(&self, parts: &mut Parts) {
+    /// Passes the principal to the request's extractors, as a final answer. An extractor would otherwise check
+    /// the token again, by the general rules instead of the endpoint's.
+    pub(crate) fn attach_principal(&self, parts: &mut Parts) {
         parts.extensions.insert(CallerResolved);
         if let Some(principal) = &self.principal {
             parts.extensions.insert(principal.clone());
         }
     }
 
-    /// The steps of a stream that the application has made already.
-    pub(crate) async fn answer(
+    /// Step 5: the response. Its body is the stream's writer.
+    fn start_stream(
+        self,
+        route: &Route,
+        permit: Permit,
+        slot: Slot,
+        mut events: EventStream,
+    ) -> Response {
+        events.resume(self.cursor());
+        let policy = route.policies.of(events.kind());
+        let Core { access, sweeper, .. } = &*self.core;
+        // The claims of a token never change, so only an authorizer's answer is worth another check.
+        let recheck =
+            permit.access_request.zip(policy.reauthorize).filter(|_| access.has_authorizer());
+        let reauthorization = recheck.map(|(access_request, interval)| {
+            let (access, attribution) = (access.clone(), slot.attribution());
+            Box::new(Reauthorization::new(
+                access,
+                access_request,
+                attribution,
+                interval,
+                permit.since,
+            ))
+        });
+        let end = scheduled_end(policy, self.principal.as_ref());
+        let lifetime = Lifetime { end, reauthorization, can_reopen: !self.by_ticket };
+        slot.opened();
+        route.log_if_deprecated();
+        let (event, policy) = (route.event.clone(), policy.clone());
+        let write_timeout = policy.write_timeout;
+        stream_response(self.delivery.body(write_timeout, sweeper, slot, |slot, delivery| {
+            Writer::new(events, event, policy, slot, delivery, lifetime)
+        }))
+    }
+
+    /// The remaining steps for a stream that the handler has made already.
+    pub(crate) async fn answer_with(
         self,
         route: &Route,
         target: RequestTarget,
         events: EventStream,
     ) -> Response {
-        let permit = match self.permit(route, target).await {
+        let permit = match self.authorize(route, target).await {
             Ok(permit) => permit,
-            Err(answer) => return answer,
+            Err(response) => return response,
         };
-        match self.admit(route) {
-            Ok(slot) => self.stream(route, permit, slot, events),
-            // The handler has run: there is no way back to its token.
+        match self.take_slot(route) {
+            Ok(slot) => self.start_stream(route, permit, slot, events),
+            // The handler has run, so the token cannot be checked again.
             Err(AdmissionError::Changed) => unverified(&self.core, route, self.by_ticket),
-            Err(no_place) => turned_away(route, no_place, self.by_ticket),
+            Err(error) => route.reject(error, !self.by_ticket),
         }
     }
 
@@ -287,301 +364,22 @@ impl AuthenticatedRequest {
     pub(crate) fn cursor(&self) -> Option<&LastEventId> {
         self.cursor.as_ref().ok()
     }
-
-    /// Permission; then what needs no stream: a cursor at the end, and `HEAD`.
-    async fn permit(&self, route: &Route, target: RequestTarget) -> Result<Permit, Response> {
-        let since = Instant::now();
-        let asked = match (&self.principal, &route.rule) {
-            (Some(who), rule) => Some(self.authorized(who, rule.as_ref(), route, target).await?),
-            (None, Some(_)) => return Err(refuse(&route.path, Refusal::no_token())),
-            (None, None) => None,
-        };
-        match &self.cursor {
-            Err(refusal) => Err(refuse(&route.path, refusal.clone())),
-            // To a browser `204` means: do not come back.
-            Ok(cursor) if cursor.is_end() => Err(StatusCode::NO_CONTENT.into_response()),
-            Ok(_) if self.head_only => Err(head(unsized_body(Bytes::new()))),
-            Ok(_) => Ok(Permit { asked, since }),
-        }
-    }
-
-    async fn authorized(
-        &self,
-        who: &Principal,
-        rule: Option<&PermissionRule>,
-        route: &Route,
-        target: RequestTarget,
-    ) -> Result<Arc<AccessRequest>, Response> {
-        // An authenticator may round, or remember for too long; the stream would end as it begins.
-        if who.expires_at().is_some_and(|expiry| expiry <= SystemTime::now()) {
-            return Err(refuse(&route.path, Refusal::invalid_token("the token has expired")));
-        }
-        // Who brings a token where none is needed is known by it all the same.
-        let rule = rule.map_or_else(
-            || Ok(PermissionRule::any_token()),
-            |rule| rule.resolved(&|name| capture(&target.captures, name)),
-        );
-        let rule = rule.map_err(|unresolved| refuse(&route.path, unresolved.into()))?;
-        let RequestTarget { path, captures } = target;
-        let asked = Arc::new(AccessRequest {
-            principal: who.clone(),
-            rule,
-            target: Some(AccessTarget { endpoint: route.path.clone(), path, captures }),
-        });
-        let Core { permits, connections, .. } = &*self.core;
-        let checked = connections.timed(&route.path, permits.check(asked.clone())).await;
-        checked
-            .map(|()| asked)
-            .map_err(|refusal| turned_down(&self.core, route, refusal, self.by_ticket))
-    }
-
-    /// Admission, before any of the application's work starts.
-    fn admit(&self, route: &Route) -> Result<Slot, AdmissionError> {
-        let (path, policy) = (&route.path, route.policy());
-        let limits = Limits {
-            total: self.core.options.server.max_connections,
-            on_path: policy.max_connections,
-            of_subject: policy.max_per_principal,
-            of_address: policy.max_per_address,
-            connects_per_minute: self.core.options.server.connects_per_minute,
-        };
-        let (principal, address) = (self.principal.as_ref(), self.address);
-        let caller = Caller { principal, address, looked_at: self.looked_at };
-        self.core.connections.admit(path, caller, &limits)
-    }
-
-    /// The stream's answer: its head, and the writer as its body.
-    fn stream(
-        self,
-        route: &Route,
-        permit: Permit,
-        slot: Slot,
-        mut events: EventStream,
-    ) -> Response {
-        events.resume(self.cursor());
-        let policy = route.policies.of(events.kind());
-        let (timeout, sweeper) = (policy.write_timeout, &self.core.sweeper);
-        let socket = self.socket.map(|socket| socket.arm(timeout));
-        // Over HTTP/1.1 a client that takes nothing blocks its socket, which then tells.
-        let socket_tells = socket.is_some() && self.version != http::Version::HTTP_2;
-        let permits = Some(&self.core.permits).filter(|permits| permits.has_authorizer());
-        let reauthorize = permits.zip(permit.asked).zip(policy.reauthorize);
-        let reauthorize = reauthorize.map(|((permits, asked), every)| {
-            Reauthorization::new(permits.clone(), asked, slot.origin(), every, permit.since)
-        });
-        let end = end(policy, self.principal.as_ref());
-        let stay = Stay { end, reauthorize, again: !self.by_ticket };
-        match (&self.reset, &socket) {
-            (Some(reset), _) => {
-                let reset = reset.clone();
-                slot.on_cut(move |_| reset.0.cancel());
-            }
-            (None, Some(socket)) if socket_tells => {
-                let hold = socket.hold();
-                slot.on_cut(move |Ended(ended)| hold.cut(ended));
-            }
-            // It is lent.
-            _ => {}
-        }
-        let (name, policy) = (route.event.clone(), policy.clone());
-        slot.opened();
-        if let Some(once) = &route.deprecated {
-            once.call_once(|| telemetry::deprecated(&route.path));
-        }
-        let writer = |note| Writer::new(events, name, policy, slot, socket, note, stay);
-        head(match self.reset {
-            Some(reset) => {
-                let give_up = move || {
-                    reset.0.cancel();
-                    true
-                };
-                Body::from_stream(writer(sweeper.watch(timeout, true, give_up)))
-            }
-            None if socket_tells => Body::from_stream(writer(None)),
-            None => Body::from_stream(RevocableBody::new(sweeper, timeout, writer)),
-        })
-    }
 }
 
-/// When a stream under this policy, for this caller, must end.
-fn end(policy: &Policy, principal: Option<&Principal>) -> Option<End> {
-    // Streams that were opened together must not reconnect together.
-    let age =
-        policy.max_age.map(|age| (random_between(age.mul_f64(0.8), age), CloseReason::MaxAge));
-    let token = principal.and_then(Principal::expires_at).map(|expiry| {
-        let left = expiry.duration_since(SystemTime::now()).unwrap_or_default();
-        (life_of_token(left), CloseReason::TokenExpired)
-    });
-    let (after, reason) = [age, token].into_iter().flatten().min_by_key(|(after, _)| *after)?;
-    Some(End { at: Instant::now().checked_add(after)?, reason })
-}
-
-/// How long a stream goes on a token that is accepted for so long. Whoever comes back with what is left
-/// of it gets a tenth at most the next time, and in the last minute everything: few streams a token.
-fn life_of_token(left: Duration) -> Duration {
-    const EXACT: Duration = Duration::from_secs(60);
-    if left <= EXACT { left } else { random_between(left.mul_f64(0.9), left) }
-}
-
-/// What a function refuses with. Most successes would be its mistake: without the head of a stream
-/// an `EventSource` gives up on them without a word.
-fn no_success(path: &str, answer: Response) -> Response {
-    let status = answer.status();
-    if !status.is_success() || status == StatusCode::NO_CONTENT {
-        return answer;
-    }
-    telemetry::refused_with_success(path, status.as_u16());
-    Refusal::internal().into_response()
-}
-
-/// A refusal, as far as it says something of the caller.
-fn turned_down(core: &Core, route: &Route, refusal: Refusal, by_ticket: bool) -> Response {
-    let no_place = match refusal.failures() {
-        Some(wait) => AdmissionError::Failures(wait),
+/// Answers with a refusal. One that says nothing about the caller itself counts and is answered as a rejected
+/// request: the caller may retry.
+fn refuse(core: &Core, route: &Route, refusal: Refusal, by_ticket: bool) -> Response {
+    let error = match refusal.failures() {
+        Some(wait) => AdmissionError::FailedAttempts(wait),
         None if refusal.is_unverified() => AdmissionError::Unverified,
-        None => return refuse(&route.path, refusal),
+        None => return route.refuse(refusal),
     };
-    core.connections.count_turned_away(&route.path, no_place);
-    turned_away(route, no_place, by_ticket)
+    core.connections.count_rejected(&route.path, error);
+    route.reject(error, !by_ticket)
 }
 
-/// Nobody can say any more that the caller may have a stream.
+/// Answers a request whose caller cannot be verified any more.
 fn unverified(core: &Core, route: &Route, by_ticket: bool) -> Response {
-    core.connections.count_turned_away(&route.path, AdmissionError::Unverified);
-    turned_away(route, AdmissionError::Unverified, by_ticket)
-}
-
-/// The stream was asked to go before its function had made it.
-fn withdrawn(route: &Route, reason: CloseReason, by_ticket: bool) -> Response {
-    match reason {
-        CloseReason::Revoked => refuse(&route.path, Refusal::revoked()),
-        CloseReason::TokenExpired => {
-            refuse(&route.path, Refusal::invalid_token("the token has expired"))
-        }
-        CloseReason::Unverified => turned_away(route, AdmissionError::Unverified, by_ticket),
-        _ => turned_away(route, AdmissionError::Draining, by_ticket),
-    }
-}
-
-fn refuse(path: &str, refusal: Refusal) -> Response {
-    telemetry::refused(path, refusal.status().as_u16(), refusal.detail());
-    refusal.into_response()
-}
-
-/// No place: for browsers a stream that asks them to come back, for others a status.
-fn turned_away(route: &Route, no_place: AdmissionError, by_ticket: bool) -> Response {
-    let wait = match no_place {
-        AdmissionError::RateLimited(wait) | AdmissionError::Failures(wait) => wait,
-        _ => Duration::ZERO,
-    };
-    let retry = route.policy().closing_retry(no_place.reason(), wait);
-    match route.policy().over_limit {
-        OverLimit::Retry => {
-            let mut farewell = BytesMut::new();
-            write_farewell(&mut farewell, no_place.reason(), retry, !by_ticket);
-            head(unsized_body(farewell.freeze()))
-        }
-        OverLimit::Refuse => {
-            use StatusCode as S;
-            let (status, detail) = match no_place {
-                AdmissionError::Unverified | AdmissionError::Changed => {
-                    return refuse(&route.path, Refusal::unavailable());
-                }
-                AdmissionError::Draining => (S::SERVICE_UNAVAILABLE, "the server is stopping"),
-                AdmissionError::Closed => {
-                    (S::SERVICE_UNAVAILABLE, "this endpoint is closed for now")
-                }
-                AdmissionError::Total => {
-                    (S::SERVICE_UNAVAILABLE, "too many open streams on this server")
-                }
-                AdmissionError::Path => {
-                    (S::SERVICE_UNAVAILABLE, "too many open streams of this endpoint")
-                }
-                AdmissionError::Subject => (S::TOO_MANY_REQUESTS, "too many open streams of yours"),
-                AdmissionError::Address => {
-                    (S::TOO_MANY_REQUESTS, "too many open streams from your address")
-                }
-                AdmissionError::RateLimited(_) => {
-                    (S::TOO_MANY_REQUESTS, "you opened too many streams within a minute")
-                }
-                AdmissionError::Failures(_) => (S::TOO_MANY_REQUESTS, TOO_MANY_FAILURES),
-            };
-            let seconds = retry.as_secs_f64().ceil() as u64;
-            refuse(&route.path, Refusal::busy(status, detail, seconds))
-        }
-    }
-}
-
-/// A body whose length the head does not tell, as no stream's does.
-fn unsized_body(bytes: Bytes) -> Body {
-    Body::from_stream(futures_util::stream::iter([Ok::<_, Infallible>(bytes)]))
-}
-
-/// The head of every stream. `no-transform` and `x-accel-buffering` keep intermediaries from
-/// collecting or recoding it; the URL, which may hold a token, is nobody's referrer.
-fn head(body: Body) -> Response {
-    const HEADERS: [(HeaderName, &str); 4] = [
-        (CONTENT_TYPE, "text/event-stream"),
-        (CACHE_CONTROL, "no-cache, no-store, no-transform"),
-        (HeaderName::from_static("x-accel-buffering"), "no"),
-        (REFERRER_POLICY, "no-referrer"),
-    ];
-    let mut response = Response::new(body);
-    for (name, value) in HEADERS {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
-    }
-    response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::policy::StreamKind;
-
-    /// However unlucky the moments at which its streams end, a token opens few of them.
-    #[test]
-    fn no_token_opens_more_than_a_few_streams_one_after_another() {
-        for whole in [1, 29, 59, 60, 61, 66, 67, 600, 3_600, 86_400, 30 * 86_400] {
-            let whole = Duration::from_secs(whole) + Duration::from_millis(987);
-            for _ in 0..2_000 {
-                let (mut left, mut streams) = (whole, 0);
-                while !left.is_zero() {
-                    let life = life_of_token(left);
-                    assert!(life <= left && life >= left.mul_f64(0.9), "{life:?} of {left:?}");
-                    left -= life;
-                    streams += 1;
-                }
-                let tenths = (whole.as_secs_f64() / 60.0).log10().max(0.0).ceil() as u32;
-                assert!(streams <= tenths + 1, "{streams} streams of {whole:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn what_comes_first_ends_a_stream_and_says_so() {
-        let seconds = Duration::from_secs;
-        let policies =
-            |age: Option<Duration>| SseOptions::default().max_age(age).general_policies();
-        let policy = |age| policies(age).private;
-        let token = |left| Principal::new("ann").valid_until(SystemTime::now() + seconds(left));
-        for (age, left, reason) in [
-            (Some(seconds(100)), Some(1_000), Some(CloseReason::MaxAge)),
-            (Some(seconds(1_000)), Some(100), Some(CloseReason::TokenExpired)),
-            (Some(seconds(100)), None, Some(CloseReason::MaxAge)),
-            (None, Some(50), Some(CloseReason::TokenExpired)),
-            (None, None, None),
-        ] {
-            let end = end(&policy(age), left.map(token).as_ref());
-            assert_eq!(end.map(|end| end.reason), reason, "{age:?} {left:?}");
-        }
-        let unset = SseOptions::default().general_policies();
-        assert!(end(&unset.private, None).is_none(), "a cut would lose a private stream's work");
-        let of_topic = end(unset.of(StreamKind::Subscription), None).expect("an end");
-        let life = of_topic.at.saturating_duration_since(Instant::now());
-        assert!(life > seconds(24 * 60 - 1) && life <= seconds(30 * 60), "{life:?}");
-        assert!(end(policies(None).of(StreamKind::Subscription), None).is_none(), "off is off");
-        let end = end(&policy(None), Some(&token(50))).expect("an end");
-        let left = end.at.saturating_duration_since(Instant::now());
-        assert!(left > seconds(49) && left <= seconds(50), "not to the moment: {left:?}");
-    }
+    core.connections.count_rejected(&route.path, AdmissionError::Unverified);
+    route.reject(AdmissionError::Unverified, !by_ticket)
 }

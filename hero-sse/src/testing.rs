@@ -95,7 +95,7 @@ use tower::{Service, ServiceExt as _};
 
 use crate::auth::{Principal, TestPrincipal, TicketGrant, TicketStore};
 use crate::close::CloseReason;
-use crate::deadline::SocketWatch;
+use crate::delivery::SocketWatch;
 use crate::event::SseEvent;
 use crate::frame::{InvalidEvent, write_event};
 pub use crate::topic::contract::broker_contract;

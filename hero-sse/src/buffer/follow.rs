@@ -3,11 +3,11 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
+use tokio::time::Instant;
 
-use super::let_go;
+use super::user_stream::drop_user_value;
 use crate::close::CloseReason;
 use crate::connections::Attribution;
 use crate::frame::{EventName, name_of};
@@ -106,6 +106,6 @@ impl Following {
 
 impl Drop for Following {
     fn drop(&mut self) {
-        let_go(self.feed.take(), &self.origin, "subscription's drop");
+        drop_user_value(self.feed.take(), &self.origin, "subscription's drop");
     }
 }

@@ -1,4 +1,4 @@
-//! What was sent to a stream from elsewhere, until its writer takes it.
+//! The events that were sent to one stream directly, until its writer takes them.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,88 +6,88 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 
-/// So many events wait for one stream at most: a client that is further behind has stopped reading, or
-/// is sent more than it can take.
-const MOST: usize = 64;
+/// Maximum number of queued events of a stream. A client that is further behind has stopped reading, or is
+/// sent more than it can take.
+const MAX_EVENTS: usize = 64;
 
-/// So many bytes wait for one stream, beyond which only a single event does: four writes. The events
-/// are shared by all whom they were sent to; this is for those that only one is sent.
-const BYTES: usize = 64 * 1024;
+/// Maximum number of queued bytes of a stream, four writes. A single larger event is accepted as well.
+/// An event that is sent to many streams is shared by them; this bound is for events of one stream.
+const MAX_BYTES: usize = 64 * 1024;
 
-/// A write takes so much of the mail, or a single event: half a batch, so that neither the mail nor the
-/// stream's own events keep the other waiting.
+/// One write takes this many bytes of the queue, or a single larger event. It is half a batch, so that
+/// neither direct events nor the stream's own events delay the other.
 const SHARE: usize = 8 * 1024;
 
-/// Where the events wait that were sent to one stream.
+/// The queue of one stream's direct events.
 #[derive(Default)]
-pub(super) struct Mailbox {
-    /// Whether there is any: a writer without mail takes no lock.
+pub(super) struct DirectQueue {
+    /// Whether the queue has events, so that a writer without any takes no lock.
     waiting: AtomicBool,
-    mail: Mutex<Mail>,
+    queue: Mutex<Queue>,
 }
 
 #[derive(Default)]
-struct Mail {
+struct Queue {
     frames: VecDeque<Bytes>,
     bytes: usize,
     closed: bool,
 }
 
-/// What became of an event that was to wait.
+/// Whether the queue took an event.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Posted {
+pub(super) enum Pushed {
     Accepted,
     Full,
     Closed,
 }
 
-impl Mailbox {
-    pub(super) fn post(&self, frame: &Bytes) -> Posted {
-        let mut mail = self.lock();
-        if mail.closed {
-            return Posted::Closed;
+impl DirectQueue {
+    pub(super) fn push(&self, frame: &Bytes) -> Pushed {
+        let mut queue = self.lock();
+        if queue.closed {
+            return Pushed::Closed;
         }
-        let over = mail.bytes.saturating_add(frame.len()) > BYTES;
-        if mail.frames.len() >= MOST || (over && !mail.frames.is_empty()) {
-            return Posted::Full;
+        let over = queue.bytes.saturating_add(frame.len()) > MAX_BYTES;
+        if queue.frames.len() >= MAX_EVENTS || (over && !queue.frames.is_empty()) {
+            return Pushed::Full;
         }
-        mail.bytes += frame.len();
-        mail.frames.push_back(frame.clone());
+        queue.bytes += frame.len();
+        queue.frames.push_back(frame.clone());
         self.waiting.store(true, Ordering::Release);
-        Posted::Accepted
+        Pushed::Accepted
     }
 
-    /// Appends what a write takes of it, in order. The task that is woken for mail must be known before.
-    pub(super) fn collect(&self, out: &mut BytesMut) {
+    /// Appends one write's share, in order. The task to wake for later events must be registered before.
+    pub(super) fn take(&self, out: &mut BytesMut) {
         if !self.waiting.load(Ordering::Acquire) {
             return;
         }
-        let mut mail = self.lock();
+        let mut queue = self.lock();
         let mut taken = 0;
-        while let Some(frame) = mail.frames.pop_front_if(|next| fits(taken, next)) {
+        while let Some(frame) = queue.frames.pop_front_if(|next| fits(taken, next)) {
             taken += frame.len();
-            mail.bytes -= frame.len();
+            queue.bytes -= frame.len();
             out.extend_from_slice(&frame);
         }
-        if mail.frames.is_empty() {
-            // An idle stream keeps nothing of it.
-            mail.frames = VecDeque::new();
+        if queue.frames.is_empty() {
+            // Releases the memory: most streams are idle.
+            queue.frames = VecDeque::new();
             self.waiting.store(false, Ordering::Release);
         }
     }
 
-    /// Drops what waits, and takes nothing more.
+    /// Drops the queued events, and accepts no more.
     pub(super) fn close(&self) {
-        let mut mail = self.lock();
-        mail.closed = true;
-        let dropped = std::mem::take(&mut mail.frames);
-        drop(mail);
+        let mut queue = self.lock();
+        queue.closed = true;
+        let dropped = std::mem::take(&mut queue.frames);
+        drop(queue);
         drop(dropped);
     }
 
-    /// No code that can panic runs under the lock, so a poisoned one is still sound.
-    fn lock(&self) -> MutexGuard<'_, Mail> {
-        self.mail.lock().unwrap_or_else(PoisonError::into_inner)
+    /// No code that can panic runs under the lock, so a poisoned lock is still sound.
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -103,46 +103,46 @@ mod tests {
         vec![byte; len].into()
     }
 
-    fn collect(mailbox: &Mailbox) -> BytesMut {
+    fn take(queue: &DirectQueue) -> BytesMut {
         let mut out = BytesMut::new();
-        mailbox.collect(&mut out);
+        queue.take(&mut out);
         out
     }
 
     #[test]
-    fn a_mailbox_is_bounded_in_events_and_in_bytes_and_always_takes_one() {
-        let mailbox = Mailbox::default();
-        for n in 0..MOST {
-            assert_eq!(mailbox.post(&frame(b'x', 3)), Posted::Accepted, "{n}");
+    fn the_queue_is_bounded_in_events_and_bytes_and_accepts_one_larger_event() {
+        let queue = DirectQueue::default();
+        for n in 0..MAX_EVENTS {
+            assert_eq!(queue.push(&frame(b'x', 3)), Pushed::Accepted, "{n}");
         }
-        assert_eq!(mailbox.post(&frame(b'x', 3)), Posted::Full);
-        assert_eq!(collect(&mailbox).len(), MOST * 3);
+        assert_eq!(queue.push(&frame(b'x', 3)), Pushed::Full);
+        assert_eq!(take(&queue).len(), MAX_EVENTS * 3);
         for n in 0..4 {
-            assert_eq!(mailbox.post(&frame(b'x', BYTES / 4)), Posted::Accepted, "{n}");
+            assert_eq!(queue.push(&frame(b'x', MAX_BYTES / 4)), Pushed::Accepted, "{n}");
         }
-        assert_eq!(mailbox.post(&frame(b'x', 1)), Posted::Full);
-        assert_eq!(collect(&mailbox).len(), BYTES / 4);
-        assert_eq!(mailbox.post(&frame(b'x', BYTES / 4 + 1)), Posted::Full);
-        assert_eq!(mailbox.post(&frame(b'x', BYTES / 4)), Posted::Accepted);
-        while !collect(&mailbox).is_empty() {}
-        assert_eq!(mailbox.post(&frame(b'x', 10 * BYTES)), Posted::Accepted);
-        assert_eq!(mailbox.post(&frame(b'x', 1)), Posted::Full);
-        assert_eq!(collect(&mailbox).len(), 10 * BYTES);
-        assert_eq!(mailbox.lock().frames.capacity(), 0, "an idle stream keeps nothing");
-        mailbox.post(&frame(b'x', 1));
-        mailbox.close();
-        assert_eq!((mailbox.post(&frame(b'x', 1)), collect(&mailbox).len()), (Posted::Closed, 0));
+        assert_eq!(queue.push(&frame(b'x', 1)), Pushed::Full);
+        assert_eq!(take(&queue).len(), MAX_BYTES / 4);
+        assert_eq!(queue.push(&frame(b'x', MAX_BYTES / 4 + 1)), Pushed::Full);
+        assert_eq!(queue.push(&frame(b'x', MAX_BYTES / 4)), Pushed::Accepted);
+        while !take(&queue).is_empty() {}
+        assert_eq!(queue.push(&frame(b'x', 10 * MAX_BYTES)), Pushed::Accepted);
+        assert_eq!(queue.push(&frame(b'x', 1)), Pushed::Full);
+        assert_eq!(take(&queue).len(), 10 * MAX_BYTES);
+        assert_eq!(queue.lock().frames.capacity(), 0, "an idle stream keeps no memory");
+        queue.push(&frame(b'x', 1));
+        queue.close();
+        assert_eq!((queue.push(&frame(b'x', 1)), take(&queue).len()), (Pushed::Closed, 0));
     }
 
     #[test]
-    fn a_write_takes_half_a_batch_in_order() {
-        let mailbox = Mailbox::default();
+    fn each_take_returns_half_a_batch_in_order() {
+        let queue = DirectQueue::default();
         for byte in 0..10 {
-            mailbox.post(&frame(byte, SHARE / 4 + 1));
+            queue.push(&frame(byte, SHARE / 4 + 1));
         }
         let mut all = Vec::new();
         loop {
-            let out = collect(&mailbox);
+            let out = take(&queue);
             if out.is_empty() {
                 break;
             }

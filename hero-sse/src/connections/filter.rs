@@ -1,4 +1,4 @@
-//! Which streams somebody means.
+//! [`ConnectionFilter`]: selects open streams.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::Connection;
+use super::connection::Connection;
 use crate::auth::Principal;
 
-/// Which streams: those that meet everything said of them.
+/// Selects open streams: those that meet all of its conditions. Without conditions it selects every stream.
 ///
 /// ```
 /// use std::time::Duration;
@@ -20,14 +20,14 @@ use crate::auth::Principal;
 /// let old = ConnectionFilter::all().older_than(Duration::from_secs(3600));
 /// let session = ConnectionFilter::all().claim("sid", "8c1f");
 /// # let sse = hero_sse::HeroSse::builder().build()?;
-/// let asked = sse.connections().drain(&filter);
+/// let drained = sse.connections().drain(&filter);
 /// let ended = sse.connections().disconnect(&session, CloseReason::Revoked);
-/// # assert_eq!((asked, ended, sse.connections().drain(&old)), (0, 0, 0));
+/// # assert_eq!((drained, ended, sse.connections().drain(&old)), (0, 0, 0));
 /// # Ok::<(), hero_sse::SetupErrors>(())
 /// ```
 ///
-/// What it says of a caller is compared with the [`Principal`] that the stream was opened by; streams without
-/// one are then not meant.
+/// Conditions on the caller are compared with the [`Principal`] that opened the stream. Streams without a
+/// principal never meet them.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 #[must_use]
@@ -37,57 +37,60 @@ pub struct ConnectionFilter {
     tenant: Option<String>,
     issuer: Option<String>,
     permissions: Vec<String>,
-    /// A value that cannot be one is `None`, and nobody's.
+    /// A value that JSON cannot represent is `None`, and matches no stream.
     claims: Vec<(String, Option<Value>)>,
     older_than: Option<Duration>,
 }
 
 impl ConnectionFilter {
-    /// Every stream.
+    /// Selects every stream. Add conditions to select fewer.
     pub fn all() -> Self {
         Self::default()
     }
 
-    /// Those of the endpoint at this path, prefix included and with its captures as declared: as
-    /// [`ConnectionInfo::path`](crate::connections::ConnectionInfo::path) has it.
+    /// Selects streams of the endpoint at this path, with its prefix and with captures as declared, as in
+    /// [`ConnectionInfo::path`](crate::connections::ConnectionInfo::path).
     pub fn endpoint(mut self, path: impl Into<String>) -> Self {
         self.endpoint = Some(path.into());
         self
     }
 
-    /// Those of this subject. Where several issuers are accepted, say whose as well: [`issuer`](Self::issuer).
+    /// Selects streams of this subject. If tokens of several issuers are accepted, add
+    /// [`issuer`](Self::issuer): the subject alone may then stand for several callers.
     pub fn subject(mut self, subject: impl Into<String>) -> Self {
         self.subject = Some(subject.into());
         self
     }
 
-    /// Those of this tenant.
+    /// Selects streams of this tenant.
     pub fn tenant(mut self, tenant: impl Into<String>) -> Self {
         self.tenant = Some(tenant.into());
         self
     }
 
-    /// Those whose tokens this issuer (`iss`) made.
+    /// Selects streams that were opened with a token of this issuer (`iss`).
     pub fn issuer(mut self, issuer: impl Into<String>) -> Self {
         self.issuer = Some(issuer.into());
         self
     }
 
-    /// Those of callers whose token grants this permission, and those named before. What an
-    /// [`Authorizer`](crate::auth::Authorizer) knows beyond the token is not looked at.
+    /// Selects streams whose token grants this permission. Called repeatedly, the token must grant all of them.
+    /// An [`Authorizer`](crate::auth::Authorizer) is not asked.
     pub fn permission(mut self, permission: impl Into<String>) -> Self {
         self.permissions.push(permission.into());
         self
     }
 
-    /// Those whose token has this claim with this value, besides those named before: a text, a number or a
-    /// flag, such as the session (`sid`). A value that is none of JSON is nobody's.
+    /// Selects streams whose token has this claim with this value, for instance the session (`sid`). The value
+    /// is a string, a number or a boolean. Called repeatedly, the token must have all of the claims.
+    ///
+    /// A value that JSON cannot represent matches no stream.
     pub fn claim(mut self, name: impl Into<String>, value: impl Serialize) -> Self {
         self.claims.push((name.into(), serde_json::to_value(value).ok()));
         self
     }
 
-    /// Those that have been open for at least this long.
+    /// Selects streams that have been open for at least this long.
     pub fn older_than(mut self, age: Duration) -> Self {
         self.older_than = Some(age);
         self
@@ -102,9 +105,9 @@ impl ConnectionFilter {
 
     fn matches_caller(&self, caller: Option<&Principal>) -> bool {
         let Self { subject, tenant, issuer, permissions, claims, .. } = self;
-        let anybody = subject.is_none() && tenant.is_none() && issuer.is_none();
+        let any_caller = subject.is_none() && tenant.is_none() && issuer.is_none();
         let Some(caller) = caller else {
-            return anybody && permissions.is_empty() && claims.is_empty();
+            return any_caller && permissions.is_empty() && claims.is_empty();
         };
         subject.as_deref().is_none_or(|wanted| wanted == caller.subject())
             && tenant.as_deref().is_none_or(|wanted| caller.tenant() == Some(wanted))

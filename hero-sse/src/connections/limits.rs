@@ -1,4 +1,4 @@
-//! How many streams there may be, and how many there are of each kind.
+//! The limits of open streams, and how many streams there are of each kind.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -9,13 +9,13 @@ use std::time::Duration;
 use crate::auth::Principal;
 use crate::close::CloseReason;
 
-/// How many streams there may be. `None` is any number.
+/// The maximum numbers of open streams. `None`: unlimited.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) total: usize,
-    pub(crate) on_path: Option<usize>,
-    pub(crate) of_subject: usize,
-    pub(crate) of_address: Option<usize>,
+    pub(crate) per_path: Option<usize>,
+    pub(crate) per_principal: usize,
+    pub(crate) per_address: Option<usize>,
     pub(crate) connects_per_minute: Option<usize>,
 }
 
@@ -23,9 +23,9 @@ impl Limits {
     #[cfg(test)]
     pub(crate) const NONE: Self = Self {
         total: usize::MAX,
-        on_path: None,
-        of_subject: usize::MAX,
-        of_address: None,
+        per_path: None,
+        per_principal: usize::MAX,
+        per_address: None,
         connects_per_minute: None,
     };
 }
@@ -37,18 +37,19 @@ pub(crate) enum AdmissionError {
     Draining,
     /// The endpoint is closed.
     Closed,
+    /// One of the limits of open streams was reached.
     Total,
     Path,
-    Subject,
+    Principal,
     Address,
-    /// Whether the caller may have one cannot be found out now.
+    /// Nobody can tell now whether the caller has the permission.
     Unverified,
-    /// Callers like this one were disconnected since it was looked at.
+    /// A disconnect matched this caller after it was checked.
     Changed,
-    /// The subject comes too often; after this time it may come once more.
+    /// The caller connects too often. It may connect once more after this time.
     RateLimited(Duration),
-    /// Too many tokens from this address were not accepted; after this time one more is looked at.
-    Failures(Duration),
+    /// Too many invalid tokens came from this address. One more is checked after this time.
+    FailedAttempts(Duration),
 }
 
 impl AdmissionError {
@@ -58,14 +59,14 @@ impl AdmissionError {
             Self::Unverified | Self::Changed => CloseReason::Unverified,
             Self::Total
             | Self::Path
-            | Self::Subject
+            | Self::Principal
             | Self::Address
-            | AdmissionError::RateLimited(_)
-            | Self::Failures(_) => CloseReason::OverLimit,
+            | Self::RateLimited(_)
+            | Self::FailedAttempts(_) => CloseReason::OverLimit,
         }
     }
 
-    /// As the log has it.
+    /// Returns the limit's name in logs and metrics.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Draining => "draining",
@@ -73,64 +74,71 @@ impl AdmissionError {
             Self::Unverified | Self::Changed => "unverified",
             Self::Total => "all connections",
             Self::Path => "this endpoint's connections",
-            Self::Subject => "this principal's connections",
+            Self::Principal => "this principal's connections",
             Self::Address => "this address's connections",
-            AdmissionError::RateLimited(_) => "this principal's connects a minute",
-            Self::Failures(_) => "this address's failed attempts a minute",
+            Self::RateLimited(_) => "this principal's connects a minute",
+            Self::FailedAttempts(_) => "this address's failed attempts a minute",
+        }
+    }
+
+    /// Returns the time after which a new attempt can succeed, where it is known.
+    pub(crate) const fn retry_after(self) -> Duration {
+        match self {
+            Self::RateLimited(wait) | Self::FailedAttempts(wait) => wait,
+            _ => Duration::ZERO,
         }
     }
 }
 
-/// Whose streams are counted as one caller's: a subject is one among those of its issuer.
+/// What the streams of one caller are counted by. Subjects of different issuers are different callers.
 #[derive(PartialEq, Eq, Hash)]
-pub(super) struct Holder {
+pub(super) struct CallerKey {
     issuer: Option<String>,
     subject: String,
 }
 
-impl Holder {
+impl CallerKey {
     pub(super) fn of(principal: &Principal) -> Self {
         let issuer = principal.issuer().map(str::to_owned);
         Self { issuer, subject: principal.subject().to_owned() }
     }
 }
 
-/// What a stream is counted by.
+/// What one stream is counted by.
 pub(super) struct Keys<'a> {
     pub(super) path: &'a Arc<str>,
-    pub(super) holder: Option<&'a Arc<Holder>>,
-    /// What is counted as one address.
-    pub(super) place: Option<IpAddr>,
+    pub(super) caller: Option<&'a Arc<CallerKey>>,
+    /// The address, or the network that counts as one address.
+    pub(super) network: Option<IpAddr>,
 }
 
-/// How many streams are open on each path, for each caller and from each address. What has none
-/// has no entry.
+/// Numbers of open streams of each path, caller and network. Zero has no entry.
 #[derive(Default)]
-pub(super) struct Places {
+pub(super) struct Counts {
     by_path: HashMap<Arc<str>, usize>,
-    by_holder: HashMap<Arc<Holder>, usize>,
-    by_address: HashMap<IpAddr, usize>,
+    by_caller: HashMap<Arc<CallerKey>, usize>,
+    by_network: HashMap<IpAddr, usize>,
 }
 
-impl Places {
-    /// Whether one more stream fits beside the `total` there are.
+impl Counts {
+    /// Checks whether one more stream fits within the limits, besides the `total` that are open.
     pub(super) fn check(
         &self,
         total: usize,
         keys: &Keys<'_>,
         limits: &Limits,
     ) -> Result<(), AdmissionError> {
-        let Self { by_path, by_holder, by_address } = self;
+        let Self { by_path, by_caller, by_network } = self;
         if total >= limits.total {
             Err(AdmissionError::Total)
-        } else if limits.on_path.is_some_and(|limit| count(by_path, keys.path) >= limit) {
+        } else if limits.per_path.is_some_and(|limit| count(by_path, keys.path) >= limit) {
             Err(AdmissionError::Path)
-        } else if keys.holder.is_some_and(|who| count(by_holder, who) >= limits.of_subject) {
-            Err(AdmissionError::Subject)
+        } else if keys.caller.is_some_and(|key| count(by_caller, key) >= limits.per_principal) {
+            Err(AdmissionError::Principal)
         } else if keys
-            .place
-            .zip(limits.of_address)
-            .is_some_and(|(place, limit)| count(by_address, &place) >= limit)
+            .network
+            .zip(limits.per_address)
+            .is_some_and(|(network, limit)| count(by_network, &network) >= limit)
         {
             Err(AdmissionError::Address)
         } else {
@@ -138,29 +146,29 @@ impl Places {
         }
     }
 
-    pub(super) fn enter(&mut self, keys: &Keys<'_>) {
+    pub(super) fn add(&mut self, keys: &Keys<'_>) {
         *self.by_path.entry(keys.path.clone()).or_default() += 1;
-        if let Some(holder) = keys.holder {
-            *self.by_holder.entry(holder.clone()).or_default() += 1;
+        if let Some(caller) = keys.caller {
+            *self.by_caller.entry(caller.clone()).or_default() += 1;
         }
-        if let Some(place) = keys.place {
-            *self.by_address.entry(place).or_default() += 1;
+        if let Some(network) = keys.network {
+            *self.by_network.entry(network).or_default() += 1;
         }
     }
 
-    pub(super) fn leave(&mut self, keys: &Keys<'_>) {
-        release(&mut self.by_path, keys.path);
-        if let Some(holder) = keys.holder {
-            release(&mut self.by_holder, holder);
+    pub(super) fn remove(&mut self, keys: &Keys<'_>) {
+        decrement(&mut self.by_path, keys.path);
+        if let Some(caller) = keys.caller {
+            decrement(&mut self.by_caller, caller);
         }
-        if let Some(place) = keys.place {
-            release(&mut self.by_address, &place);
+        if let Some(network) = keys.network {
+            decrement(&mut self.by_network, &network);
         }
     }
 
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.by_path.is_empty() && self.by_holder.is_empty() && self.by_address.is_empty()
+        self.by_path.is_empty() && self.by_caller.is_empty() && self.by_network.is_empty()
     }
 }
 
@@ -168,7 +176,7 @@ fn count<K: Hash + Eq>(counts: &HashMap<K, usize>, key: &K) -> usize {
     counts.get(key).copied().unwrap_or(0)
 }
 
-fn release<K: Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
+fn decrement<K: Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
     if let Some(count) = counts.get_mut(key) {
         *count -= 1;
         if *count == 0 {

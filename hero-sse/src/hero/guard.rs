@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tower::Service;
 
 use super::HeroSse;
-use crate::deadline::{DeadlineIo, SocketWatch};
+use crate::delivery::{GuardedIo, SocketWatch};
 use crate::redact::{RedactLayer, redact};
 use crate::telemetry;
 use crate::transport::set_up;
@@ -95,11 +95,7 @@ impl HeroSse {
     /// // axum_server::from_tcp(listener)?.acceptor(Guard(sse)).serve(app.into_make_service())
     /// // over TLS: .acceptor(RustlsAcceptor::new(config).acceptor(Guard(sse)))
     /// ```
-    pub fn guard_connection<I, S>(
-        &self,
-        socket: I,
-        service: S,
-    ) -> (DeadlineIo<I>, GuardedService<S>)
+    pub fn guard_connection<I, S>(&self, socket: I, service: S) -> (GuardedIo<I>, GuardedService<S>)
     where
         I: AsyncRead + AsyncWrite + Unpin + Any,
     {
@@ -129,10 +125,10 @@ impl HeroSse {
         RedactLayer { query: self.core().options.server.redact_query }
     }
 
-    fn guarded<I: AsyncRead + AsyncWrite + Unpin + Any>(&self, socket: I) -> DeadlineIo<I> {
+    fn guarded<I: AsyncRead + AsyncWrite + Unpin + Any>(&self, socket: I) -> GuardedIo<I> {
         let peer_timeout = self.core().options.server.peer_timeout;
         set_up(&socket, peer_timeout);
-        DeadlineIo::new(socket, Arc::new(SocketWatch::default()), peer_timeout)
+        GuardedIo::new(socket, Arc::new(SocketWatch::default()), peer_timeout)
     }
 
     fn service<S, P>(
@@ -166,7 +162,7 @@ pub struct GuardedListener<L> {
 }
 
 impl<L: Listener> Listener for GuardedListener<L> {
-    type Io = DeadlineIo<L::Io>;
+    type Io = GuardedIo<L::Io>;
     type Addr = L::Addr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {

@@ -27,6 +27,7 @@ use crate::auth::{
 };
 use crate::client_addr::TrustedProxies;
 use crate::connections::Connections;
+use crate::delivery::Sweeper;
 use crate::endpoint::{AppState, Endpoints};
 use crate::options::SseOptions;
 use crate::origin::{OverTls, SitePolicy};
@@ -36,7 +37,6 @@ use crate::redact::redact;
 use crate::refusal::Refusal;
 use crate::setup::{SetupError, SetupErrorKind, SetupErrors};
 use crate::signal::Readiness;
-use crate::sweeper::Sweeper;
 use crate::telemetry::{self, VerificationFailures};
 use crate::transport::{Tls, Transport};
 
@@ -149,8 +149,8 @@ impl HeroSse {
         let permission = permission.into_permission().map_err(|_| Refusal::internal())?;
         let rule = PermissionRule::One(permission);
         let asked = Arc::new(AccessRequest { principal: principal.clone(), rule, target: None });
-        let Core { permits, connections, .. } = &**self.core();
-        connections.timed("", permits.check(asked)).await
+        let Core { access, connections, .. } = &**self.core();
+        connections.timed("", access.check(asked)).await
     }
 
     /// Begins the shutdown of a server other than [`serve`](Self::serve), which does this by itself: the
@@ -319,15 +319,15 @@ impl Builder {
             instance: fastrand::u64(..),
         };
         let timeout = server.authorizer_timeout;
-        let permits = AccessControl { authorizer: self.authorizer, timeout, failures };
+        let access = AccessControl { authorizer: self.authorizer, timeout, failures };
         let core = Arc::new(Core {
             options,
             proxies,
             gate,
-            permits,
+            access,
             connections: Connections::default(),
             sweeper: Sweeper::default(),
-            no_transport: Once::new(),
+            unguarded: Once::new(),
         });
         let (mapped, readiness) = (Mutex::default(), Readiness::default());
         Ok(HeroSse(Arc::new(Shared { core, mapped, readiness })))

@@ -88,7 +88,7 @@ impl HeroSse {
         declaration: Declaration,
         mistakes: &mut Vec<SetupError>,
     ) -> Option<Arc<Route>> {
-        let Core { options, gate, permits, .. } = &**self.core();
+        let Core { options, gate, access, .. } = &**self.core();
         let mut wrong = |what: &dyn fmt::Display| mistakes.push(declaration.mistake(what));
         if !options.server.enabled {
             wrong(&"the server is disabled (SseOptions.Enabled = false): do not map endpoints");
@@ -106,7 +106,7 @@ impl HeroSse {
         let Declaration { path, overrides, method, .. } = &declaration;
         let policies = options.policies(path, overrides, *method);
         policies.private.fault().iter().for_each(|fault| wrong(fault));
-        if policies.private.reauthorize.is_some() && !permits.has_authorizer() {
+        if policies.private.reauthorize.is_some() && !access.has_authorizer() {
             wrong(&NOTHING_TO_REAUTHORIZE);
         }
         if options.names_no_cookie(overrides) {
@@ -308,7 +308,7 @@ fn handler<S: AppState>(
 ) -> MethodRouter<S> {
     let (core, method) = (sse.core().clone(), route.method);
     let handler = async move |State(state): State<S>, request: Request| {
-        pipeline::answer(&core, &route, request, |request| open(request, state)).await
+        pipeline::handle(&core, &route, request, |request| open(request, state)).await
     };
     let handler = match method {
         Method::Get => get(handler),

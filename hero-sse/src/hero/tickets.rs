@@ -133,7 +133,7 @@ async fn make(
     }
     let rule = sse.mapped().opened_by(inner_path(&parts, &wish.path)?)?;
     // An authorizer may go by the stream's place and moment: it is asked when the ticket is used.
-    if let Some(rule) = rule.filter(|_| !sse.core().permits.has_authorizer()) {
+    if let Some(rule) = rule.filter(|_| !sse.core().access.has_authorizer()) {
         principal.meets(&rule)?;
     }
     let Some(tickets) = &gate.tickets else { return Err(Refusal::internal()) };

@@ -50,7 +50,7 @@ pub use self::tls::Tls;
 #[cfg(not(feature = "tls"))]
 pub(crate) use self::tls::Tls;
 use crate::connections::Connections;
-use crate::deadline::{DeadlineIo, SocketWatch};
+use crate::delivery::{GuardedIo, SocketWatch};
 use crate::telemetry;
 
 /// For a request's head to arrive, from the connection's start or, over HTTP/1.1, the end of the last
@@ -136,7 +136,7 @@ impl Transport {
                     }
                 })
             };
-            let io = DeadlineIo::new(io, watch.clone(), self.peer_timeout);
+            let io = GuardedIo::new(io, watch.clone(), self.peer_timeout);
             let service = TowerToHyperService::new(service);
             let streams = streams.of_connection();
             let builder = streams::builder(HEAD_TIMEOUT, self.peer_timeout, streams.clone());
@@ -234,7 +234,7 @@ impl Unfinished {
 impl Drop for Unfinished {
     fn drop(&mut self) {
         if let Some(watch) = &self.0 {
-            watch.abandon();
+            watch.reset_on_drop();
         }
     }
 }

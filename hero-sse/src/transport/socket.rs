@@ -24,7 +24,7 @@ const PROBE_LIMIT: Duration = Duration::from_secs(32_767);
 
 static NOT_TCP: Once = Once::new();
 
-/// Asks the kernel to tell us early about readers that stop and peers that vanish. `DeadlineIo` adds
+/// Asks the kernel to tell us early about readers that stop and peers that vanish. `GuardedIo` adds
 /// the peer timeout while a stream is live.
 pub(crate) fn set_up<T: Any>(io: &T, peer_timeout: Option<Duration>) {
     let Some(socket) = (io as &dyn Any).downcast_ref::<TcpStream>() else {

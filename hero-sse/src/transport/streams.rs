@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 
-use crate::deadline::StreamReset;
+use crate::delivery::StreamReset;
 
 /// hyper's buffer for a connection; a request's head must fit as well.
 const HYPER_BUFFER: usize = 64 * 1024;

@@ -1,0 +1,132 @@
+//! Runs the application's stream: panics are caught, and the time of each poll is limited and measured.
+
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::task::yield_now;
+use tokio::time::Instant;
+
+use crate::close::CloseReason;
+use crate::connections::Attribution;
+use crate::endpoint::{About, Source, Step};
+use crate::frame::{EventName, PreEncoded, contents_of};
+use crate::telemetry;
+use crate::topic::BATCH;
+
+/// How long a stream may make events at a stretch. Then they leave, and other tasks have their turn. A stream
+/// that takes its time over each event therefore sends each as it is made, instead of a batch later.
+///
+/// It is measured on Tokio's clock, so that tests can hold and advance it.
+pub(super) const TIME_SLICE: Duration = Duration::from_millis(1);
+
+/// The application's stream. A failure or a panic, in its drop as well, is logged and ends this stream alone.
+pub(crate) struct UserStream {
+    stream: Option<Pin<Box<dyn Source>>>,
+    name: Option<EventName>,
+    pub(super) attribution: Attribution,
+    /// The last time slice was used up: its events must leave before the next.
+    pausing: bool,
+}
+
+impl UserStream {
+    pub(super) fn new(
+        stream: Pin<Box<dyn Source>>,
+        name: Option<EventName>,
+        attribution: Attribution,
+    ) -> Self {
+        Self { stream: Some(stream), name, attribution, pausing: false }
+    }
+
+    pub(super) fn is_pausing(&self) -> bool {
+        self.pausing
+    }
+
+    pub(super) fn gather(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut BytesMut,
+    ) -> Option<CloseReason> {
+        if self.pausing && !out.is_empty() {
+            return None;
+        }
+        if std::mem::take(&mut self.pausing) {
+            // A server polls a body until it is pending, and only then sends what it has. A yield, unlike a
+            // wake, also lets the runtime serve sockets and timers before the next time slice.
+            let _ = pin!(yield_now()).poll(cx);
+            return None;
+        }
+        let start = Instant::now();
+        let end = loop {
+            let before = out.len();
+            let Poll::Ready((flow, about)) = self.poll(cx, out, false) else { break None };
+            if about.whole != PreEncoded::No {
+                let contents = contents_of(out.get(before..).unwrap_or_default());
+                (0..contents.gaps).for_each(|_| self.attribution.gap());
+            }
+            if let ControlFlow::Break(reason) = flow {
+                break Some(reason);
+            }
+            self.pausing = start.elapsed() >= TIME_SLICE;
+            if self.pausing || out.len() >= BATCH {
+                break None;
+            }
+        };
+        self.attribution.ran(start);
+        end
+    }
+
+    /// Appends the next event. A break may have appended one as well, the stream's last.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut BytesMut,
+        ask_key: bool,
+    ) -> Poll<(ControlFlow<CloseReason>, About)> {
+        let Some(stream) = self.stream.as_mut() else {
+            return Poll::Ready((ControlFlow::Break(CloseReason::Ended), About::default()));
+        };
+        let start = out.len();
+        let poll = || stream.as_mut().poll_frame(cx, out, self.name.as_ref(), ask_key);
+        let (step, about) = match catch_unwind(AssertUnwindSafe(poll)) {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(made)) => made,
+            Err(_) => {
+                // An event may be half-written.
+                out.truncate(start);
+                telemetry::panicked(self.attribution.path(), "stream");
+                let reason = CloseReason::StreamPanic;
+                return Poll::Ready((ControlFlow::Break(reason), About::default()));
+            }
+        };
+        let flow = match step {
+            Step::Wrote => ControlFlow::Continue(()),
+            Step::WroteLast => ControlFlow::Break(CloseReason::LastEvent),
+            Step::Ended => ControlFlow::Break(CloseReason::Ended),
+            Step::Failed(error) => {
+                telemetry::stream_error(self.attribution.path(), self.attribution.id(), &error);
+                ControlFlow::Break(CloseReason::StreamError)
+            }
+        };
+        Poll::Ready((flow, about))
+    }
+}
+
+impl Drop for UserStream {
+    fn drop(&mut self) {
+        drop_user_value(self.stream.take(), &self.attribution, "stream's drop");
+    }
+}
+
+/// Drops a value of the application. The drop is user code as well: its panics are caught, its time measured.
+pub(super) fn drop_user_value<T>(value: Option<T>, attribution: &Attribution, what: &'static str) {
+    let Some(value) = value else { return };
+    let start = Instant::now();
+    if catch_unwind(AssertUnwindSafe(|| drop(value))).is_err() {
+        telemetry::panicked(attribution.path(), what);
+    }
+    attribution.ran(start);
+}

@@ -1,0 +1,192 @@
+//! One open stream, as the registry knows it.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::Context;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::task::AtomicWaker;
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+use super::direct::{DirectQueue, Pushed};
+use super::limits::{CallerKey, Keys};
+use crate::auth::Principal;
+use crate::client_addr;
+use crate::close::CloseReason;
+
+/// One open stream, as [`Connections::snapshot`](crate::connections::Connections::snapshot) returns it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ConnectionInfo {
+    /// The stream's number, unique within the process.
+    pub id: u64,
+    /// The endpoint's path, with its prefix, and with captures as declared.
+    pub path: String,
+    /// The caller's subject. `None` on a public endpoint without a token.
+    pub subject: Option<String>,
+    /// The caller's tenant.
+    pub tenant: Option<String>,
+    /// The issuer of the caller's token (`iss`).
+    pub issuer: Option<String>,
+    /// The client's address: the socket's peer, or the client that a
+    /// [trusted proxy](crate::SseOptions::trusted_proxies) names. `None` for sockets without addresses.
+    pub address: Option<IpAddr>,
+    /// Time since the stream was admitted.
+    pub age: Duration,
+}
+
+/// Who asks for a stream.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Caller<'a> {
+    pub(crate) principal: Option<&'a Principal>,
+    pub(crate) address: Option<IpAddr>,
+    /// The number of [disconnects](super::Connections::disconnects) before the caller was checked.
+    pub(crate) disconnects_before: u64,
+}
+
+/// Whether a stream's writer still exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StreamPhase {
+    Live,
+    Ended,
+}
+
+/// One open stream. The registry, its slot and its direct queue share it.
+pub(super) struct Connection {
+    pub(super) id: u64,
+    pub(super) path: Arc<str>,
+    caller_key: Option<Arc<CallerKey>>,
+    pub(super) principal: Option<Principal>,
+    address: Option<IpAddr>,
+    pub(super) since: Instant,
+    /// The requested end: its index in [`CloseReason::ALL`] plus one, or zero for none.
+    end_request: AtomicU8,
+    /// Wakes the stream's task for a requested end and for direct events.
+    waker: AtomicWaker,
+    direct: DirectQueue,
+    ended: AtomicBool,
+    /// Cuts the stream off, whether its client reads or not.
+    cut: OnceLock<Box<dyn Fn(StreamPhase) + Send + Sync>>,
+    was_cut: AtomicBool,
+    pub(super) runtime: Option<Handle>,
+}
+
+impl Connection {
+    pub(super) fn new(id: u64, path: &Arc<str>, caller: Caller<'_>) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            path: path.clone(),
+            caller_key: caller.principal.map(|caller| Arc::new(CallerKey::of(caller))),
+            principal: caller.principal.cloned(),
+            address: caller.address,
+            since: Instant::now(),
+            end_request: AtomicU8::new(0),
+            waker: AtomicWaker::new(),
+            direct: DirectQueue::default(),
+            ended: AtomicBool::new(false),
+            cut: OnceLock::new(),
+            was_cut: AtomicBool::new(false),
+            runtime: Handle::try_current().ok(),
+        })
+    }
+
+    pub(super) fn keys(&self) -> Keys<'_> {
+        let network = self.address.map(client_addr::network_of);
+        Keys { path: &self.path, caller: self.caller_key.as_ref(), network }
+    }
+
+    /// Requests the stream's end, unless one was requested before.
+    pub(super) fn request_end(&self, reason: CloseReason) {
+        let request = code_of(reason);
+        let _ = self.end_request.compare_exchange(0, request, Ordering::AcqRel, Ordering::Acquire);
+        self.waker.wake();
+    }
+
+    /// Requests the stream's end, in place of an earlier request. Only a request after which the client must not
+    /// reconnect stays.
+    pub(super) fn force_end(&self, reason: CloseReason) {
+        let stays = |earlier: CloseReason| earlier.is_withdrawal() && !earlier.reconnect();
+        let change = |code| (!reason_of(code).is_some_and(stays)).then_some(code_of(reason));
+        let _ = self.end_request.fetch_update(Ordering::AcqRel, Ordering::Acquire, change);
+        self.waker.wake();
+    }
+
+    /// Returns the requested end, and registers the task to wake for one.
+    pub(super) fn poll_end_request(&self, cx: &Context<'_>) -> Option<CloseReason> {
+        self.waker.register(cx.waker());
+        self.end_request()
+    }
+
+    fn end_request(&self) -> Option<CloseReason> {
+        reason_of(self.end_request.load(Ordering::Acquire))
+    }
+
+    /// Queues an event for the stream's next write. A stream that is about to end accepts none.
+    pub(super) fn push_direct(&self, frame: &Bytes) -> Pushed {
+        if self.end_request().is_some() {
+            return Pushed::Closed;
+        }
+        let pushed = self.direct.push(frame);
+        if pushed == Pushed::Accepted {
+            self.waker.wake();
+        }
+        pushed
+    }
+
+    pub(super) fn take_direct(&self, out: &mut BytesMut) {
+        self.direct.take(out);
+    }
+
+    pub(super) fn close_direct(&self) {
+        self.direct.close();
+    }
+
+    pub(super) fn set_ended(&self) {
+        self.ended.store(true, Ordering::Release);
+    }
+
+    pub(super) fn on_cut(&self, cut: impl Fn(StreamPhase) + Send + Sync + 'static) {
+        // Set once: a stream has one writer.
+        let _ = self.cut.set(Box::new(cut));
+    }
+
+    /// Cuts the stream off: the time for its closing event is over.
+    pub(super) fn cut(&self) {
+        let ended = self.ended.load(Ordering::Acquire);
+        if let Some(cut) = self.cut.get() {
+            // Set first: cutting the stream may drop its writer, which reads it.
+            self.was_cut.store(!ended, Ordering::Release);
+            cut(if ended { StreamPhase::Ended } else { StreamPhase::Live });
+        }
+    }
+
+    /// Returns why the stream was cut off, if it was.
+    pub(super) fn was_cut(&self) -> Option<CloseReason> {
+        let cut = self.was_cut.load(Ordering::Acquire);
+        self.end_request().filter(|_| cut)
+    }
+
+    pub(super) fn info(&self) -> ConnectionInfo {
+        let principal = self.principal.as_ref();
+        ConnectionInfo {
+            id: self.id,
+            path: self.path.to_string(),
+            subject: principal.map(Principal::subject).map(str::to_owned),
+            tenant: principal.and_then(Principal::tenant).map(str::to_owned),
+            issuer: principal.and_then(Principal::issuer).map(str::to_owned),
+            address: self.address,
+            age: self.since.elapsed(),
+        }
+    }
+}
+
+fn code_of(reason: CloseReason) -> u8 {
+    u8::try_from(reason.index() + 1).unwrap_or(u8::MAX)
+}
+
+fn reason_of(code: u8) -> Option<CloseReason> {
+    CloseReason::ALL.get(usize::from(code).checked_sub(1)?).copied()
+}

@@ -1,0 +1,154 @@
+//! One mapped endpoint, and its answers in place of a stream.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Once};
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use bytes::{Bytes, BytesMut};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, REFERRER_POLICY};
+use http::{HeaderName, HeaderValue, StatusCode};
+
+use crate::close::CloseReason;
+use crate::connections::AdmissionError;
+use crate::descriptor::Declaration;
+use crate::frame::EventName;
+use crate::permission::PermissionRule;
+use crate::policy::{Method, OverLimit, Policies, Policy};
+use crate::refusal::{Refusal, TOO_MANY_FAILURES};
+use crate::telemetry;
+use crate::writer::write_close_event;
+
+/// One mapped endpoint: its declaration, resolved against the options.
+pub(crate) struct Route {
+    pub(crate) path: Arc<str>,
+    pub(crate) event: Option<EventName>,
+    /// `None` for a public endpoint.
+    pub(crate) rule: Option<PermissionRule>,
+    /// Whether the rule depends on the path's captures.
+    pub(super) rule_has_captures: bool,
+    pub(crate) method: Method,
+    /// Logs the first use of a deprecated endpoint.
+    deprecated: Option<Once>,
+    pub(super) policies: Policies,
+}
+
+impl Route {
+    pub(crate) fn new(declaration: Declaration, policies: Policies) -> Self {
+        let Declaration { path, event, rule, method, deprecated, .. } = declaration;
+        let deprecated = deprecated.then(Once::new);
+        let rule_has_captures = rule.as_ref().is_some_and(PermissionRule::has_captures);
+        Self { path: path.into(), event, rule, rule_has_captures, method, deprecated, policies }
+    }
+
+    /// The policy before the stream exists, when its kind is not known yet.
+    pub(super) fn policy(&self) -> &Policy {
+        &self.policies.private
+    }
+
+    pub(super) fn log_if_deprecated(&self) {
+        if let Some(once) = &self.deprecated {
+            once.call_once(|| telemetry::deprecated(&self.path));
+        }
+    }
+
+    /// Logs a refusal, and answers with it.
+    pub(super) fn refuse(&self, refusal: Refusal) -> Response {
+        telemetry::refused(&self.path, refusal.status().as_u16(), refusal.detail());
+        refusal.into_response()
+    }
+
+    /// Answers a request that is not admitted. Browsers get a stream that asks them to reconnect, since they
+    /// give up after a refusal; under `OverLimit = "refuse"` clients get a status.
+    ///
+    /// `can_reopen` is `false` where the same request cannot open the stream later.
+    pub(super) fn reject(&self, error: AdmissionError, can_reopen: bool) -> Response {
+        let retry = self.policy().closing_retry(error.reason(), error.retry_after());
+        match self.policy().over_limit {
+            OverLimit::Retry => {
+                let mut close_event = BytesMut::new();
+                write_close_event(&mut close_event, error.reason(), retry, can_reopen);
+                stream_response(unsized_body(close_event.freeze()))
+            }
+            OverLimit::Refuse => {
+                use StatusCode as S;
+                let (status, detail) = match error {
+                    AdmissionError::Unverified | AdmissionError::Changed => {
+                        return self.refuse(Refusal::unavailable());
+                    }
+                    AdmissionError::Draining => (S::SERVICE_UNAVAILABLE, "the server is stopping"),
+                    AdmissionError::Closed => {
+                        (S::SERVICE_UNAVAILABLE, "this endpoint is closed for now")
+                    }
+                    AdmissionError::Total => {
+                        (S::SERVICE_UNAVAILABLE, "too many open streams on this server")
+                    }
+                    AdmissionError::Path => {
+                        (S::SERVICE_UNAVAILABLE, "too many open streams of this endpoint")
+                    }
+                    AdmissionError::Principal => {
+                        (S::TOO_MANY_REQUESTS, "too many open streams of yours")
+                    }
+                    AdmissionError::Address => {
+                        (S::TOO_MANY_REQUESTS, "too many open streams from your address")
+                    }
+                    AdmissionError::RateLimited(_) => {
+                        (S::TOO_MANY_REQUESTS, "you opened too many streams within a minute")
+                    }
+                    AdmissionError::FailedAttempts(_) => (S::TOO_MANY_REQUESTS, TOO_MANY_FAILURES),
+                };
+                let seconds = retry.as_secs_f64().ceil() as u64;
+                self.refuse(Refusal::busy(status, detail, seconds))
+            }
+        }
+    }
+
+    /// Answers a request whose stream was asked to end before the endpoint's function had made it.
+    pub(super) fn ended_before_start(&self, reason: CloseReason, can_reopen: bool) -> Response {
+        match reason {
+            CloseReason::Revoked => self.refuse(Refusal::revoked()),
+            CloseReason::TokenExpired => {
+                self.refuse(Refusal::invalid_token("the token has expired"))
+            }
+            CloseReason::Unverified => self.reject(AdmissionError::Unverified, can_reopen),
+            _ => self.reject(AdmissionError::Draining, can_reopen),
+        }
+    }
+
+    /// Passes on what the endpoint's function answered in place of a stream. A success is a mistake in the
+    /// function, except `204`: without a stream's head an `EventSource` silently gives up.
+    pub(super) fn checked_error(&self, answer: Response) -> Response {
+        let status = answer.status();
+        if !status.is_success() || status == StatusCode::NO_CONTENT {
+            return answer;
+        }
+        telemetry::refused_with_success(&self.path, status.as_u16());
+        Refusal::internal().into_response()
+    }
+}
+
+/// The answer to a `HEAD` request.
+pub(super) fn head_response() -> Response {
+    stream_response(unsized_body(Bytes::new()))
+}
+
+/// A body without a length in the head, like that of a stream.
+fn unsized_body(bytes: Bytes) -> Body {
+    Body::from_stream(futures_util::stream::iter([Ok::<_, Infallible>(bytes)]))
+}
+
+/// A response with the head of a stream. `no-transform` and `x-accel-buffering` stop intermediaries from
+/// buffering or recoding it. The URL may hold a token, so it must not become a referrer.
+pub(super) fn stream_response(body: Body) -> Response {
+    const HEADERS: [(HeaderName, &str); 4] = [
+        (CONTENT_TYPE, "text/event-stream"),
+        (CACHE_CONTROL, "no-cache, no-store, no-transform"),
+        (HeaderName::from_static("x-accel-buffering"), "no"),
+        (REFERRER_POLICY, "no-referrer"),
+    ];
+    let mut response = Response::new(body);
+    for (name, value) in HEADERS {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
