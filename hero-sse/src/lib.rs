@@ -5,7 +5,6 @@
 //!
 //! use axum::Router;
 //! use hero_sse::prelude::*;
-//! use serde::Serialize;
 //!
 //! /// Counts the seconds, for everyone.
 //! #[sse_endpoint("/clock", public)]

@@ -14,7 +14,7 @@ macro_rules! guides {
             not(all(feature = "jwt", feature = "testing")),
             doc = "Build the documentation with `--all-features` to read this guide."
         )]
-        #[doc = concat!("\n\n## API\n\n", $api)]
+        #[cfg_attr(all(feature = "jwt", feature = "testing"), doc = concat!("\n\n## API\n\n", $api))]
         pub mod $name {}
     )*};
 }
