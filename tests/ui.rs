@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 fn ui() {
     let cases = trybuild::TestCases::new();
     cases.pass("ui/pass/*.rs");
+    cases.pass(every_setting());
     cases.compile_fail("ui/endpoint/*.rs");
     cases.compile_fail("ui/event/*.rs");
 }
@@ -51,23 +52,69 @@ fn every_rule_has_a_case() {
     assert_eq!(missing, Vec::<String>::new());
 }
 
-/// Each row of the tables of keys has its place in the documentation, with an example that compiles.
+/// A row of a table of keys.
+struct Row {
+    key: String,
+    /// The key with a value.
+    example: String,
+    /// Whether the library documents it, from a table of its own.
+    setting: bool,
+}
+
+/// The rows of a table of the macros, read from its source.
+fn rows(table: &str, least: usize) -> Vec<Row> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../hero-sse-macros/src");
+    let source = fs::read_to_string(source.join(table).join("parse.rs")).expect("the table");
+    let text = source.split("keys! {").nth(1).and_then(|rest| rest.split("\n}\n").next());
+    let row = |text: &str| {
+        let key = text.trim().strip_prefix('"')?.split('"').next()?.to_owned();
+        let raw = text.split_once("r#\"").and_then(|(_, rest)| rest.split_once("\"#"));
+        let plain = || text.split('"').find(|part| part.starts_with(&format!("{key} =")));
+        let example = raw.map(|(example, _)| example).or_else(plain).unwrap_or(&key);
+        Some(Row { example: example.to_owned(), setting: text.ends_with(", setting"), key })
+    };
+    let rows: Vec<_> = text.expect("a table").split(";\n").filter_map(row).collect();
+    assert!(rows.len() >= least, "{}", rows.len());
+    rows
+}
+
+/// A case with an endpoint for each key that is a setting, made from the table: a setting has no case of its own
+/// for that.
+fn every_setting() -> PathBuf {
+    let mut case = String::from("#![deny(warnings)]\n\nuse hero_sse::extend::EndpointMeta;\n");
+    let mut main = String::new();
+    case.push_str("use hero_sse::prelude::*;\n");
+    for Row { key, example, .. } in rows("endpoint", 18).into_iter().filter(|row| row.setting) {
+        case.push_str(&format!(
+            "\n#[sse_endpoint(\"/s\", {example})]\nasync fn with_{key}() -> impl Stream<Item = Event> {{\n    \
+             futures_util::stream::empty()\n}}\n"
+        ));
+        main.push_str(&format!(
+            "    let shown = format!(\"{{:?}}\", with_{key}::DESCRIPTOR);\n    \
+             assert!(!shown.contains(\" {key}: None\"), \"{{shown}}\");\n"
+        ));
+    }
+    case.push_str(&format!("\nfn main() {{\n{main}}}\n"));
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("every_setting.rs");
+    fs::write(&path, case).expect("a case");
+    path
+}
+
+/// Each key has its place in the guides, with an example that compiles. Settings also have a generated table.
 #[test]
 fn every_key_is_documented() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     for (table, page, least) in [("endpoint", "endpoints.md", 18), ("event", "events.md", 9)] {
-        let rows = here.join("hero-sse-macros/src").join(table).join("parse.rs");
-        let rows = fs::read_to_string(rows).expect("the table");
         let page = fs::read_to_string(here.join("hero-sse/docs").join(page)).expect("the page");
-        let keys = rows.lines().filter_map(|line| line.strip_prefix("    \"")?.split_once("\", "));
-        let keys: Vec<_> = keys.map(|(key, _)| key).collect();
-        assert!(keys.len() >= least, "{keys:?}");
-        for key in keys {
+        for Row { key, setting, .. } in rows(table, least) {
             let headed = |section: &&str| {
                 let names = section.lines().next().unwrap_or_default().split('`').step_by(2);
                 names.into_iter().any(|name| name == key)
             };
             let section = page.split("\n## `").skip(1).find(headed);
+            if section.is_none() && setting {
+                continue;
+            }
             let section = section.unwrap_or_else(|| panic!("{table}: no heading for `{key}`"));
             let code: String = section.split("```").skip(1).step_by(2).collect();
             let attributes = code.lines().filter(|line| line.trim_start().contains("#[sse"));
@@ -153,7 +200,8 @@ fn ours(line: &str) -> Option<String> {
     }
 }
 
-/// Each key of an endpoint has a case that shows what it does; each of an event stands in some case.
+/// Each key of an endpoint has a case that shows its effect; the case for settings is made from the table. Each key
+/// of an event is in some case.
 #[test]
 fn every_key_has_a_passing_case() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -167,14 +215,9 @@ fn every_key_has_a_passing_case() {
         .collect();
     let mut missing = Vec::new();
     for (part, least) in [("endpoint", 18), ("event", 9)] {
-        let source = read(&here.join("../hero-sse-macros/src").join(part).join("parse.rs"));
-        let table = source.split("keys! {").nth(1).and_then(|rest| rest.split("\n}").next());
-        let rows = table.expect("a table").lines().filter_map(|line| line.strip_prefix("    \""));
-        let keys: Vec<_> = rows.filter_map(|row| row.split('"').next()).collect();
-        assert!(keys.len() >= least, "{part}: {keys:?}");
-        for key in keys {
+        for Row { key, setting, .. } in rows(part, least) {
             let shown = match part {
-                "endpoint" => pass.join(format!("key_{key}.rs")).exists(),
+                "endpoint" => setting || pass.join(format!("key_{key}.rs")).exists(),
                 _ => {
                     let said = |mark: &str| cases.contains(mark);
                     said(&format!("#[sse({key}")) || said(&format!(", {key}"))

@@ -45,10 +45,14 @@ pub(crate) enum Target {
 
 /// Writes a table of keys, and the macro that renders the same table as documentation: the two
 /// cannot differ.
+///
+/// The last column is the meaning of a key, or `setting`. A setting has a row in the library, too
+/// (`hero-sse/src/policy/settings.rs`), which has its meaning and its default, and which documents it. A test of
+/// the library compares the two tables.
 macro_rules! keys {
     (
         $table:ident, $documentation:ident;
-        $($name:literal, $takes:expr, $example:literal, [$($target:ident)*], $meaning:literal;)*
+        $($name:literal, $takes:expr, $example:literal, [$($target:ident)*], $meaning:tt;)*
     ) => {
         pub(crate) const $table: &[$crate::key::Key] = {
             use $crate::key::Target::*;
@@ -65,7 +69,7 @@ macro_rules! keys {
             () => {
                 concat!(
                     "| key | on | meaning |\n|---|---|---|\n",
-                    $("| `", $example, "` | ", $(stringify!($target), " ",)* "| ", $meaning, " |\n",)*
+                    $($crate::key::documentation_row!($meaning, $example, $($target)*),)*
                 )
             };
         }
@@ -73,6 +77,16 @@ macro_rules! keys {
     };
 }
 pub(crate) use keys;
+
+macro_rules! documentation_row {
+    (setting, $($other:tt)*) => {
+        ""
+    };
+    ($meaning:literal, $example:literal, $($target:ident)*) => {
+        concat!("| `", $example, "` | ", $(stringify!($target), " ",)* "| ", $meaning, " |\n")
+    };
+}
+pub(crate) use documentation_row;
 
 impl ValueKind {
     /// Whether `"off"` is a value.

@@ -20,13 +20,14 @@ mod value;
 
 use proc_macro::TokenStream;
 
-/// The keys of `#[sse_endpoint("/path", ..)]`, each of them optional, in any order after the path:
+/// # Other keys
+///
+/// All keys are optional, in any order after the path. The keys that are settings are documented where `hero_sse`
+/// re-exports this macro.
 ///
 #[doc = endpoint::key_table!()]
 ///
-/// Durations are `"15s"`, `"500ms"`, `"2m"`, `"1h"` or `"00:00:05"` (`hh:mm:ss`), and `"off"` where
-/// a thing can be. A key wins over the operator's general options, and the operator's table for this
-/// endpoint over the key.
+/// # The function
 ///
 /// The function is a free `async fn` without generics. Its arguments are up to sixteen extractors; it
 /// returns a stream of events, or a `Result` of one. Its visibility, its `#[cfg]` and its docs hold

@@ -210,6 +210,13 @@ pub use hero_sse_macros::SseEvent;
 /// }
 /// ```
 ///
+/// # Keys that are settings
+///
+/// A key wins over the options for all endpoints. The options' table for this endpoint wins over the key.
+/// Durations are written `"15s"`, `"500ms"`, `"2m"`, `"1h"`, `"00:00:05"` (hh:mm:ss) or `"off"`.
+///
+#[doc = policy::settings::attribute_table!()]
+///
 #[cfg(all(feature = "macros", feature = "server"))]
 pub use hero_sse_macros::sse_endpoint;
 

@@ -23,36 +23,20 @@ key::keys! {
          `any(..)` of these; `{name}` in it is the value of that capture of the path";
     "public", Nothing, "public", [Function],
         "callers need no token; without `public` and `permission`, any valid token will do";
-    "heartbeat", DurationOrOff, r#"heartbeat = "15s""#, [Function],
-        "the longest silence on the wire; 15 s unless set";
-    "heartbeat_event", Flag, "heartbeat_event = true", [Function],
-        "each heartbeat is also the event `hero.heartbeat`, for a watchdog in the page; false unless set";
-    "write_timeout", DurationOrOff, r#"write_timeout = "5s""#, [Function],
-        "how long a write may go without progress before the connection is reset; 5 s unless set";
-    "retry", Duration, r#"retry = "3s""#, [Function],
-        "how long a browser waits before it reconnects, from `\"500ms\"` to `\"24h\"`; 3 s unless set";
-    "max_age", DurationOrOff, r#"max_age = "30m""#, [Function],
-        "how long a stream lasts before the client is asked to come back; off unless set";
-    "reauthorize", DurationOrOff, r#"reauthorize = "30s""#, [Function],
-        "how often the kit's `Authorizer` is asked again whether the caller may stay; off unless set";
-    "max_connections", Count, "max_connections = 100", [Function],
-        "how many streams of this endpoint may be open; no limit of its own unless set";
-    "max_per_principal", Count, "max_per_principal = 4", [Function],
-        "how many streams one caller may have open, over all endpoints; 8 unless set, and no limit for \
-         callers without a token";
-    "over_limit", OneOf("OverLimit", &["retry", "refuse"]), r#"over_limit = "refuse""#, [Function],
-        "what those over a limit get: a stream that asks them to come back, or a refusal; `\"retry\"` \
-         unless set";
-    "buffer", Count, "buffer = 256", [Function],
-        "how many frames may wait for a slow client; unless this or `overflow` is set, none does, and the \
-         stream is held back";
+    "heartbeat", DurationOrOff, r#"heartbeat = "15s""#, [Function], setting;
+    "heartbeat_event", Flag, "heartbeat_event = true", [Function], setting;
+    "write_timeout", DurationOrOff, r#"write_timeout = "5s""#, [Function], setting;
+    "retry", Duration, r#"retry = "3s""#, [Function], setting;
+    "max_age", DurationOrOff, r#"max_age = "30m""#, [Function], setting;
+    "reauthorize", DurationOrOff, r#"reauthorize = "30s""#, [Function], setting;
+    "max_connections", Count, "max_connections = 100", [Function], setting;
+    "max_per_principal", Count, "max_per_principal = 4", [Function], setting;
+    "over_limit", OneOf("OverLimit", &["retry", "refuse"]), r#"over_limit = "refuse""#, [Function], setting;
+    "buffer", Count, "buffer = 256", [Function], setting;
     "overflow", OneOf("Overflow", &["disconnect", "drop_oldest", "latest"]),
-        r#"overflow = "drop_oldest""#, [Function],
-        "what happens to one frame more than `buffer`; `\"disconnect\"` unless set, and 256 frames";
+        r#"overflow = "drop_oldest""#, [Function], setting;
     "token_sources", SomeOf("TokenSource", &["header", "cookie", "query"]),
-        r#"token_sources = ["header", "cookie"]"#, [Function],
-        "where the caller's token may stand, as far as the operator allows it; anywhere unless set. A \
-         browser's `EventSource` cannot send headers: it needs the cookie or the query";
+        r#"token_sources = ["header", "cookie"]"#, [Function], setting;
     "deprecated", Nothing, "deprecated", [Function],
         "the endpoint says in its description that it will go, and in the log that it is still used";
     "state", Type, "state = App", [Function],

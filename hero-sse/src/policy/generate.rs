@@ -78,6 +78,8 @@ macro_rules! endpoint_settings {
                 default: $text,
                 #[cfg(test)]
                 subscription: first_of!($(Some($subscription_text),)? None),
+                #[cfg(test)]
+                declares: first_of!($(stringify!($declares),)? ""),
             },
         )*];
 
@@ -145,8 +147,21 @@ macro_rules! endpoint_settings {
             };
         }
 
+        macro_rules! attribute_table {
+            () => {
+                concat!(
+                    "| key | default | meaning |\n|---|---|---|\n",
+                    $($crate::policy::attribute_row!(
+                        [$($attribute)?] "` | as in the options, else `", $text, "`",
+                        $("; for a topic's subscription `", $subscription_text, "`",)?
+                        " | ", $meaning, " |\n"
+                    ),)*
+                )
+            };
+        }
+
         pub(crate) use {
-            descriptor_methods, endpoint_builder_methods, endpoint_option_methods, endpoint_option_table,
+            attribute_table, descriptor_methods, endpoint_builder_methods, endpoint_option_methods, endpoint_option_table,
         };
     };
 }
@@ -190,6 +205,8 @@ macro_rules! server_settings {
                 default: $text,
                 #[cfg(test)]
                 subscription: None,
+                #[cfg(test)]
+                declares: "",
             },
         )*];
 
@@ -229,6 +246,17 @@ macro_rules! method_of {
     };
 }
 pub(crate) use method_of;
+
+/// Makes a row of documentation, if the row of the setting names a key of the attribute.
+macro_rules! attribute_row {
+    ([] $($rest:tt)*) => {
+        ""
+    };
+    ([$attribute:ident] $($text:literal),*) => {
+        concat!("| `", stringify!($attribute) $(, $text)*)
+    };
+}
+pub(crate) use attribute_row;
 
 /// A column that a row may leave out, else the last.
 macro_rules! first_of {

@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use self::generate::method_of;
+pub(crate) use self::generate::{attribute_row, method_of};
 pub(crate) use self::settings::{Policy, PolicyOverrides, ServerSettings};
 pub(crate) use self::value::SettingValue;
 use crate::close::CloseReason;

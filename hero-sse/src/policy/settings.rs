@@ -13,8 +13,7 @@
 //! | `takes` | the argument of its methods, and what they make of it |
 //! | `attribute` | its key in `#[sse_endpoint]` and its method on `EndpointBuilder`; then the argument that generated code passes, and what becomes of it. Without this column only the options have the setting |
 //!
-//! A key of the attribute also has a row in `hero-sse-macros/src/endpoint/parse.rs`. `tests/it/settings.rs` compares
-//! the two. Optional columns are left out, in the order above. Types of endpoint settings are `Copy`, because
+//! A key of the attribute also has a row in `hero-sse-macros/src/endpoint/parse.rs`. A test compares the two. Optional columns are left out, in the order above. Types of endpoint settings are `Copy`, because
 //! declarations are constants. A new type implements [`SettingValue`], and is added to [`types`].
 
 use serde_json::Value;
@@ -299,6 +298,9 @@ pub(crate) struct Setting<T> {
     /// That of a topic's subscription, if it differs.
     #[cfg(test)]
     pub(crate) subscription: Option<&'static str>,
+    /// The type that generated code passes.
+    #[cfg(test)]
+    pub(crate) declares: &'static str,
 }
 
 impl<T> Setting<T> {

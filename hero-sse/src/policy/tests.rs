@@ -122,3 +122,53 @@ fn reconnection_times_are_spread() {
     let far = Policy { drain_jitter: Some(Duration::from_secs(366 * 86_400)), ..policy };
     assert!(closing(&far, CloseReason::Draining, 0).1 <= 86_400_000);
 }
+
+/// A row of the macros' table that is marked as a setting: its key, and what it takes.
+fn rows_of_the_macros() -> Vec<(String, String)> {
+    let source = include_str!("../../../hero-sse-macros/src/endpoint/parse.rs");
+    let table = source.split("keys! {").nth(1).and_then(|rest| rest.split("\n}").next());
+    let rows = table.expect("a table").split(";\n").filter(|row| row.ends_with(" setting"));
+    let row = |row: &str| {
+        let (key, rest) = row.trim().strip_prefix('"')?.split_once("\", ")?;
+        // The example is the next text: of a key, not of its words.
+        let example = rest.find(&format!("r#\"{key} =")).or(rest.find(&format!("\"{key} =")))?;
+        let takes = rest.get(..example)?.trim().trim_end_matches(',');
+        Some((key.to_owned(), takes.to_owned()))
+    };
+    rows.map(|text| row(text).unwrap_or_else(|| panic!("not a row: {text}"))).collect()
+}
+
+/// What the macros must take for a setting, so that generated code fits its method.
+fn takes(row: &Setting<PolicyOverrides>) -> String {
+    match row.declares {
+        "Option<Duration>" => "DurationOrOff".to_owned(),
+        "Duration" => "Duration".to_owned(),
+        "bool" => "Flag".to_owned(),
+        "usize" => "Count".to_owned(),
+        listed => {
+            // The error lists the words.
+            let error = (row.read)(&mut PolicyOverrides::NONE.clone(), &Value::from("?"));
+            let error = error.expect_err("no word");
+            let (_, cure) = error.rsplit_once("write ").expect("a cure");
+            let words: Vec<_> = cure.split('"').skip(1).step_by(2).collect();
+            match listed.strip_prefix("&[").and_then(|rest| rest.strip_suffix(']')) {
+                Some(item) => format!("SomeOf({item:?}, &{words:?})"),
+                None => format!("OneOf({listed:?}, &{words:?})"),
+            }
+        }
+    }
+}
+
+/// A key that only the macros have would not compile where it is used; one that only the library has would be
+/// unknown to users.
+#[test]
+fn the_macros_have_the_same_keys_that_take_the_same() {
+    let attributes = ENDPOINT_SETTINGS.iter().filter(|row| !row.attribute.is_empty());
+    let mut library: Vec<_> =
+        attributes.map(|row| (row.attribute.to_owned(), takes(row))).collect();
+    let mut macros = rows_of_the_macros();
+    library.sort_unstable();
+    macros.sort_unstable();
+    assert_eq!(macros, library);
+    assert!(library.len() > 10, "{library:?}");
+}

@@ -9,5 +9,5 @@ async fn said() -> impl Stream<Item = Event> {
 }
 
 fn main() {
-    shown("buffer: Some(256)", "buffer: None");
+    shown("buffer: Some(Some(256))", "buffer: None");
 }

@@ -9,5 +9,5 @@ async fn said() -> impl Stream<Item = Event> {
 }
 
 fn main() {
-    shown("max_connections: Some(100)", "max_connections: None");
+    shown("max_connections: Some(Some(100))", "max_connections: None");
 }
