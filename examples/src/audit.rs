@@ -1,83 +1,95 @@
-//! The audit log: a real file with one JSON record a line, and a live tail of it.
+//! The audit log: a file with one JSON record per line, and a live tail of it.
 //!
-//! The file is the truth. It is read once for all who look: each line is published to a topic, where
-//! a slow reader costs its place and the batch that it is being sent.
+//! The file is the source of truth. One task follows it and publishes each line to a topic. A reconnecting client resumes
+//! after the last line it received; a slow one costs the topic nothing but a position.
 
-use std::{
-    fs::{File, OpenOptions},
-    io::{self, Write},
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
-};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
-use axum::extract::State;
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
 use hero_sse::prelude::*;
-use serde::Deserialize;
-use serde::Serialize;
-use tokio::{
-    task::{JoinSet, spawn_blocking},
-    time::sleep,
-};
+use serde::{Deserialize, Serialize};
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::sleep;
 
-use self::tail::{LAST_LINES, Piece, Tail};
+use self::tail::{Entry, LAST_LINES, Tail};
 
+mod file;
 mod tail;
 
-/// What a reader of the audit log is told.
+/// How often the file is checked for new lines while there are none.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// An event of the audit stream.
 ///
-/// The `place` of a line in the file outlives the program, which the ids of its stream do not: by it a
-/// page knows again, after a restart, what it shows already.
+/// `place` is the position of a line in its file. It survives a restart of this program, which event ids do not: by it
+/// a page recognizes lines that it shows already.
 #[derive(Clone, Debug, SseEvent)]
 pub enum Audit {
     /// A line that is a record.
     #[sse(event = "audit")]
     Record {
-        /// Where it stands in the file.
+        /// Position of the line in its file.
         place: String,
-        /// What it says.
+        /// The record.
         #[serde(flatten)]
         record: Record,
     },
-    /// A line that is not a record, as it stands.
+    /// A line that is not a record.
     #[sse(event = "audit-raw")]
     Raw {
-        /// Where it stands in the file.
+        /// Position of the line in its file.
         place: String,
-        /// Its text.
+        /// Text of the line.
         line: String,
     },
-    /// Lines may be missing here: the file no longer holds what came next.
+    /// Lines may be missing here: the file no longer has them.
     #[sse(event = "audit-gap")]
     Gap {
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }
 
-/// Live tail of the audit log: the last lines, then each that follows.
+/// Live tail of the audit log: the last lines, then each new one.
 #[sse_endpoint("/audit/stream", permission = "audit.read")]
 pub async fn audit_stream(State(log): State<AuditLog>) -> Subscription<Audit> {
     log.lines.subscribe().recent(LAST_LINES)
 }
 
-/// One line of the audit log: who asked for what, and the answer.
+/// Middleware that writes a record for every request, once the status of the response is known.
+///
+/// The server puts the [`Principal`] into the response's extensions, so the record names the caller.
+pub async fn record_request(State(log): State<AuditLog>, request: Request, next: Next) -> Response {
+    let (method, path) = (request.method().to_string(), request.uri().path().to_owned());
+    let response = next.run(request).await;
+    let subject = response.extensions().get::<Principal>().map(Principal::subject);
+    log.append(&Record::now(&method, &path, response.status().as_u16(), subject)).await;
+    response
+}
+
+/// One line of the audit log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// When: RFC 3339, UTC.
+    /// Time of the response: RFC 3339, UTC.
     pub time: String,
-    /// The method of the request.
+    /// Method of the request.
     pub method: String,
-    /// Its path.
+    /// Path of the request.
     pub path: String,
-    /// The status of the answer.
+    /// Status of the response.
     pub status: u16,
-    /// Who, if known.
+    /// Subject of the caller's token, if the request had a valid one.
     pub subject: Option<String>,
 }
 
 impl Record {
-    /// A record of this moment. Give the path without its query, where tokens may stand.
+    /// Creates a record with the current time. Pass the path without its query, which may contain a token.
     pub fn now(method: &str, path: &str, status: u16, subject: Option<&str>) -> Self {
         Self {
             time: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
@@ -89,44 +101,45 @@ impl Record {
     }
 }
 
-/// The log file. Clones share it; with the last, nobody follows it any more, and its streams end.
+/// The log file. Clones share it.
+///
+/// Dropping the last clone stops the task that follows the file, and ends the streams.
 #[derive(Clone, Debug)]
 pub struct AuditLog {
     path: PathBuf,
     max_bytes: u64,
-    // Held while writing: one line is whole before the next begins, and one writer rotates.
-    turn: Arc<Mutex<()>>,
+    /// Held while writing: lines never mix, and only one writer rotates.
+    write_lock: Arc<Mutex<()>>,
     lines: Topic<Audit>,
-    /// Dropped, it ends what it holds.
+    /// Aborts the task when dropped.
     _task: Arc<JoinSet<()>>,
 }
 
 impl AuditLog {
-    /// A size at which a log may well be rotated.
+    /// A sensible size limit of the file: 1 MiB.
     pub const MAX_BYTES: u64 = 1024 * 1024;
 
-    /// Opens the log, or begins it, and follows it in the background. Once it holds `max_bytes` it
-    /// becomes `<path>.1`, in place of an earlier one, and a new file begins.
+    /// Opens or creates the log, and follows it in the background. When the file has `max_bytes`, it is renamed to
+    /// `<path>.1`, which replaces an earlier one, and a new file is created.
     ///
     /// # Errors
     ///
-    /// The file cannot be opened for writing, or what stands there is no file.
+    /// Returns an error if the file cannot be opened for writing, or if `path` is not a regular file.
     pub fn open(path: impl Into<PathBuf>, max_bytes: u64) -> io::Result<Self> {
         let path = path.into();
         open_to_append(&path)?;
-        // Of a quiet log, too, the last lines are to be had.
+        // A quiet log still has its last lines, however old they are.
         let lines = Topic::builder("audit").retain_for(None).build();
         let mut task = JoinSet::new();
         task.spawn(follow(Tail::new(path.clone()), lines.clone()));
-        Ok(Self { path, max_bytes, turn: Arc::default(), lines, _task: Arc::new(task) })
+        Ok(Self { path, max_bytes, write_lock: Arc::default(), lines, _task: Arc::new(task) })
     }
 
-    /// Adds a line; it is in the file when this returns. A full disk must not stop the program: an
-    /// error goes to its own log.
+    /// Appends a record, and returns when it is in the file. An error is logged: a full disk must not stop the server.
     pub async fn append(&self, record: &Record) {
         let log = self.clone();
         let written = match serde_json::to_string(record) {
-            // A disk may keep its writer waiting, which no async thread should.
+            // Writing may block on the disk, which no async thread should.
             Ok(line) => spawn_blocking(move || log.write(line)).await.map_err(io::Error::other),
             Err(error) => Err(error.into()),
         };
@@ -137,13 +150,13 @@ impl AuditLog {
 
     fn write(&self, mut line: String) -> io::Result<()> {
         line.push('\n');
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        // Opened for each line: so a rotation by somebody else is followed without being told.
+        let _guard = self.write_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        // Opened for each line, so that a rotation by another program, such as logrotate, is noticed.
         let mut file = open_to_append(&self.path)?;
         if file.metadata()?.len() >= self.max_bytes {
             match std::fs::rename(&self.path, rotated(&self.path)) {
                 Ok(()) => file = open_to_append(&self.path)?,
-                // Better a log that is too long than a record that is missing.
+                // A log that is too long is better than a missing record.
                 Err(error) => tracing::warn!(%error, "the audit log was not rotated"),
             }
         }
@@ -151,44 +164,44 @@ impl AuditLog {
     }
 }
 
-/// Publishes the last lines, then each that is added, by whomever.
+/// Publishes the last lines of the file, then each line that any program appends.
 async fn follow(mut tail: Tail, lines: Topic<Audit>) {
     loop {
-        let pieces;
-        (pieces, tail) = match spawn_blocking(move || (tail.read(), tail)).await {
+        let entries;
+        (entries, tail) = match spawn_blocking(move || (tail.read(), tail)).await {
             Ok(read) => read,
-            Err(error) => return tracing::warn!(%error, "the audit log is not followed any more"),
+            Err(error) => return tracing::warn!(%error, "the audit log is no longer followed"),
         };
-        if pieces.is_empty() {
-            sleep(Duration::from_millis(200)).await;
+        if entries.is_empty() {
+            sleep(POLL_INTERVAL).await;
         }
-        if let Err(error) = lines.publish_all(pieces.into_iter().map(Audit::from)).await {
+        if let Err(error) = lines.publish_all(entries.into_iter().map(Audit::from)).await {
             tracing::warn!(%error, "lines of the audit log were not published");
         }
     }
 }
 
-impl From<Piece> for Audit {
-    fn from(piece: Piece) -> Self {
-        match piece {
-            Piece::Line { place, text } => match serde_json::from_str(&text) {
+impl From<Entry> for Audit {
+    fn from(entry: Entry) -> Self {
+        match entry {
+            Entry::Line { place, text } => match serde_json::from_str(&text) {
                 Ok(record) => Self::Record { place, record },
                 Err(_) => Self::Raw { place, line: text },
             },
-            Piece::Gap { reason } => Self::Gap { reason: reason.to_owned() },
+            Entry::Gap { reason } => Self::Gap { reason: reason.to_owned() },
         }
     }
 }
 
 fn open_to_append(path: &Path) -> io::Result<File> {
-    // Asked first: to open a pipe is to wait for its reader.
+    // Checked first: opening a pipe blocks until a reader opens it too.
     if std::fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
-        return Err(io::Error::other("this is no regular file"));
+        return Err(io::Error::other("not a regular file"));
     }
     OpenOptions::new().append(true).create(true).open(path)
 }
 
-/// Where a full log goes, here and with logrotate.
+/// Returns the path of the rotated file, the same that logrotate uses.
 fn rotated(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".1");
@@ -209,7 +222,7 @@ mod tests {
     async fn take(log: &AuditLog, count: usize) -> Vec<Published<Audit>> {
         let taken = log.lines.subscribe().recent(LAST_LINES).take(count).collect::<Vec<_>>();
         let taken = tokio::time::timeout(Duration::from_secs(10), taken).await.expect("in time");
-        assert_eq!(taken.len(), count, "the tail of a log has no end");
+        assert_eq!(taken.len(), count, "the stream ended early");
         taken
     }
 
@@ -225,7 +238,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_last_lines_come_first_then_what_is_appended() {
+    async fn a_client_gets_the_last_lines_then_each_new_one() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("audit.log");
         let log = AuditLog::open(&path, AuditLog::MAX_BYTES).unwrap();
@@ -242,7 +255,7 @@ mod tests {
         log.append(&record("/60")).await;
         assert_eq!(paths(&next.await), ["/60"]);
 
-        // After a restart each line stands where it stood.
+        // A restart does not change the place of a line.
         drop(log);
         let log = AuditLog::open(&path, AuditLog::MAX_BYTES).unwrap();
         let after = take(&log, LAST_LINES).await;
@@ -254,7 +267,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_reader_does_not_notice_that_the_log_rotates() {
+    async fn a_rotation_neither_drops_nor_repeats_a_line() {
         let dir = tempfile::tempdir().unwrap();
         let log = AuditLog::open(dir.path().join("audit.log"), 8000).unwrap();
         let mut reader = log.lines.subscribe();
@@ -270,7 +283,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn writers_at_the_same_time_keep_their_lines_whole() {
+    async fn concurrent_writers_do_not_mix_their_lines() {
         let dir = tempfile::tempdir().unwrap();
         let log = AuditLog::open(dir.path().join("audit.log"), AuditLog::MAX_BYTES).unwrap();
         let writes = (0..40).map(|n| {
@@ -286,7 +299,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lost_directory_is_a_warning() {
+    async fn a_missing_directory_is_an_error_at_first_and_a_warning_later() {
         let dir = tempfile::tempdir().unwrap();
         assert!(AuditLog::open(dir.path().join("none/audit.log"), 1).is_err());
         let log = AuditLog::open(dir.path().join("audit.log"), 1).unwrap();
@@ -295,15 +308,15 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_is_no_log() {
+    fn a_directory_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let error = AuditLog::open(dir.path(), 1).unwrap_err();
-        assert_eq!(error.to_string(), "this is no regular file");
+        assert_eq!(error.to_string(), "not a regular file");
     }
 
     #[cfg(unix)]
     #[tokio::test]
-    async fn a_pipe_is_no_log_and_nothing_waits_for_it() {
+    async fn a_pipe_is_refused_and_blocks_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("audit.log");
         let log = AuditLog::open(&path, 1).unwrap();
@@ -317,18 +330,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_reader_is_sent_the_record_alone() {
+    async fn a_line_becomes_an_event_without_a_wrapper() {
         let record = r#""time":"t","method":"GET","path":"/","status":200,"subject":null"#;
-        let line = |text: &str| Piece::Line { place: "1:2".into(), text: text.into() };
-        let gap = Piece::Gap { reason: "why" };
+        let line = |text: &str| Entry::Line { place: "1:2".into(), text: text.into() };
+        let gap = Entry::Gap { reason: "why" };
         let events = [line(&format!("{{{record}}}")), line("so what"), gap].map(Audit::from);
 
         let sse = HeroSse::builder().build().unwrap();
-        let opened = move || async move { stream::iter(events) };
-        let app = sse.endpoint("/").public().handler(opened).unwrap();
+        let handler = move || async move { stream::iter(events) };
+        let app = sse.endpoint("/").public().handler(handler).unwrap();
         let request = axum::http::Request::new(axum::body::Body::empty());
-        let answer = tower::ServiceExt::oneshot(app, request).await.unwrap();
-        let body = axum::body::to_bytes(answer.into_body(), 10_000).await.unwrap();
+        let response = tower::ServiceExt::oneshot(app, request).await.unwrap();
+        let body = axum::body::to_bytes(response.into_body(), 10_000).await.unwrap();
         let body = str::from_utf8(&body).unwrap();
 
         for frame in [

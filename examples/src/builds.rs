@@ -1,41 +1,45 @@
-//! The build-status feed: starts real builds of a small crate and tells how they go.
+//! The build feed: starts real builds of a small crate, and streams their progress.
 //!
-//! What happens is published to a topic, which keeps it: whoever comes late, even after the end, or
-//! comes back, gets the story from its first line or from where it stopped.
+//! Everything is published to a topic, which keeps it. A new client gets all events of the current build, even after its
+//! end; a reconnecting client resumes. A build that succeeds is the stream's last event, after which clients stop
+//! reconnecting.
 
-use std::{
-    error::Error,
-    fmt::{self, Display},
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::error::Error;
+use std::fmt::{self, Display};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use axum::body::Bytes;
 use axum::extract::State;
+use axum::response::IntoResponse;
+use axum::{Extension, Json};
 use hero_sse::prelude::*;
-use tokio::{
-    sync::{Mutex, mpsc, watch},
-    task::JoinHandle,
-};
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::{Mutex, mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
 
-use self::cargo::Ended;
+use self::cargo::Outcome;
 
 mod cargo;
 
-/// A build that takes longer is stuck.
-const LONGEST: Duration = Duration::from_secs(120);
+/// A build that takes longer is stopped.
+const BUILD_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// What a build reports.
+/// An event of the build feed. Events are named after the variants: `queued`, `started` and so on.
 #[derive(Clone, Debug, SseEvent)]
 #[allow(missing_docs, reason = "the names of the fields say it")]
 pub enum Build {
-    /// Somebody asked for a build.
+    /// A client requested a build.
     Queued { build: u64, broken: bool },
-    /// It runs.
+    /// Cargo runs.
     Started { build: u64, command: String },
-    /// A part of it is done.
+    /// Cargo compiled a crate, or reused it (`fresh`).
     Artifact { build: u64, name: String, fresh: bool },
-    /// The compiler has something to say.
+    /// A warning or an error of the compiler.
     Diagnostic {
         build: u64,
         level: String,
@@ -44,159 +48,201 @@ pub enum Build {
         file: Option<String>,
         line: Option<u64>,
     },
-    /// It failed; the reader waits for the next build.
+    /// The build failed. The stream goes on with the next build.
     Failed { build: u64, errors: u64, seconds: f64, reason: Option<String> },
-    /// It succeeded, and there is no more to say.
+    /// The build succeeded. This ends the stream.
     #[sse(last)]
     Finished { build: u64, warnings: u64, seconds: f64 },
 }
 
-/// How the builds go, from the first line until one succeeds, however late one comes.
+/// Progress of the builds, from the first event of the current feed until a build succeeds.
 #[sse_endpoint("/builds/stream", permission = "builds.read")]
 pub async fn build_feed(State(builds): State<Builds>) -> Subscription<Build> {
     builds.feed().await.subscribe().from_start()
 }
 
-/// One build at a time, and the story of the last few. Clones share them.
+/// The body of `POST /api/v1/builds`. An empty body is allowed.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct BuildRequest {
+    broken: bool,
+}
+
+/// `POST /api/v1/builds`: starts a build. An ordinary axum handler, with the same tokens and permissions as the streams.
+///
+/// Every response carries the [`Principal`] as an extension, for the audit log.
+///
+/// # Errors
+///
+/// `403` without the permission `builds.start`, `400` for another body, `409` while a build runs.
+pub async fn start_build(
+    State(builds): State<Builds>,
+    principal: Principal,
+    body: Bytes,
+) -> Result<impl IntoResponse, (Extension<Principal>, Refusal)> {
+    let start = async {
+        principal.require("builds.start")?;
+        let request = if body.is_empty() {
+            BuildRequest::default()
+        } else {
+            serde_json::from_slice(&body).map_err(|error| {
+                Refusal::bad_request(format!("write {{\"broken\": false}}, or nothing: {error}"))
+            })?
+        };
+        let started = builds.start(request.broken).await;
+        started.map_err(|error| Refusal::new(StatusCode::CONFLICT, error.to_string()))
+    };
+    match start.await {
+        Ok(build) => {
+            Ok((StatusCode::ACCEPTED, Extension(principal), Json(json!({ "build": build }))))
+        }
+        Err(refusal) => Err((Extension(principal), refusal)),
+    }
+}
+
+/// Runs one build at a time. Clones share the builds.
 #[derive(Clone, Debug)]
 pub struct Builds {
-    shared: Arc<Shared>,
+    inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct Inner {
+    /// Directory of the crate.
     sample: PathBuf,
-    now: Mutex<Now>,
-    /// Whether the program is about to end.
+    current: Mutex<Current>,
+    /// `true` when the program is about to exit.
     stopping: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
-struct Now {
-    /// Ends with the first build that succeeds; the next build begins another.
+struct Current {
+    /// A successful build closes this topic. The next build gets a new one.
     feed: Topic<Build>,
-    /// How many builds there were.
+    /// Number of the newest build.
     builds: u64,
     running: Option<JoinHandle<()>>,
 }
 
-/// A feed on which nothing has happened.
-fn feed() -> Topic<Build> {
-    // A story is of use as long as no other has begun.
+fn new_feed() -> Topic<Build> {
+    // No time limit: the events of a build are of use until the next build.
     Topic::builder("builds").retain_for(None).build()
 }
 
-async fn tell(feed: &Topic<Build>, event: Build) {
+async fn publish(feed: &Topic<Build>, event: Build) {
     if let Err(error) = feed.publish(event).await {
         tracing::warn!(%error, "an event of a build was not published");
     }
 }
 
-/// Why a build was not started.
+/// The error of [`Builds::start`] while a build runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AlreadyRunning;
 
 impl Display for AlreadyRunning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a build is already running")
+        f.write_str("a build is running already")
     }
 }
 
 impl Error for AlreadyRunning {}
 
 impl Builds {
-    /// Builds of the crate in this directory.
+    /// Creates a runner for the crate in this directory.
     pub fn new(sample: impl Into<PathBuf>) -> Self {
-        let now = Now { feed: feed(), builds: 0, running: None };
+        let current = Mutex::new(Current { feed: new_feed(), builds: 0, running: None });
         let stopping = watch::Sender::new(false);
-        Self { shared: Arc::new(Shared { sample: sample.into(), now: Mutex::new(now), stopping }) }
+        Self { inner: Arc::new(Inner { sample: sample.into(), current, stopping }) }
     }
 
-    /// The feed of the build that runs now, or else ran last.
+    /// Returns the feed of the current build, or of the last one if none runs.
     pub async fn feed(&self) -> Topic<Build> {
-        self.shared.now.lock().await.feed.clone()
+        self.inner.current.lock().await.feed.clone()
     }
 
-    /// Starts a build and gives its number; a broken one fails with a compiler error.
+    /// Starts a build and returns its number. A broken build fails with a compiler error.
     ///
     /// # Errors
     ///
-    /// [`AlreadyRunning`]: only one runs at a time.
+    /// Returns [`AlreadyRunning`] while another build runs.
     pub async fn start(&self, broken: bool) -> Result<u64, AlreadyRunning> {
-        let mut now = self.shared.now.lock().await;
-        if now.running.is_some() {
+        let mut current = self.inner.current.lock().await;
+        if current.running.is_some() {
             return Err(AlreadyRunning);
         }
-        if now.feed.is_closed() {
-            now.feed = feed();
+        if current.feed.is_closed() {
+            current.feed = new_feed();
         }
-        now.builds += 1;
-        let (build, feed, shared) = (now.builds, now.feed.clone(), Arc::clone(&self.shared));
-        tell(&feed, Build::Queued { build, broken }).await;
-        now.running = Some(tokio::spawn(async move { shared.run(build, broken, &feed).await }));
+        current.builds += 1;
+        let (build, feed, inner) = (current.builds, current.feed.clone(), Arc::clone(&self.inner));
+        publish(&feed, Build::Queued { build, broken }).await;
+        current.running = Some(tokio::spawn(async move { inner.run(build, broken, &feed).await }));
         Ok(build)
     }
 
-    /// Ends the build that runs, if any, and returns when nothing of it is left; call it before the
-    /// program ends. A build that is started later is stopped at once.
+    /// Stops the running build, and returns when its processes and files are gone. Call it before the program exits.
+    /// Builds that start later are stopped at once.
     pub async fn stop(&self) {
-        self.shared.stopping.send_replace(true);
-        let running = self.shared.now.lock().await.running.take();
+        self.inner.stopping.send_replace(true);
+        let running = self.inner.current.lock().await.running.take();
         if let Some(running) = running
-            && tokio::time::timeout(2 * cargo::LAST_BREATH, running).await.is_err()
+            && timeout(2 * cargo::KILL_TIMEOUT, running).await.is_err()
         {
             tracing::warn!("a build could not be stopped in time");
         }
     }
 }
 
-impl Shared {
+impl Inner {
     async fn run(&self, build: u64, broken: bool, feed: &Topic<Build>) {
-        let began = Instant::now();
+        let started = Instant::now();
         let (mut warnings, mut errors) = (0, 0);
         let mut stopping = self.stopping.subscribe();
         let stop = async {
             tokio::select! {
-                () = tokio::time::sleep(LONGEST) => {}
-                // It fails when nobody can ever ask: not while `self` is here.
+                () = sleep(BUILD_TIMEOUT) => {}
+                // Fails only if the sender is dropped, and `self` owns it.
                 _ = stopping.wait_for(|stopping| *stopping) => {}
             }
         };
-        let (say, mut said) = mpsc::unbounded_channel();
+        // Cargo's output is read in a callback, which cannot await: a channel carries it to `publish`.
+        let (sender, mut receiver) = mpsc::unbounded_channel();
         let run = cargo::build(&self.sample, build, broken, stop, move |event| {
-            // It fails when nobody listens: not before this has ended.
-            let _ = say.send(event);
+            // Fails only if the receiver is dropped, and `forward` owns it until `run` ends.
+            let _ = sender.send(event);
         });
-        let publish = async {
-            while let Some(event) = said.recv().await {
+        let forward = async {
+            while let Some(event) = receiver.recv().await {
                 if let Build::Diagnostic { level, .. } = &event {
                     let is_error = level.starts_with("error");
                     *if is_error { &mut errors } else { &mut warnings } += 1;
                 }
-                tell(feed, event).await;
+                publish(feed, event).await;
             }
         };
-        let (ended, ()) = tokio::join!(run, publish);
-        let seconds = began.elapsed().as_secs_f64();
+        let (outcome, ()) = tokio::join!(run, forward);
+        let seconds = started.elapsed().as_secs_f64();
         let failed = |reason| Build::Failed { build, errors, seconds, reason };
-        let last = match ended {
-            Ok(Ended::Itself { status, .. }) if status.success() => {
+        let last = match outcome {
+            Ok(Outcome::Exited { status, .. }) if status.success() => {
                 Build::Finished { build, warnings, seconds }
             }
-            Ok(Ended::Itself { .. }) if errors > 0 => failed(None),
-            Ok(Ended::Itself { status, last_words }) => {
-                failed(Some(format!("{last_words}{status}")))
+            Ok(Outcome::Exited { .. }) if errors > 0 => failed(None),
+            Ok(Outcome::Exited { status, last_lines }) => {
+                failed(Some(format!("{last_lines}{status}")))
             }
-            Ok(Ended::Stopped) if *self.stopping.borrow() => {
-                failed(Some("the server stops".to_owned()))
+            Ok(Outcome::Stopped) if *self.stopping.borrow() => {
+                failed(Some("the server is shutting down".to_owned()))
             }
-            Ok(Ended::Stopped) => failed(Some(format!("stopped after {} s", LONGEST.as_secs()))),
-            Err(error) => failed(Some(format!("cargo cannot be run: {error}"))),
+            Ok(Outcome::Stopped) => {
+                failed(Some(format!("stopped after {} s", BUILD_TIMEOUT.as_secs())))
+            }
+            Err(error) => failed(Some(format!("cargo cannot run: {error}"))),
         };
-        // Whoever hears of the end may start the next build.
-        let mut now = self.now.lock().await;
-        now.running = None;
-        tell(feed, last).await;
+        // First make room for the next build: a client that receives the last event may start one at once.
+        let mut current = self.current.lock().await;
+        current.running = None;
+        publish(feed, last).await;
     }
 }
 
@@ -210,19 +256,19 @@ mod tests {
         Builds::new(concat!(env!("CARGO_MANIFEST_DIR"), "/sample"))
     }
 
-    /// The story from its first line to the event that `is_it`, or else to its end.
-    async fn until(builds: &Builds, is_it: impl Fn(&Build) -> bool) -> Vec<Build> {
-        let mut story = builds.feed().await.subscribe().from_start();
+    /// Returns all events up to the one that `matches`, or up to the end of the feed.
+    async fn until(builds: &Builds, matches: impl Fn(&Build) -> bool) -> Vec<Build> {
+        let mut feed = builds.feed().await.subscribe().from_start();
         let mut events = Vec::new();
         let all = async {
-            while let Some(event) = story.next().await {
+            while let Some(event) = feed.next().await {
                 events.push((*event).clone());
-                if is_it(&event) {
+                if matches(&event) {
                     return;
                 }
             }
         };
-        tokio::time::timeout(LONGEST, all).await.expect("in time");
+        timeout(BUILD_TIMEOUT, all).await.expect("in time");
         events
     }
 
@@ -230,16 +276,16 @@ mod tests {
         until(builds, |event| matches!(event, Build::Failed { .. })).await
     }
 
-    /// Why the build failed that ends these events.
+    /// Returns the reason in the last event, which is a failure.
     fn reason(events: &[Build]) -> &str {
         match events.last() {
             Some(Build::Failed { reason: Some(reason), .. }) => reason,
-            other => panic!("not failed for a reason: {other:?}"),
+            other => panic!("no failure with a reason: {other:?}"),
         }
     }
 
     #[tokio::test]
-    async fn a_broken_build_then_a_good_one() {
+    async fn a_broken_build_fails_and_the_next_one_succeeds() {
         let builds = builds();
         assert_eq!(builds.start(true).await, Ok(1));
         assert_eq!(builds.start(false).await, Err(AlreadyRunning));
@@ -274,7 +320,7 @@ mod tests {
         });
         assert_eq!(names.collect::<Vec<_>>(), ["spring", "gear", "clock"]);
 
-        // Whoever comes now gets the whole story; the next build begins another.
+        // A new client gets all events, and the next build starts a new feed.
         assert_eq!(until(&builds, |_| false).await.len(), both.len());
         assert_eq!(builds.start(true).await, Ok(3));
         let first = until(&builds, |_| true).await;
@@ -283,28 +329,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cargo_that_cannot_start_is_a_failed_build() {
+    async fn a_missing_sample_is_a_failed_build() {
         let builds = Builds::new("/nowhere/at/all");
         builds.start(false).await.unwrap();
         let failed = until_failed(&builds).await;
-        let expected = "cargo cannot be run: the sample directory /nowhere/at/all is missing";
+        let expected = "cargo cannot run: the sample directory /nowhere/at/all is missing";
         assert_eq!(reason(&failed), expected);
-        assert_eq!(builds.start(false).await, Ok(2), "it is over");
+        assert_eq!(builds.start(false).await, Ok(2), "the first build has ended");
     }
 
     #[tokio::test]
-    async fn a_build_is_stopped_with_the_program() {
+    async fn stopping_the_program_stops_the_build() {
         let builds = builds();
         builds.stop().await;
         builds.start(false).await.unwrap();
-        let began = Instant::now();
+        let started = Instant::now();
         builds.stop().await;
-        assert!(began.elapsed() < cargo::LAST_BREATH, "{:?}", began.elapsed());
-        assert_eq!(reason(&until_failed(&builds).await), "the server stops");
+        assert!(started.elapsed() < cargo::KILL_TIMEOUT, "{:?}", started.elapsed());
+        assert_eq!(reason(&until_failed(&builds).await), "the server is shutting down");
     }
 
     #[tokio::test]
-    async fn a_cargo_that_refuses_gives_its_last_words() {
+    async fn a_failure_before_compiling_has_the_last_lines_of_cargo_as_its_reason() {
         let empty = tempfile::tempdir().unwrap();
         let builds = Builds::new(empty.path());
         builds.start(false).await.unwrap();

@@ -1,29 +1,30 @@
-//! The live example's command line.
+//! The command line of the live example.
 
 use std::path::PathBuf;
 
 use lexopt::{Arg, Parser, ValueExt};
 
 const HELP: &str = "\
-The live example of hero-sse: a usage gauge, an audit-log tail and a build feed.
+The live example of hero-sse: a usage gauge, an audit log and a build feed, with a page that shows them.
 
 Usage: live [OPTIONS]
 
-  --listen ADDR      address to listen on [default: 127.0.0.1:8080]; port 0 takes any free one
-  --secret S         HS256 secret for tokens, at least 32 bytes [default: random at each start]
+  --listen ADDR      address to listen on [default: 127.0.0.1:8080]; port 0 takes any free port
+  --secret S         HS256 secret for tokens, at least 32 bytes
+                     [default: random; a restart makes old tokens invalid, and the page signs in again by itself]
   --options FILE     settings: a TOML or JSON file with the section SseOptions
                      [default: examples/options.toml, compiled in]
-  --audit-log FILE   file that every request is recorded in [default: hero-sse-audit.log]
-  --help             print this
+  --audit-log FILE   file that records every request [default: hero-sse-audit.log]
+  --help             print this help
 
-The first line on stdout is `listening on http://ADDR`; the log goes to stderr, RUST_LOG=debug
-or trace makes it longer. Ctrl-C says farewell on every stream and stops.
+The first line on stdout is `listening on http://ADDR`. The log goes to stderr; RUST_LOG=debug or trace shows more.
+Ctrl-C sends a closing event on every stream, then stops the program.
 ";
 
-/// RFC 7518, section 3.2: a key at least as long as the hash.
-const SHORTEST_SECRET: usize = 32;
+/// RFC 7518, section 3.2: the key must be at least as long as the hash.
+const MIN_SECRET_BYTES: usize = 32;
 
-/// What the command line asks for.
+/// The arguments of the program.
 pub(crate) struct Cli {
     pub(crate) listen: String,
     pub(crate) secret: String,
@@ -32,7 +33,7 @@ pub(crate) struct Cli {
 }
 
 impl Cli {
-    /// Reads the arguments; `None` when help was asked for and given.
+    /// Reads the arguments. Returns `None` after printing the help.
     pub(crate) fn from_arguments() -> Result<Option<Self>, lexopt::Error> {
         let mut listen = "127.0.0.1:8080".to_owned();
         let (mut secret, mut options) = (None, None);
@@ -52,9 +53,9 @@ impl Cli {
             }
         }
         let secret = match secret {
-            Some(secret) if secret.len() < SHORTEST_SECRET => {
+            Some(secret) if secret.len() < MIN_SECRET_BYTES => {
                 return Err(format!(
-                    "--secret: {} bytes, but HS256 needs at least {SHORTEST_SECRET}; give a longer \
+                    "--secret: {} bytes, but HS256 needs at least {MIN_SECRET_BYTES}; give a longer \
                      one, or leave --secret out for a random one",
                     secret.len()
                 )
@@ -67,8 +68,9 @@ impl Cli {
     }
 }
 
+/// Nothing is stored on disk: whoever reaches this demo gets a token anyway, so a new secret costs a client one request.
 fn random_secret() -> Result<String, lexopt::Error> {
-    let mut bytes = [0; 32];
+    let mut bytes = [0; MIN_SECRET_BYTES];
     getrandom::fill(&mut bytes).map_err(|error| format!("no random numbers: {error}"))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

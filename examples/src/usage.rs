@@ -1,56 +1,53 @@
-//! The usage gauge: what this machine's processors and memory are doing, once a second.
+//! The usage gauge: the load of this machine's processors and memory, once a second.
 //!
-//! A gauge is state, not history: only the newest reading matters, so whoever is late or slow gets
-//! that one and skips what it missed. That is what `Topic::latest` does.
+//! A gauge is state, not history. `Topic::latest` keeps the newest reading only: a new client gets it at once, and a
+//! slow client skips the readings in between.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use axum::extract::State;
 use hero_sse::prelude::*;
 use serde::Serialize;
 use sysinfo::{MINIMUM_CPU_UPDATE_INTERVAL, System};
-use tokio::{
-    task::{JoinSet, spawn_blocking},
-    time,
-};
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time;
 
-/// One reading of the gauge.
+/// One reading of the gauge. The event is named after the type: `usage`.
 #[derive(Clone, Debug, Serialize, SseEvent)]
 pub struct Usage {
-    /// Counts the readings since the program began.
+    /// Number of this reading since the program started.
     pub seq: u64,
-    /// When it was taken: RFC 3339, UTC.
+    /// Time of the reading: RFC 3339, UTC.
     pub at: String,
-    /// The load of each processor in percent.
+    /// Load of each processor, in percent.
     pub cpu: Vec<f32>,
-    /// The load of all processors together in percent.
+    /// Load of all processors together, in percent.
     pub cpu_total: f32,
-    /// Bytes of memory in use.
+    /// Memory in use, in bytes.
     pub memory_used: u64,
-    /// Bytes of memory there are.
+    /// Total memory, in bytes.
     pub memory_total: u64,
 }
 
-/// Live usage gauge of this machine: the newest reading at once, then each that follows.
+/// Live usage gauge of this machine: the newest reading at once, then each further one.
 #[sse_endpoint("/usage/stream", permission = "usage.read")]
 pub async fn usage_stream(State(meter): State<Meter>) -> Subscription<Usage> {
     meter.readings.subscribe()
 }
 
-/// Reads the machine in the background, once for all who look. Clones share one meter; it stops
-/// with the last, and its streams end.
+/// Reads the gauge in the background, once for all clients. Clones share one meter.
+///
+/// Dropping the last clone stops the meter and ends its streams.
 #[derive(Clone, Debug)]
 pub struct Meter {
     readings: Topic<Usage>,
-    /// Dropped, it ends what it holds.
+    /// Aborts the task when dropped.
     _task: Arc<JoinSet<()>>,
 }
 
 impl Meter {
-    /// Starts to read at this interval, or at the shortest one that gives meaningful numbers.
+    /// Starts a meter that reads at this interval. Shorter intervals than sysinfo's minimum are raised to it.
     pub fn start(interval: Duration) -> Self {
         let readings = Topic::latest("usage");
         let mut task = JoinSet::new();
@@ -62,23 +59,23 @@ impl Meter {
 async fn measure(readings: Topic<Usage>, interval: Duration) {
     let mut system = match System::new() {
         Ok(system) => system,
-        Err(error) => return tracing::warn!(%error, "this machine cannot be measured"),
+        Err(error) => return tracing::warn!(%error, "cannot measure this machine"),
     };
-    // The load is a difference between two looks; this is the first.
+    // The load is a difference between two samples. This is the first one.
     system.refresh_cpu_usage();
     let mut ticks = time::interval_at(time::Instant::now() + MINIMUM_CPU_UPDATE_INTERVAL, interval);
     ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
 
     for seq in 1.. {
         ticks.tick().await;
-        // A look reads files of the kernel, which takes as long as it takes.
-        let look = spawn_blocking(move || {
+        // Sampling reads files of the kernel, which may block.
+        let sample = spawn_blocking(move || {
             let usage = read(&mut system, seq);
             (system, usage)
         });
         let usage;
-        (system, usage) = match look.await {
-            Ok(looked) => looked,
+        (system, usage) = match sample.await {
+            Ok(sample) => sample,
             Err(error) => return tracing::warn!(%error, "the meter stopped"),
         };
         if let Err(error) = readings.publish(usage).await {
@@ -112,7 +109,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn readings_are_of_this_machine_and_in_order() {
+    async fn readings_are_plausible_and_in_order() {
         let meter = Meter::start(Duration::from_millis(200));
         let mut stream = meter.readings.subscribe();
         let first = next(&mut stream).await.expect("a reading");
@@ -126,7 +123,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_late_subscriber_gets_the_newest_reading_at_once() {
+    async fn a_new_subscriber_gets_the_newest_reading_at_once() {
         let meter = Meter::start(Duration::from_secs(3600));
         let early = next(&mut meter.readings.subscribe()).await.expect("a reading");
         let late = next(&mut meter.clone().readings.subscribe()).await.expect("a reading");
@@ -134,7 +131,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn with_its_last_handle_the_meter_stops_and_its_streams_end() {
+    async fn dropping_the_last_clone_stops_the_meter_and_ends_its_streams() {
         let meter = Meter::start(Duration::from_secs(3600));
         let mut stream = meter.readings.subscribe();
         drop(meter.clone());

@@ -12,7 +12,8 @@ export const SOON = 15_000;
 export const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 export const figure = (what) => console.log(`figure ${JSON.stringify(what)}`);
 
-function program(path, name, cure) {
+/** Returns the path of a program that must exist. If it is missing, the run fails and names the cure. */
+export function program(path, name, cure) {
   try {
     accessSync(path ?? "", constants.X_OK);
   } catch {

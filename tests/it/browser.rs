@@ -1,10 +1,9 @@
-//! What only a real browser can show: the live example's page, and pages that come and go.
+//! Tests that need a real browser: the page of the live example, and pages that leave and return.
 
 use std::path::Path;
 use std::process::Command;
 
-/// Left out of a plain `cargo test`: it needs Chromium, Node.js and the example's binary, which
-/// `./tests/run` sees to.
+/// A plain `cargo test` leaves it out: it needs Chromium, Node.js and the example's binary. `./tests/run` has them.
 #[test]
 #[ignore = "needs Chromium and Node.js: ./tests/run installs them and runs it"]
 fn the_page_of_the_live_example_works() {
@@ -14,19 +13,19 @@ fn the_page_of_the_live_example_works() {
 
 #[test]
 #[ignore = "needs Chromium and Node.js: ./tests/run installs them and runs it"]
-fn tabs_that_leave_are_noticed_and_tabs_that_stay_live_through_restarts() {
+fn the_server_notices_closed_tabs_and_open_tabs_survive_restarts() {
     node("trial.test.mjs", &[]);
 }
 
 #[test]
 #[ignore = "needs Chromium and Node.js: ./tests/run installs them and runs it"]
-fn pages_renew_their_tokens_and_tickets_and_lose_nothing() {
+fn pages_renew_their_tokens_and_tickets_without_missing_an_event() {
     node("renew.test.mjs", &[]);
 }
 
 #[test]
 #[ignore = "needs Chromium and Node.js: ./tests/run installs them and runs it"]
-fn cookies_count_from_pages_of_this_site_alone() {
+fn cookies_count_only_from_pages_of_this_site() {
     node("credentials.test.mjs", &[]);
 }
 

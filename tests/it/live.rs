@@ -1,4 +1,4 @@
-//! The live example's program: started, asked over real sockets, and stopped by signals.
+//! The live example as a program: started, used over real sockets, and stopped by signals.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -21,21 +21,21 @@ use crate::support::testing::{self, EventReader, SlowReader};
 const USAGE: &str = "/api/v1/usage/stream";
 const AUDIT: &str = "/api/v1/audit/stream";
 const BUILDS: &str = "/api/v1/builds/stream";
-/// An answer, the first line, an exit.
+/// Timeout of an answer, of the first line and of an exit.
 const SOON: Duration = Duration::from_secs(10);
-/// A compiler on a busy machine.
+/// Timeout of a build, on a busy machine.
 const BUILD: Duration = Duration::from_secs(120);
 
-/// One server at a time: the tests measure how long things take.
+/// One server at a time: the tests measure durations.
 static TURN: Mutex<()> = Mutex::const_new(());
 
 fn program() -> PathBuf {
     let path = std::env::var_os("LIVE_BIN").expect("LIVE_BIN is not set; call ./tests/run");
-    // The tests run elsewhere than whoever set it.
+    // The tests run in another folder than the one where the variable was set.
     Path::new(&path).canonicalize().expect("LIVE_BIN names no program; call ./tests/run")
 }
 
-/// The program with these arguments, in and for this folder.
+/// Returns the command that runs the program in this folder, with its log there.
 fn command(folder: &Path, arguments: &[&str]) -> Command {
     let temporary = folder.join("tmp");
     fs::create_dir_all(&temporary).expect("a folder");
@@ -79,12 +79,12 @@ impl Live {
         let mut child = command.spawn().expect("the program runs");
         let stdout = child.stdout.take().expect("a pipe");
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        // From here on it is killed, whatever happens.
+        // From here on `drop` kills it, also after a panic.
         let mut live = Self { address, child, folder, _turn: turn };
-        let (say, lines) = mpsc::channel();
+        let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                let _ = say.send(line);
+                let _ = sender.send(line);
             }
         });
         let first = lines.recv_timeout(SOON).unwrap_or_else(|_| panic!("{}", live.stderr()));
@@ -97,7 +97,7 @@ impl Live {
         fs::read_to_string(self.folder.path().join("stderr")).expect("text")
     }
 
-    /// A request of its own connection, and the answer's status and body.
+    /// Sends a request on a new connection. Returns the status and the body of the answer.
     async fn ask(&self, method: &str, path: &str, token: &str, body: &str) -> (u16, String) {
         let exchange = async {
             let mut socket = TcpStream::connect(self.address).await.expect("a socket");
@@ -121,14 +121,14 @@ impl Live {
         (status, body.to_owned())
     }
 
-    async fn mint(&self, wish: Value) -> (u16, Value) {
-        let (status, body) = self.ask("POST", "/token", "", &wish.to_string()).await;
+    async fn request_token(&self, request: Value) -> (u16, Value) {
+        let (status, body) = self.ask("POST", "/token", "", &request.to_string()).await;
         (status, serde_json::from_str(&body).unwrap_or(Value::String(body)))
     }
 
     async fn token(&self, permissions: &[&str], ttl: &str) -> String {
-        let wish = json!({ "subject": "ann", "permissions": permissions, "ttl": ttl });
-        let (status, answer) = self.mint(wish).await;
+        let request = json!({ "subject": "ann", "permissions": permissions, "ttl": ttl });
+        let (status, answer) = self.request_token(request).await;
         assert_eq!(status, 200, "{answer}");
         answer["token"].as_str().expect("a token").to_owned()
     }
@@ -137,7 +137,7 @@ impl Live {
         testing::connect(self.address, path).bearer(token).await.expect("a stream")
     }
 
-    /// With which status a stream is refused.
+    /// Returns the status with which a stream is refused.
     async fn refused(&self, path: &str, token: &str) -> Option<StatusCode> {
         let mut open = testing::connect(self.address, path);
         if !token.is_empty() {
@@ -146,7 +146,7 @@ impl Live {
         open.await.expect_err("no stream").status
     }
 
-    /// Presses Ctrl-C. The exit status, and how long it took.
+    /// Sends SIGINT, as Ctrl-C does. Returns the exit status and the time until then.
     async fn interrupt(&mut self) -> (ExitStatus, Duration) {
         let start = Instant::now();
         let pid = self.child.id().to_string();
@@ -158,7 +158,7 @@ impl Live {
             }
             sleep(Duration::from_millis(5)).await;
         }
-        panic!("it does not stop: {}", self.stderr());
+        panic!("the program does not stop: {}", self.stderr());
     }
 }
 
@@ -169,8 +169,8 @@ impl Drop for Live {
     }
 }
 
-/// How the program ends that cannot start: its exit code, and what it says.
-fn ending(folder: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+/// Runs a program that cannot start. Returns its exit code and its output on stderr.
+fn failure(folder: &Path, arguments: &[&str]) -> (Option<i32>, String) {
     let mut child = command(folder, arguments).spawn().expect("the program runs");
     let start = Instant::now();
     let status = loop {
@@ -180,7 +180,7 @@ fn ending(folder: &Path, arguments: &[&str]) -> (Option<i32>, String) {
         if start.elapsed() > SOON {
             let _ = child.kill();
             let _ = child.wait();
-            panic!("{arguments:?}: it runs");
+            panic!("{arguments:?}: it started");
         }
         std::thread::sleep(Duration::from_millis(5));
     };
@@ -200,7 +200,7 @@ async fn until(stream: &mut EventReader, name: &str) -> Vec<(String, Value)> {
                 return;
             }
         }
-        panic!("it ended before {name}: {events:?}");
+        panic!("the stream ended before {name}: {events:?}");
     };
     timeout(BUILD, all).await.expect("in time");
     events
@@ -240,7 +240,7 @@ async fn the_page_tokens_and_all_three_streams_work() {
 
 #[tokio::test]
 #[ignore = "needs the live example's binary: ./tests/run builds and runs it"]
-async fn whoever_may_not_is_refused() {
+async fn requests_without_a_token_or_permission_are_refused() {
     let live = Live::start(&[]).await;
     let token = live.token(&["usage.read"], "60s").await;
     for path in [USAGE, AUDIT, BUILDS] {
@@ -256,18 +256,35 @@ async fn whoever_may_not_is_refused() {
     let short = live.token(&["usage.read"], "2s").await;
     let mut stream = live.open(USAGE, &short).await;
     let events = until(&mut stream, "hero.close").await;
-    assert_eq!(events.last().expect("a farewell").1["reason"], "token_expired", "{events:?}");
+    assert_eq!(events.last().expect("a closing event").1["reason"], "token_expired", "{events:?}");
     assert_eq!(stream.next().await, Ok(None));
-    // A stream may end a little before its token.
+    // A stream may end shortly before its token expires.
     sleep(Duration::from_secs(2)).await;
     assert_eq!(live.refused(USAGE, &short).await, Some(StatusCode::UNAUTHORIZED));
 }
 
 #[tokio::test]
 #[ignore = "needs the live example's binary: ./tests/run builds and runs it"]
-async fn a_token_is_made_of_a_sensible_wish_only() {
+async fn a_token_survives_a_restart_only_with_a_secret_of_ones_own() {
+    let secret = ["--secret", "a secret for this test, 32 bytes or more"];
+    for (arguments, survives) in [(&secret[..], true), (&[], false)] {
+        let mut live = Live::start(arguments).await;
+        let token = live.token(&["usage.read"], "60s").await;
+        live.interrupt().await;
+        drop(live);
+        let live = Live::start(arguments).await;
+        let restarted = testing::connect(live.address, USAGE).bearer(&token).await;
+        let refused = restarted.err().map(|error| error.status);
+        let expected = if survives { None } else { Some(Some(StatusCode::UNAUTHORIZED)) };
+        assert_eq!(refused, expected, "{arguments:?}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs the live example's binary: ./tests/run builds and runs it"]
+async fn a_token_request_that_makes_no_sense_is_a_400() {
     let live = Live::start(&[]).await;
-    for (wish, word) in [
+    for (request, word) in [
         (json!({}), "subject"),
         (json!({ "subject": "" }), "subject"),
         (json!({ "subject": "a\nb" }), "subject"),
@@ -277,29 +294,29 @@ async fn a_token_is_made_of_a_sensible_wish_only() {
         (json!({ "subject": "ann", "ttl": "soon" }), "ttl"),
         (json!({ "subject": "ann", "ttl": "off" }), "ttl"),
     ] {
-        let (status, problem) = live.mint(wish.clone()).await;
-        assert_eq!(status, 400, "{wish}: {problem}");
-        let detail = problem["detail"].as_str().expect("words");
-        assert!(detail.contains(word), "{wish}: {detail}");
+        let (status, problem) = live.request_token(request.clone()).await;
+        assert_eq!(status, 400, "{request}: {problem}");
+        let detail = problem["detail"].as_str().expect("text");
+        assert!(detail.contains(word), "{request}: {detail}");
     }
     let endless = json!({ "subject": "ann", "ttl": "18446744073709551615s" });
-    assert_ne!(live.mint(endless).await.0, 500);
+    assert_ne!(live.request_token(endless).await.0, 500);
     let token = live.token(&["builds.start"], "60s").await;
-    for order in ["{", r#"{"broke": true}"#, r#"{"broken": 1}"#] {
-        let (status, problem) = live.ask("POST", "/api/v1/builds", &token, order).await;
-        assert_eq!(status, 400, "{order}: {problem}");
-        assert!(problem.contains("broken"), "{order}: {problem}");
+    for body in ["{", r#"{"broke": true}"#, r#"{"broken": 1}"#] {
+        let (status, problem) = live.ask("POST", "/api/v1/builds", &token, body).await;
+        assert_eq!(status, 400, "{body}: {problem}");
+        assert!(problem.contains("broken"), "{body}: {problem}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs the live example's binary: ./tests/run builds and runs it"]
-async fn a_reader_that_stops_is_reset_while_requests_go_on() {
+async fn a_stalled_client_is_reset_and_delays_no_request() {
     let options = tempfile::Builder::new().suffix(".toml").tempfile().expect("a file");
     fs::write(options.path(), "[SseOptions]\nWriteTimeout = \"1s\"\n").expect("written");
     let live = Live::start(&["--options", options.path().to_str().expect("text")]).await;
     let token = live.token(&["audit.read"], "60s").await;
-    // Long records, so that the last fifty of them are more than the socket takes.
+    // Long records, so that the last fifty of them fill the socket.
     let path = format!("/{}", "x".repeat(8000));
     for _ in 0..60 {
         assert_eq!(live.ask("GET", &path, "", "").await.0, 404);
@@ -330,7 +347,7 @@ async fn a_reader_that_stops_is_reset_while_requests_go_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs the live example's binary: ./tests/run builds and runs it"]
-async fn an_interrupt_ends_ten_streams_with_a_farewell() {
+async fn an_interrupt_sends_a_closing_event_on_every_stream() {
     let mut live = Live::start(&[]).await;
     let token = live.token(&["usage.read", "audit.read", "builds.read"], "60s").await;
     let mut streams = Vec::new();
@@ -342,7 +359,7 @@ async fn an_interrupt_ends_ten_streams_with_a_farewell() {
     assert!(took < Duration::from_secs(2), "{took:?}");
     for mut stream in streams {
         let events = until(&mut stream, "hero.close").await;
-        let (_, close) = events.last().expect("a farewell");
+        let (_, close) = events.last().expect("a closing event");
         assert_eq!((&close["reason"], &close["reconnect"]), (&json!("draining"), &json!(true)));
         assert_eq!(stream.next().await, Ok(None));
     }
@@ -350,7 +367,7 @@ async fn an_interrupt_ends_ten_streams_with_a_farewell() {
 
 #[test]
 #[ignore = "needs the live example's binary: ./tests/run builds and runs it"]
-fn a_program_that_cannot_start_says_what_where_and_the_cure() {
+fn an_error_at_the_start_names_the_fault_the_place_and_the_cure() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = |name: &str, text: &str| {
         let path = folder.path().join(name);
@@ -377,23 +394,26 @@ fn a_program_that_cannot_start_says_what_where_and_the_cure() {
         (&["--secret", "short"], &["--secret", "5 bytes", "32", "longer"]),
         (&["--secret", ""], &["--secret", "0 bytes", "32", "longer"]),
         (&["--sercet", "x"], &["--sercet", "--help"]),
-        (&["--audit-log", &pipe], &["audit log", &pipe, "no regular file", "--audit-log"]),
-        (&["--audit-log", directory], &["audit log", directory, "no regular file", "--audit-log"]),
+        (&["--audit-log", &pipe], &["audit log", &pipe, "not a regular file", "--audit-log"]),
+        (
+            &["--audit-log", directory],
+            &["audit log", directory, "not a regular file", "--audit-log"],
+        ),
         (&["--audit-log", "no/such/log"], &["audit log no/such/log", "No such", "--audit-log"]),
     ];
     for (arguments, words) in cases {
-        let (code, said) = ending(folder.path(), arguments);
-        assert_eq!(code, Some(1), "{arguments:?}: {said}");
-        assert!(said.starts_with("error: "), "{arguments:?}: {said}");
+        let (code, stderr) = failure(folder.path(), arguments);
+        assert_eq!(code, Some(1), "{arguments:?}: {stderr}");
+        assert!(stderr.starts_with("error: "), "{arguments:?}: {stderr}");
         for word in words {
-            assert!(said.contains(word), "{arguments:?}: {word} is missing in {said}");
+            assert!(stderr.contains(word), "{arguments:?}: {word} is missing in {stderr}");
         }
     }
 }
 
 #[tokio::test]
 #[ignore = "needs the live example's binary: ./tests/run builds and runs it"]
-async fn no_log_ever_holds_a_token() {
+async fn no_log_contains_a_token() {
     let mut live = Live::start_with(&[], |command| {
         command.env("RUST_LOG", "trace");
     })
@@ -414,26 +434,23 @@ async fn no_log_ever_holds_a_token() {
     live.interrupt().await;
     let signature = token.rsplit('.').next().expect("a signature");
     let audit = fs::read_to_string(live.folder.path().join("audit.log")).expect("text");
-    let said = live.stderr();
-    assert!(said.contains("request{method=GET uri=") && said.contains("stream opened"), "{said}");
+    let log = live.stderr();
+    assert!(log.contains("request{method=GET uri=") && log.contains("stream opened"), "{log}");
     assert!(audit.contains(USAGE) && audit.contains("/nowhere"), "{audit}");
-    for log in [live.stderr(), audit] {
+    for log in [log, audit] {
         assert!(!log.contains(signature), "{log}");
     }
 }
 
 #[tokio::test]
 #[ignore = "needs the live example's binary: ./tests/run builds and runs it"]
-async fn a_level_that_is_none_is_a_warning() {
+async fn an_unknown_log_level_is_a_warning() {
     let live = Live::start_with(&[], |command| {
         command.env("RUST_LOG", "hero_sse=debug");
     })
     .await;
-    let said = live.stderr();
-    assert!(
-        said.contains("RUST_LOG=hero_sse=debug") && said.contains("error, warn, info"),
-        "{said}"
-    );
+    let log = live.stderr();
+    assert!(log.contains("RUST_LOG=hero_sse=debug") && log.contains("error, warn, info"), "{log}");
 }
 
 #[tokio::test]
@@ -453,9 +470,9 @@ async fn a_broken_build_fails_and_a_good_one_ends_the_feed() {
 
     assert_eq!(live.ask("POST", "/api/v1/builds", &token, "").await.0, 202);
     let events = until(&mut feed, "finished").await;
-    assert_eq!(names(&events)[..2], ["queued", "started"], "the feed goes on");
+    assert_eq!(names(&events)[..2], ["queued", "started"], "the stream continues");
     assert_eq!(names(&events).iter().filter(|name| **name == "artifact").count(), 3);
-    let (_, close) = until(&mut feed, "hero.close").await.pop().expect("a farewell");
+    let (_, close) = until(&mut feed, "hero.close").await.pop().expect("a closing event");
     assert_eq!((&close["reason"], &close["reconnect"]), (&json!("last_event"), &json!(false)));
     assert_eq!(feed.next().await, Ok(None));
     let raw = feed.raw();
@@ -464,7 +481,7 @@ async fn a_broken_build_fails_and_a_good_one_ends_the_feed() {
     let again = testing::connect(live.address, BUILDS).bearer(&token).last_event_id(id).await;
     assert_eq!(again.expect_err("no stream").status, Some(StatusCode::NO_CONTENT));
 
-    // Who started it is on record.
+    // The audit log has the subject of each attempt.
     let audit = fs::read_to_string(live.folder.path().join("audit.log")).expect("text");
     let records = audit.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
     let started: Vec<_> = records.filter(|record| record["path"] == "/api/v1/builds").collect();
@@ -474,11 +491,11 @@ async fn a_broken_build_fails_and_a_good_one_ends_the_feed() {
 
 #[tokio::test]
 #[ignore = "needs the live example's binary: ./tests/run builds and runs it"]
-async fn whoever_comes_late_gets_the_newest_reading_at_once() {
+async fn a_new_client_gets_the_newest_reading_at_once() {
     let live = Live::start(&[]).await;
     let token = live.token(&["usage.read"], "60s").await;
     let mut early = live.open(USAGE, &token).await;
-    // The next reading may be quicker than a second stream, but not each time.
+    // The next reading may arrive before the second stream opens, but not each time.
     for _ in 0..5 {
         let (_, newest) = until(&mut early, "usage").await.pop().expect("a reading");
         let mut late = live.open(USAGE, &token).await;
@@ -487,18 +504,18 @@ async fn whoever_comes_late_gets_the_newest_reading_at_once() {
             return;
         }
     }
-    panic!("it had to wait for another reading each time");
+    panic!("each new client waited for another reading");
 }
 
 #[tokio::test]
 #[ignore = "needs the live example's binary: ./tests/run builds and runs it"]
-async fn a_finished_build_is_told_from_its_first_line_to_whoever_comes_later() {
+async fn a_client_that_connects_after_a_build_gets_all_its_events() {
     let live = Live::start(&[]).await;
     let token = live.token(&["builds.read", "builds.start"], "300s").await;
     assert_eq!(live.ask("POST", "/api/v1/builds", &token, "").await.0, 202);
     let mut early = live.open(BUILDS, &token).await.timeout(BUILD);
-    let story = until(&mut early, "finished").await;
-    assert_eq!(names(&story)[..2], ["queued", "started"]);
+    let all = until(&mut early, "finished").await;
+    assert_eq!(names(&all)[..2], ["queued", "started"]);
     let id =
         early.raw().lines().find_map(|line| line.strip_prefix("id: ")).expect("an id").to_owned();
     for (last_id, from) in [(None, 0), (Some(id), 1)] {
@@ -507,15 +524,15 @@ async fn a_finished_build_is_told_from_its_first_line_to_whoever_comes_later() {
             open = open.last_event_id(&id);
         }
         let mut late = open.await.expect("a stream");
-        assert_eq!(until(&mut late, "finished").await, story[from..]);
-        let (_, close) = until(&mut late, "hero.close").await.pop().expect("a farewell");
+        assert_eq!(until(&mut late, "finished").await, all[from..]);
+        let (_, close) = until(&mut late, "hero.close").await.pop().expect("a closing event");
         assert_eq!(close["reason"], "last_event");
         assert_eq!(late.next().await, Ok(None));
     }
 }
 
-/// The command lines that name this folder, where the system shows them.
-fn working_in(folder: &Path) -> Vec<String> {
+/// Returns the command lines of processes that name this folder, on systems with /proc.
+fn processes_in(folder: &Path) -> Vec<String> {
     let folder = folder.to_str().expect("text");
     let processes = fs::read_dir("/proc").into_iter().flatten().map_while(Result::ok);
     processes
@@ -527,8 +544,8 @@ fn working_in(folder: &Path) -> Vec<String> {
 
 #[tokio::test]
 #[ignore = "needs the live example's binary: ./tests/run builds and runs it"]
-async fn a_stopped_server_leaves_nothing_of_a_build() {
-    // At several moments: while cargo begins, and while compilers run.
+async fn a_stopped_server_leaves_no_process_or_file_of_a_build() {
+    // At several moments: while cargo starts, and while compilers run.
     for pause in [0, 50, 100, 200, 300, 450] {
         let mut live = Live::start(&[]).await;
         let token = live.token(&["builds.read", "builds.start"], "60s").await;
@@ -539,8 +556,8 @@ async fn a_stopped_server_leaves_nothing_of_a_build() {
         let (status, took) = live.interrupt().await;
         assert_eq!(status.code(), Some(0), "{}", live.stderr());
         assert!(took < Duration::from_secs(2), "{took:?}");
-        assert_eq!(working_in(live.folder.path()), [""; 0], "after {pause} ms");
-        // Whoever survived would still be writing.
+        assert_eq!(processes_in(live.folder.path()), [""; 0], "after {pause} ms");
+        // A process that survived would still write.
         sleep(Duration::from_millis(300)).await;
         let left = fs::read_dir(live.folder.path().join("tmp")).expect("a folder");
         let left: Vec<_> = left.map(|entry| entry.expect("an entry").path()).collect();
@@ -550,7 +567,7 @@ async fn a_stopped_server_leaves_nothing_of_a_build() {
 
 #[tokio::test]
 #[ignore = "needs the live example's binary: ./tests/run builds and runs it"]
-async fn a_missing_cargo_is_named() {
+async fn a_missing_cargo_is_the_reason_of_a_failed_build() {
     let live = Live::start_with(&[], |command| {
         command.env_remove("CARGO").env("PATH", "/nowhere");
     })
@@ -559,6 +576,6 @@ async fn a_missing_cargo_is_named() {
     let mut feed = live.open(BUILDS, &token).await;
     assert_eq!(live.ask("POST", "/api/v1/builds", &token, "").await.0, 202);
     let events = until(&mut feed, "failed").await;
-    let reason = events.last().expect("an end").1["reason"].as_str().expect("words").to_owned();
+    let reason = events.last().expect("an end").1["reason"].as_str().expect("text").to_owned();
     assert!(reason.contains("there is no cargo") && reason.contains("PATH"), "{reason}");
 }

@@ -1,323 +1,203 @@
-//! Follows a file of lines as `tail -F` does, and says of each line where it stands.
+//! Follows the file at one path as `tail -F` does, across rotations.
 //!
-//! All of it blocks for as long as the disk does: call it off the async threads.
+//! All functions here block on the disk: call them outside of async tasks.
 
-use std::{
-    collections::VecDeque,
-    fs::{File, Metadata},
-    io::{self, ErrorKind, Read, Seek, SeekFrom},
-    mem,
-    path::{Path, PathBuf},
-    time::UNIX_EPOCH,
-};
+use std::collections::VecDeque;
+use std::io;
+use std::path::PathBuf;
 
-/// How many lines that were there before are read first.
+use super::file::{Chunk, FileCursor, LineBuffer};
+
+/// Number of existing lines that a new tail starts with.
 pub(super) const LAST_LINES: usize = 50;
-/// Longer lines are cut, so that a file without a line end cannot fill the memory.
-const LONGEST_LINE: usize = 64 * 1024;
-/// How much is read at once.
-const CHUNK: u64 = 64 * 1024;
-/// How many chunks without any line end are read before somebody else has a turn.
-const MOST_CHUNKS: usize = 64;
-/// How far back the last few lines are looked for.
-const FARTHEST: u64 = LAST_LINES as u64 * CHUNK;
-/// How much of what was read last is compared at the next read.
-const REMEMBERED: usize = 64;
+/// Chunks without a line end that one call reads at most, so that a huge line does not block the caller for long.
+const MAX_CHUNKS_PER_READ: usize = 64;
 
-const CUT_SHORT: &str = "the log was cut short or written anew";
-const TWICE: &str = "the log was rotated more than once since it was read last";
+const TRUNCATED: &str = "the log was truncated or rewritten";
+const ROTATED_TWICE: &str = "the log was rotated more than once since the last read";
 
-/// What was read.
+/// One result of reading.
 #[derive(Debug, PartialEq)]
-pub(super) enum Piece {
-    /// A whole line, and where it ends: the file's number in hex, and an offset. It stays
-    /// the same when the file is rotated or the program begins anew.
-    Line { place: String, text: String },
+pub(super) enum Entry {
+    /// A whole line.
+    Line {
+        /// Where the line ends: id of the file in hex, and offset. A rotation or a restart does not change it.
+        place: String,
+        /// The line without its end.
+        text: String,
+    },
     /// Lines may be missing here.
-    Gap { reason: &'static str },
+    Gap {
+        /// The reason.
+        reason: &'static str,
+    },
 }
 
-/// A reader of the file at one path, whichever that is, and of the ones rotated away meanwhile.
+/// Reads the file at a path, whichever that is at the moment, and the rest of files that were rotated away.
 #[derive(Debug)]
 pub(super) struct Tail {
     path: PathBuf,
-    /// There was no file yet: the first one is read from its first line.
-    early: bool,
-    /// The files to read, in this order. The last is the one at `path`, as far as we know.
-    files: VecDeque<Place>,
-    /// The beginning of a line whose end is not there yet.
-    line: Line,
-    /// The number of the rotated file when we last looked.
+    /// There was no file at the start. The first one is read from its first line.
+    waiting_for_file: bool,
+    /// The files to read, in this order. The last one is at `path`, as far as is known.
+    files: VecDeque<OpenFile>,
+    /// The start of a line whose end is not written yet.
+    line: LineBuffer,
+    /// Id of the rotated file at the last check.
     rotated: Option<u64>,
+    /// Whether the last read failed. Only the first failure in a row is logged.
     failing: bool,
 }
 
+#[derive(Debug)]
+struct OpenFile {
+    cursor: FileCursor,
+    /// A gap to report before the next line of this file.
+    gap: Option<&'static str>,
+}
+
+impl From<FileCursor> for OpenFile {
+    fn from(cursor: FileCursor) -> Self {
+        Self { cursor, gap: None }
+    }
+}
+
 impl Tail {
-    /// A reader that begins with the last few lines.
+    /// Creates a reader that starts with the last lines of the file.
     pub(super) fn new(path: PathBuf) -> Self {
         let (files, line) = Default::default();
-        Self { path, early: false, files, line, rotated: None, failing: false }
+        Self { path, waiting_for_file: false, files, line, rotated: None, failing: false }
     }
 
-    /// What is new. If that is nothing, wait a little before the next read: a writer which still
-    /// has a rotated file open is given this time to finish it.
-    pub(super) fn read(&mut self) -> Vec<Piece> {
-        let mut pieces = Vec::new();
-        let mut left = MOST_CHUNKS;
+    /// Reads what is new. After an empty result, wait before the next call: a writer that still has a rotated file
+    /// open gets this time to finish it.
+    pub(super) fn read(&mut self) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        let mut chunks_left = MAX_CHUNKS_PER_READ;
         let result = loop {
-            match self.step(&mut pieces) {
-                Ok(true) if pieces.is_empty() && left > 0 => left -= 1,
+            match self.step(&mut entries) {
+                Ok(true) if entries.is_empty() && chunks_left > 0 => chunks_left -= 1,
                 result => break result,
             }
         };
         if let Err(error) = &result
             && !self.failing
         {
-            tracing::warn!(%error, path = %self.path.display(), "the log cannot be read; trying on");
+            tracing::warn!(%error, path = %self.path.display(), "cannot read the log; trying again");
         }
         self.failing = result.is_err();
-        pieces
+        entries
     }
 
-    /// Says whether there is more to do.
-    fn step(&mut self, out: &mut Vec<Piece>) -> io::Result<bool> {
+    /// Reads one chunk, or changes to another file. Returns whether there is more to do.
+    fn step(&mut self, out: &mut Vec<Entry>) -> io::Result<bool> {
         if self.files.is_empty() {
-            self.begin()?;
+            self.open_first()?;
         }
         let is_last = self.files.len() == 1;
-        let Some(place) = self.files.front_mut() else {
+        let Some(file) = self.files.front_mut() else {
             return Ok(false);
         };
-        if let Some(reason) = place.gap.take() {
-            out.push(Piece::Gap { reason });
+        if let Some(reason) = file.gap.take() {
+            out.push(Entry::Gap { reason });
         }
-        match place.read()? {
-            Bytes::New(bytes) => self.line.split(&bytes, place, out),
-            Bytes::None if is_last => {
-                self.look_for_rotation()?;
+        match file.cursor.read()? {
+            Chunk::New(bytes) => {
+                let lines = self.line.split(&bytes, file.cursor.offset());
+                out.extend(
+                    lines.map(|(end, text)| Entry::Line {
+                        place: place(file.cursor.id(), end),
+                        text,
+                    }),
+                );
+            }
+            Chunk::End if is_last => {
+                self.check_rotation()?;
                 return Ok(false);
             }
-            Bytes::None => self.turn_over(out),
-            Bytes::Rewritten => {
-                self.line = Line::default();
+            Chunk::End => self.finish_file(out),
+            Chunk::Rewritten => {
+                self.line = LineBuffer::default();
                 if is_last {
-                    place.go_to(0);
+                    file.cursor.go_to(0);
                 } else {
                     self.files.pop_front();
                 }
-                if let Some(place) = self.files.front_mut() {
-                    place.gap = Some(CUT_SHORT);
+                if let Some(file) = self.files.front_mut() {
+                    file.gap = Some(TRUNCATED);
                 }
             }
         }
         Ok(true)
     }
 
-    /// Finds the file to start with, or none as long as there is none.
-    fn begin(&mut self) -> io::Result<()> {
-        let current = Place::open(&self.path)?;
-        let older = Place::open(&super::rotated(&self.path))?;
-        self.rotated = older.as_ref().map(|older| older.number);
+    /// Opens the file to start with, if there is one yet.
+    fn open_first(&mut self) -> io::Result<()> {
+        let current = FileCursor::open(&self.path)?;
+        let older = FileCursor::open(&super::rotated(&self.path))?;
+        self.rotated = older.as_ref().map(FileCursor::id);
         let Some(mut current) = current else {
-            self.early = true;
+            self.waiting_for_file = true;
             return Ok(());
         };
-        if !self.early {
+        if !self.waiting_for_file {
             let found = current.go_to_last_lines(LAST_LINES)?;
-            if let Some(mut older) = older.filter(|older| older.number != current.number)
+            if let Some(mut older) = older.filter(|older| older.id() != current.id())
                 && older.go_to_last_lines(LAST_LINES.saturating_sub(found))? > 0
             {
-                self.files.push_back(older);
+                self.files.push_back(older.into());
             }
         }
-        self.files.push_back(current);
+        self.files.push_back(current.into());
         Ok(())
     }
 
-    /// Everything there is has been read: is there another file at the path by now?
-    fn look_for_rotation(&mut self) -> io::Result<()> {
-        let Some(read) = self.files.back().map(|place| place.number) else {
+    /// Checks whether another file is at the path, after everything in the last one was read.
+    fn check_rotation(&mut self) -> io::Result<()> {
+        let Some(last) = self.files.back().map(|file| file.cursor.id()) else {
             return Ok(());
         };
-        let Some(next) = Place::open(&self.path)?.filter(|next| next.number != read) else {
+        let Some(next) = FileCursor::open(&self.path)?.filter(|next| next.id() != last) else {
             return Ok(());
         };
-        let rotated = Place::open(&super::rotated(&self.path))?;
-        let number = rotated.as_ref().map(|place| place.number);
-        if number == Some(next.number) {
-            return Ok(()); // Rotated again just now: look again.
+        let rotated = FileCursor::open(&super::rotated(&self.path))?;
+        let rotated_id = rotated.as_ref().map(FileCursor::id);
+        if rotated_id == Some(next.id()) {
+            return Ok(()); // Rotated between the two calls. The next check finds the newer file.
         }
-        // The rotated file should be the one we have read, or, where rotated files get other names,
-        // the one that has been there all along. Another one came between.
-        if number != Some(read) && number != self.rotated {
-            self.files.extend(rotated.map(|between| Place { gap: Some(TWICE), ..between }));
+        // The rotated file should be the last one read. Where rotated files get other names, it is the one that was
+        // there before. If it is neither, another file came between.
+        if rotated_id != Some(last) && rotated_id != self.rotated {
+            self.files.extend(rotated.map(|cursor| OpenFile { cursor, gap: Some(ROTATED_TWICE) }));
         }
-        self.rotated = number;
-        self.files.push_back(next);
+        self.rotated = rotated_id;
+        self.files.push_back(next.into());
         Ok(())
     }
 
-    /// Leaves a file that was read to its end for the next one.
-    fn turn_over(&mut self, out: &mut Vec<Piece>) {
-        let done = self.files.pop_front();
-        // Nobody will finish its last line now.
-        if let Some(done) = done
+    /// Closes a file that was read to its end. Its unfinished last line is final now.
+    fn finish_file(&mut self, out: &mut Vec<Entry>) {
+        if let Some(OpenFile { cursor, .. }) = self.files.pop_front()
             && let Some(text) = self.line.take()
         {
-            out.push(Piece::Line { place: done.name(), text });
+            out.push(Entry::Line { place: place(cursor.id(), cursor.offset()), text });
         }
     }
 }
 
-/// A place in an open file.
-#[derive(Debug)]
-struct Place {
-    file: File,
-    number: u64,
-    offset: u64,
-    /// The bytes just before `offset`. Where they have changed, so has the whole file.
-    before: Vec<u8>,
-    /// What to say before the first line from here.
-    gap: Option<&'static str>,
-}
-
-enum Bytes {
-    New(Vec<u8>),
-    None,
-    Rewritten,
-}
-
-impl Place {
-    /// The beginning of the file at `path`, or `None` if there is no such file.
-    fn open(path: &Path) -> io::Result<Option<Self>> {
-        // Asked first: to open a pipe is to wait for its writer.
-        let file = match std::fs::metadata(path) {
-            Ok(meta) if !meta.is_file() => return Err(io::Error::other("this is no file")),
-            _ => File::open(path),
-        };
-        let file = match file {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            file => file?,
-        };
-        let number = number(&file.metadata()?);
-        Ok(Some(Self { file, number, offset: 0, before: Vec::new(), gap: None }))
-    }
-
-    fn name(&self) -> String {
-        self.name_of(self.offset)
-    }
-
-    fn name_of(&self, offset: u64) -> String {
-        format!("{:x}:{offset}", self.number)
-    }
-
-    /// Goes to a place behind a line end; whether it is one shows at the next read.
-    fn go_to(&mut self, offset: u64) {
-        self.offset = offset;
-        self.before = if offset > 0 { b"\n".to_vec() } else { Vec::new() };
-    }
-
-    /// Goes to the beginning of the last `wanted` whole lines and says how many there are.
-    fn go_to_last_lines(&mut self, wanted: usize) -> io::Result<usize> {
-        let end = self.file.metadata()?.len();
-        let (mut from, mut found) = (end, 0);
-        self.offset = end;
-        while from > end.saturating_sub(FARTHEST) {
-            let length = from.min(CHUNK);
-            from -= length;
-            self.file.seek(SeekFrom::Start(from))?;
-            let mut bytes = Vec::new();
-            (&self.file).take(length).read_to_end(&mut bytes)?;
-            for (at, _) in bytes.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
-                self.go_to(from + at as u64 + 1);
-                if found == wanted {
-                    return Ok(found);
-                }
-                found += 1;
-            }
-        }
-        if from == 0 {
-            self.go_to(0);
-        }
-        Ok(found)
-    }
-
-    fn read(&mut self) -> io::Result<Bytes> {
-        let known = self.before.len();
-        self.file.seek(SeekFrom::Start(self.offset.saturating_sub(known as u64)))?;
-        let mut bytes = Vec::new();
-        (&self.file).take(known as u64 + CHUNK).read_to_end(&mut bytes)?;
-        if !bytes.starts_with(&self.before) {
-            return Ok(Bytes::Rewritten);
-        }
-        let new = bytes.split_off(known);
-        if new.is_empty() {
-            return Ok(Bytes::None);
-        }
-        self.offset += new.len() as u64;
-        self.before.extend_from_slice(&new);
-        let forget = self.before.len().saturating_sub(REMEMBERED);
-        self.before.drain(..forget);
-        Ok(Bytes::New(new))
-    }
-}
-
-/// Tells one file from all others. An inode alone does not: it is used again, often by the very
-/// next file. So the moment of its birth is mixed in, where the file system knows it.
-fn number(meta: &Metadata) -> u64 {
-    let born = meta.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
-    let born = born.map_or(0, |born| born.as_nanos() as u64);
-    #[cfg(unix)]
-    let born = born ^ std::os::unix::fs::MetadataExt::ino(meta);
-    born
-}
-
-/// A line as far as it is there.
-#[derive(Debug, Default)]
-struct Line {
-    bytes: Vec<u8>,
-    cut: usize,
-}
-
-impl Line {
-    /// Adds bytes that end at the place `end`, and hands out the lines which that completes.
-    fn split(&mut self, bytes: &[u8], end: &Place, out: &mut Vec<Piece>) {
-        let mut offset = end.offset.saturating_sub(bytes.len() as u64);
-        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
-            offset += part.len() as u64;
-            self.add(part.strip_suffix(b"\n").unwrap_or(part));
-            if part.ends_with(b"\n") {
-                let text = self.take().unwrap_or_default();
-                out.push(Piece::Line { place: end.name_of(offset), text });
-            }
-        }
-    }
-
-    fn add(&mut self, part: &[u8]) {
-        let room = LONGEST_LINE.saturating_sub(self.bytes.len()).min(part.len());
-        let (kept, cut) = part.split_at(room);
-        self.bytes.extend_from_slice(kept);
-        self.cut += cut.len();
-    }
-
-    /// The text so far, if there is any; the next line begins.
-    fn take(&mut self) -> Option<String> {
-        let Self { bytes, cut } = mem::take(self);
-        let mut text =
-            String::from_utf8_lossy(bytes.strip_suffix(b"\r").unwrap_or(&bytes)).into_owned();
-        if cut > 0 {
-            text.push_str(&format!(" [{cut} more bytes]"));
-        }
-        (!bytes.is_empty()).then_some(text)
-    }
+fn place(file_id: u64, end: u64) -> String {
+    format!("{file_id:x}:{end}")
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::HashSet, fs, io::Write, path::PathBuf};
+    use std::collections::HashSet;
+    use std::fs;
+    use std::io::Write;
 
     use tempfile::TempDir;
 
+    use super::super::file::MAX_LINE_BYTES;
     use super::*;
 
     struct Log {
@@ -347,25 +227,25 @@ mod tests {
         }
     }
 
-    /// Reads until nothing has come three times, which leaves time for every change of files.
-    fn drain(tail: &mut Tail) -> Vec<Piece> {
+    /// Reads until three results in a row are empty, which is enough for every change of files.
+    fn drain(tail: &mut Tail) -> Vec<Entry> {
         let (mut all, mut quiet) = (Vec::new(), 0);
         while quiet < 3 {
-            let pieces = tail.read();
-            quiet = if pieces.is_empty() { quiet + 1 } else { 0 };
-            all.extend(pieces);
-            assert!(all.len() < 10_000, "a reader must come to the end");
+            let entries = tail.read();
+            quiet = if entries.is_empty() { quiet + 1 } else { 0 };
+            all.extend(entries);
+            assert!(all.len() < 10_000, "the tail must come to an end");
         }
         all
     }
 
-    /// The lines, and a gap as its reason in brackets.
-    fn texts(pieces: &[Piece]) -> Vec<String> {
-        let text = |piece: &Piece| match piece {
-            Piece::Line { text, .. } => text.clone(),
-            Piece::Gap { reason } => format!("[{reason}]"),
+    /// Texts of the lines; a gap is its reason in brackets.
+    fn texts(entries: &[Entry]) -> Vec<String> {
+        let text = |entry: &Entry| match entry {
+            Entry::Line { text, .. } => text.clone(),
+            Entry::Gap { reason } => format!("[{reason}]"),
         };
-        pieces.iter().map(text).collect()
+        entries.iter().map(text).collect()
     }
 
     fn gap(reason: &str) -> String {
@@ -373,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_reader_gets_the_last_lines_then_what_follows() {
+    fn a_new_tail_starts_with_the_last_lines_then_reads_new_ones() {
         let log = Log::new();
         for n in 0..80 {
             log.add(format!("{n}\n"));
@@ -405,13 +285,13 @@ mod tests {
         for n in 0..200 {
             log.add(format!("{n} {long}\n"));
         }
-        let pieces = drain(&mut log.tail());
-        assert_eq!(pieces.len(), LAST_LINES);
-        assert!(texts(&pieces)[0].starts_with("150 x"));
+        let entries = drain(&mut log.tail());
+        assert_eq!(entries.len(), LAST_LINES);
+        assert!(texts(&entries)[0].starts_with("150 x"));
     }
 
     #[test]
-    fn a_missing_file_is_waited_for_and_read_from_its_first_line() {
+    fn a_file_that_appears_later_is_read_from_its_first_line() {
         let log = Log::new();
         let mut tail = log.tail();
         assert_eq!(drain(&mut tail), []);
@@ -422,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_waits_for_its_end() {
+    fn a_line_without_its_end_is_held_back() {
         let log = Log::new();
         log.add("one\ntw");
         let mut tail = log.tail();
@@ -432,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rename_loses_and_doubles_nothing() {
+    fn a_rotation_neither_drops_nor_repeats_a_line() {
         let log = Log::new();
         log.add("1\n");
         let mut tail = log.tail();
@@ -448,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_that_is_late_in_the_rotated_file_is_heard() {
+    fn a_late_write_to_the_rotated_file_is_read() {
         let log = Log::new();
         log.add("1\n");
         let mut writer = fs::OpenOptions::new().append(true).open(log.path()).unwrap();
@@ -456,13 +336,13 @@ mod tests {
         assert_eq!(texts(&drain(&mut tail)), ["1"]);
         log.rotate();
         log.add("3\n");
-        assert_eq!(tail.read(), [], "the rotation is seen");
+        assert_eq!(tail.read(), [], "this call notices the rotation");
         writer.write_all(b"2\n").unwrap();
         assert_eq!(texts(&drain(&mut tail)), ["2", "3"]);
     }
 
     #[test]
-    fn an_unfinished_line_of_a_rotated_file_is_handed_out() {
+    fn an_unfinished_line_of_a_rotated_file_is_returned() {
         let log = Log::new();
         log.add("1\nhal");
         let mut tail = log.tail();
@@ -473,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rotation_to_another_name_is_no_gap() {
+    fn a_rotation_to_another_name_is_not_a_gap() {
         let log = Log::new();
         log.add("0\n");
         log.rotate();
@@ -486,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn two_rotations_between_reads_are_told() {
+    fn two_rotations_between_reads_are_a_gap() {
         let log = Log::new();
         log.add("1\n");
         let mut tail = log.tail();
@@ -496,62 +376,62 @@ mod tests {
         log.add("3\n");
         log.rotate();
         log.add("4\n");
-        assert_eq!(texts(&drain(&mut tail)), ["2", &gap(TWICE), "3", "4"]);
+        assert_eq!(texts(&drain(&mut tail)), ["2", &gap(ROTATED_TWICE), "3", "4"]);
     }
 
     #[test]
-    fn a_file_cut_short_in_place_is_read_anew() {
+    fn a_truncated_file_is_read_from_its_start_after_a_gap() {
         let log = Log::new();
         log.add("1\n2\n");
         let mut tail = log.tail();
         drain(&mut tail);
         fs::write(log.path(), "3\n").unwrap();
-        assert_eq!(texts(&drain(&mut tail)), [&gap(CUT_SHORT), "3"]);
-        // As long as before, so that the size tells nothing.
+        assert_eq!(texts(&drain(&mut tail)), [&gap(TRUNCATED), "3"]);
+        // The same length as before: the size alone does not show the change.
         fs::write(log.path(), "4\n").unwrap();
-        assert_eq!(texts(&drain(&mut tail)), [&gap(CUT_SHORT), "4"]);
+        assert_eq!(texts(&drain(&mut tail)), [&gap(TRUNCATED), "4"]);
     }
 
     #[test]
-    fn a_line_stands_where_it_stood_after_a_rotation_and_for_another_reader() {
+    fn the_place_of_a_line_survives_a_rotation_and_is_the_same_for_every_tail() {
         let log = Log::new();
         log.add("1\n2\nhal");
         let mut tail = log.tail();
-        let mut pieces = drain(&mut tail);
+        let mut entries = drain(&mut tail);
         log.rotate();
         log.add("2\n");
-        pieces.extend(drain(&mut tail));
-        assert_eq!(texts(&pieces), ["1", "2", "hal", "2"]);
-        assert_eq!(drain(&mut log.tail()), pieces);
-        let places: HashSet<_> = pieces.iter().map(|piece| format!("{piece:?}")).collect();
+        entries.extend(drain(&mut tail));
+        assert_eq!(texts(&entries), ["1", "2", "hal", "2"]);
+        assert_eq!(drain(&mut log.tail()), entries);
+        let places: HashSet<_> = entries.iter().map(|entry| format!("{entry:?}")).collect();
         assert_eq!(places.len(), 4);
     }
 
     #[test]
-    fn long_lines_are_cut_and_strange_bytes_replaced() {
+    fn long_lines_are_cut_and_invalid_utf8_is_replaced() {
         let log = Log::new();
         log.add("x".repeat(300_000));
         log.add(b"\n\xff\xfe\nend\n");
-        let pieces = drain(&mut log.tail());
-        let texts = texts(&pieces);
-        assert_eq!(texts[0].len(), LONGEST_LINE + " [234464 more bytes]".len());
+        let entries = drain(&mut log.tail());
+        let texts = texts(&entries);
+        assert_eq!(texts[0].len(), MAX_LINE_BYTES + " [234464 more bytes]".len());
         assert!(texts[0].ends_with("x [234464 more bytes]"));
         assert_eq!(texts[1..], ["\u{fffd}\u{fffd}", "end"]);
     }
 
     #[test]
-    fn an_endless_line_is_not_kept() {
+    fn a_line_without_end_is_not_kept_in_memory() {
         let log = Log::new();
         let mut tail = log.tail();
         for _ in 0..100 {
             log.add("x".repeat(100_000));
             drain(&mut tail);
         }
-        assert!(tail.line.bytes.len() <= LONGEST_LINE);
+        assert!(tail.line.len() <= MAX_LINE_BYTES);
     }
 
     #[test]
-    fn an_error_is_no_end() {
+    fn a_directory_before_the_first_read_is_retried() {
         let log = Log::new();
         fs::create_dir(log.path()).unwrap();
         let mut tail = log.tail();
@@ -562,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_in_its_place_is_waited_out() {
+    fn a_directory_in_place_of_the_file_is_retried() {
         let log = Log::new();
         log.add("1\n");
         let mut tail = log.tail();
@@ -576,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_before_the_first_file_is_waited_out() {
+    fn a_directory_before_the_first_file_is_retried() {
         let log = Log::new();
         let mut tail = log.tail();
         assert_eq!(drain(&mut tail), []);

@@ -1,54 +1,57 @@
-//! Runs cargo, and turns what it says into what the feed tells.
+//! Runs cargo, and turns its output into events.
 
-use std::{
-    collections::VecDeque,
-    io::{self, ErrorKind},
-    path::Path,
-    pin::pin,
-    process::{ExitStatus, Stdio},
-    time::{Duration, Instant},
-};
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::path::Path;
+use std::pin::pin;
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use tempfile::TempDir;
-use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, BufReader},
-    process::{Child, Command},
-    time::{sleep, timeout},
-};
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::{sleep, timeout};
 
 use super::Build;
 
-/// How long what was killed may take to be gone.
-pub(super) const LAST_BREATH: Duration = Duration::from_secs(1);
+/// How long to wait until killed processes are gone.
+pub(super) const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How it ended.
-pub(super) enum Ended {
-    Itself {
+/// Lines of cargo's stderr that are kept for an error message.
+const LAST_LINES: usize = 10;
+
+/// How a build ended.
+pub(super) enum Outcome {
+    /// Cargo exited.
+    Exited {
         status: ExitStatus,
-        /// What cargo itself said last.
-        last_words: String,
+        /// The last lines on its stderr.
+        last_lines: String,
     },
+    /// `stop` resolved first, and cargo was killed.
     Stopped,
 }
 
-/// Builds the crate in the directory `sample` and says how it goes, until `stop` resolves at the latest. Nothing that it
-/// started or wrote is left when it returns; dropping it earlier ends cargo alone.
+/// Builds the crate in the directory `sample`, and calls `on_event` with each event. Kills cargo when `stop` resolves.
+///
+/// When it returns, no process and no file of the build is left. Dropping the future earlier kills cargo, but not the
+/// compilers that cargo started.
 pub(super) async fn build(
     sample: &Path,
     build: u64,
     broken: bool,
     stop: impl Future<Output = ()>,
-    mut say: impl FnMut(Build),
-) -> io::Result<Ended> {
-    // The error of a start does not say what was not found.
+    mut on_event: impl FnMut(Build),
+) -> io::Result<Outcome> {
+    // Checked first: the error of `spawn` does not say which path is missing.
     if !sample.is_dir() {
         return Err(io::Error::other(format!(
             "the sample directory {} is missing",
             sample.display()
         )));
     }
-    // A directory of its own, so that there is something to compile each time.
+    // A new target directory for each build, so that there is something to compile.
     let target = tempfile::Builder::new().prefix("hero-sse-build-").tempdir()?;
     let mut arguments = vec!["build", "--message-format=json", "--offline", "--locked"];
     if broken {
@@ -58,40 +61,40 @@ pub(super) async fn build(
     let mut child = command.args(&arguments).spawn().map_err(|error| match error.kind() {
         ErrorKind::NotFound => {
             let program = command.as_std().get_program().display();
-            io::Error::other(format!("there is no {program}; install Rust, or mend PATH"))
+            io::Error::other(format!("there is no {program}; install Rust, or correct PATH"))
         }
         _ => error,
     })?;
-    say(Build::Started { build, command: format!("cargo {}", arguments.join(" ")) });
+    on_event(Build::Started { build, command: format!("cargo {}", arguments.join(" ")) });
 
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    // Both at once: a child whose full pipe nobody reads stands still.
-    let mut talk = pin!(async {
+    // Both pipes are read at the same time: cargo blocks when one of them is full.
+    let mut output = pin!(async {
         tokio::join!(
             each_line(stdout, |line| {
-                if let Some(event) = understand(build, &line) {
-                    say(event);
+                if let Some(event) = parse_line(build, &line) {
+                    on_event(event);
                 }
             }),
             last_lines(stderr),
         )
     });
-    let (done, last_words) = tokio::select! {
-        all = &mut talk => all,
+    let (events, last_lines) = tokio::select! {
+        both = &mut output => both,
         () = stop => {
             kill(&mut child).await;
-            // Until both pipes are closed, somebody may still be writing into the directory.
-            let _ = timeout(LAST_BREATH, talk).await;
+            // While a pipe is open, a process may still write into the directory.
+            let _ = timeout(KILL_TIMEOUT, output).await;
             remove(target).await;
-            return Ok(Ended::Stopped);
+            return Ok(Outcome::Stopped);
         }
     };
-    done?;
-    Ok(Ended::Itself { status: child.wait().await?, last_words: last_words? })
+    events?;
+    Ok(Outcome::Exited { status: child.wait().await?, last_lines: last_lines? })
 }
 
-/// Kills cargo and the compilers it started, and waits until they are gone: a killed compiler takes
-/// a moment to die, and holds no pipe of ours that would tell.
+/// Kills cargo and its compilers, and waits until they are gone. The compilers are in cargo's process group, but they
+/// hold none of our pipes: the group has to be polled.
 async fn kill(child: &mut Child) {
     #[cfg(unix)]
     let group = child.id();
@@ -106,41 +109,41 @@ async fn kill(child: &mut Child) {
     }
     #[cfg(unix)]
     if let Some(group) = group {
-        let began = Instant::now();
-        while began.elapsed() < LAST_BREATH / 2 && signal(group, "0").await {
+        let started = Instant::now();
+        while started.elapsed() < KILL_TIMEOUT / 2 && signal(group, "0").await {
             sleep(Duration::from_millis(10)).await;
         }
     }
 }
 
-/// Whether the process group got the signal; `0` only asks whether there is anybody.
+/// Sends a signal to a process group. Returns whether the group exists; signal `0` only checks that.
 #[cfg(unix)]
 async fn signal(group: u32, signal: &str) -> bool {
-    // Every shell has a `kill` of its own; not every machine has the program.
+    // `kill` is built into every shell; the program of that name is not on every machine.
     let sent = Command::new("/bin/sh")
         .args(["-c", "kill -s \"$1\" -- \"-$0\" 2>/dev/null", &group.to_string(), signal])
         .stdin(Stdio::null())
         .status();
-    matches!(timeout(LAST_BREATH, sent).await, Ok(Ok(status)) if status.success())
+    matches!(timeout(KILL_TIMEOUT, sent).await, Ok(Ok(status)) if status.success())
 }
 
-/// Removes the directory, again if a dying compiler has just put something into it.
+/// Removes the directory. Tries again if an exiting compiler has just written into it.
 async fn remove(target: TempDir) {
     let path = target.keep();
-    let began = Instant::now();
+    let started = Instant::now();
     while let Err(error) = std::fs::remove_dir_all(&path) {
-        if began.elapsed() > LAST_BREATH {
-            return tracing::warn!(%error, path = %path.display(), "a directory is left behind");
+        if started.elapsed() > KILL_TIMEOUT {
+            return tracing::warn!(%error, path = %path.display(), "a directory was not removed");
         }
         sleep(Duration::from_millis(10)).await;
     }
 }
 
 fn cargo(sample: &Path, target: &Path) -> Command {
-    // Under `cargo run` this names the very cargo that runs us.
+    // `cargo run` sets CARGO to the cargo that runs this program.
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for (name, _) in std::env::vars_os() {
-        // What was meant for the build of this program is not meant for that one.
+        // Settings for the build of this program do not apply to the sample.
         let text = name.to_string_lossy();
         if (text.starts_with("CARGO") && text != "CARGO_HOME")
             || (text.starts_with("RUST") && text.ends_with("FLAGS"))
@@ -152,13 +155,13 @@ fn cargo(sample: &Path, target: &Path) -> Command {
     command
         .current_dir(sample)
         .env("CARGO_TARGET_DIR", target)
-        // A linker that is killed leaves its files behind: here they go with the rest.
+        // A killed linker leaves temporary files. Here they are removed with the directory.
         .env("TMPDIR", target)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
-    // So that the compilers it starts can be killed with it.
+    // A process group of its own, so that its compilers can be killed too.
     #[cfg(unix)]
     command.process_group(0);
     command
@@ -166,12 +169,12 @@ fn cargo(sample: &Path, target: &Path) -> Command {
 
 async fn each_line(
     from: Option<impl AsyncRead + Unpin>,
-    mut take: impl FnMut(String),
+    mut on_line: impl FnMut(String),
 ) -> io::Result<()> {
     let Some(from) = from else { return Ok(()) };
     let mut lines = BufReader::new(from).lines();
     while let Some(line) = lines.next_line().await? {
-        take(line);
+        on_line(line);
     }
     Ok(())
 }
@@ -180,7 +183,7 @@ async fn last_lines(from: Option<impl AsyncRead + Unpin>) -> io::Result<String> 
     let mut last = VecDeque::new();
     each_line(from, |line| {
         last.push_back(line + "\n");
-        if last.len() > 10 {
+        if last.len() > LAST_LINES {
             last.pop_front();
         }
     })
@@ -188,14 +191,14 @@ async fn last_lines(from: Option<impl AsyncRead + Unpin>) -> io::Result<String> 
     Ok(last.into_iter().collect())
 }
 
-/// A line of cargo's, as far as it matters here.
+/// A message of `cargo build --message-format=json`, as far as this example needs it.
 #[derive(Deserialize)]
 #[serde(tag = "reason")]
-enum Line {
+enum CargoMessage {
     #[serde(rename = "compiler-artifact")]
     Artifact { target: Target, fresh: bool },
     #[serde(rename = "compiler-message")]
-    Message { message: Message },
+    Message { message: Diagnostic },
     #[serde(other)]
     Other,
 }
@@ -206,7 +209,7 @@ struct Target {
 }
 
 #[derive(Deserialize)]
-struct Message {
+struct Diagnostic {
     level: String,
     message: String,
     rendered: Option<String>,
@@ -220,24 +223,27 @@ struct Span {
     is_primary: bool,
 }
 
-fn understand(build: u64, line: &str) -> Option<Build> {
+/// Turns a line on stdout into an event. Returns `None` for lines that no client needs.
+fn parse_line(build: u64, line: &str) -> Option<Build> {
     match serde_json::from_str(line) {
-        Ok(Line::Artifact { target: Target { name }, fresh }) => {
+        Ok(CargoMessage::Artifact { target: Target { name }, fresh }) => {
             Some(Build::Artifact { build, name, fresh })
         }
-        Ok(Line::Message { message: Message { level, message: text, rendered, spans } }) => {
-            // Without a place in the code a warning only sums up, while an error may be a linker's.
+        Ok(CargoMessage::Message {
+            message: Diagnostic { level, message: text, rendered, spans },
+        }) => {
+            // A warning without a position in the code is a summary. An error without one may be from the linker.
             if spans.is_empty() && !level.starts_with("error") {
                 return None;
             }
-            let place = spans.into_iter().find(|span| span.is_primary);
-            let (file, line) = place.map(|at| (at.file_name, at.line_start)).unzip();
+            let primary = spans.into_iter().find(|span| span.is_primary);
+            let (file, line) = primary.map(|at| (at.file_name, at.line_start)).unzip();
             let rendered = rendered.unwrap_or_default();
             Some(Build::Diagnostic { build, level, text, rendered, file, line })
         }
-        Ok(Line::Other) => None,
+        Ok(CargoMessage::Other) => None,
         Err(error) => {
-            tracing::debug!(%error, "cargo said something unknown");
+            tracing::debug!(%error, "cargo printed a line that is not JSON");
             None
         }
     }
@@ -248,7 +254,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_matters_is_told() {
+    fn lines_that_no_client_needs_are_skipped() {
         for line in [
             "",
             "not json",
@@ -256,21 +262,21 @@ mod tests {
             r#"{"reason":"compiler-message","message":{"level":"warning","message":"2 warnings emitted","rendered":null,"spans":[]}}"#,
             r#"{"reason":"compiler-message","message":{"level":"failure-note","message":"m","spans":[]}}"#,
         ] {
-            assert!(understand(1, line).is_none(), "{line}");
+            assert!(parse_line(1, line).is_none(), "{line}");
         }
     }
 
     #[test]
-    fn an_error_of_the_linker_has_no_place() {
+    fn a_linker_error_has_no_position() {
         let line = r#"{"reason":"compiler-message","message":{"level":"error","message":"linking failed","rendered":"r","spans":[]}}"#;
-        let Some(Build::Diagnostic { text, file, line, .. }) = understand(1, line) else {
+        let Some(Build::Diagnostic { text, file, line, .. }) = parse_line(1, line) else {
             panic!("{line}")
         };
         assert_eq!((text.as_str(), file, line), ("linking failed", None, None));
     }
 
     #[tokio::test]
-    async fn of_many_lines_the_last_are_kept() {
+    async fn only_the_last_lines_are_kept() {
         let text: String = (0..100).map(|n| format!("{n}\n")).collect();
         let last = last_lines(Some(text.as_bytes())).await.unwrap();
         assert_eq!(last.lines().collect::<Vec<_>>().first(), Some(&"90"));

@@ -1,4 +1,4 @@
-//! A clock that runs until its spring is down.
+//! A clock that runs until its spring is unwound.
 
 use gear::Gear;
 use spring::Spring;
@@ -17,7 +17,7 @@ fn turns() -> u32 {
     3
 }
 
-// Deliberate: the type error that `--features broken` asks for.
+// Deliberate: `--features broken` is this type error.
 #[cfg(feature = "broken")]
 fn turns() -> u32 {
     "three"

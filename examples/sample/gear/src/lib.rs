@@ -1,8 +1,8 @@
-//! What turns force into movement.
+//! The gear of the clock.
 
 use spring::Spring;
 
-/// A wheel that moves on by one tooth for each tick of its spring.
+/// A wheel that moves by one tooth with each tick of its spring.
 pub struct Gear {
     spring: Spring,
     teeth: u32,
@@ -10,7 +10,7 @@ pub struct Gear {
 }
 
 impl Gear {
-    /// A gear of `teeth` teeth on `spring`; none has fewer than one tooth.
+    /// Creates a gear with `teeth` teeth, at least one.
     pub fn new(spring: Spring, teeth: u32) -> Self {
         // Deliberate: nothing reads this.
         let ratio = teeth * 12;
@@ -21,7 +21,7 @@ impl Gear {
         }
     }
 
-    /// Moves on by one tooth; the answer is the tooth it stands at.
+    /// Moves by one tooth. Returns the number of the tooth, or `None` when the spring is unwound.
     pub fn turn(&mut self) -> Option<u32> {
         self.at = (self.at + self.spring.release()?) % self.teeth;
         Some(self.at)
