@@ -1,12 +1,15 @@
 // Starts and stops the live example, for its browser test and its screenshots.
 
 import { spawn } from "node:child_process";
+import { fileURLToPath } from "node:url";
 
 import { SOON, program } from "./trial.mjs";
 
+const BUILT = fileURLToPath(new URL("../../target/debug/live", import.meta.url));
+
 /** Starts the program in `folder`, and waits for the line with its address. `{ child, url, exited }` */
 export async function startLive(folder, { listen = "127.0.0.1:0", args = [], env = {} } = {}) {
-  const live = program(process.env.LIVE_BIN, "The live example", "Build it with `cargo build --bin live` and set LIVE_BIN to target/debug/live.");
+  const live = program(process.env.LIVE_BIN ?? BUILT, "The live example", "Build it with `cargo build --bin live`, or set LIVE_BIN to its path.");
   const child = spawn(live, ["--listen", listen, ...args], { cwd: folder, env: { ...process.env, ...env }, stdio: ["ignore", "pipe", "pipe"] });
   let log = "";
   child.stderr.on("data", (text) => (log = (log + text).slice(-4000)));

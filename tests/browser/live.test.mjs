@@ -1,7 +1,7 @@
 // The live example in a real Chromium: what a visitor sees on its page, over real sockets, while tokens expire and
 // servers die. Every wait is bounded, and a wait that times out shows what the page showed instead.
 //
-//   cargo build --bin live && cd tests/browser && npm ci && LIVE_BIN=../../target/debug/live npm test
+//   cargo build --bin live && cd tests/browser && npm ci && npm test
 
 import assert from "node:assert/strict";
 import { appendFileSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";

@@ -1,6 +1,6 @@
 // Takes screenshots of the live example's page: every state, light and dark, on a laptop and on a phone.
 //
-//   cargo build --bin live && cd tests/browser && npm ci && LIVE_BIN=../../target/debug/live node screenshots.mjs FOLDER
+//   cargo build --bin live && cd tests/browser && npm ci && node screenshots.mjs FOLDER
 
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
