@@ -19,7 +19,7 @@ use crate::event::SseEvent;
 use crate::frame::{EventName, LastEventId, PreEncoded, write_event};
 use crate::policy::StreamKind;
 use crate::refusal::Refusal;
-use crate::topic::Feeds;
+use crate::topic::TopicFeed;
 
 /// How long a client may take to send the body of its request: while it does, it holds a place, and
 /// no write timeout is running yet.
@@ -366,7 +366,7 @@ pub(crate) enum Kind {
     /// Its own code, which makes events one by one.
     Items(Pin<Box<dyn Source>>),
     /// A topic, whose events are there.
-    Topic(Feeds),
+    Topic(Box<dyn TopicFeed>),
 }
 
 impl EventStream {
@@ -378,13 +378,26 @@ impl EventStream {
     {
         let mut stream = Some(stream);
         let topic = <T::Item as EventItem<M>>::Event::of_topic(&mut stream);
-        Self(match (topic.and_then(|feeds| feeds.downcast::<Feeds>().ok()), stream) {
-            (Some(feeds), _) => Kind::Topic(*feeds),
+        let feed = topic.and_then(|feed| feed.downcast::<Box<dyn TopicFeed>>().ok());
+        Self(match (feed, stream) {
+            (Some(feed), _) => Kind::Topic(*feed),
             (None, stream) => Kind::Items(Box::pin(Items { stream, marker: PhantomData })),
         })
     }
 
-    /// A topic's goes on behind the event that the client had last.
+    /// Checks that the stream can be sent at all.
+    ///
+    /// # Errors
+    ///
+    /// What the endpoint's author must change.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        match &self.0 {
+            Kind::Items(_) => Ok(()),
+            Kind::Topic(feed) => feed.check(),
+        }
+    }
+
+    /// Resumes a topic after the client's last event.
     pub(crate) fn resume(&mut self, cursor: Option<&LastEventId>) {
         if let Kind::Topic(feed) = &mut self.0 {
             feed.resume(cursor);

@@ -311,6 +311,14 @@ impl AuthenticatedRequest {
         slot: Slot,
         mut events: EventStream,
     ) -> Response {
+        if let Err(fault) = events.check() {
+            if catch_unwind(AssertUnwindSafe(|| drop(events))).is_err() {
+                telemetry::panicked(&route.path, "stream's drop");
+            }
+            slot.release_unused();
+            telemetry::unusable_stream(&route.path, &fault);
+            return route.refuse(Refusal::internal());
+        }
         events.resume(self.cursor());
         let policy = route.policies.of(events.kind());
         let Core { access, sweeper, .. } = &*self.core;

@@ -1,10 +1,10 @@
-//! What a topic's ring is made of. The model of the ring puts a model checker's parts in their place,
-//! and so tries every order in which threads can take turns.
+//! The locks and atomics of a topic's ring. The model in `tests/model` replaces them with those of a model checker,
+//! which tries every order in which threads can run.
 
 pub(crate) use std::sync::{Mutex, MutexGuard};
 
 pub(crate) use arc_swap::ArcSwap;
 pub(crate) use futures_util::task::AtomicWaker;
 
-/// So many of those who wait are woken without the lock on the list of them. The model says one.
-pub(crate) const AT_A_TIME: usize = 64;
+/// Number of readers that are woken between two times that the lock on their list is taken. The model sets 1.
+pub(crate) const WAKE_CHUNK: usize = 64;

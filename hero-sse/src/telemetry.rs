@@ -270,6 +270,10 @@ pub(crate) fn refused_with_success(path: &str, status: u16) {
     );
 }
 
+pub(crate) fn unusable_stream(path: &str, fault: &str) {
+    tracing::error!(target: TARGET, path, %fault, "the endpoint's stream cannot be sent; answered 500");
+}
+
 pub(crate) fn stream_error(path: &str, connection: u64, error: &dyn Display) {
     tracing::error!(target: TARGET, path, connection, %error, "the application's stream failed");
 }

@@ -74,7 +74,7 @@ async fn no_two_topics_share_a_name_or_an_id() {
 #[tokio::test(start_paused = true)]
 async fn who_is_not_needed_goes() {
     let builds: KeyedTopics<u64, Build> =
-        KeyedTopics::builder("builds").each(|topic, _| topic.retain_for(10 * MINUTE)).build();
+        KeyedTopics::builder("builds").each_topic(|topic, _| topic.retain_for(10 * MINUTE)).build();
     let held = builds.topic(&1).expect("a topic");
     let mut followed = builds.topic(&2).expect("a topic").subscribe();
     builds.topic(&3).expect("a topic").publish(Build::Line { n: 1 }).await.expect("sent");
@@ -142,7 +142,7 @@ async fn the_end_of_a_build_waits_for_who_comes_late() {
 
 #[tokio::test(start_paused = true)]
 async fn a_full_family_gives_up_no_history() {
-    let builds: KeyedTopics<u64, Build> = KeyedTopics::builder("builds").most(3).build();
+    let builds: KeyedTopics<u64, Build> = KeyedTopics::builder("builds").max_topics(3).build();
     builds.topic(&1).expect("a topic").publish(Build::Line { n: 1 }).await.expect("sent");
     let two = builds.topic(&2).expect("a topic");
     let three = builds.topic(&3).expect("a topic").subscribe();
@@ -150,7 +150,7 @@ async fn a_full_family_gives_up_no_history() {
     let full = builds.topic(&4).expect_err("no room");
     assert!(log.text().contains("no room for another topic"), "{}", log.text());
     drop(guard);
-    assert!(full.to_string().contains("3 topics in `builds`"), "{full}");
+    assert!(full.to_string().contains("`builds` has 3 topics"), "{full}");
     assert_eq!(full.clone().into_response().status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(Refusal::from(full).into_response().headers()["retry-after"], "3");
     // Those that are there are still found.
@@ -159,7 +159,7 @@ async fn a_full_family_gives_up_no_history() {
     let four = builds.topic(&4).expect("the place of one that nobody needs");
     assert!(builds.get(&2).is_none());
     assert!(builds.topic(&5).is_err());
-    assert!(matches!(three.start(), Resume::Live));
+    assert!(matches!(three.resume_state(), Resume::Live));
     drop((three, four));
     assert!(builds.topic(&5).is_ok() && builds.topic(&6).is_ok());
     assert_eq!(builds.get(&1).expect("a topic").len(), 1);
@@ -195,7 +195,7 @@ async fn who_finds_no_room_again_and_again_looks_at_few() {
             self.0.fmt(f)
         }
     }
-    let builds: KeyedTopics<Key, Build> = KeyedTopics::builder("builds").most(5_000).build();
+    let builds: KeyedTopics<Key, Build> = KeyedTopics::builder("builds").max_topics(5_000).build();
     let _held: Vec<_> = (0..5_000).map(|n| builds.topic(&Key(n)).expect("a topic")).collect();
     let looked = || {
         assert!(builds.topic(&Key(9_999)).is_err());
@@ -210,7 +210,7 @@ async fn who_finds_no_room_again_and_again_looks_at_few() {
 
 #[tokio::test(start_paused = true)]
 async fn who_finds_no_room_looks_at_all() {
-    let builds: KeyedTopics<u64, Build> = KeyedTopics::builder("builds").most(1_000).build();
+    let builds: KeyedTopics<u64, Build> = KeyedTopics::builder("builds").max_topics(1_000).build();
     let mut held: Vec<_> = (0..1_000).map(|key| builds.topic(&key).expect("a topic")).collect();
     held.pop();
     held.push(builds.topic(&1_000).expect("the place of the one that nobody needs"));
@@ -225,7 +225,7 @@ async fn who_finds_no_room_looks_at_all() {
 #[tokio::test(start_paused = true)]
 async fn what_is_removed_has_ended_and_the_next_of_its_key_is_another() {
     let gauges: KeyedTopics<u64, Build> =
-        KeyedTopics::builder("gauges").most(2).each(|topic, _| topic.latest()).build();
+        KeyedTopics::builder("gauges").max_topics(2).each_topic(|topic, _| topic.latest()).build();
     assert!(!gauges.remove(&1));
     let held = gauges.topic(&1).expect("a topic");
     held.publish(Build::Line { n: 1 }).await.expect("sent");
@@ -314,7 +314,7 @@ fn a_removal_looks_at_its_own_key_alone() {
     let compared = Arc::new(AtomicUsize::new(0));
     let key = |key| Counted { key, compared: compared.clone() };
     let tenants: KeyedTopics<Counted, Build> =
-        KeyedTopics::builder("tenants").most(KEYS as usize).build();
+        KeyedTopics::builder("tenants").max_topics(KEYS as usize).build();
     for n in 0..KEYS {
         tenants.topic(&key(n)).expect("a topic");
     }
@@ -360,8 +360,8 @@ async fn a_key_that_comes_back_has_one_turn() {
 fn a_sweep_takes_nobody_s_topic() {
     const THREADS: u64 = 4;
     let builds: KeyedTopics<u64, Build> = KeyedTopics::builder("builds")
-        .most(THREADS as usize + 1)
-        .each(|topic, _| topic.retain_for(Duration::ZERO))
+        .max_topics(THREADS as usize + 1)
+        .each_topic(|topic, _| topic.retain_for(Duration::ZERO))
         .build();
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
@@ -405,7 +405,8 @@ fn no_race_makes_more_than_there_may_be() {
         std::thread::sleep(Duration::from_millis(2));
         topic
     };
-    let builds: KeyedTopics<u64, Build> = KeyedTopics::builder("builds").most(2).each(slow).build();
+    let builds: KeyedTopics<u64, Build> =
+        KeyedTopics::builder("builds").max_topics(2).each_topic(slow).build();
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
             let (builds, made, barrier, wrong) = (&builds, &made, &barrier, &wrong);
@@ -448,8 +449,8 @@ fn no_event_is_dropped_under_the_family_s_lock() {
     std::thread::spawn(move || {
         let dropped = Arc::new(AtomicUsize::new(0));
         let family: KeyedTopics<u64, Asks> = KeyedTopics::builder("asks")
-            .most(1)
-            .each(|topic, _| topic.retain_for(Duration::from_millis(200)))
+            .max_topics(1)
+            .each_topic(|topic, _| topic.retain_for(Duration::from_millis(200)))
             .build();
         let topic = family.topic(&1).expect("a topic");
         for _ in 0..5 {
@@ -472,7 +473,7 @@ fn a_key_is_never_split() {
         std::thread::sleep(Duration::from_millis(1));
         topic
     };
-    let builds: KeyedTopics<u64, Build> = KeyedTopics::builder("builds").each(slow).build();
+    let builds: KeyedTopics<u64, Build> = KeyedTopics::builder("builds").each_topic(slow).build();
     let barrier = Barrier::new(THREADS);
     // Told afterwards: others wait for whoever panics.
     let split = AtomicUsize::new(0);
@@ -512,7 +513,8 @@ async fn the_events_of_a_family_have_one_name_unless_a_member_says_another() {
         1 => topic,
         _ => Topic::builder("").event("other").unwrap_or(topic),
     };
-    let builds = KeyedTopics::builder("builds").event("said").expect("a name").each(other).build();
+    let builds =
+        KeyedTopics::builder("builds").event("said").expect("a name").each_topic(other).build();
     let sse = kit(SseOptions::default());
     let both = builds.clone();
     let app = serving(&sse, move || {

@@ -42,6 +42,7 @@ mod tls;
 mod topic;
 mod topic_feed;
 mod topic_merge;
+mod topic_publish;
 mod topic_wires;
 mod transport;
 mod wire;

@@ -515,10 +515,10 @@ async fn a_new_client_begins_where_the_endpoint_says() {
 #[tokio::test(start_paused = true)]
 async fn a_followed_stream_has_an_end() {
     let topic = Topic::<Step>::new("steps");
-    let (one, two) = (topic.clone(), topic.clone());
+    let (one, two, other) = (topic.clone(), topic.clone(), Topic::<Step>::new("other"));
     for app in [
         serving(&kit(SseOptions::default()), move || one.subscribe()),
-        serving(&kit(SseOptions::default()), move || two.subscribe().and(two.subscribe())),
+        serving(&kit(SseOptions::default()), move || two.subscribe().and(other.subscribe())),
     ] {
         let start = tokio::time::Instant::now();
         let reader = testing::open(&app, "/s").await.expect("a stream");
@@ -784,11 +784,11 @@ async fn a_declared_name_that_no_event_has_is_logged_once() {
     let sse = kit(SseOptions::default());
     let run = async |name: &'static str, path: &str, combine: bool| {
         let (log, _guard) = Log::everything();
-        let topic = Topic::<Step>::new("steps");
+        let (topic, other) = (Topic::<Step>::new("steps"), Topic::<Step>::new("other"));
         let of = topic.clone();
         let route = sse.endpoint(path.to_owned()).public().event(name);
         let app: axum::Router = if combine {
-            route.handler(async move || of.subscribe().and(of.subscribe())).expect("a route")
+            route.handler(async move || of.subscribe().and(other.subscribe())).expect("a route")
         } else {
             route.handler(async move || of.subscribe()).expect("a route")
         };
@@ -1162,7 +1162,8 @@ async fn a_state_that_cannot_be_written_ends_the_stream_with_its_reason() {
             frame.json(&std::collections::BTreeMap::from([((1, 2), "keys of JSON are texts")]))
         }
     }
-    for (how, told) in [("fails", "cannot be written"), ("panics", "panicked as it was written")] {
+    for (how, told) in [("fails", "cannot be encoded"), ("panics", "panicked while it was encoded")]
+    {
         let (log, _guard) = Log::everything();
         let topic = Topic::builder("sums").snapshot(Unwritable(how), |_, _: &Step| {}).build();
         let of = topic.clone();

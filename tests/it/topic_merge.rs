@@ -447,7 +447,7 @@ async fn filters_and_states_are_each_topics_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_ninth_topic_is_told_to_the_operator() {
+async fn a_ninth_topic_on_a_stream_is_refused() {
     let topics: Vec<_> = (0..9).map(|n| Topic::<Order>::new(format!("topic {n}"))).collect();
     for count in [8, 9] {
         let topics = topics.clone();
@@ -457,14 +457,15 @@ async fn a_ninth_topic_is_told_to_the_operator() {
             all.fold(first, hero_sse::MergedSubscription::and)
         });
         let (log, _guard) = Log::everything();
-        let mut reader = testing::open(&app, "/s").await.expect("a stream");
-        let event = next(&mut reader).await;
+        let opened = testing::open(&app, "/s").await;
         if count == 8 {
-            let id = event.id.expect("an id");
-            assert_eq!((event.event.as_str(), id.len()), ("hero.cursor", 183));
+            let cursor = next(&mut opened.expect("a stream")).await;
+            let id = cursor.id.expect("an id");
+            assert_eq!((cursor.event.as_str(), id.len()), ("hero.cursor", 183));
             testing::open(&app, "/s").last_event_id(id).await.expect("a stream");
         } else {
-            assert!(event.data.contains("stream_error"), "{}", event.data);
+            let refused = opened.expect_err("no stream");
+            assert_eq!(refused.status, Some(http::StatusCode::INTERNAL_SERVER_ERROR));
             assert!(log.text().contains("9 topics on one stream: 8 have room"), "{}", log.text());
         }
     }
@@ -576,86 +577,57 @@ async fn of_the_latest_no_other_life_is_a_gap() {
     assert_eq!(events[0].json::<Value>().expect("JSON")["part"], 0);
 }
 
-/// The same topic twice, each with its own filter: where each stands is its own.
+/// Twice the same log: clones of a topic, or two topics that one broker keeps under one name.
 #[tokio::test(start_paused = true)]
-async fn a_topic_may_be_on_a_stream_twice() {
-    let orders = Topic::<Order>::builder("orders").retain_events(100).build();
-    let of = orders.clone();
-    let app = serving(&kit(SseOptions::default()), move || {
-        let small = of.subscribe().from_start().filter(|order| order.n < 40);
-        small.and(of.subscribe().from_start().filter(|order| order.n >= 40))
-    });
-    orders.publish_all((0..80).map(order)).await.expect("sent");
-    let (mut had, mut id) = (Vec::new(), None::<String>);
-    while had.len() < 80 {
-        let mut request = testing::open(&app, "/s");
-        if let Some(id) = &id {
-            request = request.last_event_id(id);
+async fn a_topic_twice_on_a_stream_is_refused() {
+    let orders = Topic::<Order>::new("orders");
+    let broker = hero_sse::topic::MemoryBroker::new();
+    let opened = async || Topic::<Order>::builder("orders").open(&broker).await.expect("open");
+    for (one, other) in [(orders.clone(), orders.clone()), (opened().await, opened().await)] {
+        let (sse, notes) = (kit(SseOptions::default()), Topic::<Note>::new("notes"));
+        let topics = (one.clone(), other.clone());
+        let app = serving(&sse, move || {
+            let small = topics.0.subscribe().filter(|order| order.n < 40);
+            let large = topics.1.subscribe().filter(|order| order.n >= 40);
+            small.and(notes.subscribe()).and(large)
+        });
+        let (log, _guard) = Log::everything();
+        // Also with a cursor: it is refused before anything is resumed.
+        let id = one.publish(order(1)).await.expect("sent").to_string();
+        for request in [testing::open(&app, "/s"), testing::open(&app, "/s").last_event_id(id)] {
+            let refused = request.await.expect_err("no stream");
+            assert_eq!(refused.status, Some(http::StatusCode::INTERNAL_SERVER_ERROR));
         }
-        let mut reader = request.await.expect("a stream");
-        // It breaks off behind each.
-        let event = next(&mut reader).await;
-        assert_eq!(event.event, "order", "{event:?}");
-        (_, id) = (had.push(what(&event).1), event.id);
+        let text = log.text();
+        assert!(text.contains("topic \"orders\" is on one stream twice"), "{text}");
+        assert!(text.contains("subscribe to it once, with a filter"), "{text}");
+        assert_eq!((sse.connections().len(), one.subscribers()), (0, 0));
+
+        // Behind an adaptor the stream has begun: there it is an error of the stream.
+        let topics = (one.clone(), other.clone());
+        let app = serving(&kit(SseOptions::default()), move || {
+            topics.0.subscribe().and(topics.1.subscribe()).map(|events| events)
+        });
+        let mut reader = testing::open(&app, "/s").await.expect("a stream");
+        assert_eq!(reader.read_to_end().await.expect("all").len(), 1, "`hero.close` alone");
+        assert_eq!(reader.close_reason(), Some(CloseReason::StreamError));
     }
-    assert!(had.iter().any(|n| *n >= 40 && had.contains(&39)));
-    had.sort_unstable();
-    assert_eq!(had, (0..80).collect::<Vec<_>>());
-    // On a stream where it is once only, what either has not had comes.
-    let of = orders.clone();
-    let once = serving(&kit(SseOptions::default()), move || of.subscribe());
-    orders.publish(order(99)).await.expect("sent");
-    let id = id.expect("an id");
-    let mut reader = testing::open(&once, "/s").last_event_id(id).await.expect("a stream");
-    assert_eq!(some(&mut reader, 1).await, [("order".to_owned(), 99)]);
+    // Read by hand it yields the error, and ends.
+    let mut stream = orders.subscribe().and(orders.subscribe());
+    assert!(matches!(stream.next().await, Some(Err(_))));
+    assert!(stream.next().await.is_none());
 }
 
-/// Who breaks off before one of the two has begun still gets that from its beginning.
+/// Topics of the same name are two topics, unless a broker keeps them as one.
 #[tokio::test(start_paused = true)]
-async fn of_a_topic_twice_on_a_stream_either_may_be_new() {
-    let orders = Topic::<Order>::new("orders");
-    let (of, notes) = (orders.clone(), Topic::<Note>::new("notes"));
+async fn two_topics_of_one_name_may_be_on_one_stream() {
+    let [one, two] = [Topic::<Order>::new("orders"), Topic::<Order>::new("orders")];
+    let topics = (one.clone(), two.clone());
     let app = serving(&kit(SseOptions::default()), move || {
-        let now = of.subscribe().filter(|order| order.n >= 40);
-        now.and(notes.subscribe()).and(of.subscribe().from_start().filter(|order| order.n < 40))
+        topics.0.subscribe().and(topics.1.subscribe())
     });
-    orders.publish_all((0..40).map(order)).await.expect("sent");
     let mut reader = testing::open(&app, "/s").await.expect("a stream");
-    orders.publish(order(40)).await.expect("sent");
-    let first = next(&mut reader).await;
-    assert_eq!(what(&first).1, 40);
-    drop(reader);
-    let id = first.id.expect("an id");
-    let mut reader = testing::open(&app, "/s").last_event_id(id.clone()).await.expect("a stream");
-    let got = self::of(&some(&mut reader, 40).await, "order");
-    assert_eq!(got, (0..40).collect::<Vec<_>>());
-    // Where it is once only, that says nothing.
-    let of = orders.clone();
-    let once = serving(&kit(SseOptions::default()), move || of.subscribe());
-    orders.publish(order(41)).await.expect("sent");
-    let mut reader = testing::open(&once, "/s").last_event_id(id).await.expect("a stream");
-    assert_eq!(some(&mut reader, 1).await, [("order".to_owned(), 41)]);
-}
-
-/// Each of the two is told what it misses, whoever breaks off between.
-#[tokio::test(start_paused = true)]
-async fn of_a_topic_twice_on_a_stream_each_tells_its_own_gap() {
-    let orders = Topic::<Order>::new("orders");
-    let of = orders.clone();
-    let app = serving(&kit(SseOptions::default()), move || of.subscribe().and(of.subscribe()));
-    orders.publish(order(1)).await.expect("sent");
-    let gap = |event: &Received| {
-        (event.event.clone(), event.json::<Value>().expect("JSON")["part"].as_u64())
-    };
-    let mut reader =
-        testing::open(&app, "/s").last_event_id("of-elsewhere").await.expect("a stream");
-    let first = next(&mut reader).await;
-    assert_eq!(gap(&first), ("hero.gap".to_owned(), Some(0)));
-    let id = first.id.expect("an id");
-    let mut reader = testing::open(&app, "/s").last_event_id(id).await.expect("a stream");
-    let mut gaps = Vec::new();
-    while let Some(Ok(Some(event))) = reader.next().now_or_never() {
-        gaps.extend((event.event == "hero.gap").then(|| gap(&event).1));
-    }
-    assert_eq!(gaps, [Some(1)]);
+    one.publish(order(1)).await.expect("sent");
+    two.publish(order(2)).await.expect("sent");
+    assert_eq!(of(&some(&mut reader, 2).await, "order"), [1, 2]);
 }

@@ -1,5 +1,4 @@
-//! A topic's subscription on its way to the writer: its filters and hooks are the application's code, and run
-//! under guard.
+//! A topic's feed on its way to the writer. Its filters and replies are user code, and run guarded against panics.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll};
@@ -13,35 +12,36 @@ use crate::connections::Attribution;
 use crate::frame::{EventName, name_of};
 use crate::policy::Policy;
 use crate::telemetry;
-use crate::topic::{FeedPoll, Feeds, Patience};
+use crate::topic::{FeedPoll, SlowClientLimits, TopicFeed};
 
-/// A subscription that a writer follows.
+/// A topic's feed that a writer sends.
 pub(crate) struct Following {
-    /// Gone once it is over.
-    feed: Option<Feeds>,
-    patience: Patience,
-    origin: Attribution,
-    /// The name that the endpoint declares, until an event has shown whether the topic's have it.
+    /// Always there, until it is dropped.
+    feed: Option<Box<dyn TopicFeed>>,
+    limits: SlowClientLimits,
+    attribution: Attribution,
+    /// The event name that the endpoint declares, until the topic's first event was compared with it.
     declared: Option<EventName>,
 }
 
 impl Following {
     pub(crate) fn new(
-        feed: Feeds,
+        feed: Box<dyn TopicFeed>,
         declared: Option<EventName>,
         policy: &Policy,
-        origin: Attribution,
+        attribution: Attribution,
     ) -> Self {
-        let patience = Patience {
+        let limits = SlowClientLimits {
             overflow: policy.overflow,
-            most: policy.buffer.map(|frames| frames as u64),
-            // Nobody is slow who has not been sent anything yet.
-            waited: true,
+            max_lag: policy.buffer.map(|events| events as u64),
+            // A client that was sent nothing yet cannot be slow.
+            was_idle: true,
         };
-        Self { feed: Some(feed), patience, origin, declared }
+        Self { feed: Some(feed), limits, attribution, declared }
     }
 
-    /// Appends what is for this client alone to `out`; what many share goes into `shared`, or behind it.
+    /// Appends what only this client gets to `out`. What all clients share goes into `shared` if `out` is empty, else to
+    /// `out` as well.
     pub(crate) fn gather(
         &mut self,
         cx: &mut Context<'_>,
@@ -50,13 +50,13 @@ impl Following {
     ) -> Option<CloseReason> {
         let feed = self.feed.as_mut()?;
         let (before, start) = (out.len(), Instant::now());
-        let patience = self.patience;
-        let fed = catch_unwind(AssertUnwindSafe(|| feed.poll(cx, patience, out)));
-        self.origin.ran(start);
-        (0..feed.take_gaps()).for_each(|_| self.origin.gap());
-        let nothing = out.is_empty() && shared.is_empty();
-        self.patience.waited = nothing && matches!(fed, Ok(Poll::Pending));
-        match fed {
+        let limits = self.limits;
+        let polled = catch_unwind(AssertUnwindSafe(|| feed.poll(cx, limits, out)));
+        self.attribution.ran(start);
+        (0..feed.take_gaps()).for_each(|_| self.attribution.gap());
+        let nothing_to_send = out.is_empty() && shared.is_empty();
+        self.limits.was_idle = nothing_to_send && matches!(polled, Ok(Poll::Pending));
+        match polled {
             Ok(Poll::Pending) => None,
             Ok(Poll::Ready(FeedPoll::Wrote)) => {
                 self.check_name(out.get(before..).unwrap_or_default());
@@ -73,18 +73,19 @@ impl Following {
             }
             Ok(Poll::Ready(FeedPoll::Over(reason))) => Some(reason),
             Ok(Poll::Ready(FeedPoll::Failed(error))) => {
-                telemetry::stream_error(self.origin.path(), self.origin.id(), &error);
+                telemetry::stream_error(self.attribution.path(), self.attribution.id(), &error);
                 Some(CloseReason::StreamError)
             }
             Err(_) => {
                 out.truncate(before);
-                telemetry::panicked(self.origin.path(), "subscription");
+                telemetry::panicked(self.attribution.path(), "subscription");
                 Some(CloseReason::StreamPanic)
             }
         }
     }
 
-    /// A page listens to the name that is declared, and a topic's events have their own: that would fail in silence.
+    /// Logs when the endpoint declares an event name that the topic's events do not have. A page would listen for it in
+    /// vain.
     fn check_name(&mut self, frames: &[u8]) {
         let Some(declared) = &self.declared else { return };
         let name = name_of(frames).map_or("message".into(), String::from_utf8_lossy);
@@ -92,20 +93,21 @@ impl Following {
             return;
         }
         if name != declared.as_str() {
-            telemetry::other_name(self.origin.path(), declared, &name);
+            telemetry::other_name(self.attribution.path(), declared, &name);
         }
         self.declared = None;
     }
 
-    pub(crate) fn mark(&mut self, out: &mut BytesMut) {
+    /// Appends `hero.cursor` if the client could not resume from here with the ids it has.
+    pub(crate) fn write_cursor(&mut self, out: &mut BytesMut) {
         if let Some(feed) = &mut self.feed {
-            feed.mark(out);
+            feed.write_cursor(out);
         }
     }
 }
 
 impl Drop for Following {
     fn drop(&mut self) {
-        drop_user_value(self.feed.take(), &self.origin, "subscription's drop");
+        drop_user_value(self.feed.take(), &self.attribution, "subscription's drop");
     }
 }

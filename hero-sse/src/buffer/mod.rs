@@ -73,7 +73,7 @@ impl Events {
     /// Appends the client's position in the topic, unless the client has it from its last event.
     pub(crate) fn write_cursor(&mut self, out: &mut BytesMut) {
         if let Self::Followed(following) = self {
-            following.mark(out);
+            following.write_cursor(out);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the errors of topics are as answers to a request.
+//! The errors of topics as HTTP answers.
 
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
@@ -20,16 +20,18 @@ impl IntoResponse for TopicLimitReached {
     }
 }
 
-/// For a route that publishes what it was sent. Where that is not so, answer by yourself.
+/// The answer of a route that publishes what it was sent.
 ///
-/// * [`Closed`](PublishError::Closed) is a `409`: what the route stands for is there, and may still be read, but its state
-///   lets nothing more in (RFC 9110, section 15.5.10; a `410` would say that the resource is gone).
-/// * [`TooLarge`](PublishError::TooLarge) is a `413`: an event is as large as what it was made of.
-/// * [`Event`](PublishError::Event) is a `500`: the application made an event that cannot be written.
-/// * [`Broker`](PublishError::Broker) is a `503` with `Retry-After`: it may be there again soon. The event may have been
-///   published all the same.
+/// | error | status | because |
+/// |---|---|---|
+/// | [`Closed`](PublishError::Closed) | `409` | the resource exists, but accepts no more events (RFC 9110, section 15.5.10) |
+/// | [`TooLarge`](PublishError::TooLarge) | `413` | the event is as large as what the client sent |
+/// | [`Event`](PublishError::Event) | `500` | the server made an event that cannot be encoded |
+/// | [`Broker`](PublishError::Broker) | `503` with `Retry-After` | the broker may be back soon. The event may have been published |
+/// | [`NotInMemory`](PublishError::NotInMemory) | `500` | the server called the wrong method |
 ///
-/// The details of the last three are for the log alone.
+/// All but the first are logged, and the client gets no details. If a status does not fit your route, map the error
+/// yourself.
 impl From<PublishError> for Refusal {
     fn from(error: PublishError) -> Self {
         match error {
@@ -44,6 +46,13 @@ impl From<PublishError> for Refusal {
                 let detail = "events cannot be published at the moment";
                 Self::busy(StatusCode::SERVICE_UNAVAILABLE, detail, 3)
             }
+            PublishError::NotInMemory => {
+                telemetry::not_published("method", &error);
+                Self::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "the server failed to publish the event",
+                )
+            }
         }
     }
 }
@@ -54,7 +63,7 @@ impl IntoResponse for PublishError {
     }
 }
 
-/// A `500`: the application made an event that cannot be written. Why is for the log alone.
+/// A `500`: the server made an event that cannot be encoded. Why is logged, and not sent.
 impl From<InvalidEvent> for Refusal {
     fn from(error: InvalidEvent) -> Self {
         telemetry::not_written(&error);

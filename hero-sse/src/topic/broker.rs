@@ -1,4 +1,4 @@
-//! Where the events of topics are kept: the contract of a broker, and what a node sees of a log.
+//! Where the events of topics are kept: the `Broker` trait, and one node's replica of a log.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,82 +10,85 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures_core::future::BoxFuture;
 use tokio::time::Instant;
 
-use super::position::{Epoch, Ids};
-use super::ring::{Entry, Fold, Keep, Life, Ring, Value, Wake};
+use super::position::{Epoch, EpochIds};
+pub use super::ring::Retention;
+use super::ring::{Entry, LogEpoch, Ring, Snapshot, Value, WakeReaders};
 use crate::frame::{data_of, name_of, write_id};
 use crate::telemetry;
 
-/// Keeps the logs of topics, for one node or for many: [`MemoryBroker`](crate::topic::MemoryBroker) within this process.
+/// Keeps the logs of topics, for one node or for many.
 ///
-/// [`testing::broker_contract`](crate::testing::broker_contract) checks what a test can see of the contract.
+/// [`MemoryBroker`](crate::topic::MemoryBroker) is the one for a single process. Implement this trait to share topics
+/// between processes, and check the implementation with
+/// [`testing::broker_contract`](crate::testing::broker_contract).
 ///
 /// # Order
 ///
-/// All events of a log have one order, which is the same on every node. Offsets count up from 1 without holes within an
-/// epoch; none is used twice. What was appended reaches the [`LogReplica`] of every open log of that name, on every node, that
-/// of who appended it included, in that order and each event once; no later than the next one does. `append` may be
-/// ready before or after the windows have the event.
+/// * All events of a log have one order, the same on every node.
+/// * Offsets count up from 1 without holes within an epoch. None is used twice.
+/// * An appended event reaches the [`LogReplica`] of every open log of that name, on every node, the appending one
+///   included: in that order, once, and no later than the next event. `append` may return before or after.
 ///
 /// # Epochs
 ///
-/// An [`Epoch`] is one life of a log. All nodes have the same one: ids are made with it and with the topic's name, so that
-/// what one node made is good on the other. It is kept with the log, and is a secret. Where the log is lost, a new one
-/// begins ([`LogReplica::begin`]), and clients learn that they may have missed something.
+/// An [`Epoch`] lasts until the log is lost. All nodes have the same one, because ids are made from it and the topic's
+/// name: an id of one node is valid on the others. It is stored with the log, and is a secret. When the log is lost, start
+/// a new one ([`LogReplica::start_epoch`]). Clients then learn that they may have missed events.
 ///
-/// # A log that is opened
+/// # Opening a log
 ///
-/// Before `open` is ready, the window has been told the epoch and given what is kept, as far as it
-/// [keeps](LogReplica::keep) it: the newest events, or, of a topic that is of [the latest](LogReplica::is_latest), the newest of each
-/// name and key. A log that has ended is opened as well; its last event is always kept.
+/// Before `open` returns, the replica is given the epoch and the retained events, as far as its
+/// [retention](LogReplica::retention) goes: the newest events, or, for a topic of [latest values](LogReplica::is_latest),
+/// the newest of each name and key. A log that has ended can be opened as well. Its last event is always retained.
 ///
-/// # When the broker dies
+/// # Failures
 ///
-/// A connection that breaks is the broker's to mend, with pauses that grow. Meanwhile the windows stay as they are, and
-/// their readers wait; `append` says [`BrokerError::Failed`] instead of waiting without a bound. Back again, it pushes what
-/// was appended meanwhile. If some of it is lost, it goes on with what comes next at its own offset: readers learn which
-/// events they missed.
+/// A broker reconnects by itself, with growing pauses. Meanwhile the replicas stay as they are, their readers wait, and
+/// `append` returns [`BrokerError::Failed`] rather than wait without a bound. After the reconnect, the broker pushes what
+/// was appended meanwhile. If some events are lost, it continues with the next one at its own offset. Readers then learn
+/// which events they missed.
 ///
 /// # Threads
 ///
-/// One window is fed by one thread at a time. Nothing is called back: feeding a window runs no code of the broker's, but
-/// it may run the application's (what a [`snapshot`](crate::topic::TopicBuilder::snapshot) applies and how events are
-/// [decoded](crate::topic::TopicBuilder::decode), both guarded against panics), which must not use the topic.
+/// One thread at a time feeds a replica. Feeding may run user code: a [`snapshot`](crate::topic::TopicBuilder::snapshot)'s
+/// `apply`, and [`decode`](crate::topic::TopicBuilder::decode). Both are guarded against panics, and must not use the topic.
 pub trait Broker: Send + Sync + 'static {
-    /// Opens the log of a topic, which is made if there is none. The `window` is fed until what is returned is
-    /// dropped. If the future is dropped before it is ready, the log is not open.
+    /// Opens the log of a topic, and creates it if there is none.
+    ///
+    /// The `replica` is fed until the returned log is dropped. If the future is dropped, the log is not open.
     ///
     /// # Errors
     ///
-    /// [`BrokerError::Failed`] when it cannot be reached; a log that has ended is no error.
+    /// [`BrokerError::Failed`] when the broker cannot be reached. A log that has ended is no error.
     fn open<'a>(
         &'a self,
         topic: &'a str,
-        window: LogReplica,
+        replica: LogReplica,
     ) -> BoxFuture<'a, Result<Box<dyn Log>, BrokerError>>;
 }
 
-/// An open log.
+/// An open log of a [`Broker`].
 pub trait Log: Send + Sync + 'static {
-    /// Appends events, next to each other, or none of them; returns the offset of the last. Those behind one that
-    /// [ends](Record::is_last) the log are left out. Several may be on their way at the same time; each has its
-    /// own place.
+    /// Appends all these events next to each other, or none of them. Returns the offset of the last.
     ///
-    /// If the future is dropped before it is ready, the events are appended or they are not: all or none.
+    /// Events after one that [ends](Record::is_last) the log are left out. Several appends may run at the same time. If the
+    /// future is dropped, all events are appended or none.
     ///
     /// # Errors
     ///
-    /// [`BrokerError::Closed`] once the log has ended, whoever ended it. [`BrokerError::Failed`] where the answer did not
-    /// come: the events may have been appended. It does not try again by itself, unless it can tell that they were not.
+    /// * [`BrokerError::Closed`] when the log has ended, on whichever node.
+    /// * [`BrokerError::Failed`] when no answer came. The events may have been appended: do not retry, unless the broker
+    ///   knows that they were not.
     fn append(&self, records: Vec<Record>) -> BoxFuture<'_, Result<u64, BrokerError>>;
 }
 
-/// Why a broker did not do what it was asked to.
+/// Why a [`Broker`] did not open a log, or append to one.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum BrokerError {
     /// The log has ended.
     Closed,
-    /// What the broker says. The events may have been appended, unless it knows better.
+    /// The broker's own error. The events may have been appended, unless it says otherwise.
     Failed(Box<dyn std::error::Error + Send + Sync>),
 }
 
@@ -107,7 +110,7 @@ impl std::error::Error for BrokerError {
     }
 }
 
-/// One event as a broker keeps it.
+/// One event as a [`Broker`] stores it.
 #[derive(Clone)]
 pub struct Record {
     body: Bytes,
@@ -117,7 +120,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// One that was kept. The body must be what [`body`](Self::body) was, byte for byte.
+    /// Returns a stored record. `body` must be what [`body`](Self::body) returned, byte for byte.
     pub fn new(body: Bytes, key: Option<String>, last: bool) -> Self {
         Self { body, key: key.map(Into::into), last, value: None }
     }
@@ -126,35 +129,35 @@ impl Record {
         Self { value: Some(value), ..Self::new(body, key, last) }
     }
 
-    /// What was appended to a log in this process.
-    pub(super) fn again(entry: &Entry) -> Self {
+    /// Returns the record of an event that was appended in this process.
+    pub(super) fn of_entry(entry: &Entry) -> Self {
         let Entry { frame, body, key, last, value, .. } = entry;
         let body = frame.slice((*body).min(frame.len())..);
         Self { body, key: key.clone(), last: *last, value: value.clone() }
     }
 
-    /// As it stands in a log.
-    fn at(self, ids: &Ids, offset: u64, at: Duration) -> Entry {
+    /// Encodes the event at its offset.
+    fn into_entry(self, ids: &EpochIds, offset: u64, at: Duration) -> Entry {
         let Self { body, key, last, value } = self;
         let mut frame = BytesMut::with_capacity(body.len() + 48);
-        write_id(&mut frame, ids.of(offset).as_str(), last);
+        write_id(&mut frame, ids.position(offset).as_str(), last);
         let id = frame.len();
         frame.put_slice(&body);
         let name = name_of(&body).map(Into::into);
         Entry { offset, frame: frame.freeze(), body: id, name, key, last, value, at }
     }
 
-    /// The event as it goes over the wire, without its id.
+    /// Returns the event as it goes over the wire, without its id.
     pub fn body(&self) -> &Bytes {
         &self.body
     }
 
-    /// What it is the state of ([`SseEvent::key`](crate::SseEvent::key)).
+    /// Returns the event's [key](crate::SseEvent::key).
     pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
     }
 
-    /// Whether it ends the log.
+    /// Returns whether the event ends the log.
     pub fn is_last(&self) -> bool {
         self.last
     }
@@ -171,114 +174,103 @@ impl fmt::Debug for Record {
     }
 }
 
-/// How much of a topic is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Retention {
-    /// So many events at most.
-    pub events: usize,
-    /// So many bytes of frames at most.
-    pub bytes: usize,
-    /// Events of this age at most.
-    pub age: Option<Duration>,
-}
-
-impl Retention {
-    pub(super) fn keep(self) -> Keep {
-        Keep { events: self.events, bytes: self.bytes, age: self.age }
-    }
-}
-
-/// What one node has of a topic's log: the newest events, encoded for the wire, and all who read them there.
+/// One node's copy of a topic's log: the newest events, encoded for the wire, and their readers.
 ///
-/// A [`Broker`] feeds it. Clones are one window.
+/// A [`Broker`] feeds it. Clones share one replica.
 #[derive(Clone)]
-pub struct LogReplica(Arc<Inside>);
+pub struct LogReplica(Arc<Inner>);
 
-struct Inside {
+struct Inner {
     topic: Box<str>,
     retention: Retention,
     ring: Arc<Ring>,
-    since: Instant,
+    /// The time from which the ages of events are counted.
+    created: Instant,
     decode: Option<Decode>,
-    /// Whether an event could not be read, which is said once.
-    unreadable: AtomicBool,
+    /// Whether an event could not be decoded. That is logged once.
+    failed_to_decode: AtomicBool,
 }
 
-/// What an event is, by its name and data.
-pub(super) type Decode = Box<dyn Fn(&str, &str) -> Option<Value> + Send + Sync>;
+/// Makes an event from its name and data.
+pub(crate) type Decode = Box<dyn Fn(&str, &str) -> Option<Value> + Send + Sync>;
 
-/// Tells the readers of a window when it is dropped: drop it without a lock in hand.
-#[must_use]
+/// Wakes subscribers on drop. Release locks first.
+#[must_use = "readers wake when it is dropped: release locks first"]
 pub struct WakeOnDrop {
-    _wake: Option<Wake>,
+    _wake: Option<WakeReaders>,
 }
 
 impl LogReplica {
-    pub(super) fn new(
+    pub(crate) fn new(
         topic: &str,
         retention: Retention,
         latest: bool,
-        fold: Option<Box<dyn Fold>>,
+        snapshot: Option<Box<dyn Snapshot>>,
         decode: Option<Decode>,
     ) -> Self {
-        Self(Arc::new(Inside {
+        let ids = EpochIds::new(topic, Epoch::random());
+        Self(Arc::new(Inner {
             topic: topic.into(),
             retention,
-            ring: Ring::new(retention.keep(), latest, fold, Ids::new(topic, Epoch::random())),
-            since: Instant::now(),
+            ring: Ring::new(retention, latest, snapshot, ids),
+            created: Instant::now(),
             decode,
-            unreadable: AtomicBool::new(false),
+            failed_to_decode: AtomicBool::new(false),
         }))
     }
 
-    /// Whether it keeps the newest event of each name and key alone.
+    /// Returns whether it retains only the newest event of each name and key.
     pub fn is_latest(&self) -> bool {
         self.0.ring.is_latest()
     }
 
-    /// How much of the log it keeps.
-    pub fn keep(&self) -> Retention {
+    /// Returns how much of the log it retains.
+    pub fn retention(&self) -> Retention {
         self.0.retention
     }
 
-    /// Begins the log anew: what it holds is of another epoch, and forgotten. The next event is the one at the
-    /// offset `next`, which is 1 at least. All its readers learn that they may have missed something, and so will who
-    /// comes back from before `next`: what was superseded and not lost is [skipped](Self::skip). A topic that was closed on
-    /// this node stays so.
-    pub fn begin(&self, epoch: Epoch, next: u64) -> WakeOnDrop {
-        WakeOnDrop { _wake: Some(self.0.ring.begin(Ids::new(&self.0.topic, epoch), next)) }
+    /// Starts a new epoch, and evicts all events of the earlier one. The next event has the offset `next`, at least 1.
+    ///
+    /// All readers learn that they may have missed events. So does a client that reconnects with an id before `next`. For
+    /// events that newer values replaced, call [`skip_to`](Self::skip_to) instead. A topic that was closed on this node
+    /// stays closed.
+    pub fn start_epoch(&self, epoch: Epoch, next: u64) -> WakeOnDrop {
+        let ids = EpochIds::new(&self.0.topic, epoch);
+        WakeOnDrop { _wake: Some(self.0.ring.start_epoch(ids, next)) }
     }
 
-    /// The offset of the next event.
-    pub fn next(&self) -> u64 {
+    /// Returns the offset of the next event.
+    pub fn next_offset(&self) -> u64 {
         self.0.ring.next()
     }
 
-    /// Goes on at the offset `next`, unless it is there already. In a window of [the latest](Self::is_latest) it says
-    /// that what was not pushed has been superseded by another event of its name and key; in another one it says that it
-    /// is lost.
-    pub fn skip(&self, next: u64) -> WakeOnDrop {
+    /// Continues at the offset `next`, unless the replica is already there.
+    ///
+    /// In a replica of [latest values](Self::is_latest), newer events have replaced those in between. In any other, those
+    /// in between are lost, and readers get a gap.
+    pub fn skip_to(&self, next: u64) -> WakeOnDrop {
         WakeOnDrop { _wake: self.0.ring.skip(next) }
     }
 
-    /// Adds events, of which the first is the one at `offset`. Those that are there already are left out; if others
-    /// are missing before it, readers learn of the gap. After a last event, or when the topic was closed on this node,
-    /// nothing is added any more.
+    /// Adds events, the first of which has the offset `offset`.
     ///
-    /// A window never holds more than it keeps, whatever is pushed.
+    /// Events that are already there are ignored. If events before `offset` are missing, readers get a gap. After a last
+    /// event, or when the topic was closed on this node, nothing is added. A replica never holds more than its retention,
+    /// however much is pushed.
     pub fn push(&self, offset: u64, mut records: Vec<Record>) -> WakeOnDrop {
-        let at = self.0.since.elapsed();
-        records.iter_mut().for_each(|record| self.read(record));
-        let wake =
-            self.0.ring.feed(offset, records, |ids, offset, record| record.at(ids, offset, at));
-        WakeOnDrop { _wake: wake }
+        let at = self.0.created.elapsed();
+        records.iter_mut().for_each(|record| self.decode(record));
+        let make = |ids: &EpochIds, offset, record: Record| record.into_entry(ids, offset, at);
+        WakeOnDrop { _wake: self.0.ring.feed(offset, records, make) }
     }
 
-    /// Adds events to a log that is here and nowhere else.
-    pub(super) fn append(&self, records: Vec<Record>) -> Option<(u64, Wake)> {
-        let at = self.0.since.elapsed();
-        self.0.ring.append(records, |ids, offset, record| record.at(ids, offset, at))
+    /// Appends events, and returns the offset of the last. This replica must be the only one of its log.
+    pub(super) fn append(
+        &self,
+        records: impl IntoIterator<Item = Record>,
+    ) -> Option<(u64, WakeReaders)> {
+        let at = self.0.created.elapsed();
+        self.0.ring.append(records, |ids, offset, record| record.into_entry(ids, offset, at))
     }
 
     pub(super) fn topic(&self) -> &str {
@@ -290,7 +282,7 @@ impl LogReplica {
     }
 
     /// Finds the value of an event that another node published.
-    fn read(&self, record: &mut Record) {
+    fn decode(&self, record: &mut Record) {
         if record.value.is_some() {
             return;
         }
@@ -300,24 +292,23 @@ impl LogReplica {
             let decoded = AssertUnwindSafe(|| decode(name.unwrap_or_default(), &data_of(body)));
             catch_unwind(decoded).unwrap_or_default()
         });
-        if record.value.is_none() && !self.0.unreadable.swap(true, Ordering::Relaxed) {
+        if record.value.is_none() && !self.0.failed_to_decode.swap(true, Ordering::Relaxed) {
             telemetry::unreadable(self.topic());
         }
     }
 
-    /// What the ids are made with now.
-    pub(super) fn life(&self) -> Life {
-        self.0.ring.life()
+    pub(super) fn epoch(&self) -> LogEpoch {
+        self.0.ring.epoch()
     }
 
-    /// Whether nothing is kept that somebody may yet come for.
-    pub(super) fn is_spent(&self) -> bool {
-        self.0.ring.is_spent(self.0.since.elapsed())
+    /// Whether every retained event is too old.
+    pub(super) fn is_expired(&self) -> bool {
+        self.0.ring.is_expired(self.0.created.elapsed())
     }
 
-    /// Forgets what is too old.
+    /// Evicts events that are too old.
     pub(super) fn expire(&self) {
-        self.0.ring.expire(self.0.since.elapsed());
+        self.0.ring.expire(self.0.created.elapsed());
     }
 }
 
@@ -330,18 +321,5 @@ impl fmt::Debug for LogReplica {
 impl fmt::Debug for WakeOnDrop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("WakeOnDrop")
-    }
-}
-
-/// The log of a topic without a broker: its window is all there is.
-pub(super) struct Own(pub(super) LogReplica);
-
-impl Log for Own {
-    fn append(&self, records: Vec<Record>) -> BoxFuture<'_, Result<u64, BrokerError>> {
-        let window = self.0.clone();
-        Box::pin(async move {
-            let (offset, _wake) = window.append(records).ok_or(BrokerError::Closed)?;
-            Ok(offset)
-        })
     }
 }

@@ -1,5 +1,5 @@
-//! A subscription as a stream's writer drives it, whatever its events are: what comes next, what is told on the way,
-//! and where the client stands.
+//! One subscription as a stream's writer drives it, whatever its event type: what to send next, and where the client
+//! stands.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -10,63 +10,62 @@ use futures_core::future::BoxFuture;
 use serde_json::json;
 
 use super::broker::LogReplica;
-use super::position::{LOST, NEW, Position, Twin};
-use super::ring::{Batch, Begin, Cursor, End, Entry, Missed, Read, Value};
-use super::subscription::{Gap, Resume};
+use super::gap::{Gap, Resume};
+use super::position::Position;
+use super::ring::{Batch, Cursor, End, Entry, Missed, Read, StartAt, Value};
 use crate::close::CloseReason;
 use crate::frame::{LastEventId, write_control, write_id};
 use crate::overflow::Overflow;
 
-/// So many batches without an event that the subscriber wants are looked at before others have a turn.
-pub(super) const FRUITLESS: usize = 8;
+/// A poll reads at most this many batches that hold nothing for the client, then lets other tasks run.
+pub(super) const MAX_EMPTY_READS: usize = 8;
 
-type Wanted = Box<dyn FnMut(&Value) -> bool + Send>;
-type Answer = BoxFuture<'static, Result<Vec<Bytes>, String>>;
+type Filter = Box<dyn FnMut(&Value) -> bool + Send>;
+type GapReply = BoxFuture<'static, Result<Vec<Bytes>, String>>;
 
-/// A subscription as a stream's writer drives it, whatever its events are.
-pub(crate) struct Feed {
-    pub(super) window: LogReplica,
-    pub(super) cursor: Cursor,
-    pub(super) start: Resume,
-    /// Whether somebody has said where it begins.
-    placed: bool,
-    /// What it could not have, and has not told yet.
-    pub(super) missed: Option<Missed>,
-    /// The same, for which the cursor has moved already.
-    pub(super) untold: Option<Gap>,
-    /// A new reader of a topic with a state has not got that yet.
-    stateless: bool,
-    /// It begins with what is kept, whatever that is by then: it has not been asked for anything yet.
-    fresh: bool,
-    pub(super) wanted: Option<Wanted>,
-    pub(super) on_gap: Option<Box<dyn FnMut(Gap) -> Answer + Send>>,
-    /// What the application has to say to a gap, and where the client stands until it has said so.
-    answer: Option<(Answer, ClientCursor)>,
-    /// What the client needs to come back; it has or has not got it.
-    mark: Mark,
-    /// The offset in the id that it has, if it has one.
-    pub(super) told: u64,
-    /// It began so far behind, and may stay there until it has caught up.
-    behind_until: u64,
-    gaps: u64,
-    /// The position that was asked for last.
-    position: Option<Position>,
+/// What a stream's writer drives: one topic, or several merged ones.
+pub(crate) trait TopicFeed: Send {
+    /// Checks that the feed can be sent as one stream.
+    ///
+    /// # Errors
+    ///
+    /// What the endpoint's author must change.
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Continues after the client's last event, unless the endpoint's function has called `resume` itself.
+    fn resume(&mut self, cursor: Option<&LastEventId>);
+
+    /// Appends to `out` what only this client gets; returns what all clients share.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        limits: SlowClientLimits,
+        out: &mut BytesMut,
+    ) -> Poll<FeedPoll>;
+
+    /// Appends `hero.cursor` if the client could not resume from here with the ids it has.
+    fn write_cursor(&mut self, out: &mut BytesMut);
+
+    /// Returns the number of gaps that were sent since the last call.
+    fn take_gaps(&mut self) -> u64;
 }
 
-/// How long a slow client is waited for.
+/// When a client counts as too slow, and what happens then.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
+pub(crate) struct SlowClientLimits {
     pub(crate) overflow: Overflow,
-    /// So many events behind is too slow; else three quarters of what the topic keeps.
-    pub(crate) most: Option<u64>,
-    /// The client had all that there was, and waited: whatever came since, it was not slow.
-    pub(crate) waited: bool,
+    /// The number of events that a client may lag behind. `None`: three quarters of what the topic retains.
+    pub(crate) max_lag: Option<u64>,
+    /// The client had received everything and was waiting. It is not slow, however many events came since.
+    pub(crate) was_idle: bool,
 }
 
-/// What a poll of a feed came to.
+/// The outcome of one poll of a feed.
 #[derive(Debug)]
 pub(crate) enum FeedPoll {
-    /// These leave as they are, in order behind what was written.
+    /// Send these bytes after what was written. All clients share them.
     Shared(Bytes),
     /// Something was written.
     Wrote,
@@ -74,7 +73,7 @@ pub(crate) enum FeedPoll {
     Failed(String),
 }
 
-/// What a feed has next.
+/// What a feed sends next.
 pub(super) enum Next {
     Preamble(Preamble),
     Batch(Arc<Batch>),
@@ -83,14 +82,14 @@ pub(super) enum Next {
     Failed(String),
 }
 
-/// What one client is told alone: what is missing, and what the application or the topic has to say to it.
+/// What one client gets alone, before shared events: a gap, and the state that makes up for it.
 pub(super) struct Preamble {
     gap: Option<Gap>,
     bodies: Vec<Bytes>,
 }
 
 impl Preamble {
-    /// Writes it. The client stands at `id` when it has all of it; who has a part of it comes back for all.
+    /// Writes the preamble. Only its last event carries `id`: a client that gets a part of it resumes before the whole.
     pub(super) fn write(&self, out: &mut BytesMut, part: Option<usize>, id: Option<&str>) {
         if let Some(gap) = &self.gap {
             gap.write(out, part, id.filter(|_| self.bodies.is_empty()));
@@ -108,233 +107,191 @@ impl Preamble {
     }
 }
 
-/// Where a client stands in one topic.
+/// From where a client would resume in one topic.
 #[derive(Clone, Copy)]
 pub(super) enum ClientCursor {
-    /// It has all up to here, or need not have it any more.
+    /// After this position.
     At(Position),
-    /// It has nothing, and begins as a new one.
+    /// As a new client.
     New,
-    /// It misses something, and cannot say what.
-    Lost,
+    /// After a gap of unknown size.
+    Unknown,
 }
 
 impl ClientCursor {
-    /// The offset that says so in an id, where it is not that of an event.
-    pub(super) fn sign(&self) -> Option<u64> {
-        match self {
-            Self::At(_) => None,
-            Self::New => Some(NEW),
-            Self::Lost => Some(LOST),
-        }
-    }
-
-    /// As it stands in an id of several topics.
+    /// The part of this topic in the id of a merged stream; a new client has none.
     pub(super) fn as_str(&self) -> Option<&str> {
         match self {
             Self::At(position) => Some(position.as_str()),
             Self::New => None,
-            // No topic makes it.
-            Self::Lost => Some("-"),
+            // No topic makes this id, so that the topic it stands for answers it with a gap.
+            Self::Unknown => Some("-"),
         }
     }
 }
 
-/// What a client knows of where it stands.
+/// How far the last id that a client received lies behind what it was sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Mark {
-    /// It has no id to come back with.
+pub(super) enum SentId {
+    /// The client has no id to resume from.
     #[default]
     None,
-    /// Events have passed that it knows nothing of.
-    Old,
-    Now,
-    /// It has the end mark.
-    End,
+    /// Events were filtered out since.
+    Outdated,
+    Current,
+    /// The id carries the end mark.
+    Final,
 }
 
-/// Tells a client where it stands, and nothing else. A block with an id alone does not move every browser's cursor.
+/// Writes `hero.cursor` with this id. Not every browser takes an id from a block without data.
 pub(super) fn write_cursor(out: &mut BytesMut, id: &str, end: bool) {
     write_id(out, id, end);
     write_control(out, "hero.cursor", &json!({}));
 }
 
+/// One subscription as a stream's writer drives it, whatever its event type.
+pub(crate) struct Feed {
+    pub(super) replica: LogReplica,
+    pub(super) cursor: Cursor,
+    pub(super) resume: Resume,
+    /// Whether `resume` was called.
+    is_placed: bool,
+    /// Missed events that the client has not been sent a gap for. The cursor stands before them.
+    pub(super) missed: Option<Missed>,
+    /// A gap that the client has not been sent. The cursor stands after it.
+    pub(super) passed_gap: Option<Gap>,
+    /// A new client of a topic with a snapshot has not been sent it.
+    needs_snapshot: bool,
+    /// A new client that starts with retained events has not read any: if the first ones are evicted before, it starts
+    /// with the oldest that is left, without a gap.
+    is_unread: bool,
+    pub(super) filter: Option<Filter>,
+    pub(super) on_gap: Option<Box<dyn FnMut(Gap) -> GapReply + Send>>,
+    /// The running reply of `on_gap`, and from where the client would resume until it is sent.
+    gap_reply: Option<(GapReply, ClientCursor)>,
+    sent_id: SentId,
+    /// The offset in the last id that the client received.
+    pub(super) sent_offset: u64,
+    /// The client replays retained events. Before this offset it does not count as slow.
+    replays_until: u64,
+    gaps: u64,
+    /// The position that was asked for last: making one takes four hashes.
+    position: Option<Position>,
+}
+
 impl Feed {
-    pub(super) fn new(window: &LogReplica) -> Self {
-        window.expire();
-        let cursor = Cursor::new(window.ring());
+    pub(super) fn new(replica: &LogReplica) -> Self {
+        replica.expire();
+        let cursor = Cursor::new(replica.ring());
         Self {
-            fresh: cursor.next() < window.next(),
+            is_unread: cursor.next() < replica.next_offset(),
             cursor,
-            window: window.clone(),
-            start: Resume::Live,
-            placed: false,
+            replica: replica.clone(),
+            resume: Resume::Live,
+            is_placed: false,
             missed: None,
-            untold: None,
-            stateless: window.ring().has_state(),
-            wanted: None,
+            passed_gap: None,
+            needs_snapshot: replica.ring().has_snapshot(),
+            filter: None,
             on_gap: None,
-            answer: None,
-            mark: Mark::None,
-            told: 0,
-            behind_until: 0,
+            gap_reply: None,
+            sent_id: SentId::None,
+            sent_offset: 0,
+            replays_until: 0,
             gaps: 0,
             position: None,
         }
     }
 
-    /// Begins behind the event with this id, unless somebody has said where.
-    pub(crate) fn resume(&mut self, cursor: Option<&LastEventId>) {
-        if let Some(cursor) = cursor.filter(|cursor| cursor.as_str().is_some()) {
-            self.resume_at(cursor, Twin::NONE);
-        }
+    /// Starts a new client here.
+    pub(super) fn start_at(&mut self, start: StartAt) {
+        self.cursor.start_at(start);
+        self.replays_until = self.replica.next_offset();
+        self.is_unread = self.cursor.next() < self.replays_until;
     }
 
-    /// Whether the client's id says where it stands in this topic.
+    /// Whether both read one log, of which they would make the same ids.
+    pub(super) fn is_of_same_log(&self, other: &Self) -> bool {
+        let same_ring = Arc::ptr_eq(self.replica.ring(), other.replica.ring());
+        same_ring || self.cursor.epoch() == other.cursor.epoch()
+    }
+
+    /// Whether the client's cursor has an id of this topic.
     pub(super) fn has_made(&self, cursor: &LastEventId) -> bool {
-        self.cursor.life().find(cursor, Twin::NONE).is_some()
+        self.cursor.epoch().resume_offset(cursor).is_some()
     }
 
-    /// Whether this topic has made the id.
+    /// Whether this topic made the id.
     pub(super) fn knows(&self, id: &str) -> bool {
-        self.cursor.life().read(id).is_some()
+        self.cursor.epoch().offset_of(id).is_some()
     }
 
     /// Whether it begins as for a new client.
     pub(super) fn is_new(&self) -> bool {
-        self.start == Resume::Live
+        self.resume == Resume::Live
     }
 
-    /// Begins where this says, or after who knows what, unless somebody has said where. Of the latest there is
-    /// nothing to miss for who gets all of it.
-    pub(super) fn resume_at(&mut self, cursor: &LastEventId, twin: Twin) {
-        let offset = self.cursor.life().find(cursor, twin);
-        let is_new = offset == Some(NEW) || (offset.is_none() && self.window.is_latest());
-        if std::mem::replace(&mut self.placed, true) || is_new {
+    /// Continues after the client's last event, or with a gap if this topic has not made its id.
+    pub(super) fn resume_after(&mut self, cursor: &LastEventId) {
+        // With all latest values a client misses nothing, whatever its id is.
+        let starts_new = self.replica.is_latest() && !self.has_made(cursor);
+        if std::mem::replace(&mut self.is_placed, true) || starts_new {
             return;
         }
-        self.mark = Mark::Now;
-        self.fresh = false;
-        self.stateless = false;
-        self.missed =
-            self.cursor.resume(|ids| ids.find(cursor, twin).filter(|offset| *offset != LOST));
-        self.told = self.cursor.next().saturating_sub(1);
-        self.behind_until = self.window.next();
-        self.start = match &self.missed {
+        self.sent_id = SentId::Current;
+        self.is_unread = false;
+        self.needs_snapshot = false;
+        self.missed = self.cursor.resume(|epoch| epoch.resume_offset(cursor));
+        self.sent_offset = self.cursor.next().saturating_sub(1);
+        self.replays_until = self.replica.next_offset();
+        self.resume = match &self.missed {
             None => Resume::Resumed,
             Some(missed) => Resume::Gap(self.gap(missed)),
         };
     }
 
-    pub(super) fn begin(&mut self, begin: Begin) {
-        self.cursor.begin(begin);
-        self.behind_until = self.window.next();
-        self.fresh = self.cursor.next() < self.behind_until;
-    }
-
-    /// How many gaps were told since this was asked last.
-    pub(crate) fn take_gaps(&mut self) -> u64 {
-        std::mem::take(&mut self.gaps)
-    }
-
-    /// Appends what a client needs to come back, if it has seen nothing of what has passed.
-    pub(crate) fn mark(&mut self, out: &mut BytesMut) {
-        if let (Mark::None | Mark::Old, ClientCursor::At(here)) = (self.mark, self.place()) {
-            write_cursor(out, here.as_str(), false);
-            (self.mark, self.told) = (Mark::Now, here.offset());
-        }
-    }
-
-    /// Appends to `out` what only this client gets, and returns what all share.
-    pub(crate) fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        patience: Patience,
-        out: &mut BytesMut,
-    ) -> Poll<FeedPoll> {
-        let before = out.len();
-        for _ in 0..FRUITLESS {
-            let Poll::Ready(next) = self.next(cx, patience) else {
-                if self.mark == Mark::None {
-                    self.mark(out);
-                }
-                return wrote(out, before);
-            };
-            match next {
-                Next::Preamble(told) => {
-                    let here = self.is_settled().then(|| self.here());
-                    told.write(out, None, here.as_ref().map(Position::as_str));
-                    if let Some(here) = here {
-                        (self.mark, self.told) = (Mark::Now, here.offset());
-                    }
-                }
-                Next::Batch(batch) => match self.deliver(&batch, out) {
-                    Some(fed) => return Poll::Ready(fed),
-                    None if out.len() > before => return Poll::Ready(FeedPoll::Wrote),
-                    None => {}
-                },
-                Next::Over(End::Last) => {
-                    // It came back with an id that has no end mark, and would do so for ever.
-                    if self.mark != Mark::End {
-                        write_cursor(out, self.here().as_str(), true);
-                    }
-                    return Poll::Ready(FeedPoll::Over(CloseReason::LastEvent));
-                }
-                Next::Over(End::Closed) => return Poll::Ready(FeedPoll::Over(CloseReason::Ended)),
-                Next::Overflow => {
-                    self.mark(out);
-                    return Poll::Ready(FeedPoll::Over(CloseReason::Overflow));
-                }
-                Next::Failed(error) => return Poll::Ready(FeedPoll::Failed(error)),
-            }
-        }
-        cx.waker().wake_by_ref();
-        wrote(out, before)
-    }
-
-    /// What comes next.
-    pub(super) fn next(&mut self, cx: &mut Context<'_>, patience: Patience) -> Poll<Next> {
+    /// Returns what comes next.
+    pub(super) fn next(&mut self, cx: &mut Context<'_>, limits: SlowClientLimits) -> Poll<Next> {
         loop {
-            if let Some((answer, _)) = &mut self.answer {
-                let answered = ready!(answer.as_mut().poll(cx));
-                self.answer = None;
-                return Poll::Ready(match answered {
+            if let Some((reply, _)) = &mut self.gap_reply {
+                let replied = ready!(reply.as_mut().poll(cx));
+                self.gap_reply = None;
+                return Poll::Ready(match replied {
                     Ok(bodies) => Next::Preamble(Preamble { gap: None, bodies }),
                     Err(error) => Next::Failed(error),
                 });
             }
-            if let Some(gap) = self.untold.take() {
-                return Poll::Ready(self.tell(gap, ClientCursor::Lost));
+            if let Some(gap) = self.passed_gap.take() {
+                return Poll::Ready(self.preamble(gap, ClientCursor::Unknown));
             }
             if let Some(missed) = self.missed.take() {
-                let place = self.before(&missed);
-                let gap = self.pass(&missed);
-                // Where it goes on there may be much to read at once.
-                self.behind_until = self.window.next();
-                return Poll::Ready(self.tell(gap, place));
+                let before = self.cursor_before(&missed);
+                let gap = self.move_past(&missed);
+                // After the gap there may be much to read at once.
+                self.replays_until = self.replica.next_offset();
+                return Poll::Ready(self.preamble(gap, before));
             }
-            if std::mem::take(&mut self.stateless)
-                && let Some(state) = self.cursor.state()
+            if std::mem::take(&mut self.needs_snapshot)
+                && let Some(snapshot) = self.cursor.snapshot()
             {
-                return Poll::Ready(match state {
-                    Ok(state) => Next::Preamble(Preamble { gap: None, bodies: vec![state] }),
+                return Poll::Ready(match snapshot {
+                    Ok(body) => Next::Preamble(Preamble { gap: None, bodies: vec![body] }),
                     Err(error) => Next::Failed(error),
                 });
             }
-            if self.is_too_slow(patience) {
+            if self.is_too_slow(limits) {
                 return Poll::Ready(Next::Overflow);
             }
             if self.missed.is_some() {
                 continue;
             }
-            match ready!(self.read(cx, patience.overflow == Overflow::Latest)) {
+            match ready!(self.read(cx, limits.overflow == Overflow::Latest)) {
                 Read::Batch(batch) => return Poll::Ready(Next::Batch(batch)),
                 Read::Over(end) => return Poll::Ready(Next::Over(end)),
-                // What the broker lost is no fault of the client's, nor is what went while it may lag: that is told
-                // in place.
+                // A client is not too slow for events that the broker lost, nor for those evicted while it may lag.
                 Read::Missed(missed)
-                    if patience.overflow == Overflow::Disconnect
-                        && !missed.lost
+                    if limits.overflow == Overflow::Disconnect
+                        && !missed.was_lost
                         && !self.may_lag() =>
                 {
                     return Poll::Ready(Next::Overflow);
@@ -344,90 +301,92 @@ impl Feed {
         }
     }
 
-    /// What there is to read; where a new client begins is not decided before.
+    /// Reads the next events; with `latest` only the newest of each name and key.
     pub(super) fn read(&mut self, cx: &Context<'_>, latest: bool) -> Poll<Read> {
         loop {
-            let wanted = &mut self.wanted;
-            let mut wants = |entry: &Entry| wants(wanted, entry);
-            match self.cursor.poll(cx, latest.then_some(&mut wants)) {
-                Poll::Ready(Read::Missed(missed)) if self.fresh => {
-                    self.cursor.go_to(&missed);
+            let filter = &mut self.filter;
+            let mut accept = |entry: &Entry| accepts(filter, entry);
+            match self.cursor.poll(cx, latest.then_some(&mut accept)) {
+                Poll::Ready(Read::Missed(missed)) if self.is_unread => {
+                    self.cursor.move_past(&missed);
                     self.position = None;
                 }
                 read => {
-                    self.fresh = false;
+                    self.is_unread = false;
                     return read;
                 }
             }
         }
     }
 
-    /// Whether it is not slow, however far behind: it came so, all of it came at once, or there is never too much to
-    /// read.
+    /// Whether the client does not count as slow, however far it is behind.
     fn may_lag(&self) -> bool {
-        self.window.is_latest() || self.cursor.next() < self.behind_until
+        self.replica.is_latest() || self.cursor.next() < self.replays_until
     }
 
-    /// Whether the client is too slow; one that may skip, skips.
-    fn is_too_slow(&mut self, Patience { overflow, most, waited }: Patience) -> bool {
-        if waited && overflow == Overflow::Disconnect {
-            self.behind_until = self.window.next();
+    /// Whether the client is too slow. Under `DropOldest` it skips what is too much instead.
+    fn is_too_slow(
+        &mut self,
+        SlowClientLimits { overflow, max_lag, was_idle }: SlowClientLimits,
+    ) -> bool {
+        if was_idle && overflow == Overflow::Disconnect {
+            self.replays_until = self.replica.next_offset();
         }
         if self.may_lag() {
             return false;
         }
-        let (behind, slow) = self.cursor.behind();
-        // What is beyond that is gone, and no reconnect brings it back.
-        let most = most.filter(|most| *most < self.window.keep().events as u64);
-        let too_slow = most.map_or(slow, |most| behind > most);
+        let (lag, is_slow) = self.cursor.lag();
+        // A larger limit would let the client miss events that no reconnect brings back.
+        let max_lag = max_lag.filter(|max| *max < self.replica.retention().events as u64);
+        let too_slow = max_lag.map_or(is_slow, |max| lag > max);
         if too_slow && overflow == Overflow::DropOldest {
-            self.missed = most.and_then(|most| self.cursor.skip_to_last(most));
+            self.missed = max_lag.and_then(|max| self.cursor.skip_to_last(max));
         }
         too_slow && overflow == Overflow::Disconnect
     }
 
-    /// The frames of a batch that this client wants, shared if those are all.
+    /// Returns the batch if the client gets all of it; else writes the events that its filter accepts.
     fn deliver(&mut self, batch: &Batch, out: &mut BytesMut) -> Option<FeedPoll> {
-        let wanted = self.wanted_of(batch);
-        let Some(entry) = wanted.last() else {
-            if self.mark == Mark::Now {
-                self.mark = Mark::Old;
+        let accepted = self.filtered(batch);
+        let Some(last) = accepted.last() else {
+            if self.sent_id == SentId::Current {
+                self.sent_id = SentId::Outdated;
             }
-            if self.is_old() {
-                self.mark(out);
+            if self.sent_id_expires() {
+                self.write_cursor(out);
             }
             return None;
         };
-        (self.mark, self.told) = (Mark::behind(entry, batch), entry.offset);
-        if wanted.len() == batch.entries.len() {
+        (self.sent_id, self.sent_offset) = (SentId::after(last, batch), last.offset);
+        if accepted.len() == batch.entries.len() {
             return Some(FeedPoll::Shared(batch.bytes.clone()));
         }
-        wanted.iter().for_each(|entry| out.extend_from_slice(&entry.frame));
+        accepted.iter().for_each(|entry| out.extend_from_slice(&entry.frame));
         None
     }
 
-    /// What the client wants of a batch.
-    pub(super) fn wanted_of<'a>(&mut self, batch: &'a Batch) -> Cow<'a, [Arc<Entry>]> {
-        if self.wanted.is_none() || batch.is_chosen {
+    /// Returns the events of a batch that the filter accepts.
+    pub(super) fn filtered<'a>(&mut self, batch: &'a Batch) -> Cow<'a, [Arc<Entry>]> {
+        if self.filter.is_none() || batch.is_compacted {
             return Cow::Borrowed(&batch.entries);
         }
-        Cow::Owned(batch.entries.iter().filter(|entry| self.wants(entry)).cloned().collect())
+        Cow::Owned(batch.entries.iter().filter(|entry| self.accepts(entry)).cloned().collect())
     }
 
-    pub(super) fn wants(&mut self, entry: &Entry) -> bool {
-        wants(&mut self.wanted, entry)
+    pub(super) fn accepts(&mut self, entry: &Entry) -> bool {
+        accepts(&mut self.filter, entry)
     }
 
-    /// Says what is missing, and what the topic has to say to it; or asks the application for that.
-    fn tell(&mut self, gap: Gap, before: ClientCursor) -> Next {
-        self.stateless = false;
+    /// The gap, and the state that makes up for it: the topic's snapshot, or later the reply of `on_gap`.
+    fn preamble(&mut self, gap: Gap, before: ClientCursor) -> Next {
+        self.needs_snapshot = false;
         let bodies = match &mut self.on_gap {
             Some(on_gap) => {
-                self.cursor.skip();
-                self.answer = Some((on_gap(gap.clone()), before));
+                self.cursor.skip_to_end();
+                self.gap_reply = Some((on_gap(gap.clone()), before));
                 Ok(Vec::new())
             }
-            None => self.cursor.state().into_iter().collect(),
+            None => self.cursor.snapshot().into_iter().collect(),
         };
         match bodies {
             Ok(bodies) => Next::Preamble(Preamble { gap: Some(gap), bodies }),
@@ -435,79 +394,147 @@ impl Feed {
         }
     }
 
-    /// Goes on behind what is missing.
-    pub(super) fn pass(&mut self, missed: &Missed) -> Gap {
-        self.cursor.go_to(missed);
-        // It may have been of another life.
+    /// Moves the cursor past missed events, and returns them as a gap.
+    pub(super) fn move_past(&mut self, missed: &Missed) -> Gap {
+        self.cursor.move_past(missed);
+        // The epoch may have changed.
         self.position = None;
         self.gaps += 1;
         self.gap(missed)
     }
 
-    fn gap(&self, Missed { life, from, to, counts, .. }: &Missed) -> Gap {
+    fn gap(&self, Missed { epoch, from, to, is_countable, .. }: &Missed) -> Gap {
         let last = to.checked_sub(1).filter(|last| *last > 0);
-        Gap {
-            missed: from.filter(|_| *counts).map(|from| to.saturating_sub(from)),
-            first: from.map(|from| life.of(from)),
-            last: last.map(|last| life.of(last)),
-        }
+        Gap::new(
+            from.filter(|_| *is_countable).map(|from| to.saturating_sub(from)),
+            from.map(|from| epoch.position(from)),
+            last.map(|last| epoch.position(last)),
+        )
     }
 
-    /// Where a client stands that must yet be told of a gap.
-    fn before(&self, missed: &Missed) -> ClientCursor {
+    fn cursor_before(&self, missed: &Missed) -> ClientCursor {
         let last = missed.from.map(|from| from.saturating_sub(1));
-        last.map_or(ClientCursor::Lost, |last| ClientCursor::At(missed.life.of(last)))
+        last.map_or(ClientCursor::Unknown, |last| ClientCursor::At(missed.epoch.position(last)))
     }
 
-    /// Whether what the client has to come back with would soon be too old.
-    pub(super) fn is_old(&self) -> bool {
-        self.cursor.is_old(self.told)
+    /// Whether the client's last id will soon be too old to resume from.
+    pub(super) fn sent_id_expires(&self) -> bool {
+        self.cursor.is_slow_at(self.sent_offset)
     }
 
-    /// Whether the client has all that there is to what it was just told.
+    /// Whether no reply to a gap is outstanding.
     pub(super) fn is_settled(&self) -> bool {
-        self.answer.is_none()
+        self.gap_reply.is_none()
     }
 
-    /// Where the client stands.
-    pub(super) fn place(&mut self) -> ClientCursor {
-        match (&self.missed, &self.answer) {
-            (Some(missed), _) => self.before(missed),
-            (None, Some((_, place))) => *place,
-            (None, None) if self.untold.is_some() => ClientCursor::Lost,
-            (None, None) if self.stateless || self.fresh => ClientCursor::New,
-            (None, None) => ClientCursor::At(self.here()),
+    /// Returns from where the client would resume.
+    pub(super) fn client_cursor(&mut self) -> ClientCursor {
+        match (&self.missed, &self.gap_reply) {
+            (Some(missed), _) => self.cursor_before(missed),
+            (None, Some((_, before))) => *before,
+            (None, None) if self.passed_gap.is_some() => ClientCursor::Unknown,
+            (None, None) if self.needs_snapshot || self.is_unread => ClientCursor::New,
+            (None, None) => ClientCursor::At(self.current()),
         }
     }
 
-    fn here(&mut self) -> Position {
+    /// The position of the last event that was read.
+    fn current(&mut self) -> Position {
         self.position(self.cursor.next().saturating_sub(1))
     }
 
     pub(super) fn position(&mut self, offset: u64) -> Position {
         match self.position.filter(|position| position.offset() == offset) {
             Some(position) => position,
-            None => *self.position.insert(self.cursor.life().of(offset)),
+            None => *self.position.insert(self.cursor.epoch().position(offset)),
         }
     }
 }
 
-impl Mark {
-    /// Of a client that had this entry last, of a batch.
-    fn behind(entry: &Entry, batch: &Batch) -> Self {
+impl TopicFeed for Feed {
+    fn resume(&mut self, cursor: Option<&LastEventId>) {
+        if let Some(cursor) = cursor.filter(|cursor| cursor.as_str().is_some()) {
+            self.resume_after(cursor);
+        }
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        limits: SlowClientLimits,
+        out: &mut BytesMut,
+    ) -> Poll<FeedPoll> {
+        let before = out.len();
+        for _ in 0..MAX_EMPTY_READS {
+            let Poll::Ready(next) = self.next(cx, limits) else {
+                if self.sent_id == SentId::None {
+                    self.write_cursor(out);
+                }
+                return wrote(out, before);
+            };
+            match next {
+                Next::Preamble(preamble) => {
+                    let current = self.is_settled().then(|| self.current());
+                    preamble.write(out, None, current.as_ref().map(Position::as_str));
+                    if let Some(current) = current {
+                        (self.sent_id, self.sent_offset) = (SentId::Current, current.offset());
+                    }
+                }
+                Next::Batch(batch) => match self.deliver(&batch, out) {
+                    Some(polled) => return Poll::Ready(polled),
+                    None if out.len() > before => return Poll::Ready(FeedPoll::Wrote),
+                    None => {}
+                },
+                Next::Over(End::Last) => {
+                    // Without the end mark the client would reconnect again and again.
+                    if self.sent_id != SentId::Final {
+                        write_cursor(out, self.current().as_str(), true);
+                    }
+                    return Poll::Ready(FeedPoll::Over(CloseReason::LastEvent));
+                }
+                Next::Over(End::Closed) => return Poll::Ready(FeedPoll::Over(CloseReason::Ended)),
+                Next::Overflow => {
+                    self.write_cursor(out);
+                    return Poll::Ready(FeedPoll::Over(CloseReason::Overflow));
+                }
+                Next::Failed(error) => return Poll::Ready(FeedPoll::Failed(error)),
+            }
+        }
+        cx.waker().wake_by_ref();
+        wrote(out, before)
+    }
+
+    fn write_cursor(&mut self, out: &mut BytesMut) {
+        if let (SentId::None | SentId::Outdated, ClientCursor::At(position)) =
+            (self.sent_id, self.client_cursor())
+        {
+            write_cursor(out, position.as_str(), false);
+            (self.sent_id, self.sent_offset) = (SentId::Current, position.offset());
+        }
+    }
+
+    fn take_gaps(&mut self) -> u64 {
+        std::mem::take(&mut self.gaps)
+    }
+}
+
+impl SentId {
+    /// After this event of a batch, the last one that the client gets of it.
+    fn after(entry: &Entry, batch: &Batch) -> Self {
         match batch.entries.last() {
-            _ if entry.last => Self::End,
-            Some(last) if last.offset != entry.offset => Self::Old,
-            // What came behind it was not wanted.
-            _ if batch.is_chosen && entry.offset + 1 < batch.to => Self::Old,
-            _ => Self::Now,
+            _ if entry.last => Self::Final,
+            Some(last) if last.offset != entry.offset => Self::Outdated,
+            // The filter has left out what was read after it.
+            _ if batch.is_compacted && entry.offset + 1 < batch.to => Self::Outdated,
+            _ => Self::Current,
         }
     }
 }
 
-fn wants(wanted: &mut Option<Wanted>, entry: &Entry) -> bool {
-    let Some(wanted) = wanted else { return true };
-    entry.last || entry.value.as_ref().is_some_and(wanted)
+/// Whether the filter accepts the event. A last event passes every filter.
+fn accepts(filter: &mut Option<Filter>, entry: &Entry) -> bool {
+    let Some(filter) = filter else { return true };
+    entry.last || entry.value.as_ref().is_some_and(filter)
 }
 
 pub(super) fn wrote(out: &BytesMut, before: usize) -> Poll<FeedPoll> {

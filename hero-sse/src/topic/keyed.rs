@@ -1,4 +1,4 @@
-//! One topic for each key: made when it is first needed, gone when nobody needs it any more.
+//! One topic per key: created when it is first needed, removed when nobody needs it any more.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -14,34 +14,32 @@ use crate::event::SseEvent;
 use crate::frame::{EventName, InvalidField};
 use crate::telemetry::Full;
 
-/// So many members there are at most, if nobody says another number.
-const MOST: usize = 10_000;
+/// Enough for the tenants of most applications, and a bound on memory.
+const DEFAULT_MAX_TOPICS: usize = 10_000;
 
-/// Whoever makes one looks at so many whether they can go: more than come, so that none is left for long.
-const LOOKS: usize = 4;
+/// Number of topics that are checked for each new one. As it is more than one, unneeded topics do not pile up.
+const CHECKS_PER_NEW_TOPIC: usize = 4;
 
-/// So many where there is no room, or somebody counts.
-const MORE_LOOKS: usize = 64;
+/// Number of topics that are checked at the limit, or for [`KeyedTopics::len`].
+const MORE_CHECKS: usize = 64;
 
-/// How often one who finds no room looks at all of them.
-const LOOK_AT_ALL: Duration = Duration::from_secs(1);
+/// At the limit, all topics are checked at most this often.
+const CHECK_ALL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A member that nobody needs stays for so long: whoever comes back within it finds the topic that made his id.
-const GRACE: Duration = Duration::from_secs(60);
+/// An unneeded topic stays this long: a client that reconnects meanwhile finds the topic that made its id.
+const IDLE_GRACE: Duration = Duration::from_secs(60);
 
-/// A [`Topic`] for each key: each tenant, user or build has its own, with its own ids.
+/// One [`Topic`] per key, such as a tenant, a user or a build, each with its own ids.
 ///
 /// ```
+/// use hero_sse::axum::extract::{Path, State};
 /// use hero_sse::prelude::*;
-/// use hero_sse::axum::extract::Path;
-/// use hero_sse::axum::extract::State;
 /// use serde::Serialize;
-/// use hero_sse::KeyedTopics;
 ///
 /// #[derive(Serialize, SseEvent)]
 /// struct Line { text: String }
 ///
-/// /// What a build says, from its first line.
+/// /// The log of a build, from its first line.
 /// #[sse_endpoint("/builds/{build}", permission = "builds.{build}.read")]
 /// async fn build_log(
 ///     Path(build): Path<u64>,
@@ -58,49 +56,59 @@ const GRACE: Duration = Duration::from_secs(60);
 /// # fn main() { let _: hero_sse::extend::Endpoints<KeyedTopics<u64, Line>> = endpoints![build_log]; }
 /// ```
 ///
-/// [`topic`](Self::topic) makes a member when it is first asked for, by who publishes or by who reads. Check first that the
-/// caller may have this key, as the permission does here, so that nobody fills the family with keys that are made up.
-/// [`get`](Self::get) makes none: it is for who only looks.
+/// # Creating topics
 ///
-/// A member goes when it has no subscriber, nobody else holds its [`Topic`] and nothing is kept in it, for a minute: it
-/// is looked for as others are made. An event that is kept keeps its member, as does the last one of a topic that has
-/// ended: whoever comes late gets it, until it is older than [`retain_for`](TopicBuilder::retain_for) says. Then the key's
-/// next topic is another one. What is [never too old](TopicBuilder::latest) keeps its member until that is
-/// [removed](Self::remove). Where there is [no room](KeyedTopicsBuilder::most) members that could go do so at once.
+/// [`topic`](Self::topic) creates the topic of a key, for publishers and subscribers alike. First check that the caller may
+/// have this key, as the permission does here. Otherwise clients could create topics for invented keys.
+/// [`get`](Self::get) creates none.
 ///
-/// A member's name is the family's and the key's `Display`, with a `/` between them (and `%2F` for one in either):
-/// different keys must be written differently. Clones are one family; with its last one go the members that nobody
-/// else holds.
+/// # Removing topics
+///
+/// A topic is removed when, for a minute, it has had no subscriber, no other owner and no retained event. Topics are
+/// checked when others are created. At the [limit](KeyedTopicsBuilder::max_topics), unneeded topics are removed at once.
+///
+/// Retained events keep their topic, as does a last event: late clients still get them, until
+/// [`retain_for`](TopicBuilder::retain_for) is over. Then the key gets a new topic. [Latest values](TopicBuilder::latest)
+/// never become too old: [`remove`](Self::remove) such a topic yourself, or set `retain_for`.
+///
+/// # Names
+///
+/// A topic is named after the collection and its key's `Display`, joined with `/` (a `/` in either is written as `%2F`). Two
+/// different keys must not print the same text.
+///
+/// Clones share their topics. Dropping the last clone drops the topics that have no other owner.
+#[doc(alias = "channels")]
+#[doc(alias = "rooms")]
+#[doc(alias = "per-user")]
 pub struct KeyedTopics<K, E> {
     inner: Arc<Inner<K, E>>,
 }
 
 struct Inner<K, E> {
     name: String,
-    most: usize,
+    max_topics: usize,
     event: Option<EventName>,
-    each: Each<K, E>,
+    each_topic: EachTopic<K, E>,
     members: Mutex<Members<K, E>>,
     full: Full,
 }
 
-type Each<K, E> = Box<dyn Fn(TopicBuilder<E>, &K) -> TopicBuilder<E> + Send + Sync>;
+type EachTopic<K, E> = Box<dyn Fn(TopicBuilder<E>, &K) -> TopicBuilder<E> + Send + Sync>;
 
 struct Members<K, E> {
     topics: HashMap<K, Member<E>>,
-    /// All keys, in the order in which they are looked at: each by its member's turn.
-    round: BTreeMap<u64, K>,
-    /// The turn of the next.
-    next: u64,
-    /// When all were looked at last.
-    looked: Option<Instant>,
+    /// All keys by their turn: the lowest is checked next.
+    turns: BTreeMap<u64, K>,
+    last_turn: u64,
+    /// When all topics were checked last.
+    all_checked: Option<Instant>,
 }
 
 struct Member<E> {
     topic: Topic<E>,
     turn: u64,
-    /// Since when it is known that nobody needs it.
-    idle: Option<Instant>,
+    /// When a check first found that nobody needs the topic.
+    idle_since: Option<Instant>,
 }
 
 impl<K, E> KeyedTopics<K, E>
@@ -108,95 +116,96 @@ where
     K: Hash + Eq + Clone + Display + Send + 'static,
     E: SseEvent + Send + Sync + 'static,
 {
-    /// A family of up to 10,000 topics as [`Topic::new`] makes them.
+    /// Returns a collection of up to 10,000 topics with the settings of [`Topic::new`].
     pub fn new(name: impl Into<String>) -> Self {
         Self::builder(name).build()
     }
 
-    /// A family with settings of its own.
+    /// Returns a builder, for other settings than those of [`new`](Self::new).
     pub fn builder(name: impl Into<String>) -> KeyedTopicsBuilder<K, E> {
         KeyedTopicsBuilder {
             name: name.into(),
-            most: MOST,
+            max_topics: DEFAULT_MAX_TOPICS,
             event: None,
-            each: Box::new(|topic, _| topic),
+            each_topic: Box::new(|topic, _| topic),
         }
     }
 
-    /// The topic of this key, which is made if there is none.
+    /// Returns the topic of this key, and creates it if there is none.
     ///
-    /// Hold it for as long as you publish to it, or ask each time: either way it is the topic of all who ask. One that has
-    /// ended, and still keeps something, is it as well: nothing can be published to it. To begin anew,
+    /// Keep the topic while you publish to it, or call this each time: you get the same one.
+    ///
+    /// A topic that has ended is returned while it retains events, and cannot be published to. For a new one,
     /// [`remove`](Self::remove) the key first.
     ///
     /// # Errors
     ///
-    /// [`TopicLimitReached`] if there are as many as there may be, and all are needed.
+    /// [`TopicLimitReached`] at the [limit](KeyedTopicsBuilder::max_topics), if every topic is needed.
     pub fn topic(&self, key: &K) -> Result<Topic<E>, TopicLimitReached> {
-        // What is dropped is the application's, in part: after the lock.
-        let mut gone = Vec::new();
+        // Dropping a topic may run user code: after the lock.
+        let mut removed = Vec::new();
         {
             let mut members = self.inner.lock();
-            if let Some(topic) = members.find(key, &mut gone) {
+            if let Some(topic) = members.find(key, &mut removed) {
                 return Ok(topic);
             }
-            self.inner.make_room(&mut members, &mut gone)?;
+            self.inner.make_room(&mut members, &mut removed)?;
         }
         let made = self.inner.make(key);
         let mut members = self.inner.lock();
-        // Another may have been quicker.
-        if let Some(topic) = members.find(key, &mut gone) {
+        // Another thread may have been faster.
+        if let Some(topic) = members.find(key, &mut removed) {
             return Ok(topic);
         }
-        self.inner.make_room(&mut members, &mut gone)?;
-        let (key, also) = (key.clone(), key.clone());
-        let turn = members.turn();
-        members.topics.insert(key, Member { topic: made.clone(), turn, idle: None });
-        members.round.insert(turn, also);
+        self.inner.make_room(&mut members, &mut removed)?;
+        let (key, key_of_turn) = (key.clone(), key.clone());
+        let turn = members.next_turn();
+        members.topics.insert(key, Member { topic: made.clone(), turn, idle_since: None });
+        members.turns.insert(turn, key_of_turn);
         drop(members);
         Ok(made)
     }
 
-    /// The topic of this key, if there is one: to look at it, or to publish only where somebody may follow.
+    /// Returns the topic of this key, if there is one: for statistics, or to publish only where somebody may subscribe.
     ///
-    /// For readers ask for [`topic`](Self::topic): after a restart, or once nobody has needed the key for long, there is
-    /// none until somebody publishes, and a `404` is final to a browser's `EventSource`.
+    /// For subscribers, call [`topic`](Self::topic). After a restart, or when nobody has needed the key for long, there is
+    /// no topic until somebody publishes. A `404` would be final for a browser's `EventSource`.
     pub fn get(&self, key: &K) -> Option<Topic<E>> {
-        let mut gone = Vec::new();
-        self.inner.lock().find(key, &mut gone)
+        let mut removed = Vec::new();
+        self.inner.lock().find(key, &mut removed)
     }
 
-    /// Ends the topic of this key, as [`Topic::close`] does, and forgets it with all that it keeps: the key's next topic
-    /// is another one. Says whether there was one.
+    /// Removes the topic of this key, and ends it as [`Topic::close`] does. Returns whether there was one.
     ///
-    /// For a key that stands for something which is gone, such as a tenant.
+    /// Its retained events are dropped, and the key's next topic is a new one. Use it when the key's subject, such as a
+    /// tenant, was deleted.
     pub fn remove(&self, key: &K) -> bool {
         let topic = self.inner.lock().topics.get(key).map(|member| member.topic.clone());
         let Some(topic) = topic else { return false };
-        // First, so that nobody publishes to the one while readers come to the other.
+        // First, so that nobody publishes to this topic while subscribers come to the next one.
         topic.close();
         let mut members = self.inner.lock();
-        let still = members.topics.get(key);
-        let still = still.is_some_and(|member| Arc::ptr_eq(&member.topic.handle, &topic.handle));
-        let removed = if still { members.remove(key) } else { None };
+        let current = members.topics.get(key);
+        let is_current = current.is_some_and(|current| current.topic.is_same(&topic));
+        let removed = if is_current { members.remove(key) } else { None };
         drop(members);
         removed.is_some()
     }
 
-    /// How many there are. Of those that can go it finds some: it looks at 64 each time.
+    /// Returns the number of topics. It first removes unneeded ones, and checks 64 of them each time.
     pub fn len(&self) -> usize {
-        let mut gone = Vec::new();
+        let mut removed = Vec::new();
         let mut members = self.inner.lock();
-        members.look(MORE_LOOKS, GRACE, &mut gone);
+        members.check(MORE_CHECKS, IDLE_GRACE, &mut removed);
         members.topics.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether there is no topic.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The family's name.
+    /// Returns the name of the collection.
     pub fn name(&self) -> &str {
         &self.inner.name
     }
@@ -210,92 +219,95 @@ where
     fn make(&self, key: &K) -> Topic<E> {
         let mut builder = Topic::builder("");
         builder.event = self.event.clone();
-        let mut builder = (self.each)(builder, key);
-        builder.name = member_name(&self.name, key).into();
+        let mut builder = (self.each_topic)(builder, key);
+        builder.name = topic_name(&self.name, key).into();
         builder.build()
     }
 
-    /// Looks for some that can go, and harder where there is no room.
+    /// Checks some topics; more at the limit.
     fn make_room(
         &self,
         members: &mut Members<K, E>,
-        gone: &mut Vec<Topic<E>>,
+        removed: &mut Vec<Topic<E>>,
     ) -> Result<(), TopicLimitReached> {
-        members.look(LOOKS, GRACE, gone);
-        if members.topics.len() < self.most {
+        members.check(CHECKS_PER_NEW_TOPIC, IDLE_GRACE, removed);
+        if members.topics.len() < self.max_topics {
             return Ok(());
         }
         let now = Instant::now();
-        let recently = members.looked.is_some_and(|looked| now - looked < LOOK_AT_ALL);
+        let recently =
+            members.all_checked.is_some_and(|checked| now - checked < CHECK_ALL_INTERVAL);
         if !recently {
-            members.looked = Some(now);
+            members.all_checked = Some(now);
         }
-        members.look(if recently { MORE_LOOKS } else { usize::MAX }, Duration::ZERO, gone);
-        if members.topics.len() < self.most {
+        let checks = if recently { MORE_CHECKS } else { usize::MAX };
+        members.check(checks, Duration::ZERO, removed);
+        if members.topics.len() < self.max_topics {
             return Ok(());
         }
-        self.full.tell(&self.name, self.most);
-        Err(TopicLimitReached { topics: self.name.clone(), most: self.most })
+        self.full.tell(&self.name, self.max_topics);
+        Err(TopicLimitReached { topics: self.name.clone(), max_topics: self.max_topics })
     }
 }
 
 impl<K, E> Inner<K, E> {
-    /// Of the application's code only a key's runs under the lock, and that before anything is changed.
+    /// The only user code that runs under the lock is the key's, before anything is changed.
     fn lock(&self) -> MutexGuard<'_, Members<K, E>> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<K: Hash + Eq, E> Members<K, E> {
-    /// The topic of this key; one that has ended, and has nothing left for anybody, is none.
-    fn find(&mut self, key: &K, gone: &mut Vec<Topic<E>>) -> Option<Topic<E>> {
+    /// Returns the topic of this key. One that has ended and that nobody needs counts as none.
+    fn find(&mut self, key: &K, removed: &mut Vec<Topic<E>>) -> Option<Topic<E>> {
         let member = self.topics.get_mut(key)?;
-        if member.topic.handle.window.ring().is_closed() && member.is_idle() {
-            gone.extend(self.remove(key));
+        if member.topic.handle.replica.ring().is_closed() && member.is_idle() {
+            removed.extend(self.remove(key));
             return None;
         }
-        member.idle = None;
+        member.idle_since = None;
         Some(member.topic.clone())
     }
 
     fn remove(&mut self, key: &K) -> Option<Topic<E>> {
         let member = self.topics.remove(key)?;
-        self.round.remove(&member.turn);
+        self.turns.remove(&member.turn);
         Some(member.topic)
     }
 
-    fn turn(&mut self) -> u64 {
-        self.next += 1;
-        self.next
+    fn next_turn(&mut self) -> u64 {
+        self.last_turn += 1;
+        self.last_turn
     }
 
-    /// Looks at the next so many, and takes out those that nobody has needed for so long.
-    fn look(&mut self, most: usize, grace: Duration, gone: &mut Vec<Topic<E>>) {
+    /// Checks the next `count` topics, and removes those that were idle for as long as `grace`.
+    fn check(&mut self, count: usize, grace: Duration, removed: &mut Vec<Topic<E>>) {
         let now = Instant::now();
-        for _ in 0..most.min(self.round.len()) {
-            let turn = self.turn();
-            let Some((_, key)) = self.round.pop_first() else { return };
+        for _ in 0..count.min(self.turns.len()) {
+            let turn = self.next_turn();
+            let Some((_, key)) = self.turns.pop_first() else { return };
             let Some(member) = self.topics.get_mut(&key) else { continue };
             if !member.is_idle() {
-                member.idle = None;
-            } else if now - *member.idle.get_or_insert(now) >= grace {
-                gone.extend(self.topics.remove(&key).map(|member| member.topic));
+                member.idle_since = None;
+            } else if now - *member.idle_since.get_or_insert(now) >= grace {
+                removed.extend(self.topics.remove(&key).map(|member| member.topic));
                 continue;
             }
             member.turn = turn;
-            self.round.insert(turn, key);
+            self.turns.insert(turn, key);
         }
     }
 }
 
 impl<E> Member<E> {
-    /// Whether nobody else holds it, follows it, or could come for what it keeps. Under the family's lock, without
-    /// which nobody gets hold of it, that stays so.
+    /// Whether the topic has no other owner, no subscriber and no event that is not too old.
+    ///
+    /// The caller holds the lock, without which nobody gets the topic: so it stays idle.
     fn is_idle(&mut self) -> bool {
-        let Some(Handle { window, .. }) = Arc::get_mut(&mut self.topic.handle) else {
+        let Some(Handle { replica, .. }) = Arc::get_mut(&mut self.topic.handle) else {
             return false;
         };
-        window.ring().readers() == 0 && window.is_spent()
+        replica.ring().readers() == 0 && replica.is_expired()
     }
 }
 
@@ -307,21 +319,21 @@ impl<K, E> Clone for KeyedTopics<K, E> {
 
 impl<K, E> fmt::Debug for KeyedTopics<K, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Topics").field("name", &self.inner.name).finish_non_exhaustive()
+        f.debug_struct("KeyedTopics").field("name", &self.inner.name).finish_non_exhaustive()
     }
 }
 
-/// No two families and keys have one name.
-fn member_name(topics: &str, key: impl Display) -> String {
+/// Names a topic, so that no two collections and keys have the same name.
+fn topic_name(topics: &str, key: impl Display) -> String {
     let mut name = String::new();
-    // Neither fails, unless a key does.
+    // Writing to a string fails only if the key's `Display` does.
     let _ = write!(Escaped(&mut name), "{topics}");
     name.push('/');
     let _ = write!(Escaped(&mut name), "{key}");
     name
 }
 
-/// Takes text without the `/`.
+/// Escapes `/`, and `%` with it.
 struct Escaped<'a>(&'a mut String);
 
 impl fmt::Write for Escaped<'_> {
@@ -335,13 +347,13 @@ impl fmt::Write for Escaped<'_> {
     }
 }
 
-/// The settings of [`KeyedTopics`].
+/// Builds [`KeyedTopics`].
 #[must_use = "nothing is made until `build`"]
 pub struct KeyedTopicsBuilder<K, E> {
     name: String,
-    most: usize,
+    max_topics: usize,
     event: Option<EventName>,
-    each: Each<K, E>,
+    each_topic: EachTopic<K, E>,
 }
 
 impl<K, E> KeyedTopicsBuilder<K, E>
@@ -349,19 +361,19 @@ where
     K: Hash + Eq + Clone + Display + Send + 'static,
     E: SseEvent + Send + Sync + 'static,
 {
-    /// The settings of each member, of which the key may be a part:
-    /// `KeyedTopics::builder("builds").each(|topic, _build| topic.retain_events(500))`.
+    /// Sets the settings of each topic, which may depend on its key:
+    /// `KeyedTopics::builder("builds").each_topic(|topic, _build| topic.retain_events(500))`.
     ///
-    /// It is called when a member is made, now and then for one that another was quicker to make.
-    pub fn each(
+    /// The function is called when a topic is created. Two threads that create the same topic may both call it.
+    pub fn each_topic(
         mut self,
-        each: impl Fn(TopicBuilder<E>, &K) -> TopicBuilder<E> + Send + Sync + 'static,
+        settings: impl Fn(TopicBuilder<E>, &K) -> TopicBuilder<E> + Send + Sync + 'static,
     ) -> Self {
-        self.each = Box::new(each);
+        self.each_topic = Box::new(settings);
         self
     }
 
-    /// The name of events that do not say their own, in all members, as [`TopicBuilder::event`] says it for one topic.
+    /// Sets the name of events that have none of their own, in all topics; see [`TopicBuilder::event`].
     ///
     /// # Errors
     ///
@@ -371,37 +383,46 @@ where
         Ok(self)
     }
 
-    /// So many members at most, 10,000 if not said. Those that keep events count, so `most` times what
-    /// [`retain_bytes`](TopicBuilder::retain_bytes) says is what the family may take in memory.
-    pub fn most(mut self, members: usize) -> Self {
-        self.most = members;
+    /// Limits the number of topics. Default: 10,000.
+    ///
+    /// Topics that retain events count. So all topics together take at most this many times
+    /// [`retain_bytes`](TopicBuilder::retain_bytes) of memory.
+    pub fn max_topics(mut self, topics: usize) -> Self {
+        self.max_topics = topics;
         self
     }
 
-    /// The family.
+    /// Builds the collection, without any topics.
     pub fn build(self) -> KeyedTopics<K, E> {
-        let Self { name, most, event, each } = self;
-        let members =
-            Members { topics: HashMap::new(), round: BTreeMap::new(), next: 0, looked: None };
-        let (members, full) = (Mutex::new(members), Full::default());
-        KeyedTopics { inner: Arc::new(Inner { name, most, event, each, members, full }) }
+        let Self { name, max_topics, event, each_topic } = self;
+        let members = Mutex::new(Members {
+            topics: HashMap::new(),
+            turns: BTreeMap::new(),
+            last_turn: 0,
+            all_checked: None,
+        });
+        let full = Full::default();
+        let inner = Inner { name, max_topics, event, each_topic, members, full };
+        KeyedTopics { inner: Arc::new(inner) }
     }
 }
 
-/// A family has as many [`KeyedTopics`] as it may have, and all are needed. As an answer it is a `503`.
+/// The error of [`KeyedTopics::topic`] at the [limit](KeyedTopicsBuilder::max_topics), when every topic is needed.
+///
+/// Return it from a handler: it answers `503`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicLimitReached {
     topics: String,
-    most: usize,
+    max_topics: usize,
 }
 
 impl Display for TopicLimitReached {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { topics, most } = self;
+        let Self { topics, max_topics } = self;
         write!(
             f,
-            "there are {most} topics in `{topics}`, and each is held, followed or keeps events: raise `most`, or \
-             lower `retain_for`"
+            "`{topics}` has {max_topics} topics, and each has an owner, a subscriber or retained events: raise \
+             `max_topics`, or lower `retain_for`"
         )
     }
 }

@@ -1,4 +1,4 @@
-//! Several topics on one stream: each with its own cursor, and one id that carries them all.
+//! Several topics on one stream: each with its own cursor, and one id that holds them all.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -11,63 +11,105 @@ use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 
 use super::feed::{
-    ClientCursor, FRUITLESS, Feed, FeedPoll, Mark, Next, Patience, write_cursor, wrote,
+    ClientCursor, Feed, FeedPoll, MAX_EMPTY_READS, Next, SentId, SlowClientLimits, TopicFeed,
+    write_cursor, wrote,
 };
-use super::position::{MOST_TOPICS, Twin, join, parts};
-use super::ring::{BATCH, End, Entry, Life};
+use super::position::{MAX_MERGED_TOPICS, ids_in, join_ids};
+use super::ring::{BATCH, End, Entry};
 use super::subscription::Subscription;
 use crate::close::CloseReason;
 use crate::event::SseEvent;
 use crate::frame::{FrameWriter, InvalidEvent, LastEventId, PreEncoded, write_id};
 use crate::overflow::Overflow;
 
-/// So much of it a topic may have before the others have had their turn: there is room for all of them.
-const TURN: usize = BATCH / MOST_TOPICS;
+/// What a topic may write before it is the others' turn. A batch has room for all of them.
+const TURN_BYTES: usize = BATCH / MAX_MERGED_TOPICS;
 
-/// Several topics on one stream, up to eight: what [`Subscription::and`] makes, for an endpoint to return.
+/// Up to eight topics on one stream, as [`Subscription::and`] joins them. Return it from an endpoint.
 ///
-/// Each is read at its own place, with its own filter, its own beginning and its own [`on_gap`](Subscription::on_gap);
-/// the endpoint's [`Overflow`] holds for each. They take turns, so that none waits for one that has much to say, and
-/// each comes in its own order. The ids say where the client stands in all of them. Who comes back goes on in each,
-/// whatever their order; a topic that is new on the stream begins as for a new client, but with a gap
-/// (`"missed": null`) where another one is gone: from outside nobody could tell it from one that began anew.
+/// Each topic keeps its own order, filter, start and [`on_gap`](Subscription::on_gap), and the endpoint's [`Overflow`]
+/// applies to each. The topics take turns, so that a busy one does not delay the others.
 ///
-/// A topic that ends leaves the others; with the last of them the stream ends. If all ended by a
-/// [last](SseEvent::is_last) event, who comes back is answered `204`.
+/// # Resuming
 ///
-/// One topic twice sends twice what both let through, and each goes on where it was as long as they stand in the same
-/// order. A ninth topic has no room in the id: such a stream ends as it begins, with a line in the log. As a `Stream`
-/// it yields what goes over the wire, under [`Overflow::DropOldest`], for adaptors such as `take_until`, which need a
-/// [`resume`](Self::resume) by hand before them; whoever needs the events maps each subscription and merges the
-/// streams, without a common id.
+/// The ids hold the client's position in every topic, so a reconnecting client resumes in each. The order of the topics
+/// may change. A topic that was added since starts as for a new client. A topic that replaces another one starts with a
+/// gap of unknown size (`"missed": null`), because it cannot be told from a topic that lost its events.
+///
+/// # The end
+///
+/// A topic that ends does not end the others; the stream ends with the last of them. If all ended with a
+/// [last](SseEvent::is_last) event, a reconnecting client is answered `204`.
+///
+/// # Errors
+///
+/// A topic may be on the stream only once, and there may be at most eight. Otherwise the request is answered `500`, and
+/// the log says why. To follow a topic with two filters, subscribe once with a filter that accepts the events of both.
+///
+/// # As a `Stream`
+///
+/// It yields encoded events, for adaptors such as `take_until`. A slow client then misses events as under
+/// [`Overflow::DropOldest`]. Call [`resume`](Self::resume) before the adaptor. If you need the events themselves, map
+/// each subscription and merge the streams; then there is no common id.
+#[doc(alias = "combine")]
+#[doc(alias = "select")]
 pub struct MergedSubscription {
-    many: Many,
+    feed: MergedFeed,
+    /// An error was yielded.
+    is_over: bool,
+}
+
+impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
+    /// Joins another topic, with its own event type, on the same stream.
+    ///
+    /// ```
+    /// # use hero_sse::prelude::*;
+    /// # use hero_sse::axum::extract::State;
+    /// # use serde::Serialize;
+    /// # #[derive(Serialize, SseEvent)]
+    /// # struct Usage { used: u64 }
+    /// # #[derive(Serialize, SseEvent)]
+    /// # struct Audit { what: String }
+    /// type App = (Topic<Usage>, Topic<Audit>);
+    ///
+    /// #[sse_endpoint("/dashboard", public)]
+    /// async fn dashboard(State((usage, audit)): State<App>) -> MergedSubscription {
+    ///     usage.subscribe().and(audit.subscribe().recent(20))
+    /// }
+    /// # fn main() { let _: hero_sse::extend::Endpoints<App> = endpoints![dashboard]; }
+    /// ```
+    #[doc(alias = "merge")]
+    pub fn and<F: SseEvent + Send + Sync + 'static>(
+        self,
+        other: Subscription<F>,
+    ) -> MergedSubscription {
+        let parts = vec![Part::of(self.into_feed())];
+        let feed = MergedFeed { parts, turn: 0, sent_id: SentId::None, fault: None };
+        MergedSubscription { feed, is_over: false }.and(other)
+    }
 }
 
 impl MergedSubscription {
-    pub(super) fn of(feed: Feed) -> Self {
-        let parts = vec![Part::of(feed)];
-        Self { many: Many { parts, turn: 0, mark: Mark::None } }
-    }
-
-    /// One more.
+    /// Joins another topic.
     #[must_use]
     pub fn and<E: SseEvent + Send + Sync + 'static>(mut self, other: Subscription<E>) -> Self {
-        self.many.parts.push(Part::of(other.into_feed()));
+        self.feed.push(other.into_feed());
         self
     }
 
-    /// Each begins behind what a client had of it. The kit does this by itself for what an endpoint returns.
+    /// Resumes each topic after the client's last event of it.
+    ///
+    /// The library calls this for a stream that an endpoint returns. Call it yourself before an adaptor such as `map`.
     #[must_use]
     pub fn resume(mut self, cursor: &LastEventId) -> Self {
-        self.many.resume(Some(cursor));
+        self.feed.resume(Some(cursor));
         self
     }
 }
 
 impl fmt::Debug for MergedSubscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MergedSubscription").field("topics", &self.many.parts.len()).finish()
+        f.debug_struct("MergedSubscription").field("topics", &self.feed.parts.len()).finish()
     }
 }
 
@@ -75,22 +117,29 @@ impl Stream for MergedSubscription {
     type Item = Result<EncodedEvents, Box<dyn std::error::Error + Send + Sync>>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        if this.is_over {
+            return Poll::Ready(None);
+        }
         let mut out = BytesMut::new();
-        let patience = Patience { overflow: Overflow::DropOldest, most: None, waited: false };
-        let many = &mut self.get_mut().many;
-        let fed = ready!(many.poll(cx, patience, &mut out));
-        Poll::Ready(match fed {
-            FeedPoll::Failed(error) => Some(Err(error.into())),
+        let (overflow, max_lag) = (Overflow::DropOldest, None);
+        let limits = SlowClientLimits { overflow, max_lag, was_idle: false };
+        let polled = ready!(this.feed.poll(cx, limits, &mut out));
+        Poll::Ready(match polled {
+            FeedPoll::Failed(error) => {
+                this.is_over = true;
+                Some(Err(error.into()))
+            }
             FeedPoll::Over(_) if out.is_empty() => None,
-            fed => {
-                let last = matches!(fed, FeedPoll::Over(CloseReason::LastEvent));
+            polled => {
+                let last = matches!(polled, FeedPoll::Over(CloseReason::LastEvent));
                 Some(Ok(EncodedEvents { bytes: out.freeze(), last }))
             }
         })
     }
 }
 
-/// Events of [`MergedSubscription`] as they go over the wire, one or more.
+/// One or more events of a [`MergedSubscription`], encoded for the wire.
 #[derive(Clone, Debug)]
 pub struct EncodedEvents {
     bytes: Bytes,
@@ -108,79 +157,37 @@ impl SseEvent for EncodedEvents {
     }
 
     fn of_topic(stream: &mut dyn Any) -> Option<Box<dyn Any + Send>> {
-        let MergedSubscription { many } = stream.downcast_mut::<Option<_>>()?.take()?;
-        Some(Box::new(Feeds::Many(many)))
+        let merged: MergedSubscription = stream.downcast_mut::<Option<_>>()?.take()?;
+        let feed: Box<dyn TopicFeed> = Box::new(merged.feed);
+        Some(Box::new(feed))
     }
 }
 
-/// What a stream's writer follows.
-pub(crate) enum Feeds {
-    One(Box<Feed>),
-    Many(Many),
-}
-
-impl Feeds {
-    /// Begins behind what the client had, unless somebody has said where.
-    pub(crate) fn resume(&mut self, cursor: Option<&LastEventId>) {
-        match self {
-            Self::One(feed) => feed.resume(cursor),
-            Self::Many(many) => many.resume(cursor),
-        }
-    }
-
-    /// Appends to `out` what only this client gets, and returns what all share.
-    pub(crate) fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        patience: Patience,
-        out: &mut BytesMut,
-    ) -> Poll<FeedPoll> {
-        match self {
-            Self::One(feed) => feed.poll(cx, patience, out),
-            Self::Many(many) => many.poll(cx, patience, out),
-        }
-    }
-
-    /// Appends what a client needs to come back, if it has seen nothing of what has passed.
-    pub(crate) fn mark(&mut self, out: &mut BytesMut) {
-        match self {
-            Self::One(feed) => feed.mark(out),
-            Self::Many(many) => many.mark(out),
-        }
-    }
-
-    /// How many gaps were told since this was asked last.
-    pub(crate) fn take_gaps(&mut self) -> u64 {
-        match self {
-            Self::One(feed) => feed.take_gaps(),
-            Self::Many(many) => many.parts.iter_mut().map(|part| part.feed.take_gaps()).sum(),
-        }
-    }
-}
-
-/// MergedSubscription that take turns.
-pub(crate) struct Many {
+/// Several feeds that take turns.
+struct MergedFeed {
     parts: Vec<Part>,
-    /// Whose turn it is.
+    /// The index of the part whose turn it is.
     turn: usize,
-    mark: Mark,
+    sent_id: SentId,
+    /// Why these topics cannot be on one stream.
+    fault: Option<String>,
 }
 
 struct Part {
     feed: Feed,
-    /// What was read and had no room yet: a batch at most.
+    /// Events that were read, and had no room in the last write: at most a batch.
     waiting: VecDeque<Arc<Entry>>,
-    /// Nothing waits by then.
+    /// Set when the topic has ended, and nothing waits.
     end: Option<End>,
 }
 
-/// What became of a turn.
+/// The outcome of one turn.
 enum Turn {
-    /// There was nothing.
+    /// The topic had nothing to send.
     Idle,
-    /// There was something, and there may be more.
-    Took,
-    /// There is no room left.
+    /// It had something, and may have more.
+    Progress,
+    /// The write is full.
     Full,
     Over(FeedPoll),
 }
@@ -190,88 +197,42 @@ impl Part {
         Self { feed, waiting: VecDeque::new(), end: None }
     }
 
-    /// The same, which it is told now.
-    fn tell(&mut self) -> ClientCursor {
-        let place = self.place();
-        if let ClientCursor::At(position) = place {
-            self.feed.told = position.offset();
-        }
-        place
-    }
-
-    /// Where the client stands in this topic.
-    fn place(&mut self) -> ClientCursor {
-        match self.waiting.front() {
+    /// Returns from where the client would resume, to be sent now.
+    fn cursor_to_send(&mut self) -> ClientCursor {
+        let cursor = match self.waiting.front() {
             Some(entry) => ClientCursor::At(self.feed.position(entry.offset.saturating_sub(1))),
-            None => self.feed.place(),
+            None => self.feed.client_cursor(),
+        };
+        if let ClientCursor::At(position) = cursor {
+            self.feed.sent_offset = position.offset();
         }
+        cursor
     }
 }
 
-impl Many {
-    fn resume(&mut self, cursor: Option<&LastEventId>) {
-        let Some(cursor) = cursor.filter(|cursor| cursor.as_str().is_some()) else { return };
-        let known = |id| self.parts.iter().any(|part| part.feed.knows(id));
-        let all_known = parts(cursor).all(known);
-        let lives: Vec<_> = self.parts.iter().map(|part| part.feed.cursor.life().clone()).collect();
-        for (number, Part { feed, .. }) in self.parts.iter_mut().enumerate() {
-            let life = feed.cursor.life().clone();
-            let twins = |lives: &[Life]| lives.iter().filter(|other| other.are(&life)).count();
-            let before = lives.get(..number).unwrap_or_default();
-            // Else a topic that was not there yet.
-            if feed.has_made(cursor) || !all_known {
-                feed.resume_at(cursor, Twin { nth: twins(before), of: twins(&lives) });
-            }
+impl MergedFeed {
+    fn push(&mut self, feed: Feed) {
+        let topics = self.parts.len() + 1;
+        if self.parts.iter().any(|part| part.feed.is_of_same_log(&feed)) {
+            let topic = feed.replica.topic();
+            self.fault.get_or_insert(format!(
+                "topic {topic:?} is on one stream twice: subscribe to it once, with a filter that accepts all the \
+                 events you need, or open a second stream"
+            ));
+        } else if topics > MAX_MERGED_TOPICS {
+            self.fault = Some(format!(
+                "{topics} topics on one stream: {MAX_MERGED_TOPICS} have room in an event's id; open another stream \
+                 for the rest"
+            ));
         }
-        // Of a topic that is new on the stream the client's id says nothing.
-        let is_new = self.parts.iter().any(|part| part.feed.is_new());
-        self.mark = if is_new { Mark::None } else { Mark::Now };
-    }
-
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        patience: Patience,
-        out: &mut BytesMut,
-    ) -> Poll<FeedPoll> {
-        let topics = self.parts.len();
-        if topics > MOST_TOPICS {
-            return Poll::Ready(FeedPoll::Failed(format!(
-                "{topics} topics on one stream: {MOST_TOPICS} have room in an event's id; open another stream for the rest"
-            )));
-        }
-        let (before, mut fruitless) = (out.len(), 0);
-        while fruitless < FRUITLESS {
-            let (written, mut idle) = (out.len(), true);
-            for _ in 0..topics {
-                match self.serve(cx, patience, out, before) {
-                    Turn::Idle => {}
-                    Turn::Took => idle = false,
-                    Turn::Full => return Poll::Ready(FeedPoll::Wrote),
-                    Turn::Over(fed) => return Poll::Ready(fed),
-                }
-                self.turn = (self.turn + 1) % topics;
-            }
-            if let Some(reason) = self.end(out) {
-                return Poll::Ready(FeedPoll::Over(reason));
-            }
-            if idle {
-                if self.mark == Mark::None {
-                    self.mark(out);
-                }
-                return wrote(out, before);
-            }
-            fruitless = if out.len() > written { 0 } else { fruitless + 1 };
-        }
-        cx.waker().wake_by_ref();
-        wrote(out, before)
+        self.parts.push(Part::of(feed));
     }
 
     /// The turn of one topic.
-    fn serve(
+    fn take_turn(
         &mut self,
         cx: &mut Context<'_>,
-        patience: Patience,
+        limits: SlowClientLimits,
         out: &mut BytesMut,
         before: usize,
     ) -> Turn {
@@ -281,13 +242,13 @@ impl Many {
             let number = self.turn;
             let Some(part) = self.parts.get_mut(number) else { return turn };
             if let Some(entry) = part.waiting.front().cloned() {
-                let room = before + BATCH - BATCH.min(self.size(&entry));
+                let room = before + BATCH - BATCH.min(self.max_size(&entry));
                 if out.len() > before && out.len() > room {
                     return Turn::Full;
                 }
                 self.write(number, &entry, out);
-                turn = Turn::Took;
-                if out.len() - start >= TURN {
+                turn = Turn::Progress;
+                if out.len() - start >= TURN_BYTES {
                     return turn;
                 }
                 continue;
@@ -295,30 +256,30 @@ impl Many {
             if part.end.is_some() {
                 return turn;
             }
-            let Poll::Ready(next) = part.feed.next(cx, patience) else { return turn };
-            turn = Turn::Took;
+            let Poll::Ready(next) = part.feed.next(cx, limits) else { return turn };
+            turn = Turn::Progress;
             match next {
-                Next::Preamble(told) => {
+                Next::Preamble(preamble) => {
                     let settled = part.feed.is_settled();
                     let id = settled.then(|| self.id());
-                    told.write(out, Some(number), id.as_deref());
+                    preamble.write(out, Some(number), id.as_deref());
                     if settled {
-                        self.mark = Mark::Now;
+                        self.sent_id = SentId::Current;
                     }
                     if out.len() - before >= BATCH {
                         return Turn::Full;
                     }
                 }
                 Next::Batch(batch) => {
-                    let wanted = part.feed.wanted_of(&batch);
-                    part.waiting.extend(wanted.iter().cloned());
+                    let accepted = part.feed.filtered(&batch);
+                    part.waiting.extend(accepted.iter().cloned());
                     if part.waiting.is_empty() {
-                        let is_old = part.feed.is_old();
-                        if self.mark == Mark::Now {
-                            self.mark = Mark::Old;
+                        let expires = part.feed.sent_id_expires();
+                        if self.sent_id == SentId::Current {
+                            self.sent_id = SentId::Outdated;
                         }
-                        if is_old {
-                            self.mark(out);
+                        if expires {
+                            self.write_cursor(out);
                         }
                         return turn;
                     }
@@ -328,7 +289,7 @@ impl Many {
                     return turn;
                 }
                 Next::Overflow => {
-                    self.mark(out);
+                    self.write_cursor(out);
                     return Turn::Over(FeedPoll::Over(CloseReason::Overflow));
                 }
                 Next::Failed(error) => return Turn::Over(FeedPoll::Failed(error)),
@@ -336,12 +297,12 @@ impl Many {
         }
     }
 
-    /// How much an event takes at most.
-    fn size(&self, entry: &Entry) -> usize {
+    /// Returns the maximum size of an event, with the id of the whole stream.
+    fn max_size(&self, entry: &Entry) -> usize {
         entry.frame.len() + 32 * self.parts.len()
     }
 
-    /// Writes the first event that waits of a topic, with where the client stands in all of them.
+    /// Writes the first waiting event of a topic, with the id of the whole stream.
     fn write(&mut self, number: usize, entry: &Entry, out: &mut BytesMut) {
         if let Some(part) = self.parts.get_mut(number) {
             part.waiting.pop_front();
@@ -352,10 +313,10 @@ impl Many {
         let last = self.ended_by_last();
         write_id(out, &self.id(), last);
         out.extend_from_slice(entry.frame.get(entry.body..).unwrap_or_default());
-        self.mark = if last { Mark::End } else { Mark::Now };
+        self.sent_id = if last { SentId::Final } else { SentId::Current };
     }
 
-    /// Why the stream is over, if it is.
+    /// Returns why the stream ends, if all its topics have ended.
     fn end(&mut self, out: &mut BytesMut) -> Option<CloseReason> {
         if !self.parts.iter().all(|part| part.end.is_some()) {
             return None;
@@ -363,43 +324,93 @@ impl Many {
         if !self.ended_by_last() {
             return Some(CloseReason::Ended);
         }
-        if self.mark != Mark::End {
+        if self.sent_id != SentId::Final {
             write_cursor(out, &self.id(), true);
         }
         Some(CloseReason::LastEvent)
     }
 
-    /// Whether there is nothing more to come, ever.
+    /// Whether every topic has ended with a last event.
     fn ended_by_last(&self) -> bool {
         self.parts.iter().all(|part| part.end == Some(End::Last))
     }
 
-    fn mark(&mut self, out: &mut BytesMut) {
-        if matches!(self.mark, Mark::None | Mark::Old) {
+    /// Returns the id from which the client would resume, to be sent now.
+    fn id(&mut self) -> String {
+        let cursors: Vec<_> = self.parts.iter_mut().map(Part::cursor_to_send).collect();
+        join_ids(cursors.iter().filter_map(ClientCursor::as_str))
+    }
+}
+
+impl TopicFeed for MergedFeed {
+    fn check(&self) -> Result<(), String> {
+        self.fault.clone().map_or(Ok(()), Err)
+    }
+
+    fn resume(&mut self, cursor: Option<&LastEventId>) {
+        let Some(cursor) = cursor.filter(|cursor| cursor.as_str().is_some()) else { return };
+        let known = |id| self.parts.iter().any(|part| part.feed.knows(id));
+        let all_known = ids_in(cursor).all(known);
+        for Part { feed, .. } in &mut self.parts {
+            // If the topics here made all ids, one without an id was added since, and starts as for a new client.
+            // Otherwise the unknown id may be of this topic's earlier epoch.
+            if feed.has_made(cursor) || !all_known {
+                feed.resume_after(cursor);
+            }
+        }
+        // The client's id says nothing of a topic that was added since.
+        let has_new = self.parts.iter().any(|part| part.feed.is_new());
+        self.sent_id = if has_new { SentId::None } else { SentId::Current };
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        limits: SlowClientLimits,
+        out: &mut BytesMut,
+    ) -> Poll<FeedPoll> {
+        if let Some(fault) = &self.fault {
+            return Poll::Ready(FeedPoll::Failed(fault.clone()));
+        }
+        let (before, mut empty_rounds) = (out.len(), 0);
+        while empty_rounds < MAX_EMPTY_READS {
+            let (written, mut idle) = (out.len(), true);
+            for _ in 0..self.parts.len() {
+                match self.take_turn(cx, limits, out, before) {
+                    Turn::Idle => {}
+                    Turn::Progress => idle = false,
+                    Turn::Full => return Poll::Ready(FeedPoll::Wrote),
+                    Turn::Over(polled) => return Poll::Ready(polled),
+                }
+                self.turn = (self.turn + 1) % self.parts.len();
+            }
+            if let Some(reason) = self.end(out) {
+                return Poll::Ready(FeedPoll::Over(reason));
+            }
+            if idle {
+                if self.sent_id == SentId::None {
+                    self.write_cursor(out);
+                }
+                return wrote(out, before);
+            }
+            empty_rounds = if out.len() > written { 0 } else { empty_rounds + 1 };
+        }
+        cx.waker().wake_by_ref();
+        wrote(out, before)
+    }
+
+    fn write_cursor(&mut self, out: &mut BytesMut) {
+        if matches!(self.sent_id, SentId::None | SentId::Outdated) {
             let id = self.id();
-            // Who is new in all of them comes back as one.
+            // A client that is new in every topic has nothing to resume from.
             if !id.is_empty() {
                 write_cursor(out, &id, false);
-                self.mark = Mark::Now;
+                self.sent_id = SentId::Current;
             }
         }
     }
 
-    /// Where the client stands, to tell it.
-    fn id(&mut self) -> String {
-        let mut places: Vec<_> = self.parts.iter_mut().map(Part::tell).collect();
-        let is_new = |place: &ClientCursor| matches!(place, ClientCursor::New);
-        if places.iter().any(|place| place.sign().is_some()) && !places.iter().all(is_new) {
-            let lives = || self.parts.iter().map(|part| part.feed.cursor.life());
-            for (place, life) in places.iter_mut().zip(lives()) {
-                // Else it would go on where another one of its topic is.
-                if let Some(sign) = place.sign()
-                    && lives().filter(|other| other.are(life)).count() > 1
-                {
-                    *place = ClientCursor::At(life.of(sign));
-                }
-            }
-        }
-        join(places.iter().filter_map(ClientCursor::as_str))
+    fn take_gaps(&mut self) -> u64 {
+        self.parts.iter_mut().map(|part| part.feed.take_gaps()).sum()
     }
 }

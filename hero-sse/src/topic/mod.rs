@@ -1,11 +1,10 @@
-//! KeyedTopics: an event is published once, encoded once, and read in place by all who follow.
+//! Topics: an event is published once, encoded once, and read in place by all subscribers.
 
 #[cfg(feature = "server")]
 mod answer;
 pub(crate) mod broker;
-#[cfg(feature = "testing")]
-pub(crate) mod contract;
 mod feed;
+mod gap;
 mod keyed;
 mod memory;
 mod merge;
@@ -22,32 +21,31 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use self::broker::{Broker, BrokerError, Log, LogReplica, Record, Retention};
-use self::broker::{Decode, Own};
-pub(crate) use self::feed::{FeedPoll, Patience};
+use self::broker::{Broker, BrokerError, Decode, Log, LogReplica, Record, Retention};
+pub(crate) use self::feed::{FeedPoll, SlowClientLimits, TopicFeed};
+pub use self::gap::{Gap, Resume};
 pub use self::keyed::{KeyedTopics, KeyedTopicsBuilder, TopicLimitReached};
 pub use self::memory::MemoryBroker;
-pub(crate) use self::merge::Feeds;
 pub use self::merge::{EncodedEvents, MergedSubscription};
 pub use self::position::Position;
 pub(crate) use self::ring::BATCH;
-use self::ring::{Fold, Value};
-pub use self::subscription::{Gap, Published, Resume, Subscription};
+use self::ring::{Snapshot, Value};
+pub use self::subscription::{Published, Subscription};
 use crate::event::SseEvent;
 use crate::frame::{EventName, InvalidEvent, InvalidField, write_body};
 use crate::telemetry;
 
-/// Events that many follow: published once, encoded once, kept for those who come back.
+/// A named sequence of events for many subscribers. Each event is encoded once, and retained for reconnecting clients.
 ///
 /// ```
-/// use hero_sse::prelude::*;
 /// use hero_sse::axum::extract::State;
+/// use hero_sse::prelude::*;
 /// use serde::Serialize;
 ///
 /// #[derive(Serialize, SseEvent)]
 /// struct Order { id: u64 }
 ///
-/// /// The orders as they come in; who was away gets what it missed.
+/// /// The orders as they come in. A reconnecting client gets what it missed.
 /// #[sse_endpoint("/orders", public)]
 /// async fn orders(State(orders): State<Topic<Order>>) -> Subscription<Order> {
 ///     orders.subscribe()
@@ -61,49 +59,72 @@ use crate::telemetry;
 /// # }
 /// ```
 ///
-/// A subscriber is a place in a ring of encoded events, and no queue: publishing never waits for one, and a slow
-/// one costs its place and what it is just being sent: a batch of up to 16 KiB, or one longer event. How far it may
-/// fall behind, and what then, is the endpoint's [`Overflow`](crate::options::Overflow).
+/// # Slow subscribers
 ///
-/// The events' ids are the topic's own: each says where its event stands, and a client that comes back with one goes
-/// on behind it. What `#[sse(id)]` marks is data. The name is the event's own, else what
-/// [`event`](TopicBuilder::event) says, else made of the type's: the endpoint's `event` does not reach what was
-/// encoded before.
+/// Publishing never waits for a subscriber. A slow subscriber costs a position in the topic and the batch being sent: up to
+/// 16 KiB, or one larger event. The endpoint's [`Overflow`](crate::options::Overflow) says how far it may lag, and what
+/// happens then.
 ///
-/// Clones are one topic. It ends when an event that [is the last](SseEvent::is_last) is published, when somebody
-/// [closes](Self::close) it, or with its last clone; its subscribers get what there is, and their streams end.
+/// # Ids and names
+///
+/// The topic makes the events' ids, from which a reconnecting client resumes. A field with `#[sse(id)]` is only data here.
+/// The name of an event is its own, else the one set with [`event`](TopicBuilder::event), else made from its type. The
+/// `event` of an endpoint does not apply, because events are encoded when they are published.
+///
+/// # The end
+///
+/// Clones share one topic. It ends when a [last](SseEvent::is_last) event is published, with [`close`](Self::close), or
+/// when the last clone is dropped. Subscribers then get the remaining events, and their streams end.
+#[doc(alias = "broadcast")]
+#[doc(alias = "channel")]
+#[doc(alias = "fan-out")]
+#[doc(alias = "pub/sub")]
+#[doc(alias = "pubsub")]
+#[doc(alias = "replay")]
 pub struct Topic<E> {
     handle: Arc<Handle>,
     marker: PhantomData<fn(E)>,
 }
 
 struct Handle {
-    window: LogReplica,
-    log: Box<dyn Log>,
+    replica: LogReplica,
+    storage: Storage,
     event: Option<EventName>,
+}
+
+/// Where events are appended.
+enum Storage {
+    /// To the replica, which is the whole log.
+    Memory,
+    Broker(Box<dyn Log>),
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        drop(self.window.ring().close());
+        drop(self.replica.ring().close());
     }
 }
 
 impl<E: SseEvent + Send + Sync + 'static> Topic<E> {
-    /// A topic that keeps the last 1,000 events, for an hour and 4 MiB at most. Its name goes into its ids: those
-    /// of another topic are of no use here.
+    /// Returns a topic that retains the last 1,000 events, for at most an hour and up to 4 MiB.
+    ///
+    /// Its ids are made from its name and a random secret. They are invalid in any other topic, and after a restart.
     pub fn new(name: impl Into<Cow<'static, str>>) -> Self {
         Self::builder(name).build()
     }
 
-    /// A topic that keeps the newest event of each name and [key](SseEvent::key), of 1,000 keys at most: for
-    /// gauges. A subscriber first gets the present value of each, then the changes; who comes back gets what has
-    /// changed, or all of it where its id is of another life of the topic: that is no gap.
+    /// Returns a topic of latest values, such as gauges: it retains the newest event of each name and
+    /// [key](SseEvent::key), up to 1,000.
+    ///
+    /// A new subscriber gets the current values, then the changes. A reconnecting client gets the values that changed
+    /// since. After a restart it gets all of them, without a gap.
+    #[doc(alias = "watch")]
+    #[doc(alias = "gauge")]
     pub fn latest(name: impl Into<Cow<'static, str>>) -> Self {
         Self::builder(name).latest().build()
     }
 
-    /// A topic with settings of its own.
+    /// Returns a builder, for other settings than those of [`new`](Self::new).
     pub fn builder(name: impl Into<Cow<'static, str>>) -> TopicBuilder<E> {
         TopicBuilder {
             name: name.into(),
@@ -114,33 +135,78 @@ impl<E: SseEvent + Send + Sync + 'static> Topic<E> {
             },
             latest: false,
             event: None,
-            fold: None,
+            snapshot: None,
             decode: None,
             marker: PhantomData,
         }
     }
 
-    /// Publishes an event, and returns where it stands. Subscribers are woken; nobody is waited for.
+    /// Publishes an event, and returns its position. It wakes subscribers, and waits for none.
     ///
-    /// Without a broker it is done when it is first polled, and never pending: a loop that publishes more than is kept
-    /// should let others have a turn now and then (`tokio::task::yield_now`), or those on its thread get a gap. With a
-    /// broker, an event whose future is dropped is published or is not.
+    /// A topic in memory publishes at the first poll, and is never pending. A loop that publishes more than the topic
+    /// retains should call `tokio::task::yield_now` now and then: otherwise subscribers on its thread get a gap.
+    ///
+    /// From synchronous code, use [`publish_now`](Self::publish_now).
+    ///
+    /// # Cancellation
+    ///
+    /// If the future is dropped, a topic on a broker may or may not have published the event.
     ///
     /// # Errors
     ///
-    /// [`PublishError`]; then no subscriber gets the event.
+    /// [`PublishError`]. No subscriber gets the event, except perhaps after [`PublishError::Broker`].
+    #[doc(alias = "send")]
+    #[doc(alias = "broadcast")]
     pub async fn publish(&self, event: E) -> Result<Position, PublishError> {
         let record = self.record(event)?;
-        self.append(vec![record]).await
+        match &self.handle.storage {
+            Storage::Memory => self.append_to_memory([record]),
+            Storage::Broker(log) => self.append_to_broker(&**log, vec![record]).await,
+        }
     }
 
-    /// Publishes events next to each other, and returns where the last stands; `None` without any. A
-    /// [last](SseEvent::is_last) event ends the topic: those behind it are left out. If the future is dropped, all are
-    /// published or none. Of more than the topic keeps nobody gets the first ones: subscribers are told of a gap.
+    /// Publishes an event from synchronous code, and returns its position.
+    ///
+    /// It needs no runtime, works on any thread and waits for nothing but a short lock. For topics in memory only: those of
+    /// [`new`](Self::new), [`latest`](Self::latest), [`build`](TopicBuilder::build) and [`KeyedTopics`].
+    ///
+    /// ```
+    /// # use hero_sse::prelude::*;
+    /// # use serde::Serialize;
+    /// # #[derive(Serialize, SseEvent)]
+    /// # struct Order { id: u64 }
+    /// let orders = Topic::new("orders");
+    /// let from_thread = orders.clone();
+    /// std::thread::spawn(move || from_thread.publish_now(Order { id: 7 })).join().unwrap()?;
+    /// assert_eq!(orders.len(), 1);
+    /// # Ok::<(), hero_sse::topic::PublishError>(())
+    /// ```
     ///
     /// # Errors
     ///
-    /// [`PublishError`]; then none of them is published.
+    /// * [`PublishError::NotInMemory`] on a topic that was [opened](TopicBuilder::open) on a broker. Call
+    ///   [`publish`](Self::publish) there.
+    /// * The other errors of [`publish`](Self::publish). No subscriber gets the event.
+    #[doc(alias = "publish_sync")]
+    #[doc(alias = "publish_blocking")]
+    #[doc(alias = "blocking_publish")]
+    #[doc(alias = "try_publish")]
+    pub fn publish_now(&self, event: E) -> Result<Position, PublishError> {
+        match &self.handle.storage {
+            Storage::Memory => self.append_to_memory([self.record(event)?]),
+            Storage::Broker(_) => Err(PublishError::NotInMemory),
+        }
+    }
+
+    /// Publishes events next to each other, and returns the position of the last. `None`: there were none.
+    ///
+    /// A [last](SseEvent::is_last) event ends the topic, and events after it are left out. If there are more events than
+    /// the topic retains, subscribers get a gap instead of the first ones. If the future is dropped, all events are
+    /// published or none.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`]. None of the events is published, except perhaps after [`PublishError::Broker`].
     pub async fn publish_all(
         &self,
         events: impl IntoIterator<Item = E>,
@@ -157,67 +223,89 @@ impl<E: SseEvent + Send + Sync + 'static> Topic<E> {
         if records.is_empty() {
             return Ok(None);
         }
-        self.append(records).await.map(Some)
+        let appended = match &self.handle.storage {
+            Storage::Memory => self.append_to_memory(records),
+            Storage::Broker(log) => self.append_to_broker(&**log, records).await,
+        };
+        appended.map(Some)
     }
 
-    async fn append(&self, records: Vec<Record>) -> Result<Position, PublishError> {
+    fn append_to_memory(
+        &self,
+        records: impl IntoIterator<Item = Record>,
+    ) -> Result<Position, PublishError> {
+        let replica = &self.handle.replica;
+        let (offset, _wake) = replica.append(records).ok_or(PublishError::Closed)?;
+        // A log in memory has one epoch.
+        Ok(replica.epoch().position(offset))
+    }
+
+    async fn append_to_broker(
+        &self,
+        log: &dyn Log,
+        records: Vec<Record>,
+    ) -> Result<Position, PublishError> {
         if self.is_closed() {
             return Err(PublishError::Closed);
         }
-        // Should the log begin anew meanwhile, an id of the earlier life is a gap later on; the other way round
-        // it would be a wrong place.
-        let life = self.handle.window.life();
-        let offset = self.handle.log.append(records).await?;
-        Ok(life.of(offset))
+        // If a new epoch starts meanwhile, an id of the earlier one leads to a gap. The other way round it would name
+        // another event.
+        let epoch = self.handle.replica.epoch();
+        let offset = log.append(records).await?;
+        Ok(epoch.position(offset))
     }
 
     fn record(&self, event: E) -> Result<Record, PublishError> {
         let mut body = BytesMut::new();
         write_body(&mut body, self.handle.event.as_ref(), |frame| event.encode(frame))?;
-        let most = self.handle.window.keep().bytes;
-        if body.len() + 64 > most {
-            return Err(PublishError::TooLarge { bytes: body.len(), most });
+        let limit = self.handle.replica.retention().bytes;
+        // The id comes in addition.
+        if body.len() + 64 > limit {
+            return Err(PublishError::TooLarge { bytes: body.len(), limit });
         }
         let (key, last) = (event.key(), event.is_last());
         Ok(Record::of(body.freeze(), key, last, Arc::new(event)))
     }
 
-    /// Follows the topic.
+    /// Subscribes to the topic: return the [`Subscription`] from an endpoint.
     ///
-    /// Returned by an endpoint's function it goes on where the request's `Last-Event-ID` says, and for a new client
-    /// with what is published from now on, that is after this call; see [`Subscription`] for other beginnings.
+    /// A reconnecting client resumes after the request's `Last-Event-ID`. A new client starts with the first event that is
+    /// published after this call; see [`from_start`](Subscription::from_start) and [`recent`](Subscription::recent) for
+    /// others.
     pub fn subscribe(&self) -> Subscription<E> {
-        Subscription::new(&self.handle.window)
+        Subscription::new(&self.handle.replica)
     }
 
-    /// Ends the topic without a last event: its subscribers get what there is, then their streams end
-    /// ([`CloseReason::Ended`](crate::CloseReason::Ended)), and browsers come back.
+    /// Ends the topic without a last event.
+    ///
+    /// Subscribers get the remaining events. Then their streams end with
+    /// [`CloseReason::Ended`](crate::CloseReason::Ended), and browsers reconnect.
     pub fn close(&self) {
-        drop(self.handle.window.ring().close());
+        drop(self.handle.replica.ring().close());
     }
 
-    /// Whether it has ended.
+    /// Returns whether the topic has ended.
     pub fn is_closed(&self) -> bool {
-        self.handle.window.ring().is_closed()
+        self.handle.replica.ring().is_closed()
     }
 
-    /// Its name.
+    /// Returns the topic's name.
     pub fn name(&self) -> &str {
-        self.handle.window.topic()
+        self.handle.replica.topic()
     }
 
-    /// How many subscriptions there are.
+    /// Returns the number of subscriptions on this node.
     pub fn subscribers(&self) -> usize {
-        self.handle.window.ring().readers()
+        self.handle.replica.ring().readers()
     }
 
-    /// How many events are kept for those who come back.
+    /// Returns the number of retained events.
     pub fn len(&self) -> usize {
-        self.handle.window.expire();
-        self.handle.window.ring().kept().0
+        self.handle.replica.expire();
+        self.handle.replica.ring().len().0
     }
 
-    /// Whether none is kept.
+    /// Returns whether no event is retained.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -231,54 +319,59 @@ impl<E> Clone for Topic<E> {
 
 impl<E> fmt::Debug for Topic<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Topic").field("name", &self.handle.window.topic()).finish_non_exhaustive()
+        f.debug_struct("Topic").field("name", &self.handle.replica.topic()).finish_non_exhaustive()
     }
 }
 
-/// The settings of a [`Topic`].
-#[must_use = "nothing is made until `build`"]
+/// Builds a [`Topic`].
+#[must_use = "nothing is made until `build` or `open`"]
 pub struct TopicBuilder<E> {
     name: Cow<'static, str>,
     retention: Retention,
     latest: bool,
     event: Option<EventName>,
-    fold: Option<Box<dyn Fold>>,
+    snapshot: Option<Box<dyn Snapshot>>,
     decode: Option<Decode>,
     marker: PhantomData<fn(E)>,
 }
 
 impl<E: SseEvent + Send + Sync + 'static> TopicBuilder<E> {
-    /// Keeps so many events at most, 1,000 if not said, and at least one.
+    /// Limits the number of retained events. Default: 1,000. At least 1.
+    #[doc(alias = "capacity")]
+    #[doc(alias = "history")]
     pub fn retain_events(mut self, events: usize) -> Self {
         self.retention.events = events.max(1);
         self
     }
 
-    /// Keeps so many bytes of encoded events at most, 4 MiB if not said. A larger event cannot be published.
+    /// Limits the size of the retained events, encoded, in bytes. Default: 4 MiB. A larger event cannot be published.
     pub fn retain_bytes(mut self, bytes: usize) -> Self {
         self.retention.bytes = bytes;
         self
     }
 
-    /// Keeps events for so long at most, an hour if not said; `None` for ever.
+    /// Limits the age of retained events. Default: one hour. `None`: unlimited.
     ///
-    /// Nobody who begins or comes back gets an older one; who follows gets what is still there. It leaves memory when
-    /// somebody publishes, subscribes or asks for [`len`](Topic::len) the next time, or when a family of [`KeyedTopics`] looks
-    /// at its member: where a topic has fallen quiet, that may be later.
+    /// New and reconnecting clients get no older event. An event leaves memory when the topic is next published to,
+    /// subscribed to or asked for its [`len`](Topic::len), or when [`KeyedTopics`] checks whether it is still needed.
+    /// On a quiet topic that may be later.
+    #[doc(alias = "ttl")]
     pub fn retain_for(mut self, age: impl Into<Option<Duration>>) -> Self {
         self.retention.age = age.into();
         self
     }
 
-    /// Keeps the newest event of each name and [key](SseEvent::key) alone, whatever its age; see
-    /// [`Topic::latest`]. So many keys as [`keep`](Self::keep) says.
+    /// Retains only the newest event of each name and [key](SseEvent::key), of any age; see [`Topic::latest`].
+    ///
+    /// [`retain_events`](Self::retain_events) limits the number of keys. To limit the age as well, call
+    /// [`retain_for`](Self::retain_for) after this.
     pub fn latest(mut self) -> Self {
         self.latest = true;
         self.retention.age = None;
         self
     }
 
-    /// The name of events that do not say their own.
+    /// Sets the name of events that have none of their own. Default: made from the event's type.
     ///
     /// # Errors
     ///
@@ -288,23 +381,23 @@ impl<E: SseEvent + Send + Sync + 'static> TopicBuilder<E> {
         Ok(self)
     }
 
-    /// Sums the events up: whoever begins, or has missed some, gets the `state` first, then what changes it.
+    /// Keeps a state that is computed from the events. A new client, or one that missed events, gets the state first, then
+    /// the events that change it.
     ///
-    /// `apply` is called for each event as it is published, one after another; state and position are read together,
-    /// so no subscriber gets an event that is in its state already, or misses one. It must be quick, and must not
-    /// use the topic. If it panics, that is logged, and the state stays as it left it.
+    /// `apply` is called once for each event, in order. State and position are read together: no subscriber gets an event
+    /// that its state already includes, and none misses one. `apply` must be fast, and must not use the topic. A panic in
+    /// it is logged, and leaves the state as it is.
     ///
-    /// The state is encoded when somebody needs it and it has changed since, and publishing waits for that: keep it
-    /// small.
+    /// The state is encoded when a client needs it and it has changed. Publishing waits for that, so keep it small.
     pub fn snapshot<S: SseEvent + Clone + Send + 'static>(
         mut self,
         state: S,
         apply: impl FnMut(&mut S, &E) + Send + 'static,
     ) -> Self {
-        self.fold = Some(Box::new(Sum {
+        self.snapshot = Some(Box::new(ComputedState {
             initial: state.clone(),
             state,
-            rendered: None,
+            encoded: None,
             apply,
             topic: String::new(),
             marker: PhantomData,
@@ -312,9 +405,11 @@ impl<E: SseEvent + Send + Sync + 'static> TopicBuilder<E> {
         self
     }
 
-    /// How an event of another node is read, by its name and data; `None` if it cannot be. Filters, states and
-    /// [`Published`]s need the event itself, which a [`Broker`] across processes does not carry: what cannot be read they
-    /// leave out, and the log says so once. What is sent to clients needs no reading.
+    /// Sets how an event of another node is decoded from its name and data. `None`: it cannot be decoded.
+    ///
+    /// A [`Broker`] across processes carries encoded events. Clients get those bytes without decoding, but filters,
+    /// [`snapshot`](Self::snapshot) and [`Published`] need the event itself. They leave out what cannot be decoded, and the
+    /// log says so once.
     ///
     /// ```
     /// # use hero_sse::Topic;
@@ -324,67 +419,80 @@ impl<E: SseEvent + Send + Sync + 'static> TopicBuilder<E> {
     /// ```
     pub fn decode(
         mut self,
-        read: impl Fn(&str, &str) -> Option<E> + Send + Sync + 'static,
+        decode: impl Fn(&str, &str) -> Option<E> + Send + Sync + 'static,
     ) -> Self {
-        self.decode = Some(Box::new(move |name, data| Some(Arc::new(read(name, data)?))));
+        self.decode = Some(Box::new(move |name, data| Some(Arc::new(decode(name, data)?))));
         self
     }
 
-    /// The topic, of this process alone.
+    /// Builds a topic in the memory of this process.
     pub fn build(self) -> Topic<E> {
-        let (window, event) = self.window();
-        let log = Box::new(Own(window.clone()));
-        Topic { handle: Arc::new(Handle { window, log, event }), marker: PhantomData }
+        let (replica, event) = self.replica();
+        Topic::of(replica, Storage::Memory, event)
     }
 
-    /// The topic, as a broker keeps it: with all that is kept, and with what other nodes publish. All nodes give it
-    /// the same name and the same settings.
+    /// Opens the topic on a broker, with all events that the broker retains and that other nodes publish.
     ///
-    /// [`Topic::close`] and the drop of the last clone end it here alone; a [last](SseEvent::is_last) event ends it on all
-    /// nodes. A [`snapshot`](Self::snapshot) sums up what the broker keeps and what comes then, from the first state on; where
-    /// the broker loses the log, it begins anew.
+    /// All nodes must use the same name and settings.
+    ///
+    /// * [`Topic::close`] and dropping the last clone end the topic on this node alone. A [last](SseEvent::is_last) event
+    ///   ends it on all nodes.
+    /// * A [`snapshot`](Self::snapshot) is computed from what the broker retains. When the broker loses the log, it starts
+    ///   from its initial state again.
+    ///
+    /// If the future is dropped, the topic is not open.
     ///
     /// # Errors
     ///
-    /// What the broker says. If the future is dropped, the topic is not open.
+    /// The error of the broker.
     pub async fn open<B: Broker + ?Sized>(self, broker: &B) -> Result<Topic<E>, BrokerError> {
-        let (window, event) = self.window();
-        let log = broker.open(window.topic(), window.clone()).await?;
-        Ok(Topic { handle: Arc::new(Handle { window, log, event }), marker: PhantomData })
+        let (replica, event) = self.replica();
+        let log = broker.open(replica.topic(), replica.clone()).await?;
+        Ok(Topic::of(replica, Storage::Broker(log), event))
     }
 
-    fn window(self) -> (LogReplica, Option<EventName>) {
-        let Self { name, retention, latest, event, mut fold, decode, .. } = self;
-        if let Some(fold) = &mut fold {
-            fold.name(&name);
+    fn replica(self) -> (LogReplica, Option<EventName>) {
+        let Self { name, retention, latest, event, mut snapshot, decode, .. } = self;
+        if let Some(snapshot) = &mut snapshot {
+            snapshot.set_topic(&name);
         }
-        (LogReplica::new(&name, retention, latest, fold, decode), event)
+        (LogReplica::new(&name, retention, latest, snapshot, decode), event)
+    }
+}
+
+impl<E> Topic<E> {
+    fn of(replica: LogReplica, storage: Storage, event: Option<EventName>) -> Self {
+        Self { handle: Arc::new(Handle { replica, storage, event }), marker: PhantomData }
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.handle, &other.handle)
     }
 }
 
 /// A state, and how events change it.
-struct Sum<S, F, E> {
+struct ComputedState<S, F, E> {
     initial: S,
     state: S,
-    /// As it was asked for last: many who come together share it.
-    rendered: Option<Bytes>,
+    /// The encoded state, until the next event: many clients may ask for it at once.
+    encoded: Option<Bytes>,
     apply: F,
     topic: String,
     marker: PhantomData<fn(E)>,
 }
 
-impl<S, F, E> Fold for Sum<S, F, E>
+impl<S, F, E> Snapshot for ComputedState<S, F, E>
 where
     S: SseEvent + Clone + Send,
     F: FnMut(&mut S, &E) + Send,
     E: 'static,
 {
-    fn name(&mut self, topic: &str) {
+    fn set_topic(&mut self, topic: &str) {
         topic.clone_into(&mut self.topic);
     }
 
     fn reset(&mut self) {
-        self.rendered = None;
+        self.encoded = None;
         let initial = catch_unwind(AssertUnwindSafe(|| self.initial.clone()));
         match initial {
             Ok(initial) => self.state = initial,
@@ -392,65 +500,72 @@ where
         }
     }
 
-    /// A panic must not keep the event from its readers, least of all from those of another node.
+    /// A panic must not keep the event from its readers, nor from those of other nodes.
     fn apply(&mut self, value: &Value) {
         let Some(event) = value.downcast_ref() else { return };
-        self.rendered = None;
+        self.encoded = None;
         let applied = catch_unwind(AssertUnwindSafe(|| (self.apply)(&mut self.state, event)));
         if applied.is_err() {
             telemetry::panicked(&self.topic, "snapshot");
         }
     }
 
-    fn render(&mut self) -> Result<Bytes, String> {
-        if let Some(rendered) = &self.rendered {
-            return Ok(rendered.clone());
+    fn encode(&mut self) -> Result<Bytes, String> {
+        if let Some(encoded) = &self.encoded {
+            return Ok(encoded.clone());
         }
         let mut body = BytesMut::new();
         let mut write = || write_body(&mut body, None, |frame| self.state.encode(frame));
         match catch_unwind(AssertUnwindSafe(&mut write)) {
-            Ok(Ok(())) => Ok(self.rendered.insert(body.freeze()).clone()),
+            Ok(Ok(())) => Ok(self.encoded.insert(body.freeze()).clone()),
             Ok(Err(error)) => {
-                Err(format!("the state of topic {:?} cannot be written: {error}", self.topic))
+                Err(format!("the state of topic {:?} cannot be encoded: {error}", self.topic))
             }
             Err(_) => {
                 telemetry::panicked(&self.topic, "snapshot");
-                Err(format!("the state of topic {:?} panicked as it was written", self.topic))
+                Err(format!("the state of topic {:?} panicked while it was encoded", self.topic))
             }
         }
     }
 }
 
-/// Why an event was not published. For a route that publishes it is an answer too: a `409` if the topic has ended, a
-/// `413`, a `500` or a `503`.
+/// Why an event was not published.
+///
+/// Return it from a route that publishes: it answers `409`, `413`, `500` or `503`.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum PublishError {
     /// The topic has ended.
     Closed,
-    /// The event cannot be written.
+    /// The event cannot be encoded.
     Event(InvalidEvent),
-    /// The event is larger than all that the topic keeps.
+    /// The event is larger than the topic's [`retain_bytes`](TopicBuilder::retain_bytes).
+    #[non_exhaustive]
     TooLarge {
-        /// Its size, encoded.
+        /// Size of the encoded event, in bytes.
         bytes: usize,
-        /// What the topic keeps ([`retain_bytes`](TopicBuilder::retain_bytes)).
-        most: usize,
+        /// The topic's `retain_bytes`.
+        limit: usize,
     },
     /// The broker failed. The event may have been published all the same.
     Broker(BrokerError),
+    /// [`publish_now`](Topic::publish_now) was called on a topic that was opened on a broker.
+    NotInMemory,
 }
 
 impl fmt::Display for PublishError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Closed => f.write_str("the topic has ended: nothing can be published any more"),
-            Self::Event(error) => write!(f, "the event cannot be written: {error}"),
-            Self::TooLarge { bytes, most } => write!(
+            Self::Closed => f.write_str("the topic has ended: no more events can be published"),
+            Self::Event(error) => write!(f, "the event cannot be encoded: {error}"),
+            Self::TooLarge { bytes, limit } => write!(
                 f,
-                "an event of {bytes} bytes does not fit into a topic that keeps {most}: raise `retain_bytes`"
+                "an event of {bytes} bytes does not fit into a topic that retains {limit}: raise `retain_bytes`"
             ),
             Self::Broker(error) => error.fmt(f),
+            Self::NotInMemory => f.write_str(
+                "`publish_now` cannot wait for the broker on which this topic was opened: call `publish(..).await`",
+            ),
         }
     }
 }
@@ -460,7 +575,7 @@ impl std::error::Error for PublishError {
         match self {
             Self::Event(error) => Some(error),
             Self::Broker(error) => Some(error),
-            Self::Closed | Self::TooLarge { .. } => None,
+            Self::Closed | Self::TooLarge { .. } | Self::NotInMemory => None,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Where an event stands in its topic, and the id that says so on the wire.
+//! Positions of events in a topic, and the ids that stand for them on the wire.
 
 use std::fmt;
 
@@ -8,43 +8,38 @@ use sha2::{Digest, Sha256};
 
 use crate::frame::LastEventId;
 
-/// So many topics on one stream have room in one id.
-pub(super) const MOST_TOPICS: usize = 8;
-
-/// The offset of no event: who has its id begins as a new client.
-pub(super) const NEW: u64 = u64::MAX;
-
-/// The same of who misses something and cannot say what. No log comes so far.
-pub(super) const LOST: u64 = u64::MAX - 1;
+/// The id of a merged stream has room for this many topics.
+pub(super) const MAX_MERGED_TOPICS: usize = 8;
 
 /// The length of an id, in bytes.
-const ID: usize = 22;
+const ID_LENGTH: usize = 22;
 
-/// What stands between the ids of several topics; no id holds it.
-const BETWEEN: char = '.';
+/// Separates the ids in that of a merged stream. No id contains it.
+const SEPARATOR: char = '.';
 
-/// One life of a topic's log. After another has begun, positions of this one mean nothing any more: an
-/// offset alone would lie after a restart.
+/// One epoch of a topic's log: from when it starts until it is lost, mostly with its process.
+///
+/// Positions of an earlier epoch are invalid in the next one. An offset alone would mean another event there.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Epoch([u8; 16]);
 
 impl Epoch {
-    /// A new one, that nobody can guess.
+    /// Returns a new epoch that nobody can guess.
     pub fn random() -> Self {
         let mut bytes = [0; 16];
         if getrandom::fill(&mut bytes).is_err() {
-            // It is still another epoch; only that clients could make up ids, of events they may see anyway.
+            // The epoch is still a new one. Clients could forge ids, but only of events that they may read anyway.
             fastrand::fill(&mut bytes);
         }
         Self(bytes)
     }
 
-    /// That of a log which outlives the process, as it was kept.
+    /// Returns the stored epoch of a log that outlives the process.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
 
-    /// What to keep of it. It is the secret that ids are made with.
+    /// Returns the bytes to store with a log. They are the secret that ids are made with.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
@@ -56,25 +51,25 @@ impl fmt::Debug for Epoch {
     }
 }
 
-/// Where an event stands in its topic: which one it is in this life of the topic's log.
+/// The position of an event in its topic.
 ///
-/// Its `Display` is the id that the event has on the wire. The id is opaque: it says nothing to who has not made
-/// it, not even whether there was something between two events, and nobody else can make one. It is good for
-/// this topic and this life of its log alone.
+/// Its `Display` is the event's id on the wire. The id is opaque: clients can neither forge one nor tell how many
+/// events lie between two. It is valid for one topic in one epoch.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Position {
     offset: u64,
-    id: [u8; ID],
+    id: [u8; ID_LENGTH],
 }
 
 impl Position {
-    /// The number of the event in its topic: the first is 1, without holes. Clients that are sent it learn how many
-    /// events there are.
+    /// Returns the number of the event in its topic. The first is 1, and no number is left out.
+    ///
+    /// A client that is sent this number learns how many events there are.
     pub const fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// The id.
+    /// Returns the event's id on the wire.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.id).unwrap_or_default()
     }
@@ -92,28 +87,16 @@ impl fmt::Debug for Position {
     }
 }
 
-/// One of several subscriptions to one topic on one stream, in the order in which they were joined.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Twin {
-    pub(super) nth: usize,
-    pub(super) of: usize,
-}
-
-impl Twin {
-    /// It is the only one.
-    pub(super) const NONE: Self = Self { nth: 0, of: 1 };
-}
-
 /// Makes and reads the ids of one topic in one epoch.
 ///
-/// An id is a tag and the offset, hidden by what the tag makes of the key (a synthetic initialisation vector, with
-/// SHA-256 as the pseudorandom function): to be read it must have been made here.
-#[derive(Clone)]
-pub(super) struct Ids {
+/// An id is a tag and the offset, encrypted under that tag (a synthetic initialisation vector, with SHA-256 as the
+/// pseudorandom function). Only an id that was made with the same key can be read.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct EpochIds {
     key: [u8; 32],
 }
 
-impl Ids {
+impl EpochIds {
     pub(super) fn new(topic: &str, epoch: Epoch) -> Self {
         let mut hash = Sha256::new();
         hash.update(epoch.0);
@@ -121,21 +104,21 @@ impl Ids {
         Self { key: hash.finalize().into() }
     }
 
-    pub(super) fn of(&self, offset: u64) -> Position {
+    pub(super) fn position(&self, offset: u64) -> Position {
         let tag = self.keyed(b'T', offset);
         let hidden = offset ^ self.keyed(b'M', tag);
         let mut bytes = [0; 16];
         let (front, back) = bytes.split_at_mut(8);
         front.copy_from_slice(&tag.to_be_bytes());
         back.copy_from_slice(&hidden.to_be_bytes());
-        let mut id = [0; ID];
+        let mut id = [0; ID_LENGTH];
         // Sixteen bytes are 22 characters.
         let _ = URL_SAFE_NO_PAD.encode_slice(bytes, &mut id);
         Position { offset, id }
     }
 
-    /// The offset of an id that was made here.
-    pub(super) fn read(&self, id: &str) -> Option<u64> {
+    /// Returns the offset of an id that was made here.
+    pub(super) fn offset_of(&self, id: &str) -> Option<u64> {
         let mut bytes = [0; 18];
         let length = URL_SAFE_NO_PAD.decode_slice(id, &mut bytes).ok()?;
         let (tag, hidden) = bytes.get(..length)?.split_at_checked(8)?;
@@ -144,19 +127,10 @@ impl Ids {
         (self.keyed(b'T', offset) == tag).then_some(offset)
     }
 
-    /// What the offset of one of these ids is, of which each may be of another topic. Of several it is that of the
-    /// twin, or the first if they are not as many as there are twins; before all others, that something is missing.
-    pub(super) fn find(&self, cursor: &LastEventId, twin: Twin) -> Option<u64> {
-        let offsets: Vec<_> = parts(cursor).filter_map(|id| self.read(id)).collect();
-        if offsets.len() == twin.of {
-            return offsets.get(twin.nth).copied();
-        }
-        offsets.into_iter().min_by_key(|offset| (*offset != LOST, *offset))
-    }
-
-    /// Whether these are of the same topic, in the same epoch.
-    pub(super) fn are(&self, other: &Self) -> bool {
-        self.key == other.key
+    /// Returns the offset that a client's cursor has in this topic. Of several, which no server sends, the lowest
+    /// counts: a replayed event is better than a missed one.
+    pub(super) fn resume_offset(&self, cursor: &LastEventId) -> Option<u64> {
+        ids_in(cursor).filter_map(|id| self.offset_of(id)).min()
     }
 
     fn keyed(&self, domain: u8, input: u64) -> u64 {
@@ -169,17 +143,17 @@ impl Ids {
     }
 }
 
-/// The ids that a client's is made of.
-pub(super) fn parts(cursor: &LastEventId) -> impl Iterator<Item = &str> {
-    cursor.own().into_iter().flat_map(|ids| ids.split(BETWEEN).take(MOST_TOPICS))
+/// Returns the ids of the topics in a client's cursor.
+pub(super) fn ids_in(cursor: &LastEventId) -> impl Iterator<Item = &str> {
+    cursor.own().into_iter().flat_map(|ids| ids.split(SEPARATOR).take(MAX_MERGED_TOPICS))
 }
 
-/// One id of several.
-pub(super) fn join<'a>(ids: impl Iterator<Item = &'a str>) -> String {
-    let mut joined = String::with_capacity(MOST_TOPICS * (ID + 1));
+/// Joins the ids of several topics into one.
+pub(super) fn join_ids<'a>(ids: impl Iterator<Item = &'a str>) -> String {
+    let mut joined = String::with_capacity(MAX_MERGED_TOPICS * (ID_LENGTH + 1));
     for id in ids {
         if !joined.is_empty() {
-            joined.push(BETWEEN);
+            joined.push(SEPARATOR);
         }
         joined.push_str(id);
     }
@@ -192,68 +166,59 @@ mod tests {
 
     use super::*;
 
-    fn ids(topic: &str, epoch: u8) -> Ids {
-        Ids::new(topic, Epoch([epoch; 16]))
+    fn ids(topic: &str, epoch: u8) -> EpochIds {
+        EpochIds::new(topic, Epoch([epoch; 16]))
     }
 
     proptest! {
         #[test]
-        fn an_id_is_read_where_it_was_made_and_nowhere_else(offset: u64, other: u64) {
-            let position = ids("audit", 1).of(offset);
-            prop_assert_eq!(position.as_str().len(), ID);
+        fn an_id_is_valid_for_its_topic_and_epoch_alone(offset: u64, other: u64) {
+            let position = ids("audit", 1).position(offset);
+            prop_assert_eq!(position.as_str().len(), ID_LENGTH);
             prop_assert_eq!(position.offset(), offset);
-            prop_assert_eq!(ids("audit", 1).read(position.as_str()), Some(offset));
-            prop_assert_eq!(ids("audit", 2).read(position.as_str()), None);
-            prop_assert_eq!(ids("audits", 1).read(position.as_str()), None);
-            prop_assert_eq!(ids("audit", 1).of(other) == position, other == offset);
+            prop_assert_eq!(ids("audit", 1).offset_of(position.as_str()), Some(offset));
+            prop_assert_eq!(ids("audit", 2).offset_of(position.as_str()), None);
+            prop_assert_eq!(ids("audits", 1).offset_of(position.as_str()), None);
+            prop_assert_eq!(ids("audit", 1).position(other) == position, other == offset);
         }
 
         #[test]
-        fn an_id_that_was_touched_is_none(offset: u64, at in 0..ID, to in "[A-Za-z0-9_-]") {
-            let id = ids("audit", 1).of(offset).to_string();
-            let mut touched = id.clone();
-            touched.replace_range(at..=at, &to);
-            prop_assert_eq!(ids("audit", 1).read(&touched), (touched == id).then_some(offset));
+        fn a_changed_id_is_invalid(offset: u64, at in 0..ID_LENGTH, to in "[A-Za-z0-9_-]") {
+            let id = ids("audit", 1).position(offset).to_string();
+            let mut changed = id.clone();
+            changed.replace_range(at..=at, &to);
+            prop_assert_eq!(ids("audit", 1).offset_of(&changed), (changed == id).then_some(offset));
         }
 
         #[test]
-        fn no_text_is_read_by_accident_or_panics(text in ".{0,300}") {
-            prop_assert_eq!(ids("audit", 1).read(&text), None);
+        fn arbitrary_text_is_invalid_and_does_not_panic(text in ".{0,300}") {
+            prop_assert_eq!(ids("audit", 1).offset_of(&text), None);
         }
     }
 
-    /// Each of several subscriptions to one topic has its own; nothing is lost to who has more places or fewer than
-    /// there are subscriptions. A client cannot make one read its id for long.
     #[test]
-    fn of_several_places_in_one_topic_each_has_its_own_or_the_first_counts() {
+    fn a_cursor_with_several_ids_resumes_at_the_lowest_and_reads_eight() {
         let (ids, other) = (ids("audit", 1), ids("other", 1));
-        let find_as = |twin: Twin, parts: &[Position]| {
-            let id = join(parts.iter().map(Position::as_str));
+        let resume_offset = |parts: &[Position]| {
+            let id = join_ids(parts.iter().map(Position::as_str));
             let request = http::Request::builder().header("last-event-id", id);
             let (parts, ()) = request.body(()).expect("a request").into_parts();
-            ids.find(&LastEventId::from_parts(&parts).expect("an id"), twin)
+            ids.resume_offset(&LastEventId::from_parts(&parts).expect("an id"))
         };
-        let find = |parts: &[Position]| find_as(Twin::NONE, parts);
-        let three = [other.of(1), ids.of(5), ids.of(3), ids.of(4)];
-        assert_eq!(find(&three), Some(3));
-        let twins = |of| (0..of).map(move |nth| Twin { nth, of });
-        let each = |of| twins(of).map(|twin| find_as(twin, &three)).collect::<Vec<_>>();
-        assert_eq!(each(3), [Some(5), Some(3), Some(4)]);
-        assert_eq!((each(2), each(4)), (vec![Some(3); 2], vec![Some(3); 4]));
-        assert_eq!(find(&[ids.of(5), ids.of(LOST), ids.of(0)]), Some(LOST));
-        assert_eq!(find(&[ids.of(NEW), ids.of(5)]), Some(5));
-        let mut many = vec![other.of(1); MOST_TOPICS];
-        assert_eq!(find(&many), None);
-        many.push(ids.of(1));
-        assert_eq!(find(&many), None);
-        assert_eq!(find(&many[1..]), Some(1));
+        let three = [other.position(1), ids.position(5), ids.position(3), ids.position(4)];
+        assert_eq!(resume_offset(&three), Some(3));
+        let mut many = vec![other.position(1); MAX_MERGED_TOPICS];
+        assert_eq!(resume_offset(&many), None);
+        many.push(ids.position(1));
+        assert_eq!(resume_offset(&many), None);
+        assert_eq!(resume_offset(&many[1..]), Some(1));
     }
 
-    /// Neighbours differ everywhere, so that nobody counts what is between two events.
+    /// Ids of neighbours share no more characters than any two, so that nobody counts the events between them.
     #[test]
-    fn an_id_tells_nothing_of_its_offset() {
+    fn an_id_does_not_reveal_its_offset() {
         let ids = ids("audit", 1);
-        let (one, two) = (ids.of(1), ids.of(2));
+        let (one, two) = (ids.position(1), ids.position(2));
         let same = one.as_str().bytes().zip(two.as_str().bytes()).filter(|(a, b)| a == b).count();
         assert!(same < 5, "{one} {two}");
     }

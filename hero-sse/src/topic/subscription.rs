@@ -1,4 +1,4 @@
-//! One reader of a topic: where it begins, what it missed, and what it is sent.
+//! One reader of a topic: what an endpoint returns, or a `Stream` of its events.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -11,97 +11,36 @@ use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 use futures_core::Stream;
-use serde_json::json;
 
 use super::broker::LogReplica;
-use super::feed::{FRUITLESS, Feed};
-use super::merge::{Feeds, MergedSubscription};
+use super::feed::{Feed, MAX_EMPTY_READS, TopicFeed};
+use super::gap::{Gap, Resume};
 use super::position::Position;
-use super::ring::{Begin, Entry, Missed, Read, Value};
+use super::ring::{Entry, Missed, Read, StartAt, Value};
 use crate::event::SseEvent;
-use crate::frame::{
-    FrameWriter, GAP, InvalidEvent, LastEventId, PreEncoded, write_body, write_control, write_id,
-};
+use crate::frame::{FrameWriter, InvalidEvent, LastEventId, PreEncoded, write_body};
 
-/// Where a subscription began.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Resume {
-    /// As a new one. So does who comes to a topic of [the latest](crate::Topic::latest) with an id of another life:
-    /// it gets all there is.
-    Live,
-    /// Behind the event that the client had last: it misses nothing.
-    Resumed,
-    /// Behind events that are not kept any more.
-    Gap(Gap),
-}
-
-/// Events that a subscriber cannot have any more.
+/// A subscription to a [`Topic`](crate::Topic): return it from an endpoint, or use it as a `Stream` of [`Published`]
+/// events.
 ///
-/// A client is told as `hero.gap`: `{"missed": 3, "from": "..", "to": ".."}`. Where several topics are on one stream
-/// ([`MergedSubscription`](crate::MergedSubscription)) it also says whose they are: `"part": 0` is the first.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gap {
-    pub(super) missed: Option<u64>,
-    pub(super) first: Option<Position>,
-    pub(super) last: Option<Position>,
-}
-
-impl Gap {
-    /// How many; `None` if nobody knows: the client's id is of an earlier life of the topic, or of another topic.
-    pub fn missed(&self) -> Option<u64> {
-        self.missed
-    }
-
-    /// The first of them, if it is known.
-    pub fn first(&self) -> Option<Position> {
-        self.first
-    }
-
-    /// The last of them; `None` if all that was published in this life of the topic is still kept.
-    pub fn last(&self) -> Option<Position> {
-        self.last
-    }
-
-    /// As it goes over the wire, with where the client stands then.
-    pub(super) fn write(&self, out: &mut BytesMut, part: Option<usize>, now: Option<&str>) {
-        let id = |position: Option<Position>| position.map(|position| position.to_string());
-        let mut data =
-            json!({ "missed": self.missed, "from": id(self.first), "to": id(self.last) });
-        if let (Some(part), Some(data)) = (part, data.as_object_mut()) {
-            data.insert("part".to_owned(), part.into());
-        }
-        if let Some(now) = now {
-            write_id(out, now, false);
-        }
-        write_control(out, GAP, &data);
-    }
-
-    /// This one, and another behind it.
-    fn and(self, later: Self) -> Self {
-        let missed = self.missed.zip(later.missed).map(|(one, other)| one + other);
-        Self { missed, first: self.first, last: later.last }
-    }
-}
-
-/// One who follows a [`Topic`](crate::Topic): what an endpoint's function returns, or a `Stream` of [`Published`]s.
+/// # From an endpoint
 ///
-/// Returned as it is, the encoded bytes go out as they stand in the topic, shared by all subscribers, and the endpoint's
-/// [`Overflow`](crate::options::Overflow) says what becomes of a client that is too slow for the topic. It goes on where the
-/// request's `Last-Event-ID` says.
+/// The client gets the topic's encoded bytes, which all subscribers share. A reconnecting client resumes after the
+/// request's `Last-Event-ID`. The endpoint's [`Overflow`](crate::options::Overflow) says what happens to a client that
+/// is too slow.
 ///
-/// After an adaptor such as `map` it is a stream like any other: a slow client holds it back, frames that it can no longer
-/// have are told by the next one's [`gap`](Published::gap), and sent as `hero.gap` with it. The kit does not see it any more:
-/// take the cursor as an argument, and [`resume`](Self::resume) by hand, or whoever comes back begins as a new client. So
-/// does, in any case, who has not had a frame yet: there is no `hero.cursor`. A frame that tells of a gap may be left out
-/// by the endpoint's [`Overflow`](crate::options::Overflow) in its turn: then there is a `hero.gap` with `"missed": null`.
+/// # As a `Stream`
+///
+/// If you wrap a subscription in an adaptor such as `map`, `take` or `chain`, take the cursor as an argument and call
+/// [`resume`](Self::resume) yourself. Otherwise reconnecting clients miss events. ([`filter`](Self::filter),
+/// [`on_gap`](Self::on_gap) and [`and`](Self::and) are no adaptors: they need no care.)
 ///
 /// ```
 /// use futures_util::StreamExt;
-/// use hero_sse::prelude::*;
 /// use hero_sse::axum::extract::State;
-/// use serde::Serialize;
+/// use hero_sse::prelude::*;
 /// use hero_sse::topic::Published;
+/// use serde::Serialize;
 ///
 /// #[derive(Serialize, SseEvent)]
 /// struct Order { id: u64 }
@@ -112,67 +51,99 @@ impl Gap {
 /// }
 /// # fn main() { let _: hero_sse::extend::Endpoints<Topic<Order>> = endpoints![ten]; }
 /// ```
+///
+/// Behind an adaptor:
+///
+/// * A slow client delays the stream. Events that are evicted meanwhile are reported by the next event's
+///   [`gap`](Published::gap), and sent as `hero.gap` before it.
+/// * If the endpoint's [`Overflow`](crate::options::Overflow) drops an event with a gap, the client gets a `hero.gap` with
+///   `"missed": null`.
+/// * There is no `hero.cursor`: a client that disconnects before its first event reconnects as a new client.
+///
+/// Dropping a subscription unsubscribes.
+#[doc(alias = "receiver")]
+#[doc(alias = "subscriber")]
 pub struct Subscription<E> {
     feed: Feed,
-    /// What was read and not asked for yet.
+    /// Events that were read, and not yielded yet.
     waiting: VecDeque<Arc<Entry>>,
-    /// What the next frame tells.
+    /// The gap before the next event.
     gap: Option<Gap>,
     marker: PhantomData<fn() -> E>,
 }
 
 impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
-    pub(super) fn new(window: &LogReplica) -> Self {
-        let feed = Feed::new(window);
+    pub(super) fn new(replica: &LogReplica) -> Self {
+        let feed = Feed::new(replica);
         Self { feed, waiting: VecDeque::new(), gap: None, marker: PhantomData }
     }
 
-    /// Begins behind the event that a client had last, if it had any. The kit does this by itself for a subscription
-    /// that an endpoint returns; by hand it is for those who want to know the [`start`](Self::start).
+    /// Resumes after the client's last event, if the request has a cursor.
+    ///
+    /// The library calls this for a subscription that an endpoint returns. Call it yourself before an adaptor such as
+    /// `map`, or to learn the [`resume_state`](Self::resume_state). Only the first call with a cursor counts.
+    #[must_use]
     pub fn resume(mut self, cursor: &LastEventId) -> Self {
         self.feed.resume(Some(cursor));
         self
     }
 
-    /// A new client begins with the oldest event that is kept, instead of with the next one.
+    /// Starts a new client with the oldest retained event. Default: with the next event.
+    #[doc(alias = "replay")]
+    #[doc(alias = "history")]
+    #[must_use]
     pub fn from_start(self) -> Self {
-        self.begin(Begin::Oldest)
+        self.start_at(StartAt::Oldest)
     }
 
-    /// A new client begins with the last `count` events that are kept.
+    /// Starts a new client with the last `count` retained events. Default: with the next event.
+    #[doc(alias = "replay")]
+    #[doc(alias = "history")]
+    #[must_use]
     pub fn recent(self, count: usize) -> Self {
-        self.begin(Begin::Recent(count))
+        self.start_at(StartAt::Recent(count))
     }
 
-    fn begin(mut self, begin: Begin) -> Self {
-        if self.feed.start == Resume::Live {
-            self.feed.begin(begin);
+    fn start_at(mut self, start: StartAt) -> Self {
+        if self.feed.is_new() {
+            self.feed.start_at(start);
         }
         self
     }
 
-    /// Leaves out events that this says `false` to, besides those left out before. A [last](SseEvent::is_last) event
-    /// is sent in any case. It must be quick, and say the same of an event each time: it is called once for each event and
-    /// subscriber, and under [`Overflow::Latest`](crate::options::Overflow::Latest) again for what still waits.
-    pub fn filter(mut self, mut wanted: impl FnMut(&E) -> bool + Send + 'static) -> Self {
-        let mut before = self.feed.wanted.take();
-        self.feed.wanted = Some(Box::new(move |value: &Value| {
-            before.as_mut().is_none_or(|before| before(value))
-                && value.downcast_ref().is_some_and(&mut wanted)
+    /// Sends only the events that `accept` returns `true` for. Several filters must all accept an event.
+    ///
+    /// A [last](SseEvent::is_last) event passes every filter. `accept` is called once per event and subscriber, and under
+    /// [`Overflow::Latest`](crate::options::Overflow::Latest) again for events that wait. It must be fast, and must always
+    /// return the same for an event.
+    #[must_use]
+    pub fn filter(mut self, mut accept: impl FnMut(&E) -> bool + Send + 'static) -> Self {
+        let mut earlier = self.feed.filter.take();
+        self.feed.filter = Some(Box::new(move |value: &Value| {
+            earlier.as_mut().is_none_or(|earlier| earlier(value))
+                && value.downcast_ref().is_some_and(&mut accept)
         }));
         self
     }
 
-    /// What to send to a client that cannot have what it missed, behind `hero.gap`: mostly the present state, so that
-    /// a page is right again without a reload. What was published before this is called is not sent any more, but for
-    /// a [last](SseEvent::is_last) event; what is published from then on is, so read the state in it, and let events
-    /// that are in it already do no harm.
+    /// Sends the events that `reply` returns after each `hero.gap`: mostly the current state, so that a page is correct
+    /// again without a reload.
     ///
-    /// The stream waits for the answer, and the client's cursor moves with it: whoever leaves before is told of the
-    /// gap again, and this is called again. It is dropped with the stream. An error ends the stream, and is logged. For
-    /// a state that the topic itself keeps there is [`snapshot`](crate::topic::TopicBuilder::snapshot), which is exact. It is
-    /// not called after an adaptor such as `map`, where [`Published::gap`] tells.
-    pub fn on_gap<F, O, S>(mut self, mut answer: F) -> Self
+    /// Events published before `reply` is called are skipped, except a [last](SseEvent::is_last) one. Events published
+    /// later are sent after the reply. So read the state inside `reply`, and make sure that a page can apply an event
+    /// that its state already includes.
+    ///
+    /// The stream waits for the reply, and the client's cursor moves with it. A client that disconnects earlier gets the
+    /// gap again, and `reply` is called again. The future is dropped with the stream.
+    ///
+    /// `reply` is not called behind an adaptor such as `map`; use [`Published::gap`] there. If the state is computed from
+    /// the topic's own events, [`TopicBuilder::snapshot`](crate::topic::TopicBuilder::snapshot) is exact.
+    ///
+    /// # Errors
+    ///
+    /// An error of the future ends the stream, and is logged.
+    #[must_use]
+    pub fn on_gap<F, O, S>(mut self, mut reply: F) -> Self
     where
         F: FnMut(Gap) -> O + Send + 'static,
         O: Future<Output = Result<Vec<S>, Box<dyn std::error::Error + Send + Sync>>>
@@ -181,9 +152,9 @@ impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
         S: SseEvent,
     {
         self.feed.on_gap = Some(Box::new(move |gap| {
-            let answer = answer(gap);
+            let reply = reply(gap);
             Box::pin(async move {
-                let events = answer.await.map_err(|error| error.to_string())?;
+                let events = reply.await.map_err(|error| error.to_string())?;
                 let body = |event: S| {
                     let mut out = BytesMut::new();
                     write_body(&mut out, None, |frame| event.encode(frame))?;
@@ -196,61 +167,35 @@ impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
         self
     }
 
-    /// Where it began.
-    pub fn start(&self) -> &Resume {
-        &self.feed.start
+    /// Returns how the subscription begins: live, resumed or with a gap.
+    pub fn resume_state(&self) -> &Resume {
+        &self.feed.resume
     }
 
-    /// Another topic on the same stream, whatever its events are.
-    ///
-    /// ```
-    /// # use hero_sse::prelude::*;
-    /// # use hero_sse::axum::extract::State;
-    /// # use serde::Serialize;
-    /// # use hero_sse::MergedSubscription;
-    /// # #[derive(Serialize, SseEvent)]
-    /// # struct Usage { used: u64 }
-    /// # #[derive(Serialize, SseEvent)]
-    /// # struct Audit { what: String }
-    /// type App = (Topic<Usage>, Topic<Audit>);
-    ///
-    /// #[sse_endpoint("/dashboard", public)]
-    /// async fn dashboard(State((usage, audit)): State<App>) -> MergedSubscription {
-    ///     usage.subscribe().and(audit.subscribe().recent(20))
-    /// }
-    /// # fn main() { let _: hero_sse::extend::Endpoints<App> = endpoints![dashboard]; }
-    /// ```
-    pub fn and<F: SseEvent + Send + Sync + 'static>(
-        self,
-        other: Subscription<F>,
-    ) -> MergedSubscription {
-        MergedSubscription::of(self.into_feed()).and(other)
-    }
-
-    /// Without its type; what was read and not asked for yet is read again.
+    /// Forgets the event type. Events that were read, and not yielded yet, are read again.
     pub(super) fn into_feed(self) -> Feed {
         let Self { mut feed, waiting, gap, .. } = self;
         if let Some(entry) = waiting.front() {
             feed.cursor.back_to(entry.offset);
         }
-        feed.untold = gap;
+        feed.passed_gap = gap;
         feed
     }
 
-    fn pass(&mut self, missed: Missed) {
-        let gap = self.feed.pass(&missed);
+    fn move_past(&mut self, missed: Missed) {
+        let gap = self.feed.move_past(&missed);
         self.gap = Some(match self.gap.take() {
             Some(earlier) => earlier.and(gap),
             None => gap,
         });
     }
 
-    fn next_frame(&mut self) -> Option<Published<E>> {
+    fn next_waiting(&mut self) -> Option<Published<E>> {
         while let Some(entry) = self.waiting.pop_front() {
-            if !self.feed.wants(&entry) {
+            if !self.feed.accepts(&entry) {
                 continue;
             }
-            // Only an event of another node that cannot be read has no value.
+            // Only an event of another node that cannot be decoded has no value.
             let Some(value) = entry.value.clone().and_then(|value| value.downcast().ok()) else {
                 continue;
             };
@@ -267,15 +212,15 @@ impl<E: SseEvent + Send + Sync + 'static> Stream for Subscription<E> {
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Published<E>>> {
         let this = self.get_mut();
         if let Some(missed) = this.feed.missed.take() {
-            this.pass(missed);
+            this.move_past(missed);
         }
-        for _ in 0..=FRUITLESS {
-            if let Some(frame) = this.next_frame() {
-                return Poll::Ready(Some(frame));
+        for _ in 0..=MAX_EMPTY_READS {
+            if let Some(published) = this.next_waiting() {
+                return Poll::Ready(Some(published));
             }
             match ready!(this.feed.read(cx, false)) {
                 Read::Batch(batch) => this.waiting.extend(batch.entries.iter().cloned()),
-                Read::Missed(missed) => this.pass(missed),
+                Read::Missed(missed) => this.move_past(missed),
                 Read::Over(_) => return Poll::Ready(None),
             }
         }
@@ -289,13 +234,15 @@ impl<E> Unpin for Subscription<E> {}
 impl<E> fmt::Debug for Subscription<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Subscription")
-            .field("topic", &self.feed.window.topic())
-            .field("start", &self.feed.start)
+            .field("topic", &self.feed.replica.topic())
+            .field("resume_state", &self.feed.resume)
             .finish_non_exhaustive()
     }
 }
 
-/// An event of a topic, encoded once for all; dereferences to the event.
+/// An event of a topic, as a [`Subscription`] yields it. Dereferences to the event.
+///
+/// All subscribers share the event and its encoded bytes.
 pub struct Published<E> {
     value: Arc<E>,
     entry: Arc<Entry>,
@@ -304,12 +251,12 @@ pub struct Published<E> {
 }
 
 impl<E> Published<E> {
-    /// Where it stands in its topic.
+    /// Returns the event's position in its topic.
     pub fn position(&self) -> Position {
         self.position
     }
 
-    /// What the subscriber missed before it.
+    /// Returns the events that the subscriber missed directly before this one.
     pub fn gap(&self) -> Option<&Gap> {
         self.gap.as_ref()
     }
@@ -345,11 +292,12 @@ impl<E: SseEvent + Send + Sync + 'static> SseEvent for Published<E> {
     const NAME: Option<&'static str> = E::NAME;
 
     fn encode(&self, frame: &mut FrameWriter<'_>) -> Result<(), InvalidEvent> {
-        let mut gap = BytesMut::new();
-        if let Some(told) = &self.gap {
-            told.write(&mut gap, None, told.last.as_ref().map(Position::as_str));
+        let mut before = BytesMut::new();
+        if let Some(gap) = &self.gap {
+            let last = gap.last();
+            gap.write(&mut before, None, last.as_ref().map(Position::as_str));
         }
-        frame.pre_encoded(PreEncoded::Event, &gap, &self.entry.frame);
+        frame.pre_encoded(PreEncoded::Event, &before, &self.entry.frame);
         Ok(())
     }
 
@@ -363,6 +311,7 @@ impl<E: SseEvent + Send + Sync + 'static> SseEvent for Published<E> {
 
     fn of_topic(stream: &mut dyn Any) -> Option<Box<dyn Any + Send>> {
         let subscription: Subscription<E> = stream.downcast_mut::<Option<_>>()?.take()?;
-        Some(Box::new(Feeds::One(Box::new(subscription.into_feed()))))
+        let feed: Box<dyn TopicFeed> = Box::new(subscription.into_feed());
+        Some(Box::new(feed))
     }
 }

@@ -16,22 +16,22 @@ use bytes::Bytes;
 use loom::future::block_on;
 use loom::thread::{self, JoinHandle};
 
-use position::Ids;
-use ring::{Begin, Cursor, End, Entry, Keep, Read, Ring};
+use position::EpochIds;
+use ring::{Cursor, End, Entry, Read, Retention, Ring, StartAt};
 
 mod sync;
 
-#[allow(dead_code, unused_imports)] // What no story here needs.
+#[allow(dead_code, unused_imports, unreachable_pub)] // What no story here needs.
 #[path = "../../../hero-sse/src/topic/ring/mod.rs"]
 mod ring;
 
 /// What stands for the ids of a life of the log: its number.
 mod position {
-    pub(crate) struct Ids(pub(crate) u64);
+    pub(crate) struct EpochIds(pub(crate) u64);
 }
 
-fn ring(keep: usize) -> Arc<Ring> {
-    Ring::new(Keep { events: keep, bytes: 1 << 20, age: None }, false, None, Ids(1))
+fn ring(retained: usize) -> Arc<Ring> {
+    Ring::new(Retention { events: retained, bytes: 1 << 20, age: None }, false, None, EpochIds(1))
 }
 
 fn entry(offset: u64, (frame, last): (u64, bool)) -> Entry {
@@ -85,7 +85,7 @@ fn next(cursor: &mut Cursor) -> Vec<Got> {
                 .collect()
         }
         Read::Missed(missed) => {
-            cursor.go_to(&missed);
+            cursor.move_past(&missed);
             vec![Got::Missed(missed.from, missed.to)]
         }
         Read::Over(_) => vec![Got::Over],
@@ -168,7 +168,7 @@ pub fn joins_while_two_publish() {
         assert_whole(&live, from, 3);
         one.join().expect("published");
         two.join().expect("published");
-        cursor.begin(Begin::Oldest);
+        cursor.start_at(StartAt::Oldest);
         let all = events(&read_to(&mut cursor, 3));
         assert!(all == [10, 11, 20] || all == [20, 10, 11], "{all:?}");
         assert!(all.ends_with(&events(&live)), "{live:?} of {all:?}");
@@ -211,7 +211,7 @@ pub fn two_share_what_one_joined() {
         publish(&ring, [2]);
         let publisher = publisher(&ring, &[&[3]]);
         let mut there = Cursor::new(&ring);
-        there.begin(Begin::Oldest);
+        there.start_at(StartAt::Oldest);
         let other = thread::spawn(move || assert_whole(&read_to(&mut there, 3), 1, 3));
         let mut cursor = Cursor::new(&ring);
         assert!(cursor.resume(|_| Some(0)).is_none(), "all is there");
@@ -282,7 +282,7 @@ pub fn another_life_is_told() {
         publish(&ring, [11, 12]);
         let feeding = ring.clone();
         let broker = thread::spawn(move || {
-            drop(feeding.begin(Ids(2), 1));
+            drop(feeding.start_epoch(EpochIds(2), 1));
             publish(&feeding, [21]);
             publish(&feeding, [22]);
         });
@@ -291,10 +291,10 @@ pub fn another_life_is_told() {
         let mut got = Vec::new();
         if let Some(missed) = missed {
             assert_eq!(missed.from, None);
-            cursor.go_to(&missed);
+            cursor.move_past(&missed);
             got.push(Got::Missed(None, missed.to));
         }
-        while cursor.life().0 == 1 || cursor.next() <= 2 {
+        while cursor.epoch().0 == 1 || cursor.next() <= 2 {
             got.extend(next(&mut cursor));
         }
         let told = got.iter().position(|got| *got == Got::Missed(None, 1)).expect("it is told");
@@ -321,7 +321,7 @@ pub fn a_hole_is_told() {
             feed(5, &[5]);
         });
         let mut cursor = Cursor::new(&ring);
-        cursor.begin(Begin::Oldest);
+        cursor.start_at(StartAt::Oldest);
         let from = cursor.next();
         let got = read_to(&mut cursor, 5);
         assert_whole(&got, from, 5);

@@ -7,7 +7,7 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 pub(crate) use loom::sync::{Mutex, MutexGuard};
 
 /// Whoever leaves between two of them is not missed either.
-pub(crate) const AT_A_TIME: usize = 1;
+pub(crate) const WAKE_CHUNK: usize = 1;
 
 /// One pointer that is read without a lock: what was stored is numbered, and the number is what the checker
 /// sees. It promises no more than the real one, so a reader may find an older one unless something orders the two.

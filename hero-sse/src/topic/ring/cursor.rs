@@ -1,4 +1,4 @@
-//! A reader of a ring: an offset, and a seat among those who wait.
+//! A reader of a ring: an offset, and a waker that new events wake.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -6,35 +6,36 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
-use super::log::{BATCH, Batch, End, Entry, Life, Missed};
-use super::seats::Seat;
-use super::{Ids, Ring};
+use super::super::position::EpochIds;
+use super::Ring;
+use super::log::{BATCH, Batch, End, Entry, LogEpoch, Missed};
+use super::waiters::Waiter;
 
-/// So many events, and some batches of bytes, are looked at to find the newest of each place: a reader far behind does
-/// not look at all of them again for each batch.
-const AHEAD: usize = 1024;
+/// To find the newest event of each key, a reader compares at most this many events at once, and at most eight
+/// batches of bytes. Without a limit a reader far behind would compare all of them again for each batch.
+const MAX_COMPARED: usize = 1024;
 
-/// A reader of a ring: where it stands, and its seat among those who wait.
+/// A reader of a ring.
 pub(crate) struct Cursor {
     ring: Arc<Ring>,
     next: u64,
-    life: Life,
-    seat: Arc<Seat>,
+    epoch: LogEpoch,
+    waiter: Arc<Waiter>,
 }
 
-/// What a reader wants, who gets only the newest of each place; else it gets all.
+/// The filter of a reader that wants only the newest event of each name and key. `None`: it wants all events.
 pub(crate) type Newest<'a> = Option<&'a mut dyn FnMut(&Entry) -> bool>;
 
-/// Where a reader begins.
+/// Where a new reader starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Begin {
-    /// With the oldest that is kept.
+pub(crate) enum StartAt {
+    /// With the oldest retained event.
     Oldest,
-    /// With as many of the newest; of a log that has ended with its last event at least.
+    /// With this many of the newest events. A log that ended with a last event starts with that at least.
     Recent(usize),
 }
 
-/// What a reader finds.
+/// What a reader reads.
 pub(crate) enum Read {
     Batch(Arc<Batch>),
     Missed(Missed),
@@ -42,36 +43,37 @@ pub(crate) enum Read {
 }
 
 impl Cursor {
-    /// A new reader: of a log of the latest it reads all there is.
+    /// A reader that starts with the next event; in a log of latest values with all of them.
     pub(crate) fn new(ring: &Arc<Ring>) -> Self {
-        let life = ring.front.load().batch.life.clone();
-        let mut cursor = Self { ring: ring.clone(), next: 0, life, seat: ring.seats.take() };
-        cursor.begin(if ring.latest { Begin::Oldest } else { Begin::Recent(0) });
+        let epoch = ring.head.load().batch.epoch.clone();
+        let waiter = ring.waiters.register();
+        let mut cursor = Self { ring: ring.clone(), next: 0, epoch, waiter };
+        cursor.start_at(if ring.latest { StartAt::Oldest } else { StartAt::Recent(0) });
         cursor
     }
 
-    /// Stands where a new reader does.
-    pub(crate) fn begin(&mut self, begin: Begin) {
+    pub(crate) fn start_at(&mut self, start: StartAt) {
         let log = self.ring.lock();
-        let newest = match begin {
-            Begin::Oldest => usize::MAX,
-            Begin::Recent(count) => count.max(usize::from(log.end == Some(End::Last))),
+        let newest = match start {
+            StartAt::Oldest => usize::MAX,
+            StartAt::Recent(count) => count.max(usize::from(log.end == Some(End::Last))),
         };
         self.next = log.events.newest_from(newest).unwrap_or(log.next);
-        self.life = log.life.clone();
+        self.epoch = log.epoch.clone();
     }
 
-    /// Stands behind the event whose offset `read` says. It may not be here yet: another node made its id, and
-    /// was quicker. What it cannot say is of another life, or of another topic.
-    pub(crate) fn resume(&mut self, read: impl FnOnce(&Ids) -> Option<u64>) -> Option<Missed> {
-        let life = self.ring.front.load().batch.life.clone();
-        let offset = read(&life);
+    /// Moves after the event whose offset `read` returns; `None` means an id of another epoch or topic.
+    ///
+    /// The event may not have arrived yet: another node made the id, and this one is behind it.
+    pub(crate) fn resume(&mut self, read: impl FnOnce(&EpochIds) -> Option<u64>) -> Option<Missed> {
+        let epoch = self.ring.head.load().batch.epoch.clone();
+        let offset = read(&epoch);
         let log = self.ring.lock();
-        self.life = log.life.clone();
-        match offset.filter(|_| Arc::ptr_eq(&life, &log.life)) {
+        self.epoch = log.epoch.clone();
+        match offset.filter(|_| Arc::ptr_eq(&epoch, &log.epoch)) {
             Some(offset) => {
                 self.next = offset.saturating_add(1);
-                log.missed(self.next, &log.life)
+                log.missed(self.next, &log.epoch)
             }
             None => {
                 self.next = log.first;
@@ -80,143 +82,142 @@ impl Cursor {
         }
     }
 
-    /// What the topic adds up to; the reader stands behind all that is in it, but for an event that ended the log.
-    pub(crate) fn state(&mut self) -> Option<Result<Bytes, String>> {
+    /// Returns the topic's snapshot, and moves after the events in it. A last event stays ahead: it ends the stream.
+    pub(crate) fn snapshot(&mut self) -> Option<Result<Bytes, String>> {
         let mut log = self.ring.lock();
-        let state = log.fold.as_mut()?.render();
+        let snapshot = log.snapshot.as_mut()?.encode();
         let last = u64::from(log.end == Some(End::Last));
-        (self.next, self.life) = (log.next - last, log.life.clone());
-        Some(state)
+        (self.next, self.epoch) = (log.next - last, log.epoch.clone());
+        Some(snapshot)
     }
 
-    /// The offset of the next event that it wants.
+    /// Returns the offset of the next event to read.
     pub(crate) fn next(&self) -> u64 {
         self.next
     }
 
-    /// What the ids are made with where it stands.
-    pub(crate) fn life(&self) -> &Life {
-        &self.life
+    /// Returns the epoch of the next event to read.
+    pub(crate) fn epoch(&self) -> &LogEpoch {
+        &self.epoch
     }
 
-    /// What is left out, if anything is, when only the last so many events are wanted.
-    pub(crate) fn skip_to_last(&self, most: u64) -> Option<Missed> {
-        let (behind, _) = self.behind();
-        if behind <= most || self.ring.latest {
+    /// Returns what the reader misses if it skips to the last `max` events; `None` if it is not that far behind.
+    pub(crate) fn skip_to_last(&self, max: u64) -> Option<Missed> {
+        let (lag, _) = self.lag();
+        if lag <= max || self.ring.latest {
             return None;
         }
         let log = self.ring.lock();
-        let to = log.next.saturating_sub(most).max(log.first);
-        let skips = Arc::ptr_eq(&self.life, &log.life) && self.next < to;
+        let to = log.next.saturating_sub(max).max(log.first);
+        let skips = Arc::ptr_eq(&self.epoch, &log.epoch) && self.next < to;
         skips.then(|| Missed { to, ..log.missing(Some(self.next), false) })
     }
 
-    pub(crate) fn go_to(&mut self, missed: &Missed) {
-        (self.next, self.life) = (missed.to, missed.life.clone());
+    pub(crate) fn move_past(&mut self, missed: &Missed) {
+        (self.next, self.epoch) = (missed.to, missed.epoch.clone());
     }
 
-    /// Goes back to what it has read and not used.
+    /// Moves back to an event that was read, and not used.
     pub(crate) fn back_to(&mut self, offset: u64) {
         self.next = offset;
     }
 
-    /// Stands behind all that there is, but for an event that ended the log: that is told on every replay.
-    pub(crate) fn skip(&mut self) {
-        let front = self.ring.front.load();
-        let last = u64::from(front.end == Some(End::Last));
-        (self.next, self.life) = (front.batch.to - last, front.batch.life.clone());
+    /// Moves after all events. A last event stays ahead: it ends the stream.
+    pub(crate) fn skip_to_end(&mut self) {
+        let head = self.ring.head.load();
+        let last = u64::from(head.end == Some(End::Last));
+        (self.next, self.epoch) = (head.batch.to - last, head.batch.epoch.clone());
     }
 
-    /// How many events it is behind at most, and whether it is slow. Of another life it has everything to learn,
-    /// and is not slow.
-    pub(crate) fn behind(&self) -> (u64, bool) {
-        let front = self.ring.front.load();
-        if !Arc::ptr_eq(&front.batch.life, &self.life) {
+    /// Returns how many offsets the reader is behind, and whether it is slow. In a new epoch it is neither.
+    pub(crate) fn lag(&self) -> (u64, bool) {
+        let head = self.ring.head.load();
+        if !Arc::ptr_eq(&head.batch.epoch, &self.epoch) {
             return (0, false);
         }
-        (front.batch.to.saturating_sub(self.next), front.slow.is_some_and(|slow| self.next < slow))
+        (head.batch.to.saturating_sub(self.next), head.slow.is_some_and(|slow| self.next < slow))
     }
 
-    /// Whether who comes back with this offset is slow before it begins.
-    pub(crate) fn is_old(&self, offset: u64) -> bool {
-        self.ring.front.load().slow.is_some_and(|slow| offset < slow)
+    /// Whether a reader at this offset would be slow.
+    pub(crate) fn is_slow_at(&self, offset: u64) -> bool {
+        self.ring.head.load().slow.is_some_and(|slow| offset < slow)
     }
 
-    /// What there is to read. With `newest`, of what it is behind and wants only the newest of each place.
+    /// Reads the next events. With `newest`, of the events that wait, only the newest of each name and key.
     pub(crate) fn poll(&mut self, cx: &Context<'_>, mut newest: Newest<'_>) -> Poll<Read> {
-        // A log of the latest has no others.
+        // A log of latest values holds no others.
         newest = newest.filter(|_| !self.ring.latest);
-        if let Some(read) = self.look(&mut newest) {
+        if let Some(read) = self.try_read(&mut newest) {
             return Poll::Ready(read);
         }
-        self.seat.wait(cx.waker());
-        // What was published before the waker was there woke nobody.
-        self.look(&mut newest).map_or(Poll::Pending, Poll::Ready)
+        self.waiter.register(cx.waker());
+        // An event that came before the waker was registered has woken nobody.
+        self.try_read(&mut newest).map_or(Poll::Pending, Poll::Ready)
     }
 
-    fn look(&mut self, newest: &mut Newest<'_>) -> Option<Read> {
-        let front = self.ring.front.load();
-        if Arc::ptr_eq(&front.batch.life, &self.life) && front.batch.to <= self.next {
-            return front.end.map(Read::Over);
+    fn try_read(&mut self, newest: &mut Newest<'_>) -> Option<Read> {
+        let head = self.ring.head.load();
+        if Arc::ptr_eq(&head.batch.epoch, &self.epoch) && head.batch.to <= self.next {
+            return head.end.map(Read::Over);
         }
-        // Of several events some may not be the newest of their place.
-        let plain = newest.is_none() || front.batch.entries.len() < 2;
-        let fitting = self.fitting(&front.batch).filter(|_| plain);
-        let next = front.batch.to;
-        drop(front);
-        if let Some(batch) = fitting {
+        // Of several events, one may replace another.
+        let needs_no_comparison = newest.is_none() || head.batch.entries.len() < 2;
+        let batch = self.if_next(&head.batch).filter(|_| needs_no_comparison);
+        let log_next = head.batch.to;
+        drop(head);
+        if let Some(batch) = batch {
             return Some(self.take(batch));
         }
         Some(match newest {
-            Some(wants) => self.read_newest(wants),
-            None => self.catch_up(next),
+            Some(filter) => self.read_newest(filter),
+            None => self.catch_up(log_next),
         })
     }
 
-    /// Reads what another joined who stood here, or else from the log, for others to find.
-    fn catch_up(&mut self, next: u64) -> Read {
-        // Of the latest some may be outdated by now.
-        let current = |batch: &Arc<Batch>| !self.ring.latest || batch.until == next;
-        if let Some(batch) = self.fitting(&self.ring.joined.load()).filter(current) {
+    /// Reads the batch that another reader made at this offset; else makes one from the log, and shares it.
+    fn catch_up(&mut self, log_next: u64) -> Read {
+        // In a log of latest values an older batch may hold events that were replaced since.
+        let is_current = |batch: &Arc<Batch>| !self.ring.latest || batch.log_next == log_next;
+        if let Some(batch) = self.if_next(&self.ring.catch_up_batch.load()).filter(is_current) {
             return self.take(batch);
         }
         let log = self.ring.lock();
-        if let Some(missed) = log.missed(self.next, &self.life) {
+        if let Some(missed) = log.missed(self.next, &self.epoch) {
             return Read::Missed(missed);
         }
-        let (life, until) = (log.life.clone(), (self.next, log.next));
-        let batch = Arc::new(Batch::of(life, until, log.events.since(self.next)));
+        let (epoch, range) = (log.epoch.clone(), (self.next, log.next));
+        let batch = Arc::new(Batch::of(epoch, range, log.events.since(self.next)));
         drop(log);
-        self.ring.joined.store(batch.clone());
+        self.ring.catch_up_batch.store(batch.clone());
         self.take(batch)
     }
 
-    fn read_newest(&mut self, wants: &mut dyn FnMut(&Entry) -> bool) -> Read {
+    fn read_newest(&mut self, filter: &mut dyn FnMut(&Entry) -> bool) -> Read {
         let log = self.ring.lock();
-        if let Some(missed) = log.missed(self.next, &self.life) {
+        if let Some(missed) = log.missed(self.next, &self.epoch) {
             return Read::Missed(missed);
         }
         let mut size = 0;
-        let ahead = log.events.since(self.next).take(AHEAD).take_while(|entry| {
+        let waiting = log.events.since(self.next).take(MAX_COMPARED).take_while(|entry| {
             let has_room = size < 8 * BATCH;
             size += entry.frame.len();
             has_room
         });
-        let mut entries: Vec<_> = ahead.collect();
-        let until = entries.last().map_or(log.next, |last| last.offset + 1);
-        let (life, from) = (log.life.clone(), self.next);
-        // Publishers do not wait until it has found out which are the newest.
+        let mut entries: Vec<_> = waiting.collect();
+        let end = entries.last().map_or(log.next, |last| last.offset + 1);
+        let (epoch, from) = (log.epoch.clone(), self.next);
+        // Comparing takes time, and publishers need the lock.
         drop(log);
-        entries.retain(|entry| wants(entry));
+        entries.retain(|entry| filter(entry));
         let newest = newest_of(entries).into_iter();
-        self.take(Arc::new(Batch { is_chosen: true, ..Batch::of(life, (from, until), newest) }))
+        self.take(Arc::new(Batch { is_compacted: true, ..Batch::of(epoch, (from, end), newest) }))
     }
 
-    /// The batch, if it is what this reader reads next.
-    fn fitting(&self, batch: &Arc<Batch>) -> Option<Arc<Batch>> {
-        let lives = Arc::ptr_eq(&batch.life, &self.life);
-        let fits = lives && batch.from == self.next && batch.to > self.next;
-        fits.then(|| batch.clone())
+    /// Returns the batch if it is the one that this reader reads next.
+    fn if_next(&self, batch: &Arc<Batch>) -> Option<Arc<Batch>> {
+        let same_epoch = Arc::ptr_eq(&batch.epoch, &self.epoch);
+        let is_next = same_epoch && batch.from == self.next && batch.to > self.next;
+        is_next.then(|| batch.clone())
     }
 
     fn take(&mut self, batch: Arc<Batch>) -> Read {
@@ -227,11 +228,11 @@ impl Cursor {
 
 impl Drop for Cursor {
     fn drop(&mut self) {
-        self.ring.seats.leave(&self.seat);
+        self.ring.waiters.unregister(&self.waiter);
     }
 }
 
-/// The newest of each place among these, in order.
+/// Returns the newest event of each name and key, in order.
 fn newest_of(entries: Vec<Arc<Entry>>) -> Vec<Arc<Entry>> {
     let mut seen = HashSet::new();
     let newest = entries.iter().rev().filter(|entry| seen.insert((&entry.name, &entry.key)));

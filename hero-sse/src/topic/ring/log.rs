@@ -1,4 +1,4 @@
-//! What a ring keeps: the newest events of a topic, bounded by count, bytes and age. It knows nothing of threads.
+//! The newest events of a topic, bounded by count, bytes and age. Nothing here is shared between threads.
 
 use std::any::Any;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -7,27 +7,30 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use super::Ids;
+use super::super::position::EpochIds;
 
-/// Frames leave together up to this many bytes; a larger one alone.
+/// A batch holds events of at max this many bytes together, or one larger event.
 pub(crate) const BATCH: usize = 16 * 1024;
 
-/// So few events behind nobody is slow, whatever they weigh.
-pub(super) const NEAR: u64 = 16;
+/// A reader that lags at max this many events is never slow, however large they are.
+pub(super) const NEVER_SLOW: u64 = 16;
 
-/// What an event is beside its bytes.
+/// The published event itself, for filters, snapshots and `Published`.
 pub(crate) type Value = Arc<dyn Any + Send + Sync>;
 
-/// One life of a log, and what its ids are made with. Another one is another log, whatever the offsets say:
-/// they are compared by where they stand in memory.
-pub(crate) type Life = Arc<Ids>;
+/// One epoch of a log. Two are the same if they share one allocation: in another epoch an offset means another event.
+pub(crate) type LogEpoch = Arc<EpochIds>;
 
-/// How much of a topic is kept: the oldest goes when one of these is exceeded.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Keep {
-    pub(crate) events: usize,
-    pub(crate) bytes: usize,
-    pub(crate) age: Option<Duration>,
+/// How much of a topic is retained. The oldest events are evicted when one of these limits is exceeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Retention {
+    /// Maximum number of events.
+    pub events: usize,
+    /// Maximum size of the encoded events, in bytes.
+    pub bytes: usize,
+    /// Maximum age of an event. `None`: unlimited.
+    pub age: Option<Duration>,
 }
 
 /// One event, encoded.
@@ -35,52 +38,52 @@ pub(crate) struct Entry {
     pub(crate) offset: u64,
     /// Its id, and the body.
     pub(crate) frame: Bytes,
-    /// Where the body begins.
+    /// Where the body begins in the frame.
     pub(crate) body: usize,
     pub(crate) name: Option<Box<[u8]>>,
     pub(crate) key: Option<Box<str>>,
     pub(crate) last: bool,
     pub(crate) value: Option<Value>,
-    /// When it came, since the ring was made.
+    /// When it was appended, counted from when the ring was made.
     pub(crate) at: Duration,
 }
 
 impl Entry {
-    fn place(&self) -> CompactionKey {
+    fn compaction_key(&self) -> CompactionKey {
         (self.name.clone(), self.key.clone())
     }
 }
 
-/// What an event is the state of.
+/// Name and key of an event. A log of latest values retains one event of each.
 type CompactionKey = (Option<Box<[u8]>>, Option<Box<str>>);
 
-/// What a reader that stands at `from` gets; then it stands at `to`.
+/// What a reader at the offset `from` reads at once; then it stands at `to`.
 pub(crate) struct Batch {
-    pub(super) life: Life,
+    pub(super) epoch: LogEpoch,
     pub(crate) from: u64,
     pub(crate) to: u64,
-    /// All frames, as they leave.
+    /// All frames, joined.
     pub(crate) bytes: Bytes,
     pub(crate) entries: Box<[Arc<Entry>]>,
-    /// The offset of the next event when it was made.
-    pub(super) until: u64,
-    /// Whether a reader has left out what it does not want.
-    pub(crate) is_chosen: bool,
+    /// The log's next offset when the batch was made.
+    pub(super) log_next: u64,
+    /// Whether only the newest events of each name and key are left that the reader's filter accepts.
+    pub(crate) is_compacted: bool,
 }
 
 impl Batch {
-    pub(super) fn empty(life: Life, at: u64) -> Self {
+    pub(super) fn empty(epoch: LogEpoch, at: u64) -> Self {
         let (bytes, entries) = (Bytes::new(), Box::default());
-        Self { life, from: at, to: at, bytes, entries, until: at, is_chosen: false }
+        Self { epoch, from: at, to: at, bytes, entries, log_next: at, is_compacted: false }
     }
 
-    /// Of as many of these as fit, which are all that there is from one offset to the other.
+    /// Joins as many of these entries as fit. They are all that the log has between the two offsets.
     pub(super) fn of(
-        life: Life,
-        (from, until): (u64, u64),
+        epoch: LogEpoch,
+        (from, log_next): (u64, u64),
         entries: impl Iterator<Item = Arc<Entry>>,
     ) -> Self {
-        let (mut taken, mut size, mut to) = (Vec::new(), 0, until);
+        let (mut taken, mut size, mut to) = (Vec::new(), 0, log_next);
         for entry in entries {
             if !taken.is_empty() && size + entry.frame.len() > BATCH {
                 to = entry.offset;
@@ -97,110 +100,117 @@ impl Batch {
                 bytes.freeze()
             }
         };
-        Self { life, from, to, bytes, entries: taken.into(), until, is_chosen: false }
+        Self { epoch, from, to, bytes, entries: taken.into(), log_next, is_compacted: false }
     }
 }
 
 /// How a log ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// By a last event: there is nothing more to come, ever.
+    /// With a last event, on every node: no event will follow.
     Last,
-    /// Without one, on this node alone: it stays so.
+    /// Without one, on this node alone. A new epoch does not reopen it.
     Closed,
 }
 
-/// Events that a reader cannot have any more.
+/// Events that a reader can no longer get.
 #[derive(Clone)]
 pub(crate) struct Missed {
-    /// That of `from` and `to`.
-    pub(crate) life: Life,
-    /// Where the reader stands; `None` in another life of the log.
+    /// The epoch of `from` and `to`.
+    pub(crate) epoch: LogEpoch,
+    /// The reader's offset. `None`: it read another epoch of the log.
     pub(crate) from: Option<u64>,
-    /// The oldest that it can have.
+    /// The oldest offset that it can get.
     pub(crate) to: u64,
-    /// Whether each offset between them was an event.
-    pub(crate) counts: bool,
-    /// Whether they never were here: no reader could have been quick enough.
-    pub(crate) lost: bool,
+    /// Whether each offset in between was an event: not so in a log of latest values.
+    pub(crate) is_countable: bool,
+    /// Whether the events never reached this node, so that no reader could have been fast enough.
+    pub(crate) was_lost: bool,
 }
 
-/// What a topic is the sum of.
-pub(crate) trait Fold: Send {
-    /// What its topic is called, for the log.
-    fn name(&mut self, topic: &str);
+/// The state that a topic computes from its events.
+pub(crate) trait Snapshot: Send {
+    /// Sets the topic's name, for log messages.
+    fn set_topic(&mut self, topic: &str);
 
-    /// Begins anew.
+    /// Returns to the initial state.
     fn reset(&mut self);
 
     fn apply(&mut self, value: &Value);
 
-    /// The whole of it as the body of a frame.
-    fn render(&mut self) -> Result<Bytes, String>;
+    /// Returns the state as the body of a frame.
+    fn encode(&mut self) -> Result<Bytes, String>;
 }
 
-/// What is kept, and how the topic stands.
+/// The retained events, and the state of the log.
 pub(super) struct Log {
-    pub(super) keep: Keep,
+    pub(super) retention: Retention,
     pub(super) events: Events,
-    /// The offset of the next event; that of the first is one.
+    /// The offset of the next event. The first event of an epoch has offset 1.
     pub(super) next: u64,
-    /// What came before this is gone.
+    /// Events before this offset are no longer retained.
     pub(super) first: u64,
     pub(super) bytes: usize,
+    /// A reader before this offset is slow: more than three quarters of what is retained was appended since.
     pub(super) slow: u64,
+    /// The size of the events from `slow` on.
     pub(super) slow_bytes: usize,
-    /// What came before this was lost before it was here.
-    pub(super) hole: u64,
-    pub(super) life: Life,
+    /// Events before this offset never reached this node.
+    pub(super) lost_before: u64,
+    pub(super) epoch: LogEpoch,
     pub(super) end: Option<End>,
-    pub(super) fold: Option<Box<dyn Fold>>,
-    /// What is not kept any more. It is dropped without the lock: its drop is the application's code.
-    pub(super) gone: Vec<Arc<Entry>>,
+    pub(super) snapshot: Option<Box<dyn Snapshot>>,
+    /// Evicted events. Dropping one runs user code, so they are dropped without the lock.
+    pub(super) evicted: Vec<Arc<Entry>>,
 }
 
-/// The events that are kept, in order.
+/// The retained events, in order.
 pub(super) enum Events {
     All(VecDeque<Arc<Entry>>),
-    /// The newest of each place alone.
+    /// The newest event of each name and key.
     Latest {
         events: BTreeMap<u64, Arc<Entry>>,
-        places: HashMap<CompactionKey, u64>,
+        offsets: HashMap<CompactionKey, u64>,
     },
 }
 
 impl Log {
-    pub(super) fn new(keep: Keep, latest: bool, fold: Option<Box<dyn Fold>>, life: Life) -> Self {
+    pub(super) fn new(
+        retention: Retention,
+        latest: bool,
+        snapshot: Option<Box<dyn Snapshot>>,
+        epoch: LogEpoch,
+    ) -> Self {
         let events = match latest {
             false => Events::All(VecDeque::new()),
-            true => Events::Latest { events: BTreeMap::new(), places: HashMap::new() },
+            true => Events::Latest { events: BTreeMap::new(), offsets: HashMap::new() },
         };
         Self {
-            keep,
+            retention,
             events,
             next: 1,
             first: 1,
             bytes: 0,
             slow: 1,
             slow_bytes: 0,
-            hole: 1,
-            life,
+            lost_before: 1,
+            epoch,
             end: None,
-            fold,
-            gone: Vec::new(),
+            snapshot,
+            evicted: Vec::new(),
         }
     }
 
-    /// Forgets all that is kept, and goes on at that offset.
+    /// Evicts all events, and continues at this offset.
     pub(super) fn restart(&mut self, next: u64) {
-        self.events.clear(&mut self.gone);
-        (self.next, self.first, self.slow, self.hole) = (next, next, next, next);
+        self.events.clear(&mut self.evicted);
+        (self.next, self.first, self.slow, self.lost_before) = (next, next, next, next);
         (self.bytes, self.slow_bytes) = (0, 0);
     }
 
     pub(super) fn push(&mut self, entry: Entry, next: u64) {
-        if let (Some(fold), Some(value)) = (&mut self.fold, &entry.value) {
-            fold.apply(value);
+        if let (Some(snapshot), Some(value)) = (&mut self.snapshot, &entry.value) {
+            snapshot.apply(value);
         }
         let (size, now) = (entry.frame.len(), entry.at);
         self.bytes += size;
@@ -210,12 +220,12 @@ impl Log {
                 self.slow_bytes += size;
                 events.push_back(Arc::new(entry));
             }
-            Events::Latest { events, places } => {
-                if let Some(older) = places.insert(entry.place(), entry.offset)
+            Events::Latest { events, offsets } => {
+                if let Some(older) = offsets.insert(entry.compaction_key(), entry.offset)
                     && let Some(older) = events.remove(&older)
                 {
                     self.bytes -= older.frame.len();
-                    self.gone.push(older);
+                    self.evicted.push(older);
                 }
                 events.insert(entry.offset, Arc::new(entry));
             }
@@ -224,34 +234,35 @@ impl Log {
         self.mark_slow();
     }
 
+    /// Evicts what exceeds the retention.
     pub(super) fn evict(&mut self, now: Duration) {
-        let Keep { events: most, bytes, age } = self.keep;
+        let Retention { events: max, bytes, age } = self.retention;
         while let Some(oldest) = self.events.oldest() {
-            let old = age.is_some_and(|age| now.saturating_sub(oldest.at) > age);
-            // The end is told on every replay.
-            if oldest.last || !(old || self.events.len() > most || self.bytes > bytes) {
+            let is_too_old = age.is_some_and(|age| now.saturating_sub(oldest.at) > age);
+            // A replay must always reach the end.
+            if oldest.last || !(is_too_old || self.events.len() > max || self.bytes > bytes) {
                 break;
             }
             let offset = oldest.offset;
             self.first = offset + 1;
-            if let Some(gone) = self.events.remove(offset) {
-                self.bytes -= gone.frame.len();
+            if let Some(evicted) = self.events.remove(offset) {
+                self.bytes -= evicted.frame.len();
                 if self.slow <= offset {
-                    self.slow_bytes = self.slow_bytes.saturating_sub(gone.frame.len());
+                    self.slow_bytes = self.slow_bytes.saturating_sub(evicted.frame.len());
                 }
-                self.gone.push(gone);
+                self.evicted.push(evicted);
             }
         }
         self.slow = self.slow.max(self.first);
     }
 
-    /// A log of the latest is never too long for anybody.
+    /// Moves `slow` on. In a log of latest values no reader is slow: what it must read has a bound.
     fn mark_slow(&mut self) {
         let Events::All(events) = &self.events else { return };
-        let Keep { events: most, bytes, .. } = self.keep;
-        let (most, bytes) = ((most - most.div_ceil(4)) as u64, bytes - bytes.div_ceil(4));
-        while self.next - self.slow > NEAR
-            && (self.next - self.slow > most || self.slow_bytes > bytes)
+        let Retention { events: max, bytes, .. } = self.retention;
+        let (max, bytes) = ((max - max.div_ceil(4)) as u64, bytes - bytes.div_ceil(4));
+        while self.next - self.slow > NEVER_SLOW
+            && (self.next - self.slow > max || self.slow_bytes > bytes)
         {
             let index = usize::try_from(self.slow - self.first).unwrap_or(usize::MAX);
             let size = events.get(index).map_or(0, |entry| entry.frame.len());
@@ -260,21 +271,23 @@ impl Log {
         }
     }
 
+    /// Returns the size of the retained events from this offset on.
     pub(super) fn bytes_since(&self, offset: u64) -> usize {
         self.events.since(offset).map(|entry| entry.frame.len()).sum()
     }
 
-    /// What a reader that stands there cannot have any more.
-    pub(super) fn missed(&self, next: u64, life: &Life) -> Option<Missed> {
-        if !Arc::ptr_eq(life, &self.life) {
+    /// Returns what a reader at this offset can no longer get.
+    pub(super) fn missed(&self, next: u64, epoch: &LogEpoch) -> Option<Missed> {
+        if !Arc::ptr_eq(epoch, &self.epoch) {
             return Some(self.missing(None, true));
         }
-        (next < self.first).then(|| self.missing(Some(next), self.first <= self.hole))
+        (next < self.first).then(|| self.missing(Some(next), self.first <= self.lost_before))
     }
 
-    pub(super) fn missing(&self, from: Option<u64>, lost: bool) -> Missed {
-        let counts = matches!(self.events, Events::All(_));
-        Missed { life: self.life.clone(), from, to: self.first, counts, lost }
+    /// Returns everything from there to the oldest retained event as missed.
+    pub(super) fn missing(&self, from: Option<u64>, was_lost: bool) -> Missed {
+        let is_countable = matches!(self.events, Events::All(_));
+        Missed { epoch: self.epoch.clone(), from, to: self.first, is_countable, was_lost }
     }
 }
 
@@ -300,7 +313,7 @@ impl Events {
         }
     }
 
-    /// Where the newest so many begin; without any nowhere.
+    /// Returns the offset at which the newest `count` events begin. `None`: there are none.
     pub(super) fn newest_from(&self, count: usize) -> Option<u64> {
         let older =
             self.len().checked_sub(count.min(self.len())).filter(|older| *older < self.len())?;
@@ -311,29 +324,29 @@ impl Events {
         }
     }
 
-    /// Removes the oldest, whose offset this is.
+    /// Removes the oldest event, which has this offset.
     fn remove(&mut self, offset: u64) -> Option<Arc<Entry>> {
         match self {
             Self::All(events) => events.pop_front(),
-            Self::Latest { events, places } => {
-                let gone = events.remove(&offset)?;
-                places.remove(&gone.place());
-                Some(gone)
+            Self::Latest { events, offsets } => {
+                let evicted = events.remove(&offset)?;
+                offsets.remove(&evicted.compaction_key());
+                Some(evicted)
             }
         }
     }
 
-    fn clear(&mut self, gone: &mut Vec<Arc<Entry>>) {
+    fn clear(&mut self, evicted: &mut Vec<Arc<Entry>>) {
         match self {
-            Self::All(events) => gone.extend(events.drain(..)),
-            Self::Latest { events, places } => {
-                gone.extend(std::mem::take(events).into_values());
-                places.clear();
+            Self::All(events) => evicted.extend(events.drain(..)),
+            Self::Latest { events, offsets } => {
+                evicted.extend(std::mem::take(events).into_values());
+                offsets.clear();
             }
         }
     }
 
-    /// From that offset on, in order.
+    /// Returns the events from this offset on, in order.
     pub(super) fn since(
         &self,
         offset: u64,

@@ -1,80 +1,80 @@
-//! The log of one topic on this node, as its readers see it: a bounded ring of encoded events.
+//! The log of one topic on this node: a bounded ring of encoded events.
 //!
-//! A reader is an offset and a waker. Whoever is up to date takes no lock: the newest batch stands
-//! behind one pointer, which is all that publishing changes for readers, and so the one place where
-//! their order is decided. Who is behind reads under the lock that publishers take, and leaves what it
-//! joined to those who stand at the same place.
+//! A reader is an offset and a waker. A reader that is up to date takes no lock: the newest batch is behind one
+//! pointer, and storing that pointer is what publishes an event. So there is one place where the order of events is
+//! decided. A reader that lags reads under the lock that publishers take, and shares the batch that it makes with
+//! others at the same offset.
 
 use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-pub(crate) use self::cursor::{Begin, Cursor, Read};
+pub(crate) use self::cursor::{Cursor, Read, StartAt};
 use self::log::Log;
-pub(crate) use self::log::{BATCH, Batch, End, Entry, Fold, Keep, Life, Missed, Value};
-use self::seats::Seats;
-use super::position::Ids;
+pub use self::log::Retention;
+pub(crate) use self::log::{BATCH, Batch, End, Entry, LogEpoch, Missed, Snapshot, Value};
+use self::waiters::Waiters;
+use super::position::EpochIds;
 use crate::sync::{ArcSwap, Mutex, MutexGuard};
 
 mod cursor;
 mod log;
-mod seats;
+mod waiters;
 
 /// What readers see without a lock.
-struct Front {
+struct Head {
     batch: Arc<Batch>,
-    /// Whoever stands before this is slow, if anybody is: three quarters of what is kept came since.
+    /// A reader before this offset is slow: more than three quarters of what is retained came since.
     slow: Option<u64>,
     end: Option<End>,
 }
 
 /// The ring.
 pub(super) struct Ring {
-    /// Whether it keeps the newest of each place alone.
+    /// Whether it retains only the newest event of each name and key.
     latest: bool,
-    front: ArcSwap<Front>,
-    /// What the last reader joined that was behind.
-    joined: ArcSwap<Batch>,
+    head: ArcSwap<Head>,
+    /// The last batch that a lagging reader made.
+    catch_up_batch: ArcSwap<Batch>,
     log: Mutex<Log>,
-    seats: Seats,
+    waiters: Waiters,
 }
 
-/// Wakes the readers when it is dropped: after whatever locks were held while publishing.
+/// Wakes the readers on drop. Release the locks that were held while publishing first.
 #[must_use]
-pub(super) struct Wake {
+pub(super) struct WakeReaders {
     ring: Arc<Ring>,
-    /// What these hold may be the application's, and is dropped when no lock is held.
-    _before: Option<Arc<Front>>,
-    _gone: Vec<Arc<Entry>>,
+    /// Dropping these may run user code, so they are dropped without a lock.
+    _before: Option<Arc<Head>>,
+    _evicted: Vec<Arc<Entry>>,
 }
 
 impl Ring {
     pub(super) fn new(
-        keep: Keep,
+        retention: Retention,
         latest: bool,
-        fold: Option<Box<dyn Fold>>,
-        ids: Ids,
+        snapshot: Option<Box<dyn Snapshot>>,
+        ids: EpochIds,
     ) -> Arc<Self> {
-        let life = Arc::new(ids);
-        let empty = Arc::new(Batch::empty(life.clone(), 1));
-        let front = Front { batch: empty.clone(), slow: None, end: None };
+        let epoch = Arc::new(ids);
+        let empty = Arc::new(Batch::empty(epoch.clone(), 1));
+        let head = Head { batch: empty.clone(), slow: None, end: None };
         Arc::new(Self {
             latest,
-            front: ArcSwap::new(Arc::new(front)),
-            joined: ArcSwap::new(empty),
-            log: Mutex::new(Log::new(keep, latest, fold, life)),
-            seats: Seats::new(),
+            head: ArcSwap::new(Arc::new(head)),
+            catch_up_batch: ArcSwap::new(empty),
+            log: Mutex::new(Log::new(retention, latest, snapshot, epoch)),
+            waiters: Waiters::new(),
         })
     }
 
-    /// Appends events, which `make` makes of their offsets: all of them, and next to each other. The offset
-    /// of the last, or none of a log that has ended.
+    /// Appends all these events next to each other, and returns the offset of the last. `None`: the log has ended.
     pub(super) fn append<T>(
         self: &Arc<Self>,
         events: impl IntoIterator<Item = T>,
-        make: impl Fn(&Ids, u64, T) -> Entry,
-    ) -> Option<(u64, Wake)> {
-        // What is not taken is dropped without the lock.
+        make: impl Fn(&EpochIds, u64, T) -> Entry,
+    ) -> Option<(u64, WakeReaders)> {
+        // The iterator outlives the guard: events after a last one are dropped without the lock.
         let mut events = events.into_iter();
         let mut log = self.lock();
         if log.end.is_some() {
@@ -84,14 +84,14 @@ impl Ring {
         Some((log.next - 1, wake))
     }
 
-    /// Adds events of which the first is the one at `offset`. Those that are there are left out; if others
-    /// are missing before it, all that is kept is forgotten, and readers learn of the gap.
+    /// Adds events, the first of which has this offset. Known ones are ignored. If events before it are missing, all
+    /// retained ones are evicted, and readers get a gap.
     pub(super) fn feed<T>(
         self: &Arc<Self>,
         offset: u64,
         events: impl IntoIterator<Item = T>,
-        make: impl Fn(&Ids, u64, T) -> Entry,
-    ) -> Option<Wake> {
+        make: impl Fn(&EpochIds, u64, T) -> Entry,
+    ) -> Option<WakeReaders> {
         let (mut events, mut known) = (events.into_iter(), Vec::new());
         let mut log = self.lock();
         if log.end.is_some() {
@@ -100,8 +100,8 @@ impl Ring {
         if offset > log.next {
             log.restart(offset);
         }
-        let there = usize::try_from(log.next.saturating_sub(offset)).unwrap_or(usize::MAX);
-        known.extend(events.by_ref().take(there));
+        let count = usize::try_from(log.next.saturating_sub(offset)).unwrap_or(usize::MAX);
+        known.extend(events.by_ref().take(count));
         Some(self.extend(&mut log, &mut events, make))
     }
 
@@ -109,13 +109,13 @@ impl Ring {
         self: &Arc<Self>,
         log: &mut Log,
         events: &mut impl Iterator<Item = T>,
-        make: impl Fn(&Ids, u64, T) -> Entry,
-    ) -> Wake {
+        make: impl Fn(&EpochIds, u64, T) -> Entry,
+    ) -> WakeReaders {
         let from = log.next;
         for event in events {
-            // A log whose offsets are used up is of a broker that is out of its mind.
+            // A faulty broker may start a log at the highest offset: there is none left to give.
             let Some(next) = log.next.checked_add(1) else { break };
-            let entry = make(&log.life, log.next, event);
+            let entry = make(&log.epoch, log.next, event);
             let last = entry.last;
             log.push(entry, next);
             if last {
@@ -126,9 +126,9 @@ impl Ring {
         self.publish(log, from)
     }
 
-    /// Goes on at the offset `next`, if it is not there yet: of a log of the latest what stood before it has been
-    /// superseded, of another one it is lost.
-    pub(super) fn skip(self: &Arc<Self>, next: u64) -> Option<Wake> {
+    /// Continues at the offset `next`, unless the log is there. What was before it was replaced by newer values in a
+    /// log of latest values, and is missing in another one.
+    pub(super) fn skip(self: &Arc<Self>, next: u64) -> Option<WakeReaders> {
         let mut log = self.lock();
         if log.end.is_some() || next <= log.next {
             return None;
@@ -141,59 +141,59 @@ impl Ring {
         Some(self.publish(&mut log, next))
     }
 
-    /// Begins another life of the log, in which the next event is the one at `next`. All that is kept is
-    /// forgotten.
-    pub(super) fn begin(self: &Arc<Self>, ids: Ids, next: u64) -> Wake {
+    /// Starts a new epoch, in which the next event has the offset `next`. All retained events are evicted.
+    pub(super) fn start_epoch(self: &Arc<Self>, ids: EpochIds, next: u64) -> WakeReaders {
         let mut log = self.lock();
         log.restart(next.max(1));
-        log.life = Arc::new(ids);
+        log.epoch = Arc::new(ids);
         log.end = log.end.filter(|end| *end == End::Closed);
-        if let Some(fold) = &mut log.fold {
-            fold.reset();
+        if let Some(snapshot) = &mut log.snapshot {
+            snapshot.reset();
         }
         let next = log.next;
         self.publish(&mut log, next)
     }
 
-    /// Ends the log without a last event. Readers take what there is first.
-    pub(super) fn close(self: &Arc<Self>) -> Wake {
+    /// Ends the log without a last event. Readers first read what there is.
+    pub(super) fn close(self: &Arc<Self>) -> WakeReaders {
         let mut log = self.lock();
         log.end = log.end.or(Some(End::Closed));
         let next = log.next;
         self.publish(&mut log, next)
     }
 
-    /// Keeps as much as this from now on, if that is more.
-    pub(super) fn widen(&self, keep: Keep) {
+    /// Raises the retention to this where it is lower.
+    pub(super) fn widen(&self, other: Retention) {
         let mut log = self.lock();
-        let age = log.keep.age.zip(keep.age).map(|(one, other)| one.max(other));
-        let (events, bytes) = (log.keep.events.max(keep.events), log.keep.bytes.max(keep.bytes));
-        log.keep = Keep { events, bytes, age };
+        let age = log.retention.age.zip(other.age).map(|(one, other)| one.max(other));
+        let events = log.retention.events.max(other.events);
+        let bytes = log.retention.bytes.max(other.bytes);
+        log.retention = Retention { events, bytes, age };
     }
 
-    /// All that is kept, and from which offset to that of the next event: what is not there of these was superseded.
-    pub(super) fn all(&self) -> (Vec<Arc<Entry>>, Range<u64>) {
+    /// Returns all retained events, and the offsets they lie between. A missing offset in between was replaced by a
+    /// newer value.
+    pub(super) fn retained(&self) -> (Vec<Arc<Entry>>, Range<u64>) {
         let log = self.lock();
         (log.events.since(log.first).collect(), log.first..log.next)
     }
 
-    /// Forgets what is too old.
+    /// Evicts events that are too old.
     pub(super) fn expire(&self, now: Duration) {
         let mut log = self.lock();
         log.evict(now);
-        let gone = std::mem::take(&mut log.gone);
+        let evicted = std::mem::take(&mut log.evicted);
         drop(log);
-        drop(gone);
+        drop(evicted);
     }
 
-    /// The offset of the next event.
+    /// Returns the offset of the next event.
     pub(super) fn next(&self) -> u64 {
-        self.front.load().batch.to
+        self.head.load().batch.to
     }
 
-    /// The life that it has now.
-    pub(super) fn life(&self) -> Life {
-        self.front.load().batch.life.clone()
+    pub(super) fn epoch(&self) -> LogEpoch {
+        self.head.load().batch.epoch.clone()
     }
 
     pub(super) fn is_latest(&self) -> bool {
@@ -201,58 +201,56 @@ impl Ring {
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.front.load().end.is_some()
+        self.head.load().end.is_some()
     }
 
-    /// How many events are kept, and how many bytes.
-    pub(super) fn kept(&self) -> (usize, usize) {
+    /// Returns the number of retained events, and their size in bytes.
+    pub(super) fn len(&self) -> (usize, usize) {
         let log = self.lock();
         (log.events.len(), log.bytes)
     }
 
     pub(super) fn readers(&self) -> usize {
-        self.seats.len()
+        self.waiters.len()
     }
 
-    /// Whether the log's events add up to something.
-    pub(super) fn has_state(&self) -> bool {
-        self.lock().fold.is_some()
+    pub(super) fn has_snapshot(&self) -> bool {
+        self.lock().snapshot.is_some()
     }
 
-    /// Whether nothing is kept that somebody may yet come for: the end of a log too grows old. It drops nothing,
-    /// since whoever asks may hold a lock.
-    pub(super) fn is_spent(&self, now: Duration) -> bool {
+    /// Whether every retained event is too old, a last event included. Evicts nothing: callers may hold a lock.
+    pub(super) fn is_expired(&self, now: Duration) -> bool {
         let log = self.lock();
-        let old = |at| log.keep.age.is_some_and(|age| now.saturating_sub(at) > age);
-        log.events.newest().is_none_or(|newest| old(newest.at))
+        let is_too_old = |at| log.retention.age.is_some_and(|age| now.saturating_sub(at) > age);
+        log.events.newest().is_none_or(|newest| is_too_old(newest.at))
     }
 
-    /// What readers see from now on: what was appended since `from`, as far as it is kept.
-    fn publish(self: &Arc<Self>, log: &mut Log, from: u64) -> Wake {
+    /// Shows readers what was appended since `from`, as far as it is retained.
+    fn publish(self: &Arc<Self>, log: &mut Log, from: u64) -> WakeReaders {
         let from = from.max(log.first);
         let fits = |from: u64| log.next - from <= 1 || log.bytes_since(from) <= BATCH;
-        // Of a large batch readers find the end here, and go to the log for the rest.
+        // Of more than a batch the head holds the last event alone. Readers get the others from the log.
         let from = if fits(from) { from } else { log.next - 1 };
         let batch = match log.next == from {
-            true => Batch::empty(log.life.clone(), log.next),
-            false => Batch::of(log.life.clone(), (from, log.next), log.events.since(from)),
+            true => Batch::empty(log.epoch.clone(), log.next),
+            false => Batch::of(log.epoch.clone(), (from, log.next), log.events.since(from)),
         };
-        // Nobody was quick enough for what never was here.
-        let (slow, end) = ((log.slow > log.hole).then_some(log.slow), log.end);
-        let before = self.front.swap(Arc::new(Front { batch: Arc::new(batch), slow, end }));
-        let gone = std::mem::take(&mut log.gone);
-        Wake { ring: self.clone(), _before: Some(before), _gone: gone }
+        // No reader could have been fast enough for events that never reached this node.
+        let (slow, end) = ((log.slow > log.lost_before).then_some(log.slow), log.end);
+        let before = self.head.swap(Arc::new(Head { batch: Arc::new(batch), slow, end }));
+        let evicted = std::mem::take(&mut log.evicted);
+        WakeReaders { ring: self.clone(), _before: Some(before), _evicted: evicted }
     }
 
-    /// No code of the application's runs under the lock but a topic's fold, which is guarded where it is made.
+    /// The only user code that runs under the lock is a snapshot's, which is guarded against panics where it is made.
     fn lock(&self) -> MutexGuard<'_, Log> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Wake {
+impl Drop for WakeReaders {
     fn drop(&mut self) {
-        self.ring.seats.wake();
+        self.ring.waiters.wake();
     }
 }
 
@@ -268,11 +266,11 @@ mod tests {
 
     use super::super::position::Epoch;
     use super::cursor::Newest;
-    use super::log::{Events, NEAR};
+    use super::log::{Events, NEVER_SLOW};
     use super::*;
 
-    fn ids() -> Ids {
-        Ids::new("audit", Epoch::random())
+    fn ids() -> EpochIds {
+        EpochIds::new("audit", Epoch::random())
     }
 
     /// An event as the tests publish it.
@@ -285,8 +283,8 @@ mod tests {
 
     /// The same in the list that the ring is compared with.
     #[derive(Clone, Debug, PartialEq)]
-    struct Noted {
-        life: usize,
+    struct Recorded {
+        epoch: usize,
         offset: u64,
         event: Event,
         at: Duration,
@@ -301,35 +299,35 @@ mod tests {
     }
 
     /// What a ring is to be, in as many steps as it takes: nothing is ever thrown away, only not kept any more.
-    struct Naive {
-        keep: Keep,
+    struct Model {
+        retention: Retention,
         latest: bool,
-        history: Vec<Noted>,
-        kept: Vec<Noted>,
-        life: usize,
+        history: Vec<Recorded>,
+        kept: Vec<Recorded>,
+        epoch: usize,
         next: u64,
         first: u64,
-        hole: u64,
+        lost_before: u64,
         slow: u64,
         end: Option<End>,
         now: Duration,
     }
 
-    impl Naive {
+    impl Model {
         fn add(&mut self, events: &[Event]) {
             for event in events {
                 if self.end.is_some() || self.next == u64::MAX {
                     break;
                 }
-                let (life, at) = (self.life, self.now);
+                let (epoch, at) = (self.epoch, self.now);
                 let event = Event { size: event.size.max(8), ..event.clone() };
-                let noted = Noted { life, offset: self.next, event, at };
+                let recorded = Recorded { epoch, offset: self.next, event, at };
                 if self.latest {
-                    self.kept.retain(|older| older.event.key != noted.event.key);
+                    self.kept.retain(|older| older.event.key != recorded.event.key);
                 }
-                self.end = noted.event.last.then_some(End::Last);
-                self.history.push(noted.clone());
-                self.kept.push(noted);
+                self.end = recorded.event.last.then_some(End::Last);
+                self.history.push(recorded.clone());
+                self.kept.push(recorded);
                 self.next += 1;
                 self.evict();
             }
@@ -341,7 +339,7 @@ mod tests {
         }
 
         fn evict(&mut self) {
-            let Keep { events, bytes, age } = self.keep;
+            let Retention { events, bytes, age } = self.retention;
             while let Some(oldest) = self.kept.first() {
                 let old = age.is_some_and(|age| self.now - oldest.at > age);
                 let much = self.kept.len() > events || self.bytes(0) > bytes;
@@ -356,9 +354,10 @@ mod tests {
             self.slow = self.slow.max(self.first);
             if !self.latest {
                 let all = |from: u64| {
-                    let events = u128::from(self.next - from) * 4 > self.keep.events as u128 * 3;
-                    let bytes = self.bytes(from) as u128 * 4 > self.keep.bytes as u128 * 3;
-                    self.next - from > NEAR && (events || bytes)
+                    let events =
+                        u128::from(self.next - from) * 4 > self.retention.events as u128 * 3;
+                    let bytes = self.bytes(from) as u128 * 4 > self.retention.bytes as u128 * 3;
+                    self.next - from > NEVER_SLOW && (events || bytes)
                 };
                 let slow = self.kept.iter().map(|e| e.offset).filter(|offset| all(*offset)).max();
                 self.slow = self.slow.max(slow.map_or(0, |slow| slow + 1));
@@ -367,18 +366,18 @@ mod tests {
 
         fn restart(&mut self, next: u64) {
             self.kept.clear();
-            (self.next, self.first, self.hole, self.slow) = (next, next, next, next);
+            (self.next, self.first, self.lost_before, self.slow) = (next, next, next, next);
         }
 
-        fn between(&self, life: usize, from: u64, to: u64) -> Vec<&Noted> {
-            let there = |e: &&Noted| e.life == life && (from..to).contains(&e.offset);
+        fn between(&self, epoch: usize, from: u64, to: u64) -> Vec<&Recorded> {
+            let there = |e: &&Recorded| e.epoch == epoch && (from..to).contains(&e.offset);
             self.history.iter().filter(there).collect()
         }
     }
 
     struct Reader {
         cursor: Cursor,
-        life: usize,
+        epoch: usize,
         next: u64,
     }
 
@@ -417,7 +416,7 @@ mod tests {
             1 => Just(Step::Oldest),
             2 => option::of(-40..3_i64).prop_map(Step::Resume),
             16 => (0..9_usize, prop::bool::weighted(0.2)).prop_map(|(n, latest)| Step::Read(n, latest)),
-            2 => (0..9_usize, 0..30_u64).prop_map(|(n, most)| Step::SkipTo(n, most)),
+            2 => (0..9_usize, 0..30_u64).prop_map(|(n, max)| Step::SkipTo(n, max)),
             1 => (0..9_usize).prop_map(Step::Skip),
             1 => (0..9_usize).prop_map(Step::Leave),
         ];
@@ -427,50 +426,54 @@ mod tests {
             .prop_map(|(before, close, behind)| [before, close, behind].concat())
     }
 
-    fn read(reader: &mut Reader, naive: &Naive, latest: bool) -> Result<(), TestCaseError> {
-        let (life, next) = (reader.life, reader.next);
+    fn read(reader: &mut Reader, model: &Model, latest: bool) -> Result<(), TestCaseError> {
+        let (epoch, next) = (reader.epoch, reader.next);
         let mut all = |_: &Entry| true;
         let newest: Newest<'_> = if latest { Some(&mut all) } else { None };
         let read = reader.cursor.poll(&Context::from_waker(&noop_waker()), newest);
-        let up_to_date = life == naive.life && next >= naive.next;
+        let up_to_date = epoch == model.epoch && next >= model.next;
         match read {
-            Poll::Pending => prop_assert!(up_to_date && naive.end.is_none()),
+            Poll::Pending => prop_assert!(up_to_date && model.end.is_none()),
             Poll::Ready(Read::Over(end)) => {
                 prop_assert!(up_to_date);
-                prop_assert_eq!(Some(end), naive.end);
+                prop_assert_eq!(Some(end), model.end);
             }
             Poll::Ready(Read::Missed(missed)) => {
-                prop_assert!(life != naive.life || next < naive.first);
-                prop_assert_eq!(missed.from, (life == naive.life).then_some(next));
-                prop_assert_eq!((missed.to, missed.counts), (naive.first, !naive.latest));
-                prop_assert_eq!(missed.lost, life != naive.life || naive.first <= naive.hole);
-                reader.cursor.go_to(&missed);
-                (reader.life, reader.next) = (naive.life, naive.first);
+                prop_assert!(epoch != model.epoch || next < model.first);
+                prop_assert_eq!(missed.from, (epoch == model.epoch).then_some(next));
+                prop_assert_eq!((missed.to, missed.is_countable), (model.first, !model.latest));
+                prop_assert_eq!(
+                    missed.was_lost,
+                    epoch != model.epoch || model.first <= model.lost_before
+                );
+                reader.cursor.move_past(&missed);
+                (reader.epoch, reader.next) = (model.epoch, model.first);
             }
             Poll::Ready(Read::Batch(batch)) => {
                 prop_assert_eq!(batch.from, next);
                 // Of the latest what was skipped may be all that there was.
-                prop_assert!(batch.to > next && (naive.latest || !batch.entries.is_empty()));
+                prop_assert!(batch.to > next && (model.latest || !batch.entries.is_empty()));
                 let one = batch.entries.len() < 2;
                 prop_assert!(batch.bytes.len() <= BATCH || one, "{} bytes", batch.bytes.len());
                 let frames: Vec<u8> = batch.entries.iter().flat_map(|e| e.frame.to_vec()).collect();
                 prop_assert_eq!(&frames[..], &batch.bytes[..]);
-                let there = naive.between(life, next, batch.to);
-                if !naive.latest {
+                let there = model.between(epoch, next, batch.to);
+                if !model.latest {
                     prop_assert_eq!(there.len() as u64, batch.to - next, "each was published");
                 }
                 let got: Vec<u64> = batch.entries.iter().map(|entry| entry.offset).collect();
                 prop_assert!(got.is_sorted_by(|a, b| a < b));
                 prop_assert!(got.iter().all(|offset| (next..batch.to).contains(offset)));
-                for noted in there {
-                    let newer = naive.between(life, noted.offset + 1, u64::MAX);
-                    let superseded = newer.iter().any(|newer| newer.event.key == noted.event.key);
-                    let there = got.contains(&noted.offset);
-                    prop_assert!(there || ((naive.latest || latest) && superseded), "{noted:?}");
+                for recorded in there {
+                    let newer = model.between(epoch, recorded.offset + 1, u64::MAX);
+                    let superseded =
+                        newer.iter().any(|newer| newer.event.key == recorded.event.key);
+                    let there = got.contains(&recorded.offset);
+                    prop_assert!(there || ((model.latest || latest) && superseded), "{recorded:?}");
                     let known = newer.iter().any(|newer| {
-                        newer.event.key == noted.event.key && got.contains(&newer.offset)
+                        newer.event.key == recorded.event.key && got.contains(&newer.offset)
                     });
-                    prop_assert!(!(latest && there && known), "{noted:?} is not the newest");
+                    prop_assert!(!(latest && there && known), "{recorded:?} is not the newest");
                 }
                 reader.next = batch.to;
             }
@@ -479,17 +482,17 @@ mod tests {
         Ok(())
     }
 
-    fn behaves(keep: Keep, latest: bool, steps: &[Step]) -> Result<(), TestCaseError> {
-        let ring = Ring::new(keep, latest, None, ids());
-        let mut naive = Naive {
-            keep,
+    fn behaves(retention: Retention, latest: bool, steps: &[Step]) -> Result<(), TestCaseError> {
+        let ring = Ring::new(retention, latest, None, ids());
+        let mut model = Model {
+            retention,
             latest,
             history: vec![],
             kept: vec![],
-            life: 0,
+            epoch: 0,
             next: 1,
             first: 1,
-            hole: 1,
+            lost_before: 1,
             slow: 1,
             end: None,
             now: Duration::ZERO,
@@ -499,150 +502,149 @@ mod tests {
             let count = readers.len();
             match step.clone() {
                 Step::Append(events) => {
-                    let closed = naive.end.is_some();
-                    let at = naive.now;
+                    let closed = model.end.is_some();
+                    let at = model.now;
                     let appended =
                         ring.append(&events, |_, offset, event| entry(offset, event, at));
                     if !closed {
-                        naive.add(&events);
+                        model.add(&events);
                     }
                     let offset = appended.map(|(offset, _wake)| offset);
-                    prop_assert_eq!(offset, (!closed).then(|| naive.next - 1));
+                    prop_assert_eq!(offset, (!closed).then(|| model.next - 1));
                 }
                 Step::Feed(at, events) => {
-                    let offset = naive.next.saturating_add_signed(at);
-                    let now = naive.now;
-                    let closed = naive.end.is_some();
+                    let offset = model.next.saturating_add_signed(at);
+                    let now = model.now;
+                    let closed = model.end.is_some();
                     let fed =
                         ring.feed(offset, &events, |_, offset, event| entry(offset, event, now));
                     prop_assert_eq!(fed.is_none(), closed);
                     if !closed {
-                        if offset > naive.next {
-                            naive.restart(offset);
+                        if offset > model.next {
+                            model.restart(offset);
                         }
-                        let known = (naive.next - offset) as usize;
-                        naive.add(events.get(known..).unwrap_or_default());
+                        let known = (model.next - offset) as usize;
+                        model.add(events.get(known..).unwrap_or_default());
                     }
                 }
                 Step::SkipAhead(by) => {
-                    let next = naive.next.saturating_add(by);
-                    let skips = naive.end.is_none() && next > naive.next;
+                    let next = model.next.saturating_add(by);
+                    let skips = model.end.is_none() && next > model.next;
                     prop_assert_eq!(ring.skip(next).is_some(), skips);
                     if skips && latest {
-                        naive.next = next;
-                        naive.mark();
+                        model.next = next;
+                        model.mark();
                     } else if skips {
-                        naive.restart(next);
+                        model.restart(next);
                     }
                 }
                 Step::Begin(next) => {
-                    drop(ring.begin(ids(), next));
-                    naive.restart(next.max(1));
-                    naive.life += 1;
-                    naive.end = naive.end.filter(|end| *end == End::Closed);
+                    drop(ring.start_epoch(ids(), next));
+                    model.restart(next.max(1));
+                    model.epoch += 1;
+                    model.end = model.end.filter(|end| *end == End::Closed);
                 }
                 Step::Close => {
                     drop(ring.close());
-                    naive.end = naive.end.or(Some(End::Closed));
-                    naive.mark();
+                    model.end = model.end.or(Some(End::Closed));
+                    model.mark();
                 }
                 Step::Pass(seconds) => {
-                    naive.now += Duration::from_secs(seconds);
-                    ring.expire(naive.now);
-                    naive.evict();
+                    model.now += Duration::from_secs(seconds);
+                    ring.expire(model.now);
+                    model.evict();
                 }
                 Step::Join(recent) => {
                     let mut cursor = Cursor::new(&ring);
-                    let newest = naive.kept.len().saturating_sub(match recent {
-                        Some(recent) => recent.max(usize::from(naive.end == Some(End::Last))),
+                    let newest = model.kept.len().saturating_sub(match recent {
+                        Some(recent) => recent.max(usize::from(model.end == Some(End::Last))),
                         None if latest => usize::MAX,
-                        None => usize::from(naive.end == Some(End::Last)),
+                        None => usize::from(model.end == Some(End::Last)),
                     });
                     if let Some(recent) = recent {
-                        cursor.begin(Begin::Recent(recent));
+                        cursor.start_at(StartAt::Recent(recent));
                     }
-                    let next = naive.kept.get(newest).map_or(naive.next, |e| e.offset);
-                    readers.push(Reader { cursor, life: naive.life, next });
+                    let next = model.kept.get(newest).map_or(model.next, |e| e.offset);
+                    readers.push(Reader { cursor, epoch: model.epoch, next });
                 }
                 Step::Oldest => {
                     let mut cursor = Cursor::new(&ring);
-                    cursor.begin(Begin::Oldest);
-                    let next = naive.kept.first().map_or(naive.next, |e| e.offset);
-                    readers.push(Reader { cursor, life: naive.life, next });
+                    cursor.start_at(StartAt::Oldest);
+                    let next = model.kept.first().map_or(model.next, |e| e.offset);
+                    readers.push(Reader { cursor, epoch: model.epoch, next });
                 }
                 Step::Resume(at) => {
-                    let offset = at.map(|at| naive.next.saturating_add_signed(at));
+                    let offset = at.map(|at| model.next.saturating_add_signed(at));
                     let mut cursor = Cursor::new(&ring);
                     let missed = cursor.resume(|_| offset);
-                    let next = offset.map_or(naive.first, |offset| offset.saturating_add(1));
-                    let gone = offset.is_none() || next < naive.first;
+                    let next = offset.map_or(model.first, |offset| offset.saturating_add(1));
+                    let gone = offset.is_none() || next < model.first;
                     prop_assert_eq!(missed.is_some(), gone);
                     if let Some(missed) = missed {
                         prop_assert_eq!(
                             (missed.from, missed.to),
-                            (offset.map(|_| next), naive.first)
+                            (offset.map(|_| next), model.first)
                         );
                     }
-                    readers.push(Reader { cursor, life: naive.life, next });
+                    readers.push(Reader { cursor, epoch: model.epoch, next });
                 }
                 Step::Read(n, latest) if count > 0 => {
-                    read(&mut readers[n % count], &naive, latest)?
+                    read(&mut readers[n % count], &model, latest)?
                 }
-                Step::SkipTo(n, most) if count > 0 => {
+                Step::SkipTo(n, max) if count > 0 => {
                     let reader = &mut readers[n % count];
-                    let (from, to) =
-                        (reader.next, naive.next.saturating_sub(most).max(naive.first));
-                    let behind = naive.next.saturating_sub(from);
-                    let skips = !latest && reader.life == naive.life && behind > most && from < to;
-                    let missed = reader.cursor.skip_to_last(most);
+                    let (from, to) = (reader.next, model.next.saturating_sub(max).max(model.first));
+                    let behind = model.next.saturating_sub(from);
+                    let skips = !latest && reader.epoch == model.epoch && behind > max && from < to;
+                    let missed = reader.cursor.skip_to_last(max);
                     prop_assert_eq!(missed.is_some(), skips);
                     if let Some(missed) = missed {
                         prop_assert_eq!((missed.from, missed.to), (Some(from), to));
-                        reader.cursor.go_to(&missed);
+                        reader.cursor.move_past(&missed);
                         reader.next = to;
                     }
                 }
                 Step::Skip(n) if count > 0 => {
                     let reader = &mut readers[n % count];
-                    reader.cursor.skip();
+                    reader.cursor.skip_to_end();
                     // A last event is not skipped.
-                    let last = u64::from(naive.end == Some(End::Last));
-                    (reader.life, reader.next) = (naive.life, naive.next - last);
+                    let last = u64::from(model.end == Some(End::Last));
+                    (reader.epoch, reader.next) = (model.epoch, model.next - last);
                 }
                 Step::Leave(n) if count > 0 => drop(readers.swap_remove(n % count)),
                 Step::Read(..) | Step::SkipTo(..) | Step::Skip(_) | Step::Leave(_) => {}
             }
-            prop_assert_eq!(ring.kept(), (naive.kept.len(), naive.bytes(0)));
-            if let Events::Latest { events, places } = &ring.lock().events {
-                prop_assert_eq!(events.len(), places.len(), "no place without its event");
+            prop_assert_eq!(ring.len(), (model.kept.len(), model.bytes(0)));
+            if let Events::Latest { events, offsets } = &ring.lock().events {
+                prop_assert_eq!(events.len(), offsets.len(), "no key without its event");
             }
-            let bound = naive.kept.first().is_none_or(|oldest| {
+            let bound = model.kept.first().is_none_or(|oldest| {
                 oldest.event.last
-                    || (naive.kept.len() <= keep.events && naive.bytes(0) <= keep.bytes)
+                    || (model.kept.len() <= retention.events && model.bytes(0) <= retention.bytes)
             });
             prop_assert!(bound, "more is kept than may be");
-            prop_assert_eq!((ring.next(), ring.is_closed()), (naive.next, naive.end.is_some()));
+            prop_assert_eq!((ring.next(), ring.is_closed()), (model.next, model.end.is_some()));
             prop_assert_eq!(ring.readers(), readers.len());
             for reader in &readers {
-                let same = reader.life == naive.life;
-                let behind = naive.next.saturating_sub(reader.next);
+                let same = reader.epoch == model.epoch;
+                let behind = model.next.saturating_sub(reader.next);
                 let wanted = if same {
-                    (behind, naive.slow > naive.hole && reader.next < naive.slow)
+                    (behind, model.slow > model.lost_before && reader.next < model.slow)
                 } else {
                     (0, false)
                 };
-                prop_assert_eq!(reader.cursor.behind(), wanted);
+                prop_assert_eq!(reader.cursor.lag(), wanted);
             }
         }
         // All that there is can be read to its end.
         for reader in &mut readers {
             for _ in 0..500 {
-                if reader.life == naive.life && reader.next >= naive.next {
+                if reader.epoch == model.epoch && reader.next >= model.next {
                     break;
                 }
-                read(reader, &naive, false)?;
+                read(reader, &model, false)?;
             }
-            prop_assert!(reader.life == naive.life && reader.next >= naive.next);
+            prop_assert!(reader.epoch == model.epoch && reader.next >= model.next);
         }
         Ok(())
     }
@@ -658,7 +660,7 @@ mod tests {
             latest: bool,
             steps in steps(),
         ) {
-            behaves(Keep { events, bytes, age }, latest, &steps)?;
+            behaves(Retention { events, bytes, age }, latest, &steps)?;
         }
     }
 
@@ -673,7 +675,7 @@ mod tests {
     /// More than one handful of them, after others have left.
     #[test]
     fn each_that_waits_is_woken_once() {
-        let ring = Ring::new(Keep { events: 9, bytes: 999, age: None }, false, None, ids());
+        let ring = Ring::new(Retention { events: 9, bytes: 999, age: None }, false, None, ids());
         let mut waiting: Vec<_> = (0..1_000)
             .map(|_| (Cursor::new(&ring), Arc::new(Count(AtomicUsize::new(0)))))
             .collect();
@@ -699,13 +701,13 @@ mod tests {
         struct Uses(Arc<Ring>, Arc<AtomicUsize>);
         impl Drop for Uses {
             fn drop(&mut self) {
-                assert!(self.0.log.try_lock().is_ok() && !self.0.seats.is_locked());
+                assert!(self.0.log.try_lock().is_ok() && !self.0.waiters.is_locked());
                 self.1.fetch_add(1, Ordering::Relaxed);
             }
         }
         for latest in [false, true] {
-            let keep = Keep { events: 2, bytes: 999, age: Some(Duration::from_secs(9)) };
-            let ring = Ring::new(keep, latest, None, ids());
+            let retention = Retention { events: 2, bytes: 999, age: Some(Duration::from_secs(9)) };
+            let ring = Ring::new(retention, latest, None, ids());
             let dropped = Arc::new(AtomicUsize::new(0));
             let mut reader = Cursor::new(&ring);
             let append = |ring: &Arc<Ring>, count: u8| {
@@ -724,45 +726,45 @@ mod tests {
             let _ = reader.poll(&Context::from_waker(&noop_waker()), None);
             ring.expire(Duration::from_secs(99));
             append(&ring, 2);
-            drop(ring.begin(ids(), 1));
+            drop(ring.start_epoch(ids(), 1));
             assert!(dropped.load(Ordering::Relaxed) >= 10);
             append(&ring, 2);
             drop(ring.close());
-            drop(ring.begin(ids(), 1));
-            assert_eq!(ring.kept(), (0, 0));
+            drop(ring.start_epoch(ids(), 1));
+            assert_eq!(ring.len(), (0, 0));
         }
-        let ring = Ring::new(Keep { events: 9, bytes: 999, age: None }, false, None, ids());
+        let ring = Ring::new(Retention { events: 9, bytes: 999, age: None }, false, None, ids());
         let dropped = Arc::new(AtomicUsize::new(0));
         let events = [0, 1].map(|_| Uses(ring.clone(), dropped.clone()));
         drop(ring.append(events, |_, offset, uses| Entry {
             value: Some(Arc::new(uses)),
             ..entry(offset, &Event { size: 9, key: 0, last: true }, Duration::ZERO)
         }));
-        assert_eq!((dropped.load(Ordering::Relaxed), ring.kept().0), (1, 1));
+        assert_eq!((dropped.load(Ordering::Relaxed), ring.len().0), (1, 1));
     }
 
     /// Whoever is up to date, and gets what comes, takes no lock and copies nothing, whoever publishes meanwhile.
     #[test]
     fn who_is_up_to_date_takes_no_lock() {
-        let ring = Ring::new(Keep { events: 9, bytes: 999, age: None }, false, None, ids());
+        let ring = Ring::new(Retention { events: 9, bytes: 999, age: None }, false, None, ids());
         let mut cursor = Cursor::new(&ring);
         let event = Event { size: 9, key: 0, last: false };
         let one = |ring: &Arc<Ring>| {
             drop(ring.append([&event], |_, offset, event| entry(offset, event, Duration::ZERO)));
         };
         one(&ring);
-        let held = (ring.log.lock().expect("sound"), ring.seats.hold());
+        let held = (ring.log.lock().expect("no panic"), ring.waiters.hold());
         let (tell, told) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             let cx = Context::from_waker(futures_util::task::noop_waker_ref());
             let Poll::Ready(Read::Batch(batch)) = cursor.poll(&cx, None) else { return };
-            assert!(cursor.poll(&cx, None).is_pending() && cursor.behind() == (0, false));
+            assert!(cursor.poll(&cx, None).is_pending() && cursor.lag() == (0, false));
             let _ = tell.send((batch.bytes.as_ptr() as usize, std::mem::ManuallyDrop::new(cursor)));
         });
         let (read, cursor) = told.recv_timeout(Duration::from_secs(20)).expect("without a lock");
         drop(held);
         drop(std::mem::ManuallyDrop::into_inner(cursor));
-        let (kept, _) = ring.all();
+        let (kept, _) = ring.retained();
         assert_eq!(read, kept[0].frame.as_ptr() as usize);
     }
 }

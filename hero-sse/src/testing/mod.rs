@@ -65,6 +65,9 @@
 //! The server adds events of its own, whose names begin with `hero.`: `hero.close`, `hero.gap`, `hero.cursor`
 //! and `hero.heartbeat`. Readers skip them unless the request is made [`with_control_events`](Open::with_control_events).
 
+mod broker_contract;
+mod ticket_store_contract;
+
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
@@ -93,12 +96,13 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 use tower::{Service, ServiceExt as _};
 
-use crate::auth::{Principal, TestPrincipal, TicketGrant, TicketStore};
+pub use self::broker_contract::broker_contract;
+pub use self::ticket_store_contract::ticket_store_contract;
+use crate::auth::{Principal, TestPrincipal};
 use crate::close::CloseReason;
 use crate::delivery::SocketWatch;
 use crate::event::SseEvent;
 use crate::frame::{InvalidEvent, write_event};
-pub use crate::topic::contract::broker_contract;
 
 /// How long a reader waits for an event by default.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -141,67 +145,26 @@ pub fn frame(event: &impl SseEvent) -> Result<String, InvalidEvent> {
     Ok(String::from_utf8_lossy(&out).into_owned())
 }
 
-/// Checks what a test can see of the contract of a [`TicketStore`]. It takes about two seconds, and leaves
-/// nothing behind in a store that keeps it.
+/// A rule of a contract that an implementation breaks, as [`broker_contract`] and [`ticket_store_contract`] report it.
 ///
-/// On a multi-threaded runtime, which puts the takes to the test: `#[tokio::test(flavor = "multi_thread")]`.
-///
-/// # Errors
-///
-/// What the store did instead.
-pub async fn ticket_store_contract(store: impl TicketStore) -> Result<(), String> {
-    let store = Arc::new(store);
-    let (long, short) = (Duration::from_secs(60), Duration::from_secs(1));
-    let name = |n: u32| format!("{n:08x}").repeat(8);
-    let text = |n: u32| format!("{{\"n\": {n}, \"text\": \"\u{fc}\\n\\u0000 \u{1f3ab}\"}}");
-    let put = async |n: u32, ttl| {
-        let grant = TicketGrant::of(&format!("holder {}", n % 7), &text(n));
-        let put = store.put(&name(n), &grant, ttl).await;
-        put.map_err(|error| format!("put: {error}"))
-    };
-    let take = async |key: String| store.take(&key).await.map_err(|error| format!("take: {error}"));
-    let expect = |what: &str, found: Option<String>, wanted: Option<String>| {
-        if found == wanted {
-            Ok(())
-        } else {
-            Err(format!("{what}: {found:?} instead of {wanted:?}"))
-        }
-    };
+/// Its `Display` says which rule, and what happened instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContractViolation(String);
 
-    let n = fastrand::u32(..0xFFFF_0000);
-    expect("a key that was never put", take(name(n)).await?, None)?;
-    put(n, long).await?;
-    put(n + 1, long).await?;
-    expect("another key", take(name(n + 2)).await?, None)?;
-    expect("a part of a key", take(name(n).split_off(1)).await?, None)?;
-    expect("the first take", take(name(n)).await?, Some(text(n)))?;
-    expect("the second take", take(name(n)).await?, None)?;
-    expect("the ticket beside it", take(name(n + 1)).await?, Some(text(n + 1)))?;
-
-    for n in n..n + 20 {
-        put(n, long).await?;
-        let takes: Vec<_> = (0..50)
-            .map(|_| {
-                let (store, key) = (store.clone(), name(n));
-                tokio::spawn(async move { store.take(&key).await })
-            })
-            .collect();
-        let mut taken = 0;
-        for take in takes {
-            let answer = take.await.map_err(|error| error.to_string())?;
-            taken += usize::from(answer.map_err(|error| format!("take: {error}"))?.is_some());
-        }
-        if taken != 1 {
-            return Err(format!("{taken} of 50 takes at the same time got the ticket"));
-        }
+impl ContractViolation {
+    /// Adds the rule to a description of what happened.
+    fn of(rule: &str) -> impl Fn(String) -> Self {
+        move |found| Self(format!("{rule}: {found}"))
     }
-
-    put(n, short).await?;
-    put(n + 1, long).await?;
-    tokio::time::sleep(short + Duration::from_millis(500)).await;
-    expect("a ticket whose time is over", take(name(n)).await?, None)?;
-    expect("one whose time is not", take(name(n + 1)).await?, Some(text(n + 1)))
 }
+
+impl fmt::Display for ContractViolation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ContractViolation {}
 
 enum Target<A> {
     App(A),
