@@ -24,7 +24,7 @@ pub struct Descriptor {
     pub(crate) access: Access,
     pub(crate) method: Method,
     pub(crate) deprecated: bool,
-    pub(crate) path_places: Option<usize>,
+    pub(crate) captures: Option<usize>,
     pub(crate) overrides: PolicyOverrides,
 }
 
@@ -59,7 +59,7 @@ impl Descriptor {
             access: Access::Token { rule: None },
             method: Method::Get,
             deprecated: false,
-            path_places: None,
+            captures: None,
             overrides: PolicyOverrides::NONE,
         }
     }
@@ -140,11 +140,13 @@ impl Descriptor {
         self
     }
 
-    /// Sets how many captures the arguments take by position, if they do.
+    /// Sets how many captures an argument takes by position, if it does.
     #[doc(hidden)]
     #[must_use]
-    pub const fn path_places(mut self, places: usize) -> Self {
-        self.path_places = Some(places);
+    pub const fn captures(mut self, captures: Option<usize>) -> Self {
+        if captures.is_some() {
+            self.captures = captures;
+        }
         self
     }
 }
@@ -205,11 +207,11 @@ impl Declaration {
         }
         // The macro has compared them with the declared path; a prefix can have more.
         let captures = captures_and_literals(&declaration.path).map(|(captures, _)| captures.len());
-        if let (Some(places), Some(captures)) = (descriptor.path_places, captures)
-            && places != captures
+        if let (Some(taken), Some(captures)) = (descriptor.captures, captures)
+            && taken != captures
         {
             mistakes.push(declaration.mistake(&format_args!(
-                "its `Path` takes captures by position ({places}), and with the prefix there are {captures}: \
+                "its `Path` takes captures by position ({taken}), and with the prefix there are {captures}: \
                  take them by name, with a struct"
             )));
         }

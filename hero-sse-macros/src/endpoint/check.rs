@@ -1,13 +1,14 @@
-//! The rules of an endpoint, one function each, and the only maker of its model.
-//! A rule is named after the mistake it reports, as is its case in `tests/ui/endpoint`; those of
-//! the function are in `signature`, those of paths and event names in `route` and `name`. What makes
-//! a part of the model is named after the part.
+//! The rules of an endpoint, and the only maker of its model. Each rule is a function named after the
+//! mistake it reports, as is its case in `tests/ui/endpoint`. The rules of the function are in
+//! `signature`, those of paths and event names in `route` and `name`. A function that makes a part of the
+//! model is named after that part.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, quote};
+use syn::ext::IdentExt;
 use syn::{Attribute, Expr, ExprLit, Ident, Lit, LitInt, LitStr, Meta};
 
-use super::model::{Carried, Endpoint, Permissions, Setting};
+use super::model::{Endpoint, EventName, Permissions, Rejected, Setting, SharedAttributes, Stub};
 use super::parse::{Declaration, Function, KEYS, PathArgument};
 use super::signature;
 use crate::errors::Errors;
@@ -17,35 +18,63 @@ use crate::{duration, name, route};
 
 const PATH_COMES_FIRST: &str = "it comes first, as in `#[sse_endpoint(\"/usage/stream\")]`";
 
-pub(super) fn endpoint(declaration: &Declaration, errors: &mut Errors) -> syn::Result<Endpoint> {
+pub(super) fn endpoint(
+    item: &TokenStream,
+    declaration: &Declaration,
+    errors: &mut Errors,
+) -> Result<Endpoint, Rejected> {
     let Declaration { entries, function, .. } = declaration;
     let path = path(declaration, errors);
     let permissions = permissions(declaration, &path, errors);
     let settings = settings(declaration, errors);
     state_not_a_concrete_type(declaration, errors);
-    signature::check(declaration, &path, errors);
-    errors.propagate()?;
+    signature::check(declaration, errors);
+    let emitted = emitted(item, function);
+    errors.propagate().map_err(|error| Rejected {
+        function: emitted.clone(),
+        error,
+        stub: stub(declaration),
+    })?;
 
     let signature = &function.signature;
-    let mut arguments: Vec<_> = signature::argument_types(signature).cloned().collect();
-    let body = signature::is_post(entries).then(|| arguments.pop()).flatten();
+    let (arguments, body) = signature::arguments(declaration, &path);
     Ok(Endpoint {
+        function: emitted,
         krate: entries.path("crate").cloned(),
         visibility: function.visibility.clone(),
         ident: signature.ident.clone(),
+        name: signature.ident.unraw().to_string(),
         path,
-        places: signature::path_places(signature),
         docs: docs(&function.attributes),
-        carried: carried(&function.attributes),
+        shared: shared_attributes(&function.attributes),
         permissions,
         settings,
         state: entries.ty("state").cloned(),
         arguments,
         body,
         returns: signature::returns(signature),
-        item: signature::item(signature).cloned(),
-        event: entries.text("event").cloned(),
+        item: signature::item(signature),
+        event: event_name(declaration),
     })
+}
+
+/// An `impl` is no place for a type.
+fn stub(declaration: &Declaration) -> Option<Stub> {
+    let Function { attributes, visibility, signature, .. } = &declaration.function;
+    signature.receiver().is_none().then(|| Stub {
+        krate: declaration.entries.path("crate").cloned(),
+        visibility: visibility.clone(),
+        ident: signature.ident.clone(),
+        name: signature.ident.unraw().to_string(),
+        shared: shared_attributes(attributes),
+    })
+}
+
+/// The compiler compares the names if the return type can be written elsewhere.
+fn event_name(declaration: &Declaration) -> Option<EventName> {
+    let name = declaration.entries.text("event")?.clone();
+    let returned = signature::returned(&declaration.function.signature)?;
+    Some(EventName { name, returned })
 }
 
 fn path(declaration: &Declaration, errors: &mut Errors) -> String {
@@ -257,7 +286,7 @@ fn settings(declaration: &Declaration, errors: &mut Errors) -> Vec<(&'static str
 fn setting(key: &Key, declaration: &Declaration, errors: &mut Errors) -> Option<Setting> {
     let entries = &declaration.entries;
     match key.takes {
-        ValueKind::Nothing => entries.key(key.name).map(|_| Setting::Said),
+        ValueKind::Nothing => entries.key(key.name).map(|_| Setting::Bare),
         ValueKind::Text => Some(Setting::Text(entries.text(key.name)?.value())),
         ValueKind::Flag => Some(Setting::Flag(entries.flag(key.name)?.value)),
         ValueKind::Count => count(key, entries.count(key.name)?, errors),
@@ -381,18 +410,38 @@ fn state_not_a_concrete_type(declaration: &Declaration, errors: &mut Errors) {
     }
 }
 
-/// Asked before all others, as the other attribute reads the same function and reports the rest.
-pub(super) fn declared_twice(function: &Function, errors: &mut Errors) {
-    let ours = |attribute: &&Attribute| {
-        attribute.path().segments.last().is_some_and(|segment| segment.ident == "sse_endpoint")
+/// The marker that this attribute leaves on a function with a further one of its name. The compiler drops
+/// it; the further attribute, if it is this macro again, reads it first.
+fn marker() -> TokenStream {
+    quote!(#[cfg_attr(any(), hero_sse_endpoint)])
+}
+
+/// The function as it is emitted again.
+fn emitted(item: &TokenStream, function: &Function) -> TokenStream {
+    let Function { attributes, rest, .. } = function;
+    let of_our_name = |attribute: &Attribute| {
+        attribute.path().segments.last().is_some_and(|last| last.ident == "sse_endpoint")
     };
-    if let Some(second) = function.attributes.iter().find(ours) {
-        errors.push(
-            second,
+    if attributes.iter().any(of_our_name) {
+        let marker = marker();
+        quote!(#(#attributes)* #marker #rest)
+    } else {
+        item.clone()
+    }
+}
+
+/// Comes before all other rules, since the first attribute has checked the same function.
+pub(super) fn declared_twice(function: &Function) -> syn::Result<()> {
+    let marker = marker().to_string();
+    if function.attributes.iter().any(|attribute| attribute.to_token_stream().to_string() == marker)
+    {
+        return Err(syn::Error::new(
+            Span::call_site(),
             "a function is one endpoint: leave out this `#[sse_endpoint]`, or write it on a second \
              function that calls the first",
-        );
+        ));
     }
+    Ok(())
 }
 
 /// The doc comment: text without the blank that stands before each line of it, and macros such as
@@ -428,11 +477,10 @@ fn doc(attribute: &Attribute) -> Option<&Expr> {
     }
 }
 
-/// What holds for the function and so for its endpoint.
-pub(super) fn carried(attributes: &[Attribute]) -> Carried {
+fn shared_attributes(attributes: &[Attribute]) -> SharedAttributes {
     let named = |name| {
         let named = move |attribute: &&Attribute| attribute.path().is_ident(name);
         attributes.iter().filter(named).cloned().collect()
     };
-    Carried { docs: named("doc"), conditions: named("cfg") }
+    SharedAttributes { docs: named("doc"), conditions: named("cfg") }
 }

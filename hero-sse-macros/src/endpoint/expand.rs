@@ -1,33 +1,34 @@
-//! The tokens of an endpoint. Cannot fail, and only calls: everything it names lives in
-//! `hero_sse::__private`, and what it binds starts with `__`, so that no name of the user's can stand
-//! in between.
+//! Writes the tokens of a checked endpoint. Cannot fail, decides nothing, and only calls functions: every
+//! name is from `hero_sse::__private`, and every binding starts with `__`, so that no name of the user's
+//! can shadow one.
 //!
-//! What can be wrong with the user's types stands at the user's tokens, without a trace of the macro:
-//! the compiler then reports it there, once. Only paths can: a variable is known where it is bound,
-//! and inside a `macro_rules` that is not where the user's tokens are.
+//! Tokens that can be wrong because of the user's types have the span of the user's tokens: the compiler
+//! reports the mistake there, once, without a trace of the macro. Only paths have such a span. A variable
+//! cannot, because inside a `macro_rules` an identifier with another span is another variable.
 
 use proc_macro2::{Literal, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
-use syn::ext::IdentExt;
 use syn::spanned::Spanned;
-use syn::{Ident, Visibility};
+use syn::{Ident, Type, Visibility};
 
-use super::model::{Carried, Endpoint, Permissions, Setting};
-use super::parse::Declaration;
-use super::{check, signature};
+use super::model::{
+    Argument, Assertion, Condition, Endpoint, EventName, Permissions, Rejected, Setting,
+    SharedAttributes, Stub,
+};
 use crate::private;
 
-pub(super) fn endpoint(item: &TokenStream, endpoint: &Endpoint) -> TokenStream {
-    let Endpoint { ident, path, carried, .. } = endpoint;
-    let marker = marker(&endpoint.visibility, ident, path, carried);
+pub(super) fn endpoint(endpoint: &Endpoint) -> TokenStream {
+    let Endpoint { function, ident, path, shared, .. } = endpoint;
+    let marker = marker_type(&endpoint.visibility, ident, path, shared);
     let descriptor = descriptor(endpoint);
+    let assertions = assertions(endpoint);
     let Parameters { declared, given, state, bounds } = parameters(endpoint);
     let open = open(endpoint);
-    let names_agree = names_agree(endpoint);
-    let room = room(
+    let items = in_const(
         &private(endpoint.krate.as_ref()),
-        carried,
+        shared,
         quote! {
+            #assertions
             #[automatically_derived]
             impl __sse::EndpointMeta for #ident {
                 const DESCRIPTOR: __sse::Descriptor = #descriptor;
@@ -38,15 +39,14 @@ pub(super) fn endpoint(item: &TokenStream, endpoint: &Endpoint) -> TokenStream {
                     #open
                 }
             }
-            #names_agree
         },
     );
-    quote!(#item #marker #room)
+    quote!(#function #marker #items)
 }
 
-/// Where what the macro writes keeps to itself; `__sse` is the kit's side of it.
-fn room(private: &TokenStream, carried: &Carried, items: TokenStream) -> TokenStream {
-    let conditions = &carried.conditions;
+/// An anonymous constant, which hides the items' names and is the scope of the lints allowed for them.
+fn in_const(private: &TokenStream, shared: &SharedAttributes, items: TokenStream) -> TokenStream {
+    let conditions = &shared.conditions;
     quote! {
         #(#conditions)*
         #[allow(deprecated, unused_qualifications)]
@@ -57,7 +57,59 @@ fn room(private: &TokenStream, carried: &Carried, items: TokenStream) -> TokenSt
     }
 }
 
-/// The parameters of `Endpoint`, and what must hold for them.
+/// Asks the compiler about types. An argument whose extraction depends on the answer has a constant for it.
+fn assertions(endpoint: &Endpoint) -> Option<TokenStream> {
+    let Endpoint { arguments, body, event, .. } = endpoint;
+    let mut assertions = Vec::new();
+    for (n, Argument { ty, assertions: of_argument }) in arguments.iter().chain(body).enumerate() {
+        for assertion in of_argument {
+            let condition = condition(assertion, ty);
+            let (constant, holds) = match constant(assertion, n) {
+                Some(name) => {
+                    (Some(quote!(const #name: __sse::bool = #condition;)), name.into_token_stream())
+                }
+                None => (None, condition),
+            };
+            let message = &assertion.message;
+            let check = quote_spanned!(ty.span()=> __sse::check(#holds, #message));
+            assertions.push(quote!(#constant const _: () = #check;));
+        }
+    }
+    assertions.extend(event.as_ref().map(same_name));
+    (!assertions.is_empty()).then(|| quote!(use __sse::AnyType as _; #(#assertions)*))
+}
+
+fn condition(assertion: &Assertion, ty: &Type) -> TokenStream {
+    let known = quote!(<__sse::TypeOf<#ty>>);
+    match &assertion.condition {
+        Condition::ReadsNoBody => quote!(#known::FROM_PARTS || !#known::FROM_REQUEST),
+        Condition::IsNotPlain => quote!(!#known::IS_PLAIN),
+        Condition::IsNotPrincipal => quote!(!#known::IS_PRINCIPAL),
+        Condition::TakesCaptures(count) => {
+            let count = Literal::usize_unsuffixed(*count);
+            quote!(__sse::takes_all(#known::CAPTURES, #count))
+        }
+    }
+}
+
+/// The constant for a condition without which the argument is no extractor.
+fn constant(assertion: &Assertion, argument: usize) -> Option<Ident> {
+    match assertion.condition {
+        Condition::ReadsNoBody | Condition::IsNotPlain => Some(format_ident!("__CHECK_{argument}")),
+        Condition::IsNotPrincipal | Condition::TakesCaptures(_) => None,
+    }
+}
+
+/// The events' own name must be the endpoint's.
+fn same_name(EventName { name, returned }: &EventName) -> TokenStream {
+    let known = quote!(<__sse::TypeOf<#returned>>);
+    let check = quote_spanned! {name.span()=>
+        __sse::same_name(#name, #known::EVENT, #known::EVENT_OF_RESULT)
+    };
+    quote!(const _: () = #check;)
+}
+
+/// The parameters of `Endpoint`, and their bounds.
 struct Parameters {
     declared: Option<TokenStream>,
     given: TokenStream,
@@ -65,31 +117,56 @@ struct Parameters {
     bounds: Option<TokenStream>,
 }
 
-/// For any state that the arguments are extractors of, or for the one that the user names: then it
-/// needs no bounds, and the compiler finds an argument that is none where it is extracted.
+/// The endpoint is for any state that its arguments are extractors of, or for the one that the user names.
+/// The latter needs no bounds: the compiler reports an argument where it is extracted.
 fn parameters(endpoint: &Endpoint) -> Parameters {
     let Endpoint { arguments, body, state, .. } = endpoint;
     if let Some(state) = state {
         let state = state.to_token_stream();
         return Parameters { declared: None, given: state.clone(), state, bounds: None };
     }
-    let extractors = arguments
+    let mut bounds: Vec<_> = arguments
         .iter()
-        .map(|argument| quote_spanned!(argument.span()=> #argument: __sse::Extractor<__AppState>,));
-    let last = body
-        .as_ref()
-        .map(|body| quote_spanned!(body.span()=> #body: __sse::BodyExtractor<__AppState, __From>,));
+        .enumerate()
+        .map(|(n, argument)| {
+            let Extractor { of, implements, .. } = extractor(n, argument, &quote!(__AppState));
+            let span = argument.ty.span();
+            quote_spanned!(span=> #of: #implements,)
+        })
+        .collect();
+    bounds.extend(body.as_ref().map(|Argument { ty, .. }| {
+        quote_spanned!(ty.span()=> #ty: __sse::BodyExtractor<__AppState, __From>,)
+    }));
     let from = body.as_ref().map(|_| quote!(, __From));
-    let bounded = last.is_some() || !arguments.is_empty();
     Parameters {
         declared: Some(quote!(<__AppState: __sse::AppState #from>)),
         given: quote!(__AppState #from),
         state: quote!(__AppState),
-        bounds: bounded.then(|| quote!(where #(#extractors)* #last)),
+        bounds: (!bounds.is_empty()).then(|| quote!(where #(#bounds)*)),
     }
 }
 
-/// The arguments one by one, the call of the function, and what becomes of its stream.
+/// The type and its trait that extract an argument.
+struct Extractor {
+    of: TokenStream,
+    implements: TokenStream,
+}
+
+fn extractor(n: usize, argument: &Argument, state: &TokenStream) -> Extractor {
+    let Argument { ty, assertions } = argument;
+    match assertions.iter().find_map(|assertion| constant(assertion, n)) {
+        Some(constant) => Extractor {
+            of: quote_spanned!(ty.span()=> __sse::Checked<#constant>),
+            implements: quote_spanned!(ty.span()=> __sse::Extract<#state, #ty>),
+        },
+        None => Extractor {
+            of: ty.to_token_stream(),
+            implements: quote_spanned!(ty.span()=> __sse::Extractor<#state>),
+        },
+    }
+}
+
+/// Extracts the arguments one by one, calls the function, and takes its stream.
 fn open(endpoint: &Endpoint) -> TokenStream {
     let Endpoint { ident, arguments, body, state, returns, item, .. } = endpoint;
     let (state, from) = match state {
@@ -97,29 +174,27 @@ fn open(endpoint: &Endpoint) -> TokenStream {
         None => (quote!(__AppState), quote!(__From)),
     };
     let names: Vec<_> = (0..arguments.len()).map(|n| format_ident!("__{n}")).collect();
-    let extractions = arguments.iter().zip(&names).map(|(argument, name)| {
-        let extract = quote_spanned! {argument.span()=>
-            <#argument as __sse::Extractor<#state>>::extract
-        };
+    let extractions = arguments.iter().zip(&names).enumerate().map(|(n, (argument, name))| {
+        let Extractor { of, implements } = extractor(n, argument, &state);
+        let extract = quote_spanned!(argument.ty.span()=> <#of as #implements>::extract);
         quote!(let #name = #extract(&mut __parts, &__state).await?;)
     });
-    let last = body.as_ref().map(|body| {
-        let take = quote_spanned! {body.span()=>
-            <#body as __sse::BodyExtractor<#state, #from>>::take
+    let last = body.as_ref().map(|Argument { ty, .. }| {
+        let take = quote_spanned! {ty.span()=>
+            <#ty as __sse::BodyExtractor<#state, #from>>::take
         };
         quote!(let __last = #take(__parts, __body, &__state).await?;)
     });
     let last_name = body.as_ref().map(|_| quote!(__last));
     let mut function = ident.clone();
     function.set_span(*returns);
-    // As a value first: a function that must be `async` need not await, and clippy sees why.
+    // A value first: clippy then knows that the function is used as an `async` one, and asks for no `await`.
     let value = Ident::new("__function", *returns);
     let stream = quote_spanned! {*returns=>
         __sse::IntoEventStream::into_event_stream(#value(#(#names,)* #last_name).await)
     };
-    let item = item.as_ref().map_or(*returns, Spanned::span);
-    let events = quote_spanned!(item=> __sse::then(#stream, __sse::Events::into_events));
-    // What the function holds across an `await` must be able to travel; it is the function that is told.
+    let events = quote_spanned!(*item=> __sse::then(#stream, __sse::Events::into_events));
+    // Reports at the function what it holds across an `await` and cannot be sent to another thread.
     let future = quote_spanned! {ident.span()=>
         async move {
             #(#extractions)*
@@ -137,30 +212,17 @@ fn open(endpoint: &Endpoint) -> TokenStream {
     quote!(__sse::open(__request, __state, |#given| #future))
 }
 
-/// Where the type of the items shows and names itself, that name is the endpoint's too.
-fn names_agree(endpoint: &Endpoint) -> Option<TokenStream> {
-    let (item, event) = (endpoint.item.as_ref()?, endpoint.event.as_ref()?);
-    // `impl SseEvent` cannot be written here.
-    if !signature::is_concrete(item) {
-        return None;
-    }
-    let same = quote_spanned! {event.span()=>
-        __sse::same_name(#event, <__sse::Named<#item>>::NAME)
-    };
-    Some(quote! {
-        const _: () = {
-            use __sse::Unnamed as _;
-            #same
-        };
-    })
-}
-
-/// The type of the endpoint's name. With braces it lives among the types only, so that one `use`
-/// brings it and the function.
+/// The type with the endpoint's name. With braces it is in the namespace of types alone, so that one `use`
+/// imports it and the function.
 ///
-/// An endpoint that nobody maps is reported once, at the function; hence `dead_code`.
-fn marker(visibility: &Visibility, ident: &Ident, path: &str, carried: &Carried) -> TokenStream {
-    let Carried { docs, conditions } = carried;
+/// An endpoint that nobody maps is reported once, at the function: hence `dead_code`.
+fn marker_type(
+    visibility: &Visibility,
+    ident: &Ident,
+    path: &str,
+    shared: &SharedAttributes,
+) -> TokenStream {
+    let SharedAttributes { docs, conditions } = shared;
     let doc = format!(" Endpoint `{path}`; name it in `endpoints![..]` to map it.");
     let gap = (!docs.is_empty()).then(|| quote!(#[doc = ""]));
     quote! {
@@ -180,14 +242,18 @@ fn marker(visibility: &Visibility, ident: &Ident, path: &str, carried: &Carried)
 }
 
 fn descriptor(endpoint: &Endpoint) -> TokenStream {
-    let Endpoint { ident, path, places, docs, permissions, settings, .. } = endpoint;
-    let id = ident.unraw().to_string();
+    let Endpoint { name, path, docs, permissions, settings, arguments, body, .. } = endpoint;
     let docs = match docs.as_slice() {
         [] => None,
         [text] => Some(quote!(.docs(#text))),
         pieces => Some(quote!(.docs(__sse::concat!(#(#pieces),*)))),
     };
-    let places = places.iter().map(|places| Literal::usize_unsuffixed(*places));
+    let takes_captures = |argument: &&Argument| {
+        let mut assertions = argument.assertions.iter();
+        assertions.any(|assertion| matches!(assertion.condition, Condition::TakesCaptures(_)))
+    };
+    let captures = arguments.iter().chain(body).filter(takes_captures);
+    let captures = captures.map(|Argument { ty, .. }| quote!(<__sse::TypeOf<#ty>>::CAPTURES));
     let permissions = permissions.as_ref().map(|rule| {
         let rule = permission(rule);
         quote!(.permission(|| #rule))
@@ -198,9 +264,9 @@ fn descriptor(endpoint: &Endpoint) -> TokenStream {
         quote!(.#method(#value))
     });
     quote! {
-        __sse::Descriptor::new(#id, #path)
+        __sse::Descriptor::new(#name, #path)
             .at(__sse::file!(), __sse::line!())
-            #(.path_places(#places))*
+            #(.captures(#captures))*
             #docs
             #permissions
             #(#settings)*
@@ -224,7 +290,7 @@ fn permission(rule: &Permissions) -> TokenStream {
 
 fn value(setting: &Setting) -> Option<TokenStream> {
     Some(match setting {
-        Setting::Said => return None,
+        Setting::Bare => return None,
         Setting::Text(text) => quote!(#text),
         Setting::Flag(flag) => quote!(#flag),
         Setting::Count(count) => Literal::u64_unsuffixed(*count).into_token_stream(),
@@ -249,30 +315,27 @@ fn value(setting: &Setting) -> Option<TokenStream> {
     })
 }
 
-/// The function with its mistakes, and an endpoint that is never opened, so that the code that
-/// names it has nothing to complain about.
-pub(super) fn fallback(
-    item: &TokenStream,
-    declaration: &Declaration,
-    error: &syn::Error,
-) -> TokenStream {
-    let signature = &declaration.function.signature;
-    if signature.receiver().is_some() {
-        // Inside an `impl`, where no type can stand.
-        return only_the_item(item, error);
-    }
-    let ident = &signature.ident;
-    let id = ident.unraw().to_string();
-    let private = private(declaration.entries.path("crate"));
-    let carried = check::carried(&declaration.function.attributes);
-    let marker = marker(&declaration.function.visibility, ident, "/", &carried);
-    let room = room(
-        &private,
-        &carried,
+/// The function, its mistakes, and the stub.
+pub(super) fn rejected(Rejected { function, error, stub }: &Rejected) -> TokenStream {
+    let function = with_error(function, error);
+    let stub = stub.as_ref().map(stub_items);
+    quote!(#function #stub)
+}
+
+pub(super) fn with_error(item: &TokenStream, error: &syn::Error) -> TokenStream {
+    let error = error.to_compile_error();
+    quote!(#item #error)
+}
+
+fn stub_items(Stub { krate, visibility, ident, name, shared }: &Stub) -> TokenStream {
+    let marker = marker_type(visibility, ident, "/", shared);
+    let items = in_const(
+        &private(krate.as_ref()),
+        shared,
         quote! {
             #[automatically_derived]
             impl __sse::EndpointMeta for #ident {
-                const DESCRIPTOR: __sse::Descriptor = __sse::Descriptor::new(#id, "/");
+                const DESCRIPTOR: __sse::Descriptor = __sse::Descriptor::new(#name, "/");
             }
             #[automatically_derived]
             impl<__AppState> __sse::Endpoint<__AppState> for #ident {
@@ -282,12 +345,5 @@ pub(super) fn fallback(
             }
         },
     );
-    let error = error.to_compile_error();
-    quote!(#item #error #marker #room)
-}
-
-/// For items that cannot even have a stub.
-pub(super) fn only_the_item(item: &TokenStream, error: &syn::Error) -> TokenStream {
-    let error = error.to_compile_error();
-    quote!(#item #error)
+    quote!(#marker #items)
 }

@@ -14,26 +14,20 @@ pub(crate) use parse::key_table;
 
 pub(crate) fn endpoint(attribute: TokenStream, item: TokenStream) -> TokenStream {
     let mut errors = Errors::default();
-    let function = match function(&item, &mut errors) {
-        Ok(Some(function)) => function,
+    let function = match parse::function(item.clone()) {
+        Ok(Some(function)) => check::declared_twice(&function).map(|()| function),
         Ok(None) => return item,
-        Err(error) => return expand::only_the_item(&item, &error),
+        Err(error) => Err(error),
+    };
+    let function = match function {
+        Ok(function) => function,
+        Err(error) => return expand::with_error(&item, &error),
     };
     let declaration = parse::declaration(attribute, function, &mut errors);
-    match check::endpoint(&declaration, &mut errors) {
-        Ok(endpoint) => expand::endpoint(&item, &endpoint),
-        // Whoever names the endpoint shall not get a second error for the same mistake.
-        Err(error) => expand::fallback(&item, &declaration, &error),
+    match check::endpoint(&item, &declaration, &mut errors) {
+        Ok(endpoint) => expand::endpoint(&endpoint),
+        Err(rejected) => expand::rejected(&rejected),
     }
-}
-
-fn function(item: &TokenStream, errors: &mut Errors) -> syn::Result<Option<parse::Function>> {
-    let function = parse::function(item.clone())?;
-    if let Some(function) = &function {
-        check::declared_twice(function, errors);
-        errors.propagate()?;
-    }
-    Ok(function)
 }
 
 #[cfg(test)]
@@ -178,7 +172,7 @@ mod tests {
         }
     }
 
-    /// What each declaration is told, or that nothing is wrong with it.
+    /// Each declaration with a part of its message; an empty one means that nothing is wrong.
     #[test]
     fn rules_hit_what_they_mean_and_nothing_else() {
         let function = quote!(
@@ -192,7 +186,7 @@ mod tests {
         let as_item = |item| endpoint(quote!("/usage"), item).to_string();
         let get = || quote!("/usage");
         let captures = || quote!("/{a}/{b}");
-        for (tokens, told) in [
+        for (tokens, message) in [
             (of(quote!("/usage", heartbeat = "5s" public)), "write a comma before this"),
             (of(quote!("/usage", heartbeat = "5s" 7, public)), "takes a duration"),
             (of(quote!("/usage", buffer = 5u8)), "takes a whole number"),
@@ -205,29 +199,29 @@ mod tests {
             (of(quote!("/usage", state = impl Clone)), "name the type itself"),
             (of(quote!("/usage", state = &'static str)), "name the type itself"),
             (of(quote!("/usage", state = App<u8>)), ""),
-            (taking(get(), quote!(Json<u8>)), "a GET has none"),
-            (taking(get(), quote!(axum::Form<u8>)), "a GET has none"),
-            (taking(get(), quote!(Bytes)), "a GET has none"),
-            (taking(get(), quote!(String)), "a GET has none"),
-            (taking(get(), quote!(Multipart)), "a GET has none"),
-            (taking(get(), quote!(RawForm)), "a GET has none"),
-            (taking(get(), quote!(Option<Json<u8>>)), "a GET has none"),
-            (taking(get(), quote!(Result<Json<u8>, JsonRejection>)), "a GET has none"),
+            (taking(get(), quote!(Json<u8>)), "a `GET` has none"),
+            (taking(get(), quote!(axum::Form<u8>)), "a `GET` has none"),
+            (taking(get(), quote!(Bytes)), "a `GET` has none"),
+            (taking(get(), quote!(String)), "a `GET` has none"),
+            (taking(get(), quote!(Multipart)), "a `GET` has none"),
+            (taking(get(), quote!(RawForm)), "a `GET` has none"),
+            (taking(get(), quote!(Option<Json<u8>>)), "a `GET` has none"),
+            (taking(get(), quote!(Result<Json<u8>, JsonRejection>)), "a `GET` has none"),
             (taking(get(), quote!(Query<String>)), ""),
             (taking(get(), quote!(Jsonish)), ""),
             (taking(quote!("/usage", method = "post"), quote!(Bytes)), "the last argument"),
             (taking(quote!("/usage", method = "get"), quote!(Query<u8>)), ""),
-            (taking(captures(), quote!(Path<u8>)), "takes one capture by place"),
-            (taking(captures(), quote!(Path<(u8, u8, u8)>)), "takes 3 captures by place"),
-            (taking(captures(), quote!(Option<Path<char>>)), "takes one capture by place"),
-            (taking(captures(), quote!(Result<Path<String>, R>)), "takes one capture by place"),
-            (taking(captures(), quote!(Path<(u8, String)>)), ""),
-            (taking(captures(), quote!(Path<Place>)), ""),
-            (taking(captures(), quote!(Path<()>)), ""),
+            (taking(captures(), quote!(Path<u8>)), "the path has `{a}`, `{b}`"),
+            (taking(captures(), quote!(Option<extract::Path<u8>>)), "the path has `{a}`, `{b}`"),
+            (taking(captures(), quote!(Result<Path<u8>, R>)), "the path has `{a}`, `{b}`"),
+            (taking(captures(), quote!(Pathway<u8>)), ""),
+            (taking(get(), quote!(Path<u8>)), "the path has none"),
+            (taking(get(), quote!(u8)), "says where in the request"),
+            (taking(get(), quote!(Wrapping<u8>)), ""),
             (taking(get(), quote!(Extension<fn(&str) -> &str>)), ""),
             (taking(get(), quote!(Size<{ A & B }>)), ""),
             (taking(get(), quote!(Cow<'_, str>)), "owns its arguments"),
-            (taking(quote!("/usage", public), quote!(u8)), "may be no principal"),
+            (taking(quote!("/usage", public), quote!(u8)), "has no principal"),
             (
                 as_item(quote!(
                     async fn a(b: Option<Principal>) -> U {}
@@ -277,31 +271,46 @@ mod tests {
                 "leave out `unsafe`",
             ),
         ] {
-            let wrong = tokens.contains("compile_error");
-            assert!(wrong != told.is_empty() && tokens.contains(told), "{told:?}: {tokens}");
+            // An error, or a question for the compiler.
+            let wrong = tokens.contains("compile_error") || tokens.contains(":: check (");
+            assert!(
+                wrong != message.is_empty() && tokens.contains(message),
+                "{message:?}: {tokens}"
+            );
         }
     }
 
     #[test]
-    fn the_items_type_is_read_where_it_shows() {
-        for (returns, item) in [
-            (quote!(impl Stream<Item = Usage>), "Usage"),
-            (quote!(impl futures::Stream<Item = Usage> + Send), "Usage"),
-            (quote!(Pin<Box<dyn Stream<Item = Usage> + Send>>), "Usage"),
-            (quote!(Result<Box<dyn Stream<Item = Usage>>, Refusal>), "Usage"),
-            (quote!(impl Stream<Item = Result<Usage, Refusal>>), "Result < Usage , Refusal >"),
+    fn the_return_type_is_written_where_it_can_be() {
+        for (returns, written) in [
+            (quote!(Usage), "Usage"),
+            (quote!(impl Stream<Item = Usage>), "__sse :: StreamOf < Usage >"),
+            (
+                quote!(impl futures::Stream<Item = Usage> + Send + 'static + use<>),
+                "__sse :: StreamOf < Usage >",
+            ),
+            (
+                quote!(Result<impl Stream<Item = Usage>, Refusal>),
+                "Result < __sse :: StreamOf < Usage > , Refusal >",
+            ),
+            (
+                quote!(Pin<Box<dyn Stream<Item = Usage> + Send>>),
+                "Pin < Box < dyn Stream < Item = Usage > + Send > >",
+            ),
+            (quote!(BoxStream<'static, Usage>), "BoxStream < 'static , Usage >"),
+            (quote!(Result<impl Stream<Item = Usage>, impl IntoResponse>), ""),
+            (quote!(impl Stream<Item = Usage> + My<Item = Other>), ""),
             (quote!(impl Stream<Item = Event<impl Sized>>), ""),
             (quote!(impl Iterator<Item = Usage>), ""),
-            (quote!(Option<impl Stream<Item = Usage>>), ""),
-            (quote!(Map<Pin<Box<dyn Stream<Item = Old>>>, fn(Old) -> Usage>), ""),
-            (quote!(BoxStream<'static, Usage>), ""),
+            (quote!(Option<stream!(Usage)>), ""),
+            (quote!(&'static Usage), ""),
         ] {
             let function = quote!(async fn usage() -> #returns {});
             let tokens = endpoint(quote!("/usage", event = "usage"), function).to_string();
             assert!(!tokens.contains("compile_error"), "{tokens}");
-            let named =
-                tokens.split("Named < ").nth(1).and_then(|rest| rest.split(" >> ::").next());
-            assert_eq!(named.unwrap_or_default(), item, "{returns}");
+            let known =
+                tokens.split("TypeOf < ").nth(1).and_then(|rest| rest.split(" >> ::").next());
+            assert_eq!(known.unwrap_or_default(), written, "{returns}");
         }
     }
 

@@ -60,17 +60,20 @@ pub(super) enum PathArgument {
     Missing(Span),
 }
 
-/// A function, without its body: that may be half typed, and is the compiler's to read.
+/// A function. Its body is not parsed: it may be half typed, and the compiler reports that.
 pub(super) struct Function {
     pub(super) attributes: Vec<Attribute>,
     pub(super) visibility: Visibility,
     pub(super) signature: Signature,
+    /// Everything after the attributes.
+    pub(super) rest: TokenStream,
 }
 
-/// `None` is a function whose signature is half typed: the compiler reads it as well, and reports it.
+/// `None` for a function whose signature is half typed: the compiler reports that.
 pub(super) fn function(item: TokenStream) -> syn::Result<Option<Function>> {
     let parser = |input: ParseStream<'_>| {
         let attributes = input.call(Attribute::parse_outer)?;
+        let rest = input.fork().parse()?;
         let visibility = input.parse()?;
         if !starts_function(input) {
             return Err(not_a_function(input));
@@ -78,7 +81,7 @@ pub(super) fn function(item: TokenStream) -> syn::Result<Option<Function>> {
         let ahead = input.fork();
         let signature = ahead.parse().ok().inspect(|_: &Signature| input.advance_to(&ahead));
         let _body: TokenStream = input.parse()?;
-        Ok(signature.map(|signature| Function { attributes, visibility, signature }))
+        Ok(signature.map(|signature| Function { attributes, visibility, signature, rest }))
     };
     parser.parse2(item)
 }

@@ -1,7 +1,10 @@
-//! The rules of an endpoint's function, one each, and what can be read off its types.
+//! The rules of an endpoint's function, one each, and what its types say.
+//!
+//! A macro knows a type by its name alone, and a user's own type may have the same name. A name is
+//! therefore only a reason to ask: the rules of types return an [`Assertion`], which the compiler decides.
 
 use proc_macro2::{Delimiter, Span, TokenStream, TokenTree};
-use quote::ToTokens;
+use quote::{ToTokens, quote};
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
 use syn::{
@@ -9,17 +12,18 @@ use syn::{
     ReturnType, Safety, Signature, Token, Type, TypeParamBound,
 };
 
+use super::model::{Argument, Assertion, Condition};
 use super::parse::Declaration;
 use crate::attr::Entries;
 use crate::errors::Errors;
 use crate::route;
 
 /// axum's limit for a handler.
-const MOST_ARGUMENTS: usize = 16;
-/// What axum has to read a body with.
+const MAX_ARGUMENTS: usize = 16;
+/// The names of axum's extractors that read a body.
 const BODIES: [&str; 6] = ["Json", "Form", "Bytes", "String", "Multipart", "RawForm"];
 
-pub(super) fn check(declaration: &Declaration, path: &str, errors: &mut Errors) {
+pub(super) fn check(declaration: &Declaration, errors: &mut Errors) {
     let signature = &declaration.function.signature;
     not_async(signature, errors);
     unsafe_function(signature, errors);
@@ -30,12 +34,40 @@ pub(super) fn check(declaration: &Declaration, path: &str, errors: &mut Errors) 
     condition_on_argument(signature, errors);
     impl_trait_argument(signature, errors);
     borrowed_argument(signature, errors);
-    plain_value_argument(signature, errors);
-    principal_on_public(declaration, errors);
-    path_extractor_that_does_not_fit(signature, path, errors);
-    body_without_post(declaration, errors);
-    body_before_the_end(declaration, errors);
     no_return_type(signature, errors);
+}
+
+/// The arguments that are read from the request's head, and the last one of a `POST`.
+pub(super) fn arguments(
+    declaration: &Declaration,
+    path: &str,
+) -> (Vec<Argument>, Option<Argument>) {
+    let types = argument_types(&declaration.function.signature);
+    let mut arguments: Vec<_> =
+        types.map(|ty| Argument { ty: ty.clone(), assertions: Vec::new() }).collect();
+    let mut body = is_post(&declaration.entries).then(|| arguments.pop()).flatten();
+    for argument in &mut arguments {
+        let ty = &argument.ty;
+        let of_head = [plain_value_argument(ty), unexpected_body(ty, declaration)];
+        let of_all = [principal_on_public(ty, declaration), captures(ty, path)];
+        argument.assertions = of_head.into_iter().chain(of_all).flatten().collect();
+    }
+    if let Some(Argument { ty, assertions }) = &mut body {
+        let of_all = [principal_on_public(ty, declaration), captures(ty, path)];
+        *assertions = of_all.into_iter().flatten().collect();
+    }
+    (arguments, body)
+}
+
+fn unexpected_body(ty: &Type, declaration: &Declaration) -> Option<Assertion> {
+    if is_post(&declaration.entries) { body_before_the_end(ty) } else { body_without_post(ty) }
+}
+
+fn captures(ty: &Type, path: &str) -> Option<Assertion> {
+    match route::captures(path).as_slice() {
+        [] => path_extractor_without_captures(ty),
+        captures => path_extractor_that_does_not_fit(ty, captures),
+    }
 }
 
 /// Whether the method is `POST`.
@@ -43,15 +75,7 @@ pub(super) fn is_post(entries: &Entries) -> bool {
     entries.text("method").is_some_and(|method| method.value() == "post")
 }
 
-/// The types of the arguments, without the invisible brackets that `macro_rules` puts around them.
-pub(super) fn argument_types(signature: &Signature) -> impl Iterator<Item = &Type> {
-    signature.inputs.iter().filter_map(|argument| match argument {
-        FnArg::Typed(argument) => Some(bare(&argument.ty)),
-        FnArg::Receiver(_) => None,
-    })
-}
-
-/// Where the return type begins.
+/// The span of the return type.
 pub(super) fn returns(signature: &Signature) -> Span {
     match &signature.output {
         ReturnType::Type(_, ty) => ty.span(),
@@ -59,20 +83,86 @@ pub(super) fn returns(signature: &Signature) -> Span {
     }
 }
 
-/// What the stream yields, where the return type says: `impl Stream<Item = ..>`, one in a box or in
-/// a `Result`.
-pub(super) fn item(signature: &Signature) -> Option<&Type> {
-    match &signature.output {
+/// The span of the stream's item where the return type shows it, otherwise of the return type.
+pub(super) fn item(signature: &Signature) -> Span {
+    let item = match &signature.output {
         ReturnType::Type(_, ty) => item_of(ty),
+        ReturnType::Default => None,
+    };
+    item.map_or(returns(signature), Spanned::span)
+}
+
+/// The return type, with a type that can be named for an `impl Stream<Item = ..>`. `None` where that is not
+/// possible.
+pub(super) fn returned(signature: &Signature) -> Option<TokenStream> {
+    match &signature.output {
+        ReturnType::Type(_, ty) => nameable(ty),
         ReturnType::Default => None,
     }
 }
 
-/// Whether a type can be written anywhere: it leaves nothing open.
+fn nameable(ty: &Type) -> Option<TokenStream> {
+    let open = |tree: &TokenTree, _: Option<&TokenTree>| {
+        // A macro could hide an `impl`.
+        is_ident(tree, "impl") || is_ident(tree, "_") || is_punct(tree, '!')
+    };
+    let written = with_streams_named(ty);
+    let sized = matches!(bare(ty), Type::ImplTrait(_) | Type::Path(_));
+    (sized && find(written.clone(), open).is_none()).then_some(written)
+}
+
+fn with_streams_named(ty: &Type) -> TokenStream {
+    match bare(ty) {
+        Type::ImplTrait(of) => match only_a_stream(&of.bounds) {
+            Some(item) => quote!(__sse::StreamOf<#item>),
+            None => ty.to_token_stream(),
+        },
+        Type::Path(path) => {
+            let mut path = path.clone();
+            let last = path.path.segments.last_mut().map(|last| &mut last.arguments);
+            if let Some(PathArguments::AngleBracketed(arguments)) = last {
+                for argument in &mut arguments.args {
+                    if let GenericArgument::Type(ty) = argument {
+                        *ty = Type::Verbatim(with_streams_named(ty));
+                    }
+                }
+            }
+            path.into_token_stream()
+        }
+        ty => ty.to_token_stream(),
+    }
+}
+
+/// The item of an `impl Stream<Item = ..>` of which nothing else is said but how it travels. A further trait
+/// could be one of the user's with another `Item`.
+fn only_a_stream(bounds: &Punctuated<TypeParamBound, Token![+]>) -> Option<&Type> {
+    let travels = |bound: &TypeParamBound| match bound {
+        TypeParamBound::Trait(bound) => {
+            let named = |name| bound.path.is_ident(name);
+            ["Send", "Sync", "Unpin"].into_iter().any(named)
+        }
+        _ => true,
+    };
+    let mut traits = bounds.iter().filter(|bound| !travels(bound));
+    match (traits.next(), traits.next()) {
+        (Some(TypeParamBound::Trait(bound)), None) => item_of_stream(&bound.path),
+        _ => None,
+    }
+}
+
+/// Whether a type can be written anywhere: it leaves nothing to be inferred.
 pub(super) fn is_concrete(ty: &Type) -> bool {
     let open =
         |tree: &TokenTree, _: Option<&TokenTree>| is_ident(tree, "impl") || is_ident(tree, "_");
     matches!(bare(ty), Type::Path(_) | Type::Tuple(_)) && find(ty.to_token_stream(), open).is_none()
+}
+
+/// The types of the arguments, without the invisible brackets that `macro_rules` puts around them.
+fn argument_types(signature: &Signature) -> impl Iterator<Item = &Type> {
+    signature.inputs.iter().filter_map(|argument| match argument {
+        FnArg::Typed(argument) => Some(bare(&argument.ty)),
+        FnArg::Receiver(_) => None,
+    })
 }
 
 fn item_of(ty: &Type) -> Option<&Type> {
@@ -87,14 +177,16 @@ fn item_of(ty: &Type) -> Option<&Type> {
 }
 
 fn item_of_bounds(bounds: &Punctuated<TypeParamBound, Token![+]>) -> Option<&Type> {
-    let streams = bounds.iter().filter_map(|bound| match bound {
-        TypeParamBound::Trait(bound) => {
-            let stream = bound.path.segments.last().is_some_and(|last| last.ident == "Stream");
-            arguments_of(&bound.path).filter(|_| stream)
-        }
+    bounds.iter().find_map(|bound| match bound {
+        TypeParamBound::Trait(bound) => item_of_stream(&bound.path),
         _ => None,
-    });
-    streams.flat_map(|arguments| &arguments.args).find_map(|argument| match argument {
+    })
+}
+
+fn item_of_stream(path: &syn::Path) -> Option<&Type> {
+    let stream = path.segments.last().is_some_and(|last| last.ident == "Stream");
+    let arguments = arguments_of(path).filter(|_| stream)?;
+    arguments.args.iter().find_map(|argument| match argument {
         GenericArgument::AssocType(binding) if binding.ident == "Item" => Some(bare(&binding.ty)),
         _ => None,
     })
@@ -115,7 +207,7 @@ fn bare(ty: &Type) -> &Type {
     }
 }
 
-/// The last word of a type's path, and its arguments.
+/// The last segment of a type's path, and its type arguments.
 fn named(ty: &Type) -> Option<(String, Vec<&Type>)> {
     let Type::Path(path) = bare(ty) else { return None };
     let arguments = arguments_of(&path.path).into_iter().flat_map(|arguments| &arguments.args);
@@ -126,13 +218,13 @@ fn named(ty: &Type) -> Option<(String, Vec<&Type>)> {
     Some((path.path.segments.last()?.ident.to_string(), types.collect()))
 }
 
-/// `Option<T>` and `Result<T, _>` are as `T` to most rules.
-fn named_within(ty: &Type) -> Option<(String, Vec<&Type>)> {
+/// The name of a type, or of the `T` in an `Option<T>` or a `Result<T, _>`.
+fn name(ty: &Type) -> Option<String> {
     let (name, types) = named(ty)?;
     match types.as_slice() {
-        [inner] if name == "Option" => named(inner),
-        [inner, _] if name == "Result" => named(inner),
-        _ => Some((name, types)),
+        [inner] if name == "Option" => Some(named(inner)?.0),
+        [inner, _] if name == "Result" => Some(named(inner)?.0),
+        _ => Some(name),
     }
 }
 
@@ -180,18 +272,18 @@ fn self_receiver(signature: &Signature, errors: &mut Errors) {
 }
 
 fn too_many_arguments(signature: &Signature, errors: &mut Errors) {
-    if let Some(argument) = signature.inputs.iter().nth(MOST_ARGUMENTS) {
+    if let Some(argument) = signature.inputs.iter().nth(MAX_ARGUMENTS) {
         errors.push(
             argument,
             format!(
-                "an endpoint takes at most {MOST_ARGUMENTS} arguments: gather some in a type that \
+                "an endpoint takes at most {MAX_ARGUMENTS} arguments: gather some in a type that \
                  derives `FromRequestParts`"
             ),
         );
     }
 }
 
-/// One that could take the argument away: its type stands in the expansion as well.
+/// It could remove the argument, whose type the expansion names as well.
 fn condition_on_argument(signature: &Signature, errors: &mut Errors) {
     for argument in &signature.inputs {
         let (FnArg::Typed(syn::PatType { attrs, .. })
@@ -220,10 +312,12 @@ fn impl_trait_argument(signature: &Signature, errors: &mut Errors) {
     }
 }
 
-/// A named lifetime is a generic's, and reported there.
+/// A named lifetime is a generic parameter, which has a rule of its own.
 fn borrowed_argument(signature: &Signature, errors: &mut Errors) {
     let borrow = |tree: &TokenTree, next: Option<&TokenTree>| match tree {
-        TokenTree::Punct(punct) if punct.as_char() == '&' => !next.is_some_and(is_quote),
+        TokenTree::Punct(punct) if punct.as_char() == '&' => {
+            !next.is_some_and(|next| is_punct(next, '\''))
+        }
         TokenTree::Punct(punct) if punct.as_char() == '\'' => {
             next.is_some_and(|next| is_ident(next, "_"))
         }
@@ -240,21 +334,6 @@ fn borrowed_argument(signature: &Signature, errors: &mut Errors) {
     }
 }
 
-fn principal_on_public(declaration: &Declaration, errors: &mut Errors) {
-    if declaration.entries.key("public").is_none() {
-        return;
-    }
-    for ty in argument_types(&declaration.function.signature) {
-        if named(ty).is_some_and(|(name, _)| name == "Principal") {
-            errors.push(
-                ty,
-                "a caller of a public endpoint may have no token, so there may be no principal: \
-                 write `Option<Principal>`",
-            );
-        }
-    }
-}
-
 fn no_return_type(signature: &Signature, errors: &mut Errors) {
     if let ReturnType::Default = signature.output {
         errors.push(
@@ -265,124 +344,81 @@ fn no_return_type(signature: &Signature, errors: &mut Errors) {
     }
 }
 
-/// The value itself, where an extractor should stand.
-fn plain_value_argument(signature: &Signature, errors: &mut Errors) {
-    for ty in argument_types(signature) {
-        if let Type::Path(path) = ty
-            && let Some(name) = path.path.get_ident()
-            && (name == "str" || crate::is_scalar(name))
-        {
-            errors.push(
-                ty,
-                format!(
-                    "nobody knows where in the request this `{name}` is: write `Path(value): Path<{name}>` \
-                     for a capture of the path, or `Query`"
-                ),
-            );
-        }
-    }
-}
-
-/// Captures are taken by place, unless the type is one with names. A prefix with captures would
-/// shift the places, so they must fit the path that stands here.
-fn path_extractor_that_does_not_fit(signature: &Signature, path: &str, errors: &mut Errors) {
-    let captures = route::captures(path);
-    for (ty, places) in paths(signature) {
-        if places != captures.len() {
-            let wanted = match places {
-                1 => "one capture".to_owned(),
-                several => format!("{several} captures"),
-            };
-            let (found, cure) = match captures.as_slice() {
-                [] => ("none".to_owned(), "write them there, such as `{id}`"),
-                several => {
-                    (format!("`{}`", several.join("`, `")), "take them all, each by its place")
-                }
-            };
-            errors.push(
-                ty,
-                format!(
-                    "this takes {wanted} by place, and the path has {found}: {cure}, or name them in a \
-                     struct, which can also take those of a prefix"
-                ),
-            );
-        }
-    }
-}
-
-/// How many captures the function takes by place, if it does.
-pub(super) fn path_places(signature: &Signature) -> Option<usize> {
-    paths(signature).map(|(_, places)| places).next()
-}
-
-/// The extractors that take captures by place.
-fn paths(signature: &Signature) -> impl Iterator<Item = (&Type, usize)> {
-    argument_types(signature).filter_map(|ty| match named_within(ty)? {
-        (name, types) if name == "Path" => match types.as_slice() {
-            [of] => Some((ty, places(of)?)),
-            _ => None,
-        },
-        _ => None,
+/// A value, where its extractor should be.
+fn plain_value_argument(ty: &Type) -> Option<Assertion> {
+    let Type::Path(path) = ty else { return None };
+    let name = path.path.get_ident().filter(|name| crate::is_scalar(name))?;
+    Some(Assertion {
+        condition: Condition::IsNotPlain,
+        message: format!(
+            "an argument says where in the request its value is: write `Path(value): Path<{name}>` for a \
+             capture of the path, or `Query`"
+        ),
     })
 }
 
-/// How many captures a type takes by place, where that shows.
-fn places(ty: &Type) -> Option<usize> {
-    match ty {
-        Type::Tuple(tuple) => Some(tuple.elems.len()).filter(|places| *places > 0),
-        Type::Path(path) => {
-            let name = &path.path.segments.last()?.ident;
-            (name == "String" || crate::is_scalar(name)).then_some(1)
-        }
-        _ => None,
-    }
-}
-
-fn body_without_post(declaration: &Declaration, errors: &mut Errors) {
-    if is_post(&declaration.entries) {
-        return;
-    }
-    for (ty, name) in bodies(&declaration.function.signature) {
-        errors.push(
-            ty,
-            format!(
-                "`{name}` reads the request's body, and a GET has none: write `method = \"post\"`, or \
-                 take it from the path with `Path` or from the query with `Query`"
-            ),
-        );
-    }
-}
-
-fn body_before_the_end(declaration: &Declaration, errors: &mut Errors) {
-    let signature = &declaration.function.signature;
-    if !is_post(&declaration.entries) {
-        return;
-    }
-    let last = argument_types(signature).last();
-    for (ty, name) in bodies(signature) {
-        if last.is_some_and(|last| !std::ptr::eq(last, ty)) {
-            errors.push(
-                ty,
-                format!(
-                    "a body can be read once, after all else: write this `{name}` as the last argument, \
-                     and as the only one of its kind"
-                ),
-            );
-        }
-    }
-}
-
-/// The arguments that read a body, as far as their names tell.
-fn bodies(signature: &Signature) -> impl Iterator<Item = (&Type, String)> {
-    argument_types(signature).filter_map(|ty| {
-        let (name, _) = named_within(ty)?;
-        BODIES.contains(&name.as_str()).then_some((ty, name))
+fn principal_on_public(ty: &Type, declaration: &Declaration) -> Option<Assertion> {
+    let public = declaration.entries.key("public").is_some();
+    let principal = named(ty).is_some_and(|(name, _)| name == "Principal");
+    (public && principal).then(|| Assertion {
+        condition: Condition::IsNotPrincipal,
+        message:
+            "a caller of a public endpoint may have no token, and then has no principal: write \
+                  `Option<Principal>`"
+                .to_owned(),
     })
 }
 
-/// The first token for which the test holds, given the token behind it. Does not look inside braces,
-/// which hold an expression, nor at the type of a function up to what it returns: its arguments are
-/// not the endpoint's, and what it returns may borrow from them.
+/// A `Path` of one value or of a tuple takes the captures by their position. A prefix with captures would
+/// shift them, so they must fit the path that is declared.
+fn path_extractor_that_does_not_fit(ty: &Type, captures: &[&str]) -> Option<Assertion> {
+    let path = name(ty).is_some_and(|name| name == "Path");
+    path.then(|| Assertion {
+        condition: Condition::TakesCaptures(captures.len()),
+        message: format!(
+            "the path has `{}`, and this takes another number of captures by position: take them all in \
+             order, or by name in a struct, which can also take those of a prefix",
+            captures.join("`, `")
+        ),
+    })
+}
+
+fn path_extractor_without_captures(ty: &Type) -> Option<Assertion> {
+    let path = name(ty).is_some_and(|name| name == "Path");
+    path.then(|| Assertion {
+        condition: Condition::TakesCaptures(0),
+        message:
+            "this takes captures by position, and the path has none: write them there, such as \
+                  `{id}`, or name them in a struct, which can also take those of a prefix"
+                .to_owned(),
+    })
+}
+
+fn body_without_post(ty: &Type) -> Option<Assertion> {
+    let name = name(ty).filter(|name| BODIES.contains(&name.as_str()))?;
+    Some(Assertion {
+        condition: Condition::ReadsNoBody,
+        message: format!(
+            "`{name}` reads the request's body, and a `GET` has none: write `method = \"post\"`, or take \
+             the value from the path with `Path` or from the query with `Query`"
+        ),
+    })
+}
+
+fn body_before_the_end(ty: &Type) -> Option<Assertion> {
+    let name = name(ty).filter(|name| BODIES.contains(&name.as_str()))?;
+    Some(Assertion {
+        condition: Condition::ReadsNoBody,
+        message: format!(
+            "`{name}` reads the request's body, which can be read once, after everything else: write it as \
+             the last argument, and write no other that reads the body"
+        ),
+    })
+}
+
+/// The first token that passes the test, which also gets the next token. Skips braces, which hold an
+/// expression. Also skips the arguments of function types and the mark of a borrow they return: those
+/// are not the endpoint's own.
 fn find(
     tokens: TokenStream,
     test: impl Fn(&TokenTree, Option<&TokenTree>) -> bool + Copy,
@@ -393,7 +429,7 @@ fn find(
         if of_function && is_group(&tree, Delimiter::Parenthesis) {
             // The arrow, and the mark of a borrow.
             while trees
-                .next_if(|next| matches!(next, TokenTree::Punct(_)) && !is_comma(next))
+                .next_if(|next| matches!(next, TokenTree::Punct(_)) && !is_punct(next, ','))
                 .is_some()
             {}
             of_function = false;
@@ -417,14 +453,10 @@ fn is_group(tree: &TokenTree, delimiter: Delimiter) -> bool {
     matches!(tree, TokenTree::Group(group) if group.delimiter() == delimiter)
 }
 
-fn is_comma(tree: &TokenTree) -> bool {
-    matches!(tree, TokenTree::Punct(punct) if punct.as_char() == ',')
+fn is_punct(tree: &TokenTree, sign: char) -> bool {
+    matches!(tree, TokenTree::Punct(punct) if punct.as_char() == sign)
 }
 
 fn is_ident(tree: &TokenTree, name: &str) -> bool {
     matches!(tree, TokenTree::Ident(ident) if *ident == name)
-}
-
-fn is_quote(tree: &TokenTree) -> bool {
-    matches!(tree, TokenTree::Punct(punct) if punct.as_char() == '\'')
 }
