@@ -14,9 +14,9 @@ fn ui() {
     cases.compile_fail("ui/event/*.rs");
 }
 
-/// How a function reports a mistake by itself, and does not just pass one on.
-const REPORTS: &[&str] = &["errors.push(", "input.error(", "syn::Error::new("];
-/// What it returns if it leaves the reporting to its caller.
+/// How a function reports a mistake by itself, or makes an assertion for the compiler.
+const REPORTS: &[&str] = &["errors.push(", "input.error(", "syn::Error::new(", "Assertion {"];
+/// What a function returns if its caller reports the mistake.
 const RETURNS: &[&str] = &["&str) -> Option<String> {", "&str) -> Option<Fault> {"];
 
 /// A rule is a function that reports a mistake, or returns what to report; each has a case of its
