@@ -1,9 +1,8 @@
-//! Where a request comes from: the socket's other end or, where that is a proxy of the operator's,
-//! the client that the proxy names.
+//! Determines the address of the client: the peer of the socket or, if that is a trusted proxy, the client
+//! that the proxy names in a header.
 //!
-//! A header is believed as far as trusted proxies wrote it. Each writes on the right of what it got,
-//! so entries are read from the right, and the first address that is no trusted proxy's is the
-//! client. What stands on the left of it the client may have sent; it is not even looked at.
+//! Each proxy appends the address of its peer to the header. So entries are read from the right, and the first
+//! address that is not a trusted proxy is the client. Entries on its left may be forged and are not read.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -12,19 +11,19 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName};
 use ipnet::{IpNet, Ipv4Net};
 
-/// No real chain of proxies is longer.
+/// Maximum number of proxies in a row. Real chains are shorter.
 const MAX_HOPS: usize = 16;
 
-/// No real entry is longer: an element of `Forwarded` may also name host, protocol and proxy.
+/// Maximum length of an entry. An element of `Forwarded` may also name host, protocol and proxy.
 const MAX_ENTRY: usize = 1024;
 
-/// The header in which the [trusted proxies](crate::SseOptions::trusted_proxies) say whom they serve.
+/// The header in which [trusted proxies](crate::SseOptions::trusted_proxies) name the client's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ForwardedHeader {
-    /// `X-Forwarded-For`: addresses, each perhaps with a port.
+    /// `X-Forwarded-For`: a list of addresses, with or without ports.
     XForwardedFor,
-    /// `Forwarded`, RFC 7239.
+    /// `Forwarded` (RFC 7239).
     Forwarded,
 }
 
@@ -36,8 +35,8 @@ impl ForwardedHeader {
         }
     }
 
-    /// The address that an entry names, if it is one.
-    fn read(self, entry: &[u8]) -> Option<IpAddr> {
+    /// Parses the address in an entry.
+    fn parse(self, entry: &[u8]) -> Option<IpAddr> {
         let entry = Some(entry).filter(|entry| entry.len() <= MAX_ENTRY)?;
         match self {
             Self::XForwardedFor => address(entry),
@@ -82,20 +81,20 @@ impl TrustedProxies {
         Self { networks, header }
     }
 
-    /// Whose request this is; `None` where the socket has no address, as a Unix socket.
+    /// Returns the client's address. `None`: the socket has no address, such as a Unix socket.
     pub(crate) fn client_of(&self, parts: &Parts) -> Option<IpAddr> {
         let ConnectInfo(peer) = parts.extensions.get::<ConnectInfo<SocketAddr>>()?;
         Some(self.client(peer.ip(), &parts.headers))
     }
 
-    /// The socket's other end, where it looks like a proxy that nobody named: it is near, and says that it
-    /// passes requests on. Who lives near may pretend to be one.
+    /// Returns the peer if it looks like a proxy that is not configured: its address is private and it sends a
+    /// header of proxies. A client with a private address can pretend this.
     pub(crate) fn unlisted_proxy(&self, parts: &Parts) -> Option<IpAddr> {
         let ConnectInfo(peer) = parts.extensions.get::<ConnectInfo<SocketAddr>>()?;
         let names = [ForwardedHeader::XForwardedFor.name(), ForwardedHeader::Forwarded.name()];
-        let passes_on = names.iter().any(|name| parts.headers.contains_key(name));
-        let peer = Some(peer.ip().to_canonical()).filter(|peer| is_near(*peer));
-        peer.filter(|_| passes_on && self.networks.is_empty())
+        let forwards = names.iter().any(|name| parts.headers.contains_key(name));
+        let peer = Some(peer.ip().to_canonical()).filter(|peer| is_private(*peer));
+        peer.filter(|_| forwards && self.networks.is_empty())
     }
 
     fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
@@ -104,11 +103,11 @@ impl TrustedProxies {
             return last;
         }
         let lines = headers.get_all(self.header.name()).iter().rev();
-        // At every comma, in quotes as well: no address has one, and pairing quotes from the left
-        // would let the client's part swallow the proxy's.
+        // Split at every comma, even in quotes: no address contains one. If quotes were paired from the left, a
+        // quote in the client's part could enclose the proxy's part.
         let entries = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
         for entry in entries.take(MAX_HOPS) {
-            match self.header.read(entry) {
+            match self.header.parse(entry) {
                 Some(next) => last = next.to_canonical(),
                 None => return last,
             }
@@ -124,7 +123,7 @@ impl TrustedProxies {
     }
 }
 
-/// What addresses are counted by: an IPv6 network of 64 bits is one customer's, who may take any
+/// Returns what limits count an address by. For IPv6 that is the /64 network, since its owner can use any
 /// address in it.
 pub(crate) fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -135,11 +134,11 @@ pub(crate) fn network_of(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Whether an address belongs to this machine or a private network, as proxies' do.
-fn is_near(address: IpAddr) -> bool {
+/// Returns whether an address belongs to this machine or a private network, as those of proxies do.
+fn is_private(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => {
-            // RFC 6598: addresses that networks share, as those of containers do.
+            // Shared address space (RFC 6598), which container networks use.
             let shared = matches!(address.octets(), [100, 64..=127, ..]);
             address.is_loopback() || address.is_private() || address.is_link_local() || shared
         }
@@ -161,7 +160,7 @@ fn network(text: &str) -> Option<IpNet> {
     }
 }
 
-/// An address, perhaps with a port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80`.
+/// Parses an address with or without port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80`.
 fn address(text: &[u8]) -> Option<IpAddr> {
     let text = str::from_utf8(text.trim_ascii()).ok()?;
     if let Some(bracketed) = text.strip_prefix('[') {
@@ -178,18 +177,18 @@ fn address(text: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// A port, or one that its proxy keeps to itself: `_a1`.
+/// Returns whether `text` is a port, or an obfuscated one such as `_a1` (RFC 7239, section 6.3).
 fn is_port(text: &str) -> bool {
-    let hidden = |name: &str| {
+    let obfuscated = |name: &str| {
         !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
     };
     let number = || text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok();
-    number() || text.strip_prefix('_').is_some_and(hidden)
+    number() || text.strip_prefix('_').is_some_and(obfuscated)
 }
 
-/// The address of an element of `Forwarded` (RFC 7239, section 4), such as
-/// `for="[2001:db8::1]:80";proto=https`. `unknown`, names that hide an address, two `for`s and
-/// anything malformed are none.
+/// Parses the address in an element of `Forwarded` (RFC 7239, section 4), such as
+/// `for="[2001:db8::1]:80";proto=https`. `None` for `unknown`, obfuscated names, two `for` and malformed
+/// elements.
 fn forwarded_for(element: &[u8]) -> Option<IpAddr> {
     let mut found = None;
     for pair in str::from_utf8(element).ok()?.split(';').map(str::trim_ascii) {
@@ -199,7 +198,7 @@ fn forwarded_for(element: &[u8]) -> Option<IpAddr> {
         let (name, value) = pair.split_once('=')?;
         let quoted = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
         let value = quoted.unwrap_or(value);
-        // An escape in quotes is legal, and nobody's address. A stray quote is half of one.
+        // An escape in quotes is legal, but no address has one. A single quote is malformed.
         if value.contains(['"', '\\']) {
             return None;
         }
@@ -241,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_address_from_the_right_that_is_no_proxys_is_the_client() {
+    fn the_first_address_from_the_right_that_is_not_a_proxy_is_the_client() {
         use ForwardedHeader::XForwardedFor as X;
         for (lines, client) in [
             (&[][..], PROXY),
@@ -256,7 +255,7 @@ mod tests {
             (&["[2001:db8::1]"], "2001:db8::1"),
             (&["[2001:db8::1]:443, 2001:db8:f::9"], "2001:db8::1"),
             (&["6.6.6.6, ::ffff:192.0.2.1, ::ffff:10.0.0.7"], "192.0.2.1"),
-            // Anything else ends the walk where it is: at the last proxy.
+            // An invalid entry ends the search, with the last proxy as the client.
             (&["6.6.6.6, nonsense, 10.2.0.1"], "10.2.0.1"),
             (&["6.6.6.6, unknown"], PROXY),
             (&["6.6.6.6,"], PROXY),
@@ -275,14 +274,14 @@ mod tests {
         ] {
             assert_eq!(seen(X, PROXY, lines), client, "{lines:?}");
         }
-        // A socket that is nobody's proxy says what it likes.
+        // The header of a peer that is not a proxy does not count.
         assert_eq!(seen(X, "203.0.113.9", &["192.0.2.1"]), "203.0.113.9");
         assert_eq!(seen(X, "::ffff:203.0.113.9", &["192.0.2.1"]), "203.0.113.9");
         assert_eq!(seen(X, "::ffff:127.0.0.1", &["192.0.2.1"]), "192.0.2.1");
     }
 
     #[test]
-    fn elements_of_forwarded_are_read_as_the_standard_writes_them() {
+    fn elements_of_forwarded_are_parsed_as_in_rfc_7239() {
         use ForwardedHeader::Forwarded as F;
         for (lines, client) in [
             (&["for=192.0.2.1"][..], "192.0.2.1"),
@@ -299,11 +298,11 @@ mod tests {
             (&["for=6.6.6.6, for=1.1.1.1;for=2.2.2.2"], PROXY),
             (&["for=6.6.6.6, for"], PROXY),
             (&["for=6.6.6.6, for="], PROXY),
-            // What the client sent cannot swallow what the proxy wrote.
+            // The client's part cannot enclose the proxy's part.
             (&["for=6.6.6.6;host=\"a, for=192.0.2.43"], "192.0.2.43"),
             (&["for=6.6.6.6;host=\"a", "for=192.0.2.43"], "192.0.2.43"),
             (&["for=6.6.6.6;host=\", for=192.0.2.43;host=\"b\""], "192.0.2.43"),
-            // Nor can a host that the proxy took over stand for an element.
+            // A host that the proxy has copied from the client cannot pass as an element.
             (&["for=192.0.2.43;host=\"x\\\", for=6.6.6.6;host=\\\"y\""], PROXY),
             (&["for=6.6.6.6, for=192.0.2.43;host=\"a,b\""], PROXY),
         ] {
@@ -324,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_are_networks_or_addresses() {
+    fn proxies_are_networks_or_addresses() {
         let good = ["10.1.2.3/8", "::1", "::ffff:192.0.2.0/120", "0.0.0.0/32"];
         let good = good.map(|text| Network::parse(text).expect(text)).into();
         let proxies = TrustedProxies::new(good, ForwardedHeader::XForwardedFor);
@@ -343,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn only_who_is_near_and_passes_requests_on_may_be_a_proxy_that_nobody_named() {
+    fn only_a_private_peer_with_a_header_of_proxies_may_be_an_unlisted_proxy() {
         let unlisted = |proxies: &TrustedProxies, peer: &str, header: &str| {
             let peer: IpAddr = peer.parse().expect("an address");
             let request = http::Request::get("/").header(header, "192.0.2.1");
@@ -351,22 +350,23 @@ mod tests {
             proxies.unlisted_proxy(&request.body(()).expect("a request").into_parts().0)
         };
         let none = TrustedProxies::new(Vec::new(), ForwardedHeader::XForwardedFor);
-        for near in
+        for private in
             ["127.0.0.1", "10.1.2.3", "192.168.0.9", "172.31.0.1", "169.254.1.1", "100.64.0.1"]
         {
             assert_eq!(
-                unlisted(&none, near, "x-forwarded-for").map(|a| a.to_string()).as_deref(),
-                Some(near)
+                unlisted(&none, private, "x-forwarded-for").map(|a| a.to_string()).as_deref(),
+                Some(private)
             );
-            assert_eq!(unlisted(&none, near, "x-forwarded-host"), None);
-            assert_eq!(unlisted(&proxies(ForwardedHeader::Forwarded), near, "forwarded"), None);
+            assert_eq!(unlisted(&none, private, "x-forwarded-host"), None);
+            assert_eq!(unlisted(&proxies(ForwardedHeader::Forwarded), private, "forwarded"), None);
         }
-        for near in ["::1", "fd00::7", "fe80::1", "::ffff:10.0.0.1"] {
-            assert!(unlisted(&none, near, "forwarded").is_some(), "{near}");
+        for private in ["::1", "fd00::7", "fe80::1", "::ffff:10.0.0.1"] {
+            assert!(unlisted(&none, private, "forwarded").is_some(), "{private}");
         }
-        for far in ["203.0.113.9", "100.128.0.1", "172.32.0.1", "2001:db8::1", "::ffff:203.0.113.9"]
+        for public in
+            ["203.0.113.9", "100.128.0.1", "172.32.0.1", "2001:db8::1", "::ffff:203.0.113.9"]
         {
-            assert_eq!(unlisted(&none, far, "x-forwarded-for"), None, "{far}");
+            assert_eq!(unlisted(&none, public, "x-forwarded-for"), None, "{public}");
         }
     }
 
@@ -378,7 +378,7 @@ mod tests {
         assert_eq!(of("192.0.2.1"), "192.0.2.1");
     }
 
-    /// Pieces that make up headers, good and bad, and any bytes that a header may hold.
+    /// Headers of valid and invalid pieces, and of any bytes that a header may have.
     fn header() -> impl Strategy<Value = Vec<u8>> {
         let piece = prop_oneof![
             prop::sample::select(vec![
@@ -432,10 +432,10 @@ mod tests {
             prop_assert_eq!(client(kind, "203.0.113.9", &lines).to_string(), "203.0.113.9");
         }
 
-        /// The proxies' part ends in a client's address, or in what is none; whatever the client had
-        /// sent before, in lines of its own or in front in the same line, makes no difference.
+        /// The proxies' part begins with the client's address or an invalid entry. What the client has sent before
+        /// it, in the same line or in other lines, makes no difference.
         #[test]
-        fn what_the_client_sent_on_the_left_never_counts(
+        fn what_the_client_has_sent_never_counts(
             kind in kind(),
             forged in prop::collection::vec(header(), 1..4),
             written in header(),
@@ -448,10 +448,10 @@ mod tests {
                 written.extend_from_slice(format!(", {prefix}10.5.5.{hop}").as_bytes());
             }
             let alone = client(kind, PROXY, &[&written]);
-            // Where the walk passes every entry, the one on the left is the proxies' own still.
+            // If all entries are proxies, the search goes on into the client's part.
             let entries: Vec<_> = written.split(|byte| *byte == b',').collect();
             let proxies = proxies(kind);
-            let passes = |entry: &&[u8]| kind.read(entry).is_some_and(|a| proxies.trusts(a.to_canonical()));
+            let passes = |entry: &&[u8]| kind.parse(entry).is_some_and(|a| proxies.trusts(a.to_canonical()));
             prop_assume!(!entries.iter().all(passes));
             let mut lines = forged;
             if same_line {

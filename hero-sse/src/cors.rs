@@ -1,4 +1,4 @@
-//! Pages of other origins: who may read streams, and what a browser must be told for it.
+//! CORS: lets pages of other origins open streams.
 
 use std::sync::Arc;
 
@@ -14,15 +14,16 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use crate::origin::{Listed, Origin};
 
-/// How long a browser may remember the answer to its question before a request.
+/// How long a browser may cache the response to a preflight, in seconds.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
-/// Which pages of other origins may open the kit's endpoints and read what they answer: none, unless
-/// set by [`SseOptions::cors`](crate::SseOptions::cors) or by the keys `CorsOrigins` and
+/// Lets pages of other origins open the endpoints (cross-origin resource sharing). Default: none.
+///
+/// Set it with [`SseOptions::cors`](crate::SseOptions::cors), or with the keys `CorsOrigins` and
 /// `CorsCredentials`.
 ///
-/// Origins are exact: scheme, host and port. There are no patterns and there is no `*`; an endpoint that
-/// any page may read gets a CORS layer of the application's own around its routes.
+/// Origins are exact: scheme, host and port. There are no patterns and no `*`. For an endpoint that every page
+/// may read, put a CORS layer of your own around its routes.
 ///
 /// ```
 /// use hero_sse::SseOptions;
@@ -38,15 +39,16 @@ pub struct Cors {
 }
 
 impl Cors {
-    /// Lets pages of these origins in. What is none comes out of
-    /// [`build`](crate::server::Builder::build), with the cure.
+    /// Allows pages of these origins, such as `"https://app.example.com"`. An invalid origin is a mistake that
+    /// [`build`](crate::server::Builder::build) reports.
     pub fn origins<'a>(origins: impl IntoIterator<Item = &'a str>) -> Self {
         Self { origins: Listed::read(origins, Origin::parse), credentials: false }
     }
 
-    /// Whether their browsers send cookies along, for an `EventSource` with `withCredentials`. These
-    /// origins then act with the caller's cookie as the site's own pages do. Default `false`: a token in
-    /// a header or the query needs none of it.
+    /// Sets whether these pages may send cookies, for an `EventSource` with `withCredentials`. Default: `false`.
+    ///
+    /// These pages can then do with the caller's cookie what the site's own pages can do. A token in a header or in
+    /// the query needs no credentials.
     #[must_use]
     pub fn credentials(mut self, sent: bool) -> Self {
         self.credentials = sent;
@@ -59,54 +61,59 @@ impl Cors {
 
     /// Returns what is wrong with the credentials; each origin has been checked by itself.
     pub(crate) fn fault(&self) -> Option<String> {
-        let alone = self.credentials && !self.is_on() && self.origins.faults.is_empty();
-        alone.then(|| {
+        let useless = self.credentials && !self.is_on() && self.origins.faults.is_empty();
+        useless.then(|| {
             "credentials are allowed to no origin: set CorsOrigins, or leave out CorsCredentials"
                 .to_owned()
         })
     }
 
-    /// The origin that a request comes from, if it is let in. A browser never hears its own words: it
-    /// is as the operator wrote it.
-    fn lets_in(&self, request: &HeaderMap) -> Option<HeaderValue> {
-        HeaderValue::try_from(Origin::listed(&self.origins.entries, request)?.to_string()).ok()
+    /// Returns the request's origin if it is allowed. The text comes from the configuration and not from the
+    /// request.
+    fn allowed_origin(&self, request: &HeaderMap) -> Option<HeaderValue> {
+        HeaderValue::try_from(Origin::find_in(&self.origins.entries, request)?.to_string()).ok()
     }
 
-    /// What a browser must be told with an answer.
-    fn tell(&self, origin: Option<HeaderValue>, is_preflight: bool, answer: &mut HeaderMap) {
-        // To others as well, or a cache would give the answer for one origin to another.
-        answer.append(VARY, HeaderValue::from_name(ORIGIN));
+    /// Adds the CORS headers to a response.
+    fn add_headers(
+        &self,
+        origin: Option<HeaderValue>,
+        is_preflight: bool,
+        headers: &mut HeaderMap,
+    ) {
+        // For other origins as well: otherwise a cache could use one origin's response for another.
+        headers.append(VARY, HeaderValue::from_name(ORIGIN));
         let Some(origin) = origin else { return };
-        answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         if self.credentials {
-            answer.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+            headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
         }
         if is_preflight {
             let methods = HeaderValue::from_static("GET, HEAD, POST");
-            answer.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
-            let headers = HeaderValue::from_static("authorization, content-type, last-event-id");
-            answer.insert(ACCESS_CONTROL_ALLOW_HEADERS, headers);
-            answer.insert(ACCESS_CONTROL_MAX_AGE, MAX_AGE);
+            headers.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
+            let allowed = HeaderValue::from_static("authorization, content-type, last-event-id");
+            headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed);
+            headers.insert(ACCESS_CONTROL_MAX_AGE, MAX_AGE);
         } else {
-            let headers = HeaderValue::from_static("www-authenticate, retry-after");
-            answer.insert(ACCESS_CONTROL_EXPOSE_HEADERS, headers);
+            let exposed = HeaderValue::from_static("www-authenticate, retry-after");
+            headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
         }
     }
 }
 
-/// Around an endpoint: answers a browser's question before a request by itself, and adds to all other
-/// answers, refusals too, what a browser must be told.
-pub(crate) async fn answer(
+/// Middleware around an endpoint: answers preflights, and adds the CORS headers to all other responses, refusals
+/// included.
+pub(crate) async fn middleware(
     State(cors): State<Arc<Cors>>,
     request: Request,
     next: Next,
 ) -> Response {
-    let origin = cors.lets_in(request.headers());
+    let origin = cors.allowed_origin(request.headers());
     let is_preflight = request.method() == Method::OPTIONS;
     let mut response = match is_preflight {
         true => StatusCode::NO_CONTENT.into_response(),
         false => next.run(request).await,
     };
-    cors.tell(origin, is_preflight, response.headers_mut());
+    cors.add_headers(origin, is_preflight, response.headers_mut());
     response
 }

@@ -1,28 +1,28 @@
-//! Which page a request comes from and which host it asks for: `Origin`, `Sec-Fetch-Site`, `Host`.
+//! Hosts and origins, as requests name them (`Host`, `Origin`) and as configuration lists them.
 
 use std::fmt;
 use std::net::Ipv6Addr;
 
+use http::HeaderMap;
 use http::header::{HOST, ORIGIN};
 use http::request::Parts;
-use http::{HeaderMap, Method};
 
-/// No name of a host is longer, with its port (RFC 1035, section 2.3.4).
+/// Maximum length of a host name (RFC 1035, section 2.3.4) with its port.
 const MAX_HOST: usize = 253 + ":65535".len();
 
-/// A host as a URL names it: in lower case, without the dot that may end it.
+/// A host name with an optional port, in lower case and without a final dot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Host {
-    name: String,
-    port: Option<u16>,
+    pub(crate) name: String,
+    pub(crate) port: Option<u16>,
 }
 
 impl Host {
-    /// Reads an entry of an operator's list.
+    /// Reads an entry of a configured list.
     ///
     /// # Errors
     ///
-    /// A sentence with the cure.
+    /// A sentence that says how to write it.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         Self::read(text).ok_or_else(|| {
             let why = match text {
@@ -30,13 +30,13 @@ impl Host {
                 _ if text.contains('*') => "is a pattern: name each host",
                 _ if text.contains('/') => "has a path: leave it out",
                 _ if !text.is_ascii() => "is not ASCII: write its `xn--` form",
-                _ => "is no host",
+                _ => "is not a host",
             };
             format!("{text:?} {why}, as in \"app.example.com\" or \"localhost:8080\"")
         })
     }
 
-    /// Reads `app.example.com`, `localhost:8080`, `[::1]:443`. User names are none of it.
+    /// Reads `app.example.com`, `localhost:8080` or `[::1]:443`. A user name before it is not allowed.
     fn read(text: &str) -> Option<Self> {
         let text = Some(text).filter(|text| text.len() <= MAX_HOST)?;
         let (name, port) = match text.strip_prefix('[') {
@@ -62,23 +62,23 @@ impl Host {
         Some(Self { name, port })
     }
 
-    /// The one that a request asks for; `None` where it names none.
+    /// Returns the host that a request is for. `None`: it names no host.
     ///
     /// # Errors
     ///
-    /// When it names several, or something that is none.
-    fn asked_for(parts: &Parts) -> Result<Option<Self>, Unclear> {
+    /// If it names several hosts, or something that is not a host.
+    pub(crate) fn of_request(parts: &Parts) -> Result<Option<Self>, Ambiguous> {
         let mut lines = parts.headers.get_all(HOST).iter();
         let line = lines.next();
         if lines.next().is_some() {
-            return Err(Unclear);
+            return Err(Ambiguous);
         }
-        let read = |text: &str| Self::read(text).ok_or(Unclear);
-        let header = line.map(|line| read(line.to_str().map_err(|_| Unclear)?)).transpose()?;
-        // The authority of an absolute URL, and `:authority` of HTTP/2, come before the header.
+        let read = |text: &str| Self::read(text).ok_or(Ambiguous);
+        let header = line.map(|line| read(line.to_str().map_err(|_| Ambiguous)?)).transpose()?;
+        // The authority of an absolute URL, and `:authority` of HTTP/2, take precedence over the header.
         let authority = parts.uri.authority().map(|text| read(text.as_str())).transpose()?;
         match (&header, &authority) {
-            (Some(header), Some(authority)) if header.name != authority.name => Err(Unclear),
+            (Some(header), Some(authority)) if header.name != authority.name => Err(Ambiguous),
             _ => Ok(authority.or(header)),
         }
     }
@@ -96,30 +96,30 @@ impl fmt::Display for Host {
     }
 }
 
-/// A request names two hosts, or what is none.
+/// A request names several hosts or origins, or something that is neither.
 #[derive(Debug)]
-struct Unclear;
+pub(crate) struct Ambiguous;
 
-/// Scheme, host and port of a page, as a browser writes them.
+/// Scheme, host and port of a page, as a browser sends them in `Origin`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
     scheme: String,
-    /// Without a port where it is the scheme's own.
+    /// Without the scheme's default port.
     host: Host,
 }
 
 impl Origin {
-    /// Reads an entry of an operator's list.
+    /// Reads an entry of a configured list.
     ///
     /// # Errors
     ///
-    /// A sentence with the cure.
+    /// A sentence that says how to write it.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         Self::read(text).ok_or_else(|| {
             let rest = text.split_once("://").map(|(_, rest)| rest);
             let why = match rest {
                 _ if text.contains('*') => "is a pattern: name each origin",
-                _ if text == "null" => "is what any sandboxed page says: serve yours from a URL",
+                _ if text == "null" => "is what every sandboxed page sends: serve yours from a URL",
                 None => "has no scheme: put `https://` before it",
                 Some(rest) if rest.ends_with('/') && rest.matches('/').count() == 1 => {
                     "ends in a slash: leave it out"
@@ -127,7 +127,7 @@ impl Origin {
                 Some(rest) if rest.contains(['/', '?', '#']) => "has a path: leave it out",
                 Some(rest) if rest.contains('@') => "names a user: leave it out",
                 Some(_) if !text.is_ascii() => "is not ASCII: write its `xn--` form",
-                Some(_) => "is no origin",
+                Some(_) => "is not an origin",
             };
             format!(
                 "{text:?} {why}, as in \"https://app.example.com\" or \"http://localhost:5173\""
@@ -147,30 +147,31 @@ impl Origin {
         Some(Self { scheme, host })
     }
 
-    /// The one that a request comes from.
+    /// Returns the origin of the page that sent a request. `None`: there is no `Origin`.
     ///
     /// # Errors
     ///
-    /// When there are several, or something that is none, such as `null`.
-    fn sent(headers: &HeaderMap) -> Result<Option<Self>, Unclear> {
+    /// If there are several, or one that is not an origin, such as `null`.
+    pub(crate) fn of_request(headers: &HeaderMap) -> Result<Option<Self>, Ambiguous> {
         let mut lines = headers.get_all(ORIGIN).iter();
         let Some(line) = lines.next() else { return Ok(None) };
         if lines.next().is_some() {
-            return Err(Unclear);
+            return Err(Ambiguous);
         }
         let line = line.to_str().ok().and_then(Self::read);
-        line.map(Some).ok_or(Unclear)
+        line.map(Some).ok_or(Ambiguous)
     }
 
-    /// The entry of `list` that a request comes from, if it does.
-    pub(crate) fn listed<'a>(list: &'a [Self], headers: &HeaderMap) -> Option<&'a Self> {
-        let sent = Self::sent(headers).ok()??;
+    /// Returns the entry of `list` that equals the request's origin.
+    pub(crate) fn find_in<'a>(list: &'a [Self], headers: &HeaderMap) -> Option<&'a Self> {
+        let sent = Self::of_request(headers).ok()??;
         list.iter().find(|origin| **origin == sent)
     }
 
-    /// Whether its pages were served by `host`. A proxy may speak HTTPS for it, so the scheme tells
-    /// only where TLS ends here.
-    fn is_of(&self, host: &Host, over_tls: bool) -> bool {
+    /// Returns whether `host` serves the pages of this origin.
+    ///
+    /// A proxy may terminate TLS, so `https` is accepted without TLS here. `http` is not accepted with it.
+    pub(crate) fn is_served_by(&self, host: &Host, over_tls: bool) -> bool {
         let Some(default) = default_port(&self.scheme) else { return false };
         let port = |host: &Host| host.port.unwrap_or(default);
         (self.scheme == "https" || !over_tls)
@@ -193,7 +194,7 @@ fn default_port(scheme: &str) -> Option<u16> {
     }
 }
 
-/// A list as somebody wrote it: what could be read of it, and what is wrong with the rest.
+/// A configured list: its valid entries, and the mistakes in the others.
 #[derive(Clone, Debug)]
 pub(crate) struct Listed<T> {
     pub(crate) entries: Vec<T>,
@@ -218,126 +219,16 @@ impl<T> Listed<T> {
     }
 }
 
-/// In the extensions of a request that came over TLS which ends here.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct OverTls;
-
-/// What a kit's pages and hosts are.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct SitePolicy {
-    /// Where its own pages are, as browsers see it. Empty: where the request's host says.
-    pub(crate) public_origins: Vec<Origin>,
-    /// Others whose pages may send cookies.
-    pub(crate) trusted_origins: Vec<Origin>,
-    /// The hosts it answers to. Empty: all.
-    pub(crate) hosts: Vec<Host>,
-}
-
-/// Why a page may not use a cookie.
-#[derive(Debug)]
-pub(crate) struct Foreign {
-    /// For the client.
-    pub(crate) why: &'static str,
-    /// For the log: where the page is, and which host it asked.
-    pub(crate) origin: Option<String>,
-    pub(crate) host: Option<String>,
-}
-
-impl SitePolicy {
-    /// Whether the request asks for a host that is answered: a page whose name was made to lead here
-    /// asks for its own.
-    pub(crate) fn serves_host_of(&self, parts: &Parts) -> bool {
-        if self.hosts.is_empty() {
-            return true;
-        }
-        let Ok(Some(asked)) = Host::asked_for(parts) else { return false };
-        let ports: &[u16] = if is_over_tls(parts) { &[443] } else { &[443, 80] };
-        let port_fits = |port: u16| match asked.port {
-            Some(asked) => asked == port,
-            None => ports.contains(&port),
-        };
-        self.hosts.iter().any(|host| host.name == asked.name && host.port.is_none_or(port_fits))
-    }
-
-    /// Whether the page that this request comes from may use its browser's cookies here: one of the
-    /// kit's own site, or of a friend's.
-    ///
-    /// Browsers send no `Origin` with a page's own `GET`, nor with an image's; what tells these apart
-    /// is `Sec-Fetch-Site`. Without either it is no page, or one of a browser from before 2023: that may
-    /// read, but not change anything.
-    pub(crate) fn check_cookie_origin(&self, parts: &Parts) -> Result<(), Foreign> {
-        let host = Host::asked_for(parts).ok().flatten();
-        let refuse = |why, origin: Option<&Origin>| {
-            let (origin, host) =
-                (origin.map(Origin::to_string), host.as_ref().map(Host::to_string));
-            Err(Foreign { why, origin, host })
-        };
-        match Origin::sent(&parts.headers) {
-            Err(Unclear) => refuse("a cookie counts only from a page of this site", None),
-            Ok(Some(origin)) => {
-                let own = || match &host {
-                    Some(host) => {
-                        self.public_origins.is_empty() && origin.is_of(host, is_over_tls(parts))
-                    }
-                    None => false,
-                };
-                if self.public_origins.contains(&origin)
-                    || self.trusted_origins.contains(&origin)
-                    || own()
-                {
-                    return Ok(());
-                }
-                refuse("a cookie counts only from a page of this site", Some(&origin))
-            }
-            Ok(None) => {
-                let reads = matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
-                match is_cross_origin(parts) {
-                    Some(false) => Ok(()),
-                    None if reads => Ok(()),
-                    None => refuse("with a cookie alone this method needs an Origin", None),
-                    Some(true) => refuse("a cookie counts only from a page of this site", None),
-                }
-            }
-        }
-    }
-}
-
-fn is_over_tls(parts: &Parts) -> bool {
-    parts.extensions.get::<OverTls>().is_some()
-}
-
-/// Whether a page of another origin had the request sent, by a browser's `Sec-Fetch-Site`; `None` without
-/// one.
-pub(crate) fn is_cross_origin(parts: &Parts) -> Option<bool> {
-    let mut sites = parts.headers.get_all("sec-fetch-site").iter();
-    let first = sites.next()?.as_bytes();
-    Some(sites.next().is_some() || !matches!(first, b"same-origin" | b"none"))
-}
-
 #[cfg(test)]
 mod tests {
-    use http::Request;
-
     use super::*;
 
     fn origin(text: &str) -> Origin {
         Origin::parse(text).expect(text)
     }
 
-    fn parts(method: Method, uri: &str, headers: &[(&str, &str)], over_tls: bool) -> Parts {
-        let mut request = Request::builder().method(method).uri(uri);
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let mut parts = request.body(()).expect("a request").into_parts().0;
-        if over_tls {
-            parts.extensions.insert(OverTls);
-        }
-        parts
-    }
-
     #[test]
-    fn hosts_are_read_as_urls_name_them() {
+    fn hosts_are_read_as_in_urls() {
         for (text, shown) in [
             ("app.example.com", "app.example.com"),
             ("APP.Example.COM.", "app.example.com"),
@@ -387,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn origins_are_exact_and_mistakes_come_with_the_cure() {
+    fn origins_are_exact_and_errors_say_how_to_write_them() {
         for (text, shown) in [
             ("https://app.example.com", "https://app.example.com"),
             ("HTTPS://App.Example.com:443", "https://app.example.com"),
@@ -409,153 +300,13 @@ mod tests {
             ("https://a?b", "has a path"),
             ("https://u@a", "names a user"),
             ("https://\u{e9}", "xn--"),
-            ("https://", "is no origin"),
-            ("https://a b", "is no origin"),
-            ("1http://a", "is no origin"),
+            ("https://", "is not an origin"),
+            ("https://a b", "is not an origin"),
+            ("1http://a", "is not an origin"),
             ("", "has no scheme"),
         ] {
             let error = Origin::parse(text).expect_err(text);
             assert!(error.contains(cure) && error.contains("as in \"https:"), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_page_is_trusted_when_it_is_of_the_host_that_it_asks() {
-        let own = SitePolicy::default();
-        let behind_a_proxy =
-            SitePolicy { public_origins: vec![origin("https://app.example.com")], ..own.clone() };
-        let with_friends = SitePolicy {
-            trusted_origins: vec![origin("https://pages.example.net")],
-            ..own.clone()
-        };
-        let host = ("host", "app.example.com");
-        let from = |value| ("origin", value);
-        let site = |value| ("sec-fetch-site", value);
-        for (sites, headers, over_tls, trusted) in [
-            (&own, &[host][..], false, true),
-            (&own, &[host, from("https://app.example.com")], false, true),
-            (&own, &[host, from("http://app.example.com")], false, true),
-            (&own, &[host, from("https://app.example.com")], true, true),
-            (&own, &[host, from("http://app.example.com")], true, false),
-            (&own, &[host, from("https://app.example.com:8443")], false, false),
-            (&own, &[host, from("https://example.com")], false, false),
-            (&own, &[host, from("https://app.example.com.evil.example")], false, false),
-            (&own, &[host, from("https://evil.example")], false, false),
-            (&own, &[host, from("null")], false, false),
-            (&own, &[host, from("")], false, false),
-            (&own, &[host, from("file://")], false, false),
-            (&own, &[host, from("chrome-extension://app.example.com")], false, false),
-            (&own, &[from("https://app.example.com")], false, false),
-            (&own, &[host, host, from("https://app.example.com")], false, false),
-            (
-                &own,
-                &[host, from("https://app.example.com"), from("https://app.example.com")],
-                false,
-                false,
-            ),
-            (
-                &own,
-                &[("host", "app.example.com:3000"), from("http://app.example.com:3000")],
-                false,
-                true,
-            ),
-            (
-                &own,
-                &[("host", "app.example.com:3000"), from("http://app.example.com")],
-                false,
-                false,
-            ),
-            // What came with it is not asked, where an origin tells: a friend's page is of another site.
-            (&own, &[host, from("https://evil.example"), site("same-origin")], false, false),
-            (
-                &with_friends,
-                &[host, from("https://pages.example.net"), site("cross-site")],
-                false,
-                true,
-            ),
-            (&with_friends, &[host, from("https://app.example.com")], false, true),
-            (&with_friends, &[host, from("http://pages.example.net")], false, false),
-            // Where the public origin is known, the host, which a proxy may have made up, is not asked.
-            (
-                &behind_a_proxy,
-                &[("host", "10.0.0.7"), from("https://app.example.com")],
-                false,
-                true,
-            ),
-            (&behind_a_proxy, &[host, from("http://app.example.com")], false, false),
-            (&behind_a_proxy, &[("host", "10.0.0.7"), from("http://10.0.0.7")], false, false),
-            (&own, &[host, site("same-origin")], false, true),
-            (&own, &[host, site("none")], false, true),
-            (&own, &[host, site("same-site")], false, false),
-            (&own, &[host, site("cross-site")], false, false),
-            (&own, &[host, site("")], false, false),
-            (&own, &[host, site("same-origin"), site("cross-site")], false, false),
-            (&own, &[host, site("same-origin, cross-site")], false, false),
-        ] {
-            let parts = parts(Method::GET, "/", headers, over_tls);
-            assert_eq!(
-                sites.check_cookie_origin(&parts).is_ok(),
-                trusted,
-                "{headers:?} {over_tls}"
-            );
-        }
-    }
-
-    #[test]
-    fn what_changes_something_must_say_where_it_comes_from() {
-        let sites = SitePolicy::default();
-        for (method, headers, trusted) in [
-            (Method::HEAD, &[][..], true),
-            (Method::POST, &[], false),
-            (Method::DELETE, &[], false),
-            (Method::POST, &[("sec-fetch-site", "same-origin")], true),
-            (Method::POST, &[("sec-fetch-site", "same-site")], false),
-            (Method::POST, &[("origin", "http://a")], true),
-            (Method::POST, &[("origin", "null"), ("sec-fetch-site", "same-origin")], false),
-        ] {
-            let parts = parts(method.clone(), "http://a/", headers, false);
-            assert_eq!(sites.check_cookie_origin(&parts).is_ok(), trusted, "{method} {headers:?}");
-        }
-    }
-
-    #[test]
-    fn only_listed_hosts_are_answered_however_they_are_spelt() {
-        let hosts = ["app.example.com", "localhost:8080", "secure:443", "[::1]"];
-        let sites = SitePolicy {
-            hosts: hosts.map(|host| Host::parse(host).expect("a host")).to_vec(),
-            ..SitePolicy::default()
-        };
-        for (uri, headers, over_tls, answered) in [
-            ("/", &["app.example.com"][..], false, true),
-            ("/", &["APP.example.com."], false, true),
-            ("/", &["app.example.com:8443"], false, true),
-            ("/", &["localhost:8080"], false, true),
-            ("/", &["localhost"], false, false),
-            ("/", &["localhost:80"], false, false),
-            ("/", &["secure"], true, true),
-            ("/", &["[0::1]:9"], false, true),
-            ("/", &["evil.example"], false, false),
-            ("/", &["127.0.0.1"], false, false),
-            ("/", &["app.example.com.evil.example"], false, false),
-            ("/", &["evil.example@app.example.com"], false, false),
-            ("/", &["app.example.com@evil.example"], false, false),
-            ("/", &["app.example.com, evil.example"], false, false),
-            ("/", &["app.example.com", "app.example.com"], false, false),
-            ("/", &["evil.example", "app.example.com"], false, false),
-            ("/", &[""], false, false),
-            ("/", &[], false, false),
-            // An absolute URL, or `:authority`.
-            ("http://app.example.com/", &[], false, true),
-            ("http://app.example.com/", &["app.example.com"], false, true),
-            ("http://evil.example/", &["app.example.com"], false, false),
-            ("http://app.example.com/", &["evil.example"], false, false),
-            ("http://app.example.com@evil.example/", &[], false, false),
-            ("http://evil.example@app.example.com/", &[], false, false),
-        ] {
-            let headers: Vec<_> = headers.iter().map(|value| ("host", *value)).collect();
-            let parts = parts(Method::GET, uri, &headers, over_tls);
-            assert_eq!(sites.serves_host_of(&parts), answered, "{uri} {headers:?}");
-            assert!(SitePolicy::default().serves_host_of(&parts), "{uri} {headers:?}");
         }
     }
 }

@@ -92,7 +92,7 @@ async fn admit(
     unread_body: bool,
     principal: &mut Option<Principal>,
 ) -> Result<(AuthenticatedRequest, Permit, Slot), Response> {
-    let by_ticket = core.gate.by_ticket(parts);
+    let by_ticket = core.gate.has_ticket(parts);
     for _ in 0..MAX_CHECKS {
         let request = AuthenticatedRequest::authenticate(core, parts, route.policy()).await;
         let request = request.map_err(|refusal| refuse(core, route, refusal, by_ticket))?;
@@ -175,7 +175,7 @@ impl AuthenticatedRequest {
         Ok(Self {
             core: core.clone(),
             principal,
-            by_ticket: core.gate.by_ticket(parts),
+            by_ticket: core.gate.has_ticket(parts),
             address: core.proxies.client_of(parts),
             disconnects_before,
             cursor: cursor.map_err(|error| Refusal::bad_request(error.to_string())),

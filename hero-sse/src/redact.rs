@@ -1,4 +1,4 @@
-//! Takes tokens out of requests before anybody can see, log or trace them.
+//! Removes tokens from requests before any layer or handler can log or trace them.
 
 use std::convert::Infallible;
 use std::task::{Context, Poll};
@@ -12,13 +12,13 @@ use tower::{Layer, Service};
 
 use crate::secret::Secret;
 
-/// The query parameter that RFC 6750, section 2.3, gives a token.
+/// The query parameter for a token (RFC 6750, section 2.3).
 const ACCESS_TOKEN: &str = "access_token";
 
-/// The query parameter of a ticket.
+/// The query parameter for a ticket.
 const TICKET: &str = "ticket";
 
-/// The secrets of a request's query, each kind in order.
+/// The tokens and tickets of a request's query, in order.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct QueryTokens {
     pub(crate) access: Vec<Secret<String>>,
@@ -26,7 +26,7 @@ pub(crate) struct QueryTokens {
 }
 
 impl QueryTokens {
-    /// What [`redact`] put aside, or what the URI still carries where it never ran.
+    /// Returns those that [`redact`] has removed from the URI, or, where it has not run, those in the URI.
     pub(crate) fn of(parts: &Parts) -> Self {
         match parts.extensions.get::<Self>() {
             Some(tokens) => tokens.clone(),
@@ -35,11 +35,11 @@ impl QueryTokens {
     }
 }
 
-/// `?access_token=` and `?ticket=`, which have left the URI: an extractor for applications that use
-/// parameters of these names for themselves.
+/// Extracts the query parameters `access_token` and `ticket`, which are removed from the URI, for applications
+/// that use parameters of these names themselves.
 ///
-/// It checks nothing: for who sent the request there is [`Principal`](crate::Principal). Of a parameter
-/// that is repeated the first counts.
+/// The values are not verified. To authenticate the caller, extract [`Principal`](crate::Principal). If a parameter
+/// is repeated, the first value counts.
 ///
 /// ```
 /// use hero_sse::server::QueryToken;
@@ -53,12 +53,12 @@ impl QueryTokens {
 pub struct QueryToken(QueryTokens);
 
 impl QueryToken {
-    /// The value of `access_token`.
+    /// Returns the value of `access_token`.
     pub fn access_token(&self) -> Option<&Secret<String>> {
         self.0.access.first()
     }
 
-    /// The value of `ticket`.
+    /// Returns the value of `ticket`.
     pub fn ticket(&self) -> Option<&Secret<String>> {
         self.0.tickets.first()
     }
@@ -72,8 +72,8 @@ impl<S: Send + Sync> FromRequestParts<S> for QueryToken {
     }
 }
 
-/// Takes tokens out of requests under a server that is not guarded:
-/// [`HeroSse::redact_layer`](crate::HeroSse::redact_layer).
+/// A layer that removes tokens from requests, for servers other than [`HeroSse::serve`](crate::HeroSse::serve).
+/// Created by [`HeroSse::redact_layer`](crate::HeroSse::redact_layer).
 #[derive(Clone, Copy, Debug)]
 pub struct RedactLayer {
     pub(crate) query: bool,
@@ -87,7 +87,7 @@ impl<S> Layer<S> for RedactLayer {
     }
 }
 
-/// What a [`RedactLayer`] makes of a service.
+/// The service that a [`RedactLayer`] creates.
 #[derive(Clone, Copy, Debug)]
 pub struct Redact<S> {
     inner: S,
@@ -112,16 +112,15 @@ where
     }
 }
 
-/// Marks credential headers so that their `Debug` hides them and, unless `query` is `false`, moves the
-/// query's tokens from the URI to a private extension. The rest of the URI stays as it is, to the byte.
-/// Twice is as once.
+/// Marks credential headers as sensitive, so that `Debug` hides them. If `query` is set, moves tokens from the URI
+/// to a private extension and leaves the rest of the URI unchanged. A second call changes nothing.
 pub(crate) fn redact<B>(request: &mut Request<B>, query: bool) {
     mark_sensitive(request.headers_mut());
     if !query {
         return;
     }
     let mut tokens = take(request.uri_mut());
-    // What a router remembers, where this runs behind it.
+    // Inside a router there is a second copy of the URI.
     if let Some(OriginalUri(uri)) = request.extensions_mut().get_mut() {
         take(uri);
     }
@@ -141,7 +140,7 @@ fn take(uri: &mut Uri) -> QueryTokens {
 }
 
 fn mark_sensitive(headers: &mut HeaderMap) {
-    // A page whose own address holds a token sends it as the referrer; a proxy may pass its URL on.
+    // The referrer may be the URL of a page with a token. A proxy may forward the URL in a header.
     const FORWARDED_URI: [HeaderName; 4] = [
         HeaderName::from_static("x-forwarded-uri"),
         HeaderName::from_static("x-original-uri"),
@@ -156,28 +155,28 @@ fn mark_sensitive(headers: &mut HeaderMap) {
     }
 }
 
-/// What parameters end with, or what clients end them with by mistake.
+/// Characters that separate parameters, or that clients use as separators by mistake.
 const SEPARATORS: [char; 3] = ['&', ';', '?'];
 
-/// The tokens of `query`, and what is left without them.
+/// Returns the tokens of `query`, and the query without them if that is different.
 ///
-/// Only the very name is a token's. What looks like a misspelling of it (another case, `[]`, a `;` before
-/// it) is none, but goes as well: it is a token to whoever sent it.
+/// Only a parameter of the exact name is a token. Misspelled names (another case, `[]`, after `;`) are not, but
+/// are removed as well: their values are secrets all the same.
 fn split(query: &str) -> (QueryTokens, Option<String>) {
     let mut tokens = QueryTokens::default();
     let mut kept = String::new();
     let mut changed = false;
-    // A second `?` is a common slip, and what comes after it is a token to whoever sent it.
+    // A second `?` is a common mistake, and a token after it is a secret as well.
     for piece in query.split_inclusive(SEPARATORS) {
         let pair = piece.trim_end_matches(SEPARATORS);
         let Some((key, value)) = form_urlencoded::parse(pair.as_bytes()).next() else {
             kept.push_str(piece);
             continue;
         };
-        let meant = key.trim().trim_end_matches("[]");
-        let (name, found) = if meant.eq_ignore_ascii_case(ACCESS_TOKEN) {
+        let intended = key.trim().trim_end_matches("[]");
+        let (name, found) = if intended.eq_ignore_ascii_case(ACCESS_TOKEN) {
             (ACCESS_TOKEN, &mut tokens.access)
-        } else if meant.eq_ignore_ascii_case(TICKET) {
+        } else if intended.eq_ignore_ascii_case(TICKET) {
             (TICKET, &mut tokens.tickets)
         } else {
             kept.push_str(piece);
@@ -198,7 +197,7 @@ fn with_query(uri: &Uri, query: &str) -> Uri {
     let path = uri.path();
     let target = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };
     let mut parts = uri.clone().into_parts();
-    // A part of a legal URI is legal; were it not, a URI without query and token is the safe side.
+    // A part of a valid URI is valid. If it were not, a URI without query and token is safe.
     parts.path_and_query = target.parse().ok().or(Some(PathAndQuery::from_static("/")));
     Uri::from_parts(parts).unwrap_or_default()
 }
@@ -219,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_leave_the_uri_and_nothing_else_changes() {
+    fn tokens_are_removed_from_the_uri_and_nothing_else_changes() {
         for (uri, left, tokens) in [
             ("/a", "/a", vec![]),
             ("/a?", "/a?", vec![]),
@@ -257,14 +256,14 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_was_never_redacted_gives_its_tokens_too() {
+    fn tokens_of_a_request_that_was_not_redacted_are_found_in_the_uri() {
         let request = Request::get("/a?access_token=t").body(()).expect("a request");
         let tokens = QueryTokens::of(&request.into_parts().0);
         assert_eq!(tokens.access, vec![Secret::new("t".to_owned())]);
     }
 
     #[test]
-    fn switched_off_it_leaves_the_uri_and_still_hides_headers() {
+    fn without_query_only_headers_are_hidden() {
         let uri = "/a?access_token=t&ticket=u";
         let mut request = Request::get(uri).header(AUTHORIZATION, "Bearer x").body(()).expect("it");
         redact(&mut request, false);

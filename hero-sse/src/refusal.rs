@@ -1,5 +1,5 @@
-//! What a request is answered when its stream does not open: problem details (RFC 9457) with the
-//! challenge of RFC 6750 where a credential is the matter.
+//! The response when a stream does not open: problem details (RFC 9457), with the challenge of RFC 6750 if a
+//! credential is missing or wrong.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use http::{HeaderValue, StatusCode};
 
 use crate::permission::{PermissionRule, Unresolved};
 
-/// An answer in place of a stream. Endpoint functions return it too:
+/// An error response in place of a stream, as problem details (RFC 9457). Handlers can return it:
 ///
 /// ```
 /// use hero_sse::Refusal;
@@ -21,7 +21,7 @@ use crate::permission::{PermissionRule, Unresolved};
 /// # assert!(job(3).is_ok());
 /// ```
 ///
-/// To a browser's `EventSource` every refusal is final: it neither shows the status nor tries again.
+/// A browser's `EventSource` does not reconnect after a refusal, and does not tell the page the status.
 #[derive(Clone, Debug)]
 pub struct Refusal {
     status: StatusCode,
@@ -29,12 +29,12 @@ pub struct Refusal {
     challenge: Option<String>,
     retry_after: Option<u64>,
     unverified: bool,
-    /// After too many tokens that were not accepted: when one more is looked at.
+    /// After too many failed attempts: the time until the next one is verified.
     failures: Option<Duration>,
 }
 
 impl Refusal {
-    /// `status` with a sentence for the client; keep internals out of it.
+    /// Creates a refusal with a status and a sentence for the client, which must not reveal internals.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self {
             status,
@@ -46,43 +46,43 @@ impl Refusal {
         }
     }
 
-    /// `404`.
+    /// Creates a `404`.
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
 
-    /// `400` for a request that is malformed beyond its credentials.
+    /// Creates a `400`, for a malformed request.
     pub fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }
 
-    /// `403` for a caller whose permissions are not the matter, such as one without a tenant.
+    /// Creates a `403` for reasons other than permissions, such as a missing tenant.
     pub fn forbidden(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, detail)
     }
 
-    /// The status it is sent with.
+    /// Returns the status.
     pub fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// The sentence it is sent with.
+    /// Returns the sentence for the client.
     pub fn detail(&self) -> &str {
         &self.detail
     }
 
-    /// No credential came: RFC 6750, section 3.1, gives no error code then.
+    /// The request has no credential. It gets no error code (RFC 6750, section 3.1).
     pub(crate) fn no_token() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "a bearer token is required")
             .challenged(CHALLENGE.to_owned())
     }
 
-    /// A credential came and is not accepted. `detail` is one of the kit's own sentences.
+    /// The credential is not accepted.
     pub(crate) fn invalid_token(detail: &'static str) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, detail).challenged(error("invalid_token", detail))
     }
 
-    /// Credentials came doubled or malformed.
+    /// Credentials are repeated or malformed.
     pub(crate) fn invalid_request(detail: &'static str) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail).challenged(error("invalid_request", detail))
     }
@@ -90,7 +90,7 @@ impl Refusal {
     /// The caller lacks permissions.
     pub(crate) fn insufficient_scope(rule: &PermissionRule, unmet: &PermissionRule) -> Self {
         let scope = match rule.scope() {
-            // No permission would help.
+            // No permission would be enough.
             scope if scope.is_empty() => scope,
             scope => format!(", scope=\"{scope}\""),
         };
@@ -102,41 +102,41 @@ impl Refusal {
             .challenged(format!("{CHALLENGE}, error=\"insufficient_scope\"{scope}"))
     }
 
-    /// Access was withdrawn while the caller's stream was opened.
+    /// A disconnect has hit the caller while its stream was opened.
     pub(crate) fn revoked() -> Self {
         Self::forbidden("access was withdrawn")
     }
 
-    /// Something on this side failed; the log knows what.
+    /// The server has failed. The reason is logged.
     pub(crate) fn internal() -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the server failed to open this stream")
     }
 
-    /// The request's body did not come in time.
+    /// The body of the request did not arrive in time.
     pub(crate) fn body_timeout() -> Self {
         Self::new(StatusCode::REQUEST_TIMEOUT, "the request's body did not arrive in time")
     }
 
-    /// Whether the caller may have a stream cannot be found out now; the log knows why.
+    /// The caller cannot be verified at the moment. The reason is logged.
     pub(crate) fn unavailable() -> Self {
         let detail = "the server cannot verify callers at the moment";
         let busy = Self::busy(StatusCode::SERVICE_UNAVAILABLE, detail, 3);
         Self { unverified: true, ..busy }
     }
 
-    /// Whether it says nothing of the caller, who may come back as it is.
+    /// Returns whether the caller could not be verified and may try again with the same credential.
     pub(crate) fn is_unverified(&self) -> bool {
         self.unverified
     }
 
-    /// Too many tokens from the caller's address were not accepted.
+    /// Too many attempts from the caller's network have failed.
     pub(crate) fn too_many_failures(wait: Duration) -> Self {
         let seconds = wait.as_secs_f64().ceil() as u64;
         let busy = Self::busy(StatusCode::TOO_MANY_REQUESTS, TOO_MANY_FAILURES, seconds);
         Self { failures: Some(wait), ..busy }
     }
 
-    /// When the next token from the caller's address is looked at, where that is the matter.
+    /// Returns the time until the next attempt is verified, after too many failures.
     pub(crate) fn failures(&self) -> Option<Duration> {
         self.failures
     }
@@ -151,7 +151,7 @@ impl Refusal {
     }
 }
 
-/// The challenge would need a permission to name.
+/// Without the challenge, since there is no permission to name in it.
 impl From<Unresolved> for Refusal {
     fn from(unresolved: Unresolved) -> Self {
         Self::forbidden(unresolved.to_string())
@@ -162,7 +162,8 @@ pub(crate) const TOO_MANY_FAILURES: &str = "too many tokens from your address we
 
 const CHALLENGE: &str = "Bearer realm=\"hero-sse\"";
 
-/// A challenge with an error. A description must fit the characters of RFC 6750, section 3.
+/// Returns a challenge with an error. Omits a description with characters that RFC 6750, section 3, does not
+/// allow.
 fn error(code: &str, description: &str) -> String {
     let legal = |byte: u8| matches!(byte, 0x20 | 0x21 | 0x23..=0x5B | 0x5D..=0x7E);
     let description = match description.bytes().all(legal) {
@@ -197,7 +198,7 @@ impl IntoResponse for Refusal {
         if let Some(seconds) = self.retry_after {
             headers.insert(RETRY_AFTER, seconds.into());
         }
-        // Scopes are checked to fit a header, the other texts are constants.
+        // Permissions are valid in a header, and the other texts are constants.
         if let Some(challenge) = self.challenge.and_then(|text| text.try_into().ok()) {
             headers.insert(WWW_AUTHENTICATE, challenge);
         }

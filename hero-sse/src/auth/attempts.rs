@@ -1,4 +1,4 @@
-//! Tokens and tickets that were not accepted, counted by the address they came from.
+//! Limits failed authentication attempts: counts tokens and tickets that were refused, by network.
 
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
@@ -6,82 +6,85 @@ use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use http::request::Parts;
 use tokio::time::Instant;
 
+use super::site_policy::is_cross_origin;
 use crate::client_addr::{self, TrustedProxies};
-use crate::origin;
 use crate::refusal::Refusal;
 use crate::telemetry;
 use crate::throttle::{LogThrottle, RateLimiter};
 
-/// Who holds a large IPv6 network has any number of addresses. What they take here is bounded: about
-/// 4 MiB, at worst, for two turns of a minute.
-const MOST: usize = 32 * 1024;
+/// Bounds the memory, since the owner of a large IPv6 network has any number of addresses: at most about
+/// 4 MiB for the two minutes that are counted.
+const MAX_NETWORKS: usize = 32 * 1024;
 
-/// What a kit's gates count together.
+/// The counters of one server.
 pub(crate) struct Attempts {
     proxies: TrustedProxies,
     per_minute: Option<usize>,
-    book: Mutex<Book>,
-    unnamed_proxy: Once,
+    counters: Mutex<Counters>,
+    unlisted_proxy: Once,
 }
 
-struct Book {
-    failed: RateLimiter<Visitors>,
-    said: LogThrottle<Visitors>,
+struct Counters {
+    failed: RateLimiter<AttemptKey>,
+    log: LogThrottle<AttemptKey>,
 }
 
-/// Whose attempts count together.
+/// Attempts with the same key count together.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Visitors {
-    place: IpAddr,
-    /// Whether a browser says that a page of another site sent them there. Any page can have its visitors'
-    /// browsers bring bad tokens: it must not shut them out of the application's own pages. Whoever makes
-    /// the header up has twice the attempts, and no more.
-    by_others: bool,
+struct AttemptKey {
+    network: IpAddr,
+    /// Whether a page of another site sent the request, as the browser says.
+    ///
+    /// Any page can make its visitors' browsers send bad tokens. Counted apart, these do not lock the
+    /// visitors out of the application's own pages. A client that forges the header gets twice the attempts.
+    cross_origin: bool,
 }
 
 impl Attempts {
-    /// `None` a minute is any number.
+    /// `per_minute`: `None` is no limit.
     pub(crate) fn new(proxies: TrustedProxies, per_minute: Option<usize>) -> Self {
-        let book = Book { failed: RateLimiter::of_at_most(MOST), said: LogThrottle::default() };
-        Self { proxies, per_minute, book: Mutex::new(book), unnamed_proxy: Once::new() }
+        let (failed, log) = (RateLimiter::of_at_most(MAX_NETWORKS), LogThrottle::default());
+        let counters = Mutex::new(Counters { failed, log });
+        Self { proxies, per_minute, counters, unlisted_proxy: Once::new() }
     }
 
-    /// Whether a token from there is to be looked at.
+    /// Refuses the request with `429` if its network has had too many failures.
     pub(super) fn check(&self, parts: &Parts) -> Result<(), Refusal> {
-        let Some((visitors, per_minute)) = self.counted(parts) else { return Ok(()) };
+        let Some((key, per_minute)) = self.key_of(parts) else { return Ok(()) };
         let now = Instant::now();
-        let mut book = self.lock();
-        let Err(wait) = book.failed.room(&visitors, per_minute, now) else { return Ok(()) };
-        let said = book.said.say(visitors, now);
-        drop(book);
-        if let Some(kept_back) = said {
-            telemetry::failed_attempts(visitors.place, kept_back);
+        let mut counters = self.lock();
+        let Err(wait) = counters.failed.room(&key, per_minute, now) else { return Ok(()) };
+        let logged = counters.log.say(key, now);
+        drop(counters);
+        if let Some(suppressed) = logged {
+            telemetry::failed_attempts(key.network, suppressed);
         }
         Err(Refusal::too_many_failures(wait))
     }
 
-    /// A token from there was not accepted.
-    pub(super) fn failed(&self, parts: &Parts) {
-        if let Some((visitors, per_minute)) = self.counted(parts) {
-            // Many may be looked at at once, each with room when it came: all of them count.
-            self.lock().failed.happened(&visitors, per_minute, Instant::now());
+    /// Counts a failure of this request's network.
+    pub(super) fn record_failure(&self, parts: &Parts) {
+        if let Some((key, per_minute)) = self.key_of(parts) {
+            // Of many requests at once, each may have passed `check`. All of them count.
+            self.lock().failed.happened(&key, per_minute, Instant::now());
         }
     }
 
-    /// By what the request is counted, if it is.
-    fn counted(&self, parts: &Parts) -> Option<(Visitors, usize)> {
+    /// Returns what the request is counted by, and the limit. `None`: it is not counted.
+    fn key_of(&self, parts: &Parts) -> Option<(AttemptKey, usize)> {
         let per_minute = self.per_minute?;
         let client = self.proxies.client_of(parts)?;
+        // All clients behind a proxy that is not configured have its address: they must not share a limit.
         if let Some(proxy) = self.proxies.unlisted_proxy(parts) {
-            self.unnamed_proxy.call_once(|| telemetry::unnamed_proxy(proxy));
+            self.unlisted_proxy.call_once(|| telemetry::unnamed_proxy(proxy));
             return None;
         }
-        let by_others = origin::is_cross_origin(parts) == Some(true);
-        Some((Visitors { place: client_addr::network_of(client), by_others }, per_minute))
+        let cross_origin = is_cross_origin(parts) == Some(true);
+        Some((AttemptKey { network: client_addr::network_of(client), cross_origin }, per_minute))
     }
 
-    /// No code that can panic runs under the lock, so a poisoned one is still sound.
-    fn lock(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    /// No code under the lock can panic, so a poisoned lock is safe to use.
+    fn lock(&self) -> MutexGuard<'_, Counters> {
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,5 @@
-//! Who may have what: the [`Authorizer`] decides, by the token's claims or by the application's database.
+//! Authorization: whether an authenticated caller may open a stream, by the token's claims or by an
+//! [`Authorizer`].
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::{self, Display};
@@ -16,19 +17,20 @@ use crate::permission::{Permission, PermissionRule};
 use crate::refusal::Refusal;
 use crate::telemetry::VerificationFailures;
 
-/// Decides whether a caller whose token was accepted may have a stream. Without one the token's claims
-/// decide: [`Principal::has`].
+/// Decides whether an authenticated caller may open a stream, for example by a database. Implement it for
+/// rules that a token cannot hold, or use [`authorizer_fn`]. Without one, the token's claims decide:
+/// [`Principal::has`].
 ///
 /// # Contract
 ///
-/// `authorize` is called once for each request to an endpoint that carries a token, from many tasks at a
-/// time, before a place is taken and before the endpoint's function runs; also where a valid token is all
-/// that is asked for, since the user may be gone. Under [`reauthorize`](crate::SseOptions::reauthorize_interval) it is called again while
-/// a stream is open. Nothing of its answer is kept beyond that stream and that interval.
-///
-/// Whatever goes wrong is a no: an error, a panic, and no answer within
-/// [`authorizer_timeout`](crate::SseOptions::authorizer_timeout). It may be dropped at any await point,
-/// since clients leave.
+/// * `authorize` is called once for each request to an endpoint that has a token, before limits are checked
+///   and before your handler runs. It is also called for endpoints that need only a valid token, since the user
+///   may have been deleted.
+/// * With [`reauthorize`](crate::SseOptions::reauthorize_interval) it is called again while the stream is open.
+/// * It is called from many tasks at the same time.
+/// * An error, a panic and a timeout ([`authorizer_timeout`](crate::SseOptions::authorizer_timeout)) refuse the request.
+/// * It may be cancelled at any `.await`, since clients disconnect.
+/// * Decisions are not cached.
 ///
 /// ```
 /// use hero_sse::futures_core::future::BoxFuture;
@@ -55,118 +57,124 @@ use crate::telemetry::VerificationFailures;
 /// # }
 /// ```
 pub trait Authorizer: Send + Sync + 'static {
-    /// Whether `access` is granted.
+    /// Decides about `access`.
     ///
     /// # Errors
     ///
-    /// [`AuthError::Unavailable`] where that cannot be told now: the caller is refused and asked to come
-    /// back. [`AuthError::InvalidToken`] where the token is good for nothing any more, such as that of a
-    /// user who is gone: `401`.
+    /// * [`AuthError::Unavailable`] if it cannot decide at the moment. The caller is asked to try again.
+    /// * [`AuthError::InvalidToken`] if the token is no longer valid for anything, such as that of a deleted
+    ///   user: `401`.
     fn authorize<'a>(
         &'a self,
         access: &'a Access<'a>,
     ) -> BoxFuture<'a, Result<Decision, AuthError>>;
 }
 
-/// What an [`Authorizer`] decides about.
+/// The access that an [`Authorizer`] decides about: caller, endpoint and permissions.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct Access<'a> {
-    asked: &'a AccessRequest,
-    again: bool,
+    request: &'a AccessRequest,
+    recheck: bool,
 }
 
 impl<'a> Access<'a> {
-    /// Who asks.
+    /// Returns the caller.
     pub fn principal(&self) -> &'a Principal {
-        &self.asked.principal
+        &self.request.principal
     }
 
-    /// What is asked for. [`PermissionRule::All`] of none is any valid token.
+    /// Returns the rule of the endpoint. An empty [`PermissionRule::All`] means that any valid token is enough.
     pub fn rule(&self) -> &'a PermissionRule {
-        &self.asked.rule
+        &self.request.rule
     }
 
-    /// Each permission that the rule names, once, in its order.
+    /// Returns each permission in the rule once, in the rule's order.
     pub fn permissions(&self) -> Vec<&'a Permission> {
         let mut named = HashSet::new();
-        let mut permissions = self.asked.rule.permissions();
+        let mut permissions = self.request.rule.permissions();
         permissions.retain(|permission| named.insert(*permission));
         permissions
     }
 
-    /// The endpoint's path as declared, prefix included; `None` on a route of the application's own
-    /// ([`HeroSse::authorize`](crate::HeroSse::authorize)).
+    /// Returns the declared path of the endpoint, prefix included. `None` in a call of
+    /// [`HeroSse::authorize`](crate::HeroSse::authorize).
     pub fn endpoint(&self) -> Option<&'a str> {
-        self.asked.target.as_ref().map(|target| &*target.endpoint)
+        self.request.target.as_ref().map(|target| &*target.endpoint)
     }
 
-    /// The path of the request, without its query; within `Router::nest`, what the nested router sees.
+    /// Returns the path of the request without query. Inside `Router::nest` it lacks the nest's prefix.
     pub fn path(&self) -> Option<&'a str> {
-        self.asked.target.as_ref().map(|target| &*target.path)
+        self.request.target.as_ref().map(|target| &*target.path)
     }
 
-    /// What a capture of the path holds, decoded: `capture("tenant")` for `/audit/{tenant}`. `None` also
-    /// where a router that is nested in another has the name twice.
+    /// Returns the decoded value of a capture of the path: `capture("tenant")` for `/audit/{tenant}`.
+    ///
+    /// `None`: there is no such capture, or nested routers have two of this name.
     pub fn capture(&self, name: &str) -> Option<&'a str> {
-        self.asked.target.as_ref().and_then(|target| capture(&target.captures, name))
+        self.request.target.as_ref().and_then(|target| capture(&target.captures, name))
     }
 
-    /// Whether the stream is open already, and this is a look at whether it may stay.
+    /// Returns whether the stream is open already and this call decides whether it may stay open.
     pub fn is_recheck(&self) -> bool {
-        self.again
+        self.recheck
     }
 
-    /// The decision for a caller who holds the permissions that `held` says, `all` and `any` weighed. A
-    /// rule that names none is met.
+    /// Decides by the rule, with `held` to tell whether the caller holds a permission.
+    ///
+    /// `held` is called once for each permission. A rule without permissions is granted. A denial
+    /// tells the client what is missing.
     pub fn decide(&self, mut held: impl FnMut(&Permission) -> bool) -> Decision {
-        let answers: HashMap<_, _> =
-            self.permissions().into_iter().map(|asked| (asked, held(asked))).collect();
-        let held = |asked: &Permission| answers.get(asked).copied().unwrap_or(false);
-        match self.asked.rule.unmet(&held) {
+        let answers: HashMap<_, _> = self
+            .permissions()
+            .into_iter()
+            .map(|permission| (permission, held(permission)))
+            .collect();
+        let held = |permission: &Permission| answers.get(permission).copied().unwrap_or(false);
+        match self.request.rule.unmet(&held) {
             None => Decision::granted(),
             unmet => Decision(Verdict::Denied { unmet }),
         }
     }
 }
 
-/// Whom and for what, without the captures: they may hold personal data.
+/// Omits the captures, which may hold personal data.
 impl fmt::Debug for Access<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Access")
             .field("principal", self.principal())
             .field("endpoint", &self.endpoint())
             .field("rule", self.rule())
-            .field("is_recheck", &self.again)
+            .field("is_recheck", &self.recheck)
             .finish_non_exhaustive()
     }
 }
 
-/// What an [`Authorizer`] has decided.
+/// The decision of an [`Authorizer`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision(Verdict);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Verdict {
     Granted,
-    /// With what is missing, where that is known.
+    /// With the missing permissions, if they are known.
     Denied {
         unmet: Option<PermissionRule>,
     },
 }
 
 impl Decision {
-    /// Yes.
+    /// Grants the access.
     pub const fn granted() -> Self {
         Self(Verdict::Granted)
     }
 
-    /// No: `403`. [`Access::decide`] also tells the client what is missing.
+    /// Denies the access: `403`. [`Access::decide`] also tells the client what is missing.
     pub const fn denied() -> Self {
         Self(Verdict::Denied { unmet: None })
     }
 
-    /// Whether it is a yes.
+    /// Returns whether the access is granted.
     pub fn is_granted(&self) -> bool {
         self.0 == Verdict::Granted
     }
@@ -181,8 +189,11 @@ impl Decision {
     }
 }
 
-/// An [`Authorizer`] of a closure that says whether a caller holds one permission. It is asked for each
-/// permission that the rule names, once and one after another; where a valid token is enough it is not asked.
+/// Creates an [`Authorizer`] from a closure that returns whether a caller holds a permission.
+///
+/// The closure is called once for each permission in the endpoint's rule, one after another. It is not called
+/// for endpoints that need only a valid token. An error is logged and refuses the request, as
+/// [`AuthError::Unavailable`] does.
 ///
 /// ```
 /// use hero_sse::{HeroSse, Principal};
@@ -196,20 +207,18 @@ impl Decision {
 ///     .build()?;
 /// # Ok::<(), hero_sse::SetupErrors>(())
 /// ```
-///
-/// An error is logged, and denied as [`AuthError::Unavailable`] is.
 pub fn authorizer_fn<F, Fut, E>(holds: F) -> impl Authorizer
 where
     F: Fn(Principal, Permission) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<bool, E>> + Send + 'static,
     E: Display + Send,
 {
-    OneByOne(holds)
+    AuthorizerFn(holds)
 }
 
-struct OneByOne<F>(F);
+struct AuthorizerFn<F>(F);
 
-impl<F, Fut, E> Authorizer for OneByOne<F>
+impl<F, Fut, E> Authorizer for AuthorizerFn<F>
 where
     F: Fn(Principal, Permission) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<bool, E>> + Send + 'static,
@@ -232,22 +241,22 @@ where
     }
 }
 
-/// Who asks for what, and where.
+/// A request for access: who, what for, and at which endpoint.
 pub(crate) struct AccessRequest {
     pub(crate) principal: Principal,
     pub(crate) rule: PermissionRule,
-    /// `None` on a route of the application's own.
+    /// `None`: in a call of `HeroSse::authorize`.
     pub(crate) target: Option<AccessTarget>,
 }
 
-/// An endpoint, and what was asked of it.
+/// The endpoint that access is requested to, and the request's path.
 pub(crate) struct AccessTarget {
     pub(crate) endpoint: Arc<str>,
     pub(crate) path: Box<str>,
     pub(crate) captures: Box<[(Box<str>, Box<str>)]>,
 }
 
-/// What a capture holds; of two with this name nobody can say which is meant.
+/// Returns the value of a capture, unless there are two of this name.
 pub(crate) fn capture<'a>(captures: &'a [(Box<str>, Box<str>)], name: &str) -> Option<&'a str> {
     let mut named = captures.iter().filter(|(key, _)| **key == *name);
     let (_, value) = named.next()?;
@@ -255,13 +264,13 @@ pub(crate) fn capture<'a>(captures: &'a [(Box<str>, Box<str>)], name: &str) -> O
 }
 
 impl AccessRequest {
-    /// As the log has it.
+    /// Returns the path for the log.
     fn path(&self) -> &str {
-        self.target.as_ref().map_or("a route of the application's own", |target| &target.endpoint)
+        self.target.as_ref().map_or("a route of the application", |target| &target.endpoint)
     }
 }
 
-/// How a kit decides: by claims, or by asking the application.
+/// Authorizes requests, by claims or with the application's authorizer.
 #[derive(Clone)]
 pub(crate) struct AccessControl {
     pub(crate) authorizer: Option<Arc<dyn Authorizer>>,
@@ -270,62 +279,66 @@ pub(crate) struct AccessControl {
 }
 
 impl AccessControl {
-    /// Whether somebody may change their mind: the claims of a token never do.
+    /// Returns whether a decision may change while a stream is open. The claims of a token cannot change.
     pub(crate) fn has_authorizer(&self) -> bool {
         self.authorizer.is_some()
     }
 
-    /// Decides, within the time-out.
-    pub(crate) async fn check(&self, asked: Arc<AccessRequest>) -> Result<(), Refusal> {
+    /// Decides within the timeout.
+    pub(crate) async fn check(&self, request: Arc<AccessRequest>) -> Result<(), Refusal> {
         if self.authorizer.is_none() {
-            return asked.principal.meets(&asked.rule);
+            return request.principal.meets(&request.rule);
         }
-        let asking = self.decide(asked.clone(), false);
+        let decision = self.decide(request.clone(), false);
         match self.timeout {
             Some(timeout) => {
-                let answer = tokio::time::timeout(timeout, asking).await;
-                answer.unwrap_or_else(|_| Err(self.timed_out(&asked)))
+                let answer = tokio::time::timeout(timeout, decision).await;
+                answer.unwrap_or_else(|_| Err(self.timed_out(&request)))
             }
-            None => asking.await,
+            None => decision.await,
         }
     }
 
-    /// Decides, under guard but without end: whoever polls it knows the time.
-    pub(crate) fn decide(&self, asked: Arc<AccessRequest>, again: bool) -> PendingDecision {
+    /// Decides without a timeout, which the caller has to apply. Catches panics.
+    pub(crate) fn decide(&self, request: Arc<AccessRequest>, recheck: bool) -> PendingDecision {
         let (authorizer, failures) = (self.authorizer.clone(), self.failures.clone());
         PendingDecision(Some(Box::pin(async move {
-            let Some(authorizer) = authorizer else { return asked.principal.meets(&asked.rule) };
-            let access = Access { asked: &asked, again };
-            // Within the future, so that what it does before its first await is contained as well.
+            let Some(authorizer) = authorizer else {
+                return request.principal.meets(&request.rule);
+            };
+            let access = Access { request: &request, recheck };
+            // Called inside the async block, so that a panic before its first await is caught as well.
             let decided = async { authorizer.authorize(&access).await };
             let why = match AssertUnwindSafe(decided).catch_unwind().await {
-                Ok(Ok(decision)) => return decision.into_result(&asked.rule),
+                Ok(Ok(decision)) => return decision.into_result(&request.rule),
                 Ok(Err(AuthError::InvalidToken(invalid))) => {
                     return Err(Refusal::invalid_token(invalid.reason()));
                 }
                 Ok(Err(AuthError::Unavailable(why))) => why,
                 Err(_) => "it panicked".to_owned(),
             };
-            failures.log(asked.path(), "authorizer", &why);
+            failures.log(request.path(), "authorizer", &why);
             Err(Refusal::unavailable())
         })))
     }
 
-    /// There was no answer in time.
-    pub(crate) fn timed_out(&self, asked: &AccessRequest) -> Refusal {
+    /// Logs that there was no decision in time, and returns the refusal.
+    pub(crate) fn timed_out(&self, request: &AccessRequest) -> Refusal {
         let why = format_args!("no answer within {:?}", self.timeout.unwrap_or_default());
-        self.failures.log(asked.path(), "authorizer", &why);
+        self.failures.log(request.path(), "authorizer", &why);
         Refusal::unavailable()
     }
 }
 
-/// An authorizer at work. Its drop is the application's code as well.
+/// A running call of the authorizer. Dropping it runs user code, too, so that catches panics.
 pub(crate) struct PendingDecision(Option<BoxFuture<'static, Result<(), Refusal>>>);
 
 #[cfg(test)]
 impl PendingDecision {
-    pub(crate) fn new(asking: impl Future<Output = Result<(), Refusal>> + Send + 'static) -> Self {
-        Self(Some(Box::pin(asking)))
+    pub(crate) fn new(
+        decision: impl Future<Output = Result<(), Refusal>> + Send + 'static,
+    ) -> Self {
+        Self(Some(Box::pin(decision)))
     }
 }
 
@@ -333,18 +346,18 @@ impl Future for PendingDecision {
     type Output = Result<(), Refusal>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        // Not polled again after its end; if it is, nobody said yes.
-        let Some(asking) = &mut self.0 else { return Poll::Ready(Err(Refusal::unavailable())) };
-        let answer = ready!(asking.as_mut().poll(cx));
+        // It is not polled after its end. If it were, the access would not be granted.
+        let Some(decision) = &mut self.0 else { return Poll::Ready(Err(Refusal::unavailable())) };
+        let answer = ready!(decision.as_mut().poll(cx));
         Poll::Ready(answer)
     }
 }
 
 impl Drop for PendingDecision {
     fn drop(&mut self) {
-        let asking = self.0.take();
-        // What it panics with has been printed; the answer, if there is one, stands.
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(asking)));
+        let decision = self.0.take();
+        // The panic hook has printed the panic. A decision that was made stays valid.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(decision)));
     }
 }
 
@@ -356,21 +369,22 @@ mod tests {
         PermissionRule::One(Permission::from_static(name))
     }
 
-    fn asked(rule: PermissionRule) -> AccessRequest {
+    fn request(rule: PermissionRule) -> AccessRequest {
         AccessRequest { principal: Principal::new("ann"), rule, target: None }
     }
 
     #[test]
-    fn every_combination_of_all_and_any_is_weighed_and_each_permission_asked_for_once() {
+    fn every_combination_of_all_and_any_is_decided_with_one_call_per_permission() {
         use PermissionRule::{All, Any};
         let rule = All(vec![
             one("a"),
             Any(vec![one("b"), All(vec![one("c"), one("a")])]),
             Any(vec![one("c"), one("d")]),
         ]);
-        let asked = asked(rule);
-        let access = Access { asked: &asked, again: false };
-        let names: Vec<_> = access.permissions().iter().map(|asked| asked.as_str()).collect();
+        let request = request(rule);
+        let access = Access { request: &request, recheck: false };
+        let names: Vec<_> =
+            access.permissions().iter().map(|permission| permission.as_str()).collect();
         assert_eq!(names, ["a", "b", "c", "d"]);
         for held in 0..16u8 {
             let [a, b, c, d] = [1, 2, 4, 8].map(|bit| held & bit != 0);
@@ -390,9 +404,10 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_all_is_met_and_an_empty_any_never() {
-        let decide =
-            |rule, held| Access { asked: &asked(rule), again: false }.decide(|_| held).is_granted();
+    fn an_empty_all_is_granted_and_an_empty_any_denied() {
+        let decide = |rule, held| {
+            Access { request: &request(rule), recheck: false }.decide(|_| held).is_granted()
+        };
         assert!(decide(PermissionRule::All(vec![]), false));
         assert!(!decide(PermissionRule::Any(vec![]), true));
         assert!(!Decision::denied().is_granted() && Decision::granted().is_granted());

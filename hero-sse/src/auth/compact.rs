@@ -1,5 +1,5 @@
-//! A token as it is written (RFC 7515, section 7.1), read to the letter: whatever two readers could
-//! read differently is refused.
+//! Parses the compact serialization of a token (RFC 7515, section 7.1). Refuses everything that two parsers
+//! could read differently.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -11,37 +11,37 @@ use serde_json::{Map, Value};
 
 use super::InvalidToken;
 
-/// Longer ones are not read, wherever they come from.
+/// Maximum length of a token, whatever its source.
 const MAX_TOKEN: usize = 8 * 1024;
 
 pub(super) const MALFORMED: InvalidToken = InvalidToken::new("the token is malformed");
 const EXTENSIONS: InvalidToken =
-    InvalidToken::new("the token asks for extensions that are not known");
+    InvalidToken::new("the token needs extensions that are not supported");
 
-/// The parts of a token. Nothing in it is to be believed before its signature is checked.
+/// The parts of a token. None is trusted before the signature is verified.
 pub(super) struct Compact<'a> {
     pub(super) header: Map<String, Value>,
     pub(super) claims: Map<String, Value>,
-    /// What is signed: the first two parts with their dot.
+    /// The signed text: the first two parts with the dot between them.
     pub(super) message: &'a str,
     pub(super) signature: &'a str,
 }
 
 impl<'a> Compact<'a> {
-    /// Depends on the token alone, so its errors tell nothing of keys or issuers.
+    /// Parses a token. Its errors depend on the token alone, so they reveal no keys or issuers.
     pub(super) fn read(token: &'a str) -> Result<Self, InvalidToken> {
         if token.len() > MAX_TOKEN {
             return Err(InvalidToken::new("the token is too long"));
         }
         let (message, signature) = token.rsplit_once('.').ok_or(MALFORMED)?;
         let (header, claims) = message.split_once('.').ok_or(MALFORMED)?;
-        // A further dot, as in an encrypted token, is no base64url.
+        // Another dot, as in an encrypted token, is not base64url.
         if URL_SAFE_NO_PAD.decode(signature).is_err() {
             return Err(MALFORMED);
         }
         let (header, claims) = (object(header)?, object(claims)?);
-        // RFC 7515, section 4.1.11: what is not understood must not be passed over. `b64` (RFC 7797)
-        // is such an extension, whether it says so or not.
+        // An extension that is not supported must not be ignored (RFC 7515, section 4.1.11). `b64` (RFC 7797)
+        // is one even without `crit`.
         if header.contains_key("crit") || header.contains_key("b64") {
             return Err(EXTENSIONS);
         }
@@ -51,12 +51,12 @@ impl<'a> Compact<'a> {
 
 fn object(part: &str) -> Result<Map<String, Value>, InvalidToken> {
     let json = URL_SAFE_NO_PAD.decode(part).map_err(|_| MALFORMED)?;
-    // serde_json keeps the last of two members with one name, other readers the first.
+    // Of two members with one name, serde_json keeps the last and other parsers the first.
     serde_json::from_slice::<Unambiguous>(&json).map_err(|_| MALFORMED)?;
     serde_json::from_slice(&json).map_err(|_| MALFORMED)
 }
 
-/// JSON in which no object has two members of one name.
+/// JSON in which the members of every object have different names.
 struct Unambiguous;
 
 impl<'de> Deserialize<'de> for Unambiguous {
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_read_in_two_ways_is_not_read() {
+    fn tokens_that_parsers_could_read_differently_are_refused() {
         let good =
             token(r#"{"alg": "HS256"}"#, r#"{"sub": "ann", "a": [1, {"b": 2.5, "sub": null}]}"#);
         let read = Compact::read(&good).expect("a token");
@@ -157,7 +157,7 @@ mod tests {
         {
             assert_eq!(Compact::read(&token(header, "{}")).err(), Some(EXTENSIONS), "{header}");
         }
-        // `e30` is `{}`; the last character of `e31` has bits that stand for nothing.
+        // `e30` is `{}`. The last character of `e31` has bits that are not part of the value.
         for token in [
             "",
             ".",

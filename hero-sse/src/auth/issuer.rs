@@ -1,20 +1,22 @@
-//! Who signs tokens, with which keys and algorithms, for whom, and what its claims mean.
+//! An issuer of tokens: its keys and algorithms, the audiences it may address, and where its claims are.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use super::algorithm::{Algorithm, KeyKind};
+use super::backend_test;
+use super::claims::ClaimPath;
+use super::jwks::{self, KeyCache, RefreshSchedule};
 #[cfg(feature = "jwks-url")]
-use super::jwks::Location;
-use super::jwks::{self, KeyCache, Pace};
-use super::keys::{Algorithm, Key, KeySet, Unusable};
-use super::proof;
+use super::jwks_url::KeysUrl;
+use super::keys::{JwkError, Key, KeySet};
 
 const MAX_LEEWAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// An issuer of tokens, pinned to its own keys, algorithms and audiences. Several of them make a
+/// An issuer of tokens, with its own keys, algorithms and audiences. Several of them make a
 /// [`JwtAuthenticator`](crate::JwtAuthenticator::issuers).
 ///
 /// ```
@@ -36,7 +38,7 @@ pub struct Issuer {
     pub(super) names: Accepted,
     pub(super) audiences: Accepted,
     pub(super) algorithms: Option<Vec<Algorithm>>,
-    pub(super) keys: Keys,
+    pub(super) keys: KeySource,
     pub(super) leeway: Duration,
     pub(super) token_type: Option<String>,
     pub(super) subject: ClaimPath,
@@ -46,69 +48,72 @@ pub struct Issuer {
     mistakes: Vec<String>,
 }
 
-/// Names that are accepted.
+/// Names that are accepted in a claim.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Accepted {
-    Unsettled,
+    /// Not configured, which is a mistake.
+    Unset,
     Any,
-    These(Vec<String>),
+    Only(Vec<String>),
 }
 
 impl Accepted {
     fn add(&mut self, name: String) {
         match self {
-            Self::These(names) => names.push(name),
-            _ => *self = Self::These(vec![name]),
+            Self::Only(names) => names.push(name),
+            _ => *self = Self::Only(vec![name]),
         }
     }
 
-    pub(super) fn takes(&self, name: &str) -> bool {
+    pub(super) fn accept(&self, name: &str) -> bool {
         match self {
-            Self::Unsettled => false,
+            Self::Unset => false,
             Self::Any => true,
-            Self::These(names) => names.iter().any(|known| known == name),
+            Self::Only(names) => names.iter().any(|accepted| accepted == name),
         }
     }
 }
 
-/// Where the keys are.
+/// Where the keys come from.
 #[derive(Clone)]
-pub(super) enum Keys {
-    None,
-    Given(Arc<KeySet>),
-    Changing(Changing),
+pub(super) enum KeySource {
+    Unset,
+    /// Keys in the configuration.
+    Fixed(Arc<KeySet>),
+    /// Keys that are fetched again and again.
+    Refreshed(RefreshedKeys),
 }
 
 #[derive(Clone)]
-pub(super) struct Changing {
+pub(super) struct RefreshedKeys {
     pub(super) cache: Arc<KeyCache>,
-    pub(super) pace: Pace,
-    source: Source,
+    pub(super) schedule: RefreshSchedule,
+    origin: KeysOrigin,
 }
 
 #[derive(Clone)]
-enum Source {
-    Own,
+enum KeysOrigin {
+    Closure,
     File(PathBuf),
     #[cfg(feature = "jwks-url")]
     Url {
-        location: Location,
+        url: KeysUrl,
         allow_http: bool,
     },
 }
 
 impl Issuer {
-    /// Tokens whose `iss` is this, to the letter.
+    /// Creates an issuer whose tokens have exactly this `iss`.
     pub fn new(issuer: impl Into<String>) -> Self {
         Self::unnamed().issuer(issuer)
     }
 
     pub(super) fn unnamed() -> Self {
         Self {
-            names: Accepted::Unsettled,
-            audiences: Accepted::Unsettled,
+            names: Accepted::Unset,
+            audiences: Accepted::Unset,
             algorithms: None,
-            keys: Keys::None,
+            keys: KeySource::Unset,
             leeway: Duration::from_secs(30),
             token_type: None,
             subject: "sub".into(),
@@ -119,107 +124,126 @@ impl Issuer {
         }
     }
 
-    /// A secret that is shared with the issuer, for `HS256`, `HS384` or `HS512`: of at least 32, 48 or
-    /// 64 bytes. Given again, by [`pem`](Self::pem) or [`jwk`](Self::jwk), keys add up, so that old
-    /// and new ones can overlap.
+    /// Adds a secret that is shared with the issuer, for `HS256`, `HS384` or `HS512`.
+    ///
+    /// It needs at least 32, 48 or 64 bytes. [`secret`](Self::secret), [`pem`](Self::pem) and
+    /// [`jwk`](Self::jwk) can be called several times: then old and new keys are valid together.
     #[must_use]
     pub fn secret(self, algorithm: Algorithm, secret: impl AsRef<[u8]>) -> Self {
         let key = Key::secret(algorithm, secret.as_ref());
-        self.given(key.map(|key| vec![key]))
+        self.add_keys(key.map(|key| vec![key]))
     }
 
-    /// A public key in PEM (`PUBLIC KEY` or `RSA PUBLIC KEY`), for this algorithm alone. RSA keys need
-    /// 2048 bits at least.
+    /// Adds a public key in PEM (`PUBLIC KEY` or `RSA PUBLIC KEY`), for this algorithm only.
+    ///
+    /// An RSA key needs at least 2048 bits.
     #[must_use]
     pub fn pem(self, algorithm: Algorithm, pem: impl AsRef<str>) -> Self {
         let key = Key::pem(algorithm, pem.as_ref());
-        self.given(key.map(|key| vec![key]))
+        self.add_keys(key.map(|key| vec![key]))
     }
 
-    /// A JSON Web Key (RFC 7517) as JSON. Its `alg` is honoured; a symmetric one must have it.
+    /// Adds a JSON Web Key (RFC 7517).
+    ///
+    /// If it has `alg`, it is for that algorithm only. A symmetric key must have it.
     #[must_use]
     pub fn jwk(self, jwk: impl AsRef<str>) -> Self {
         let key = match serde_json::from_str::<Value>(jwk.as_ref()) {
-            Ok(jwk) => Key::jwk(&jwk, true).map_err(|unusable| match unusable {
-                Unusable::Bad(why) => why,
-                Unusable::Foreign => {
-                    "the JWK is not for checking signatures, or its `kty`, `crv` or \
-                                      `alg` is not known here"
+            Ok(jwk) => Key::jwk(&jwk, true).map_err(|error| match error {
+                JwkError::Invalid(why) => why,
+                JwkError::NotApplicable => {
+                    "the JWK is not for checking signatures, or its `kty`, `crv` or `alg` is not \
+                     supported"
                         .to_owned()
                 }
             }),
             Err(error) => Err(format!("the JWK is not JSON: {error}")),
         };
-        self.given(key.map(|key| vec![key]))
+        self.add_keys(key.map(|key| vec![key]))
     }
 
-    /// The keys of a JWK Set (RFC 7517, section 5), as JSON, which do not change.
+    /// Adds the keys of a JWK Set (RFC 7517, section 5), which do not change.
     ///
-    /// Keys for other uses or of unknown kinds are passed over. A key that names its `alg` is for that
-    /// alone; another is for those of [`algorithms`](Self::algorithms) that fit it, or, where none are
-    /// named, for RS256, ES256, ES384 or EdDSA, as its kind is. Symmetric keys, private ones, and RSA
-    /// keys under 2048 bits are mistakes here; in a set that changes they are left out, and the log
-    /// tells of it. A token is checked with the key of its `kid`; without one with each key that fits,
-    /// four at most.
+    /// Which keys are used:
+    ///
+    /// * Keys for other uses and of unknown kinds are skipped.
+    /// * A key that has `alg` is for that algorithm only.
+    /// * Other keys are for the [`algorithms`](Self::algorithms) of their kind. Without such a list they are for
+    ///   RS256, ES256, ES384 or EdDSA, by their kind.
+    /// * Symmetric keys, private keys, and RSA keys under 2048 bits are mistakes here. In a set that is
+    ///   refreshed they are skipped and logged.
+    ///
+    /// A token is verified with the key of its `kid`. Without `kid`, at most four keys are tried.
     #[must_use]
     pub fn jwks(self, jwks: impl AsRef<str>) -> Self {
-        let keys = KeySet::jwks(jwks.as_ref()).and_then(|set| match set.bad.into_iter().next() {
-            Some(why) => Err(why),
-            None if set.keys.is_empty() => Err("no key of it can check a signature".to_owned()),
-            None => Ok(set.keys),
-        });
-        self.given(keys.map_err(|why| format!("the JWK Set: {why}")))
+        let keys =
+            KeySet::jwks(jwks.as_ref()).and_then(|set| match set.rejected.into_iter().next() {
+                Some(why) => Err(why),
+                None if set.keys.is_empty() => Err("no key of it can check a signature".to_owned()),
+                None => Ok(set.keys),
+            });
+        self.add_keys(keys.map_err(|why| format!("the JWK Set: {why}")))
     }
 
-    /// The keys of a JWK Set in a file, which must be there when the kit is built. It is read again
-    /// when a token comes and the last look is 5 s ago, or 1 s where the token names an unknown key.
-    /// A file that cannot be used changes nothing, for a day; the log tells of it.
+    /// Reads the keys from a file with a JWK Set, again and again.
+    ///
+    /// The file must exist when `HeroSse` is built. It is read again when a token arrives and the last read was
+    /// 5 s ago, or 1 s ago if the token names an unknown key ([`refresh_every`](Self::refresh_every)). If
+    /// the file cannot be used, this is logged, and the previous keys stay valid for a day.
     #[must_use]
     pub fn jwks_file(self, path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         let cache = KeyCache::new(path.display().to_string(), jwks::from_file(path.clone()));
-        self.changing(Changing { cache, pace: Pace::FILE, source: Source::File(path) })
+        let (schedule, origin) = (RefreshSchedule::FILE, KeysOrigin::File(path));
+        self.refreshed(RefreshedKeys { cache, schedule, origin })
     }
 
-    /// The keys that the issuer publishes at this URL, as a JWK Set. `https` only, but for addresses
-    /// of this machine; redirects are not followed; at most 256 KiB within 5 s. Which keys are used is
-    /// told at [`jwks`](Self::jwks).
+    /// Fetches the keys from a URL where the issuer publishes a JWK Set, again and again.
     ///
-    /// The first token has them fetched. After 10 min they are fetched anew, while the old ones serve;
-    /// a token with an unknown key has them fetched at once, but no more often than every 30 s
-    /// ([`refresh_every`](Self::refresh_every)). Whoever needs them waits for one fetch, which goes on
-    /// when its client leaves. While the issuer is down the keys that were there serve on, for a day
-    /// at most: somebody who keeps the issuer from answering must not keep a withdrawn key alive. Who
-    /// cannot be verified meanwhile is asked to come back, never let in.
+    /// * Only `https`, except for addresses of this machine. Redirects are not followed. A response may have
+    ///   256 KiB and take 5 s. [`jwks`](Self::jwks) says which keys are used.
+    /// * The first token starts the first fetch. After 10 min, the next token starts another, while the previous
+    ///   keys stay in use. A token with an unknown key starts one at once, at most every 30 s
+    ///   ([`refresh_every`](Self::refresh_every)).
+    /// * There is one fetch at a time. All requests that need it wait for it, and it goes on if their
+    ///   clients disconnect.
+    /// * While the issuer does not answer, the previous keys stay in use for a day. The limit matters: an
+    ///   attacker who blocks the issuer must not keep a revoked key alive.
+    /// * Without usable keys, callers are refused and asked to try again later. No caller is accepted unverified.
     #[cfg(feature = "jwks-url")]
     #[must_use]
     pub fn jwks_url(self, url: impl AsRef<str>) -> Self {
-        match Location::new(url.as_ref()) {
-            Ok(location) => {
-                let cache = KeyCache::new(location.name(), location.fetch());
-                let source = Source::Url { location, allow_http: false };
-                self.changing(Changing { cache, pace: Pace::URL, source })
+        match KeysUrl::new(url.as_ref()) {
+            Ok(url) => {
+                let cache = KeyCache::new(url.display_name(), url.fetcher());
+                let origin = KeysOrigin::Url { url, allow_http: false };
+                self.refreshed(RefreshedKeys { cache, schedule: RefreshSchedule::URL, origin })
             }
-            Err(why) => self.wrong(why),
+            Err(why) => self.mistake(why),
         }
     }
 
-    /// Lets [`jwks_url`](Self::jwks_url) use `http` to another machine: then whoever is on the way can
-    /// put in keys of its own, and sign tokens with them.
+    /// Lets [`jwks_url`](Self::jwks_url) use `http` to another machine.
+    ///
+    /// Then anyone on the network path can insert keys and sign tokens with them.
     #[cfg(feature = "jwks-url")]
     #[must_use]
     pub fn allow_http(mut self) -> Self {
-        if let Keys::Changing(Changing { source: Source::Url { allow_http, .. }, .. }) =
-            &mut self.keys
+        if let KeySource::Refreshed(RefreshedKeys {
+            origin: KeysOrigin::Url { allow_http, .. },
+            ..
+        }) = &mut self.keys
         {
             *allow_http = true;
         }
         self
     }
 
-    /// The keys of a JWK Set that a closure fetches; it is called as `jwks_url` asks an issuer: for the first
-    /// token, every 10 min, and for unknown keys ([`refresh_every`](Self::refresh_every)). It runs in a task of its own, and is given up after 5 s. An error goes to the
-    /// log, so keep credentials out of it.
+    /// Fetches the keys with a closure that returns a JWK Set, again and again.
+    ///
+    /// It is called for the first token, then every 10 min, and for tokens with unknown keys
+    /// ([`refresh_every`](Self::refresh_every)). It runs in a task of its own with a timeout of 5 s. Its
+    /// error is logged, so it must not hold credentials.
     ///
     /// ```
     /// use hero_sse::auth::Issuer;
@@ -235,36 +259,43 @@ impl Issuer {
         E: std::fmt::Display,
     {
         let name = match &self.names {
-            Accepted::These(names) => names.join(", "),
+            Accepted::Only(names) => names.join(", "),
             _ => "the issuer".to_owned(),
         };
-        let cache = KeyCache::new(name, jwks::by(fetch));
-        self.changing(Changing { cache, pace: Pace::URL, source: Source::Own })
+        let cache = KeyCache::new(name, jwks::from_closure(fetch));
+        let (schedule, origin) = (RefreshSchedule::URL, KeysOrigin::Closure);
+        self.refreshed(RefreshedKeys { cache, schedule, origin })
     }
 
-    /// When keys are fetched anew: after `age`, default 10 min, and, for tokens with unknown keys, at
-    /// least `on_demand` apart, default 30 s. A second is the shortest. To be called after
-    /// [`jwks_from`](Self::jwks_from) and its like.
+    /// Sets when keys are fetched again. Call it after [`jwks_from`](Self::jwks_from),
+    /// [`jwks_file`](Self::jwks_file) or `jwks_url`.
+    ///
+    /// * `age`: maximum age of the keys. Default: 10 min, for a file 5 s.
+    /// * `on_demand`: minimum time between fetches for tokens with unknown keys. Default: 30 s, for a file 1 s.
+    ///
+    /// The minimum of both is 1 s.
     #[must_use]
     pub fn refresh_every(mut self, age: Duration, on_demand: Duration) -> Self {
         match &mut self.keys {
-            Keys::Changing(Changing { pace, .. }) => {
-                let shortest = Duration::from_secs(1);
-                (pace.refresh, pace.on_demand) = (age.max(shortest), on_demand.max(shortest));
+            KeySource::Refreshed(RefreshedKeys { schedule, .. }) => {
+                const MIN: Duration = Duration::from_secs(1);
+                (schedule.max_age, schedule.on_demand) = (age.max(MIN), on_demand.max(MIN));
                 self
             }
-            _ => self.wrong("`.refresh_every(..)` is for keys that change; name them first"),
+            _ => self.mistake(
+                "`.refresh_every(..)` needs a source of keys that is refreshed; name it first",
+            ),
         }
     }
 
-    /// Only these algorithms, whatever a key allows.
+    /// Accepts these algorithms only, whatever the keys allow.
     #[must_use]
     pub fn algorithms(mut self, algorithms: impl IntoIterator<Item = Algorithm>) -> Self {
         self.algorithms = Some(algorithms.into_iter().collect());
         self
     }
 
-    /// Also tokens whose `iss` is this.
+    /// Accepts another value of `iss`.
     #[must_use]
     pub fn issuer(mut self, issuer: impl Into<String>) -> Self {
         self.names.add(issuer.into());
@@ -276,43 +307,48 @@ impl Issuer {
         self
     }
 
-    /// Tokens for this audience (`aud`), besides those named before.
+    /// Accepts tokens for this audience (`aud`), in addition to earlier ones.
     #[must_use]
     pub fn audience(mut self, audience: impl Into<String>) -> Self {
         self.audiences.add(audience.into());
         self
     }
 
-    /// Tokens for whatever audience: then a token meant for another service opens this one.
+    /// Accepts tokens for any audience. Then a token for another service works here.
     #[must_use]
     pub fn any_audience(mut self) -> Self {
         self.audiences = Accepted::Any;
         self
     }
 
-    /// How far the clocks of issuer and server may differ, a day at most. Default 30 s.
+    /// Sets how far the clocks of issuer and server may differ. Default: 30 s. Maximum: a day.
     #[must_use]
     pub fn leeway(mut self, leeway: Duration) -> Self {
         self.leeway = leeway.min(MAX_LEEWAY);
         self
     }
 
-    /// Only tokens of this `typ`, such as `at+jwt` (RFC 9068): then an ID token is no access token.
-    /// Upper and lower case, and `application/` before it, are the same. Default: any.
+    /// Accepts tokens with this `typ` only, such as `at+jwt` (RFC 9068), so that an ID token is not taken
+    /// for an access token.
+    ///
+    /// Case and a leading `application/` do not matter. Default: any type.
     #[must_use]
     pub fn token_type(mut self, typ: impl Into<String>) -> Self {
         self.token_type = Some(typ.into());
         self
     }
 
-    /// The claim that holds the permissions: a list of texts, or one text with spaces between them,
-    /// as `scope` is. Default `permissions`. See [`ClaimPath`] for claims inside others.
+    /// Sets the claim that holds the permissions. Default: `permissions`.
+    ///
+    /// The claim is a list of strings, or one string with spaces between permissions, as in `scope`.
+    /// [`ClaimPath`] tells how to name a claim inside others.
     #[must_use]
     pub fn permissions_claim(self, claim: impl Into<ClaimPath>) -> Self {
         self.permissions_claims([claim])
     }
 
-    /// As [`permissions_claim`](Self::permissions_claim), from several claims together.
+    /// Sets several claims that hold permissions, which add up. See
+    /// [`permissions_claim`](Self::permissions_claim).
     #[must_use]
     pub fn permissions_claims<C: Into<ClaimPath>>(
         mut self,
@@ -322,238 +358,169 @@ impl Issuer {
         self
     }
 
-    /// A permission in a token may end in `*`, which stands for one or more whole segments between `.`
-    /// or `:`: `usage.*` holds `usage.read` and `usage.read.all`, not `usage`, and a lone `*` holds
-    /// everything. Without this, a `*` is a letter.
+    /// Lets a permission in a token end in `*`, which stands for one or more whole segments.
+    ///
+    /// Segments are separated by `.` or `:`. `usage.*` grants `usage.read` and `usage.read.all`, but not
+    /// `usage`. A permission `*` grants everything. Default: `*` has no special meaning.
     #[must_use]
     pub fn wildcards(mut self) -> Self {
         self.wildcards = true;
         self
     }
 
-    /// The claim that holds the tenant, a text; without it a caller has none. Default `tenant`.
+    /// Sets the claim that holds the tenant, a string. A caller without it has no tenant. Default: `tenant`.
     #[must_use]
     pub fn tenant_claim(mut self, claim: impl Into<ClaimPath>) -> Self {
         self.tenant = claim.into();
         self
     }
 
-    /// The claim that says who it is, a text, which every token must have. Default `sub`.
+    /// Sets the claim that identifies the caller, a string, which every token must have. Default: `sub`.
     #[must_use]
     pub fn subject_claim(mut self, claim: impl Into<ClaimPath>) -> Self {
         self.subject = claim.into();
         self
     }
 
-    fn given(mut self, keys: Result<Vec<Key>, String>) -> Self {
+    fn add_keys(mut self, keys: Result<Vec<Key>, String>) -> Self {
         match (keys, &mut self.keys) {
-            (Err(why), _) => return self.wrong(why),
-            (Ok(_), Keys::Changing(_)) => return self.wrong(TWO_SOURCES),
-            (Ok(keys), Keys::Given(set)) => Arc::make_mut(set).keys.extend(keys),
-            (Ok(keys), none) => *none = Keys::Given(Arc::new(KeySet { keys, bad: Vec::new() })),
+            (Err(why), _) => return self.mistake(why),
+            (Ok(_), KeySource::Refreshed(_)) => return self.mistake(TWO_SOURCES),
+            (Ok(keys), KeySource::Fixed(set)) => Arc::make_mut(set).keys.extend(keys),
+            (Ok(keys), unset) => {
+                *unset = KeySource::Fixed(Arc::new(KeySet { keys, rejected: Vec::new() }));
+            }
         }
         self
     }
 
-    fn changing(mut self, changing: Changing) -> Self {
+    fn refreshed(mut self, keys: RefreshedKeys) -> Self {
         match self.keys {
-            Keys::None => {
-                self.keys = Keys::Changing(changing);
+            KeySource::Unset => {
+                self.keys = KeySource::Refreshed(keys);
                 self
             }
-            _ => self.wrong(TWO_SOURCES),
+            _ => self.mistake(TWO_SOURCES),
         }
     }
 
-    fn wrong(mut self, why: impl Into<String>) -> Self {
+    fn mistake(mut self, why: impl Into<String>) -> Self {
         self.mistakes.push(why.into());
         self
     }
 
-    /// What is wrong with what was written, cheap enough to ask for each token.
-    pub(super) fn faults(&self) -> Vec<String> {
-        let mut faults = self.mistakes.clone();
-        let mut wrong = |fault: &str| faults.push(fault.to_owned());
+    /// Returns the mistakes in the settings. Cheap, since it is also called for each token.
+    pub(super) fn setting_mistakes(&self) -> Vec<String> {
+        let mut mistakes = self.mistakes.clone();
+        let mut mistake = |text: &str| mistakes.push(text.to_owned());
         match &self.names {
-            Accepted::Unsettled => {
-                wrong("no issuer; add .issuer(\"..\"), or .any_issuer() to accept all");
+            Accepted::Unset => {
+                mistake("no issuer; add .issuer(\"..\"), or .any_issuer() to accept all");
             }
-            Accepted::These(names) if names.iter().any(String::is_empty) => {
-                wrong("the issuer's name is empty");
+            Accepted::Only(names) if names.iter().any(String::is_empty) => {
+                mistake("the issuer's name is empty");
             }
             _ => {}
         }
-        if self.audiences == Accepted::Unsettled {
-            wrong("no audience; add .audience(\"..\"), or .any_audience() to accept all");
+        if self.audiences == Accepted::Unset {
+            mistake("no audience; add .audience(\"..\"), or .any_audience() to accept all");
         }
         if self.permissions.is_empty() {
-            wrong("no claim holds the permissions; name one by .permissions_claim(\"..\")");
+            mistake("no claim holds the permissions; add .permissions_claim(\"..\")");
         }
         match &self.keys {
-            Keys::None if self.mistakes.is_empty() => {
-                wrong(
-                    "no keys; add .pem(..), .secret(..), .jwks_file(..) or another source of them",
+            KeySource::Unset if self.mistakes.is_empty() => {
+                mistake(
+                    "no keys; add .pem(..), .secret(..), .jwks_file(..) or another source of keys",
                 );
             }
             #[cfg(feature = "jwks-url")]
-            Keys::Changing(Changing {
-                source: Source::Url { location, allow_http: false },
+            KeySource::Refreshed(RefreshedKeys {
+                origin: KeysOrigin::Url { url, allow_http: false },
                 ..
-            }) if location.is_open_to_others() => {
-                wrong(
-                    "the URL of the keys is `http`: whoever is on the way could put in keys of its \
-                     own; use `https`, or say .allow_http()",
+            }) if url.is_insecure() => {
+                mistake(
+                    "the URL of the keys is `http`, so anyone on the network path could insert keys; \
+                     use `https`, or add .allow_http()",
                 );
             }
             _ => {}
         }
         if let Some(algorithms) = &self.algorithms {
             if algorithms.is_empty() {
-                wrong("the list of algorithms is empty: then no token is accepted");
+                mistake("the list of algorithms is empty, so no token is accepted");
             }
             for algorithm in algorithms {
                 let name = algorithm.name();
-                let fits = |key: &Key| key.fits(*algorithm, Some(algorithms));
+                let fits = |key: &Key| key.is_for(*algorithm, Some(algorithms));
                 match &self.keys {
-                    Keys::Given(set) if !set.keys.iter().any(fits) => {
-                        faults.push(format!("no key fits the algorithm {name}"));
+                    KeySource::Fixed(set) if !set.keys.iter().any(fits) => {
+                        mistakes.push(format!("no key fits the algorithm {name}"));
                     }
-                    Keys::Changing(_) if algorithm.kind() == super::keys::Kind::Secret => {
-                        faults.push(format!(
-                            "{name} checks with a secret, and a published key is none"
+                    KeySource::Refreshed(_) if algorithm.key_kind() == KeyKind::Secret => {
+                        mistakes.push(format!(
+                            "{name} verifies with a secret, and a published key is not secret"
                         ));
                     }
                     _ => {}
                 }
             }
         }
-        faults
+        mistakes
     }
 
-    /// What turns out when it is tried, when the kit is built.
-    pub(super) fn trials(&self) -> Vec<String> {
-        let mut faults = Vec::new();
-        for algorithm in Algorithm::ALL.into_iter().filter(|algorithm| self.uses(*algorithm)) {
-            if !proof::works(algorithm) {
-                faults.push(format!(
+    /// Tries the crypto backend and the source of the keys, when `HeroSse` is built. Returns what does not work.
+    pub(super) fn failed_trials(&self) -> Vec<String> {
+        let mut mistakes = Vec::new();
+        for algorithm in Algorithm::ALL.into_iter().filter(|algorithm| self.accepts(*algorithm)) {
+            if !backend_test::passes(algorithm) {
+                mistakes.push(format!(
                     "the crypto backend of `jsonwebtoken` cannot verify {}; if the application installs a \
                      `CryptoProvider`, install `jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER`",
                     algorithm.name()
                 ));
             }
         }
-        let Keys::Changing(Changing { source, .. }) = &self.keys else { return faults };
-        match source {
-            Source::Own => {}
-            Source::File(path) => {
+        let KeySource::Refreshed(RefreshedKeys { origin, .. }) = &self.keys else {
+            return mistakes;
+        };
+        match origin {
+            KeysOrigin::Closure => {}
+            KeysOrigin::File(path) => {
                 let name = path.display();
                 match jwks::read_file(path).and_then(|text| KeySet::jwks(&text)) {
-                    Err(why) => faults.push(format!("the keys in {name}: {why}")),
+                    Err(why) => mistakes.push(format!("the keys in {name}: {why}")),
                     Ok(set) if set.keys.is_empty() => {
-                        let why = set.bad.first().map_or("it has none", String::as_str);
-                        faults
+                        let why = set.rejected.first().map_or("the set is empty", String::as_str);
+                        mistakes
                             .push(format!("the keys in {name}: none can check a signature: {why}"));
                     }
                     Ok(_) => {}
                 }
             }
             #[cfg(feature = "jwks-url")]
-            Source::Url { location, .. } => {
-                faults.extend(
-                    location.client().err().map(|why| {
-                        format!("the keys at {}: no HTTPS client: {why}", location.name())
-                    }),
-                );
+            KeysOrigin::Url { url, .. } => {
+                mistakes.extend(url.client().err().map(|why| {
+                    format!("the keys at {}: no HTTPS client: {why}", url.display_name())
+                }))
             }
         }
-        faults
+        mistakes
     }
 
-    /// Whether a token of this algorithm may ever be accepted.
-    fn uses(&self, algorithm: Algorithm) -> bool {
+    /// Returns whether a token of this algorithm can be accepted.
+    fn accepts(&self, algorithm: Algorithm) -> bool {
         let allowed = self.algorithms.as_deref();
         match &self.keys {
-            Keys::None => false,
-            Keys::Given(set) => set.keys.iter().any(|key| key.fits(algorithm, allowed)),
-            Keys::Changing(_) => {
-                let published = algorithm.kind() != super::keys::Kind::Secret;
-                published && allowed.is_none_or(|allowed| allowed.contains(&algorithm))
+            KeySource::Unset => false,
+            KeySource::Fixed(set) => set.keys.iter().any(|key| key.is_for(algorithm, allowed)),
+            KeySource::Refreshed(_) => {
+                let public = algorithm.key_kind() != KeyKind::Secret;
+                public && allowed.is_none_or(|allowed| allowed.contains(&algorithm))
             }
         }
     }
 }
 
 const TWO_SOURCES: &str =
-    "keys that are given and keys that change, or two sources of them; an issuer has one source";
-
-/// Where a claim stands: a name, or a path through objects.
-///
-/// A text is first taken as the name itself, so `https://example.com/roles` works; where no claim has
-/// that name and it holds dots, they lead into objects: `realm_access.roles`. A list is a path, each
-/// of its parts a whole name: `["resource_access", "my.app", "roles"]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClaimPath {
-    name: Option<String>,
-    path: Vec<String>,
-}
-
-impl From<&str> for ClaimPath {
-    fn from(name: &str) -> Self {
-        let path = name.split('.').map(str::to_owned).collect();
-        Self { name: Some(name.to_owned()), path }
-    }
-}
-
-impl From<String> for ClaimPath {
-    fn from(name: String) -> Self {
-        name.as_str().into()
-    }
-}
-
-impl<const N: usize> From<[&str; N]> for ClaimPath {
-    fn from(path: [&str; N]) -> Self {
-        Self { name: None, path: path.map(str::to_owned).into() }
-    }
-}
-
-impl ClaimPath {
-    pub(super) fn of<'a>(&self, claims: &'a Map<String, Value>) -> Option<&'a Value> {
-        if let Some(claim) = self.name.as_ref().and_then(|name| claims.get(name)) {
-            return Some(claim);
-        }
-        let (first, rest) = self.path.split_first()?;
-        rest.iter().try_fold(claims.get(first)?, |claim, name| claim.get(name))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn a_claim_is_found_by_its_name_or_its_path() {
-        let claims = json!({
-            "scope": "a",
-            "https://example.com/roles": "b",
-            "realm_access": { "roles": "c" },
-            "resource_access": { "my.app": { "roles": "d" } },
-            "org.id": "e",
-            "org": { "id": "f", "name": "g" },
-        });
-        let claims = claims.as_object().expect("a map");
-        let at = |path: ClaimPath| path.of(claims).and_then(Value::as_str);
-        assert_eq!(at("scope".into()), Some("a"));
-        assert_eq!(at("https://example.com/roles".into()), Some("b"));
-        assert_eq!(at("realm_access.roles".into()), Some("c"));
-        assert_eq!(at(["resource_access", "my.app", "roles"].into()), Some("d"));
-        assert_eq!(at("org.id".into()), Some("e"), "the name comes before the path");
-        assert_eq!(at(["org", "id"].into()), Some("f"));
-        assert_eq!(at("org.name".to_owned().into()), Some("g"));
-        for path in ["", "none", "scope.a", "org", "realm_access.roles.c", "realm_access."] {
-            assert_eq!(at(path.into()), None, "{path}");
-        }
-        assert_eq!(at([].into()), None);
-    }
-}
+    "fixed keys and refreshed keys, or two sources that are refreshed; an issuer has one source";

@@ -1,5 +1,7 @@
-//! Key sets that change: fetched from an issuer, read from a file. One fetch at a time, however many
-//! wait for it; keys once had serve on while there are no newer ones.
+//! Caches key sets that change: fetched from an issuer, or read from a file.
+//!
+//! There is one fetch at a time, however many requests wait for it. Previous keys stay in use until there are newer
+//! ones, or until they are too old.
 
 use std::fmt::Display;
 use std::io::Read as _;
@@ -18,52 +20,52 @@ use tokio::time::{Instant, timeout};
 use super::keys::KeySet;
 use crate::telemetry;
 
-/// Real sets have a few kilobytes.
+/// Maximum size of a key set. Real sets have a few kilobytes.
 pub(super) const MAX_BYTES: usize = 256 * 1024;
 
-/// Clients wait for a fetch.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Timeout of a fetch, for which clients wait.
+pub(super) const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// After a failure: soon enough for an issuer that starts, seldom enough for one that suffers.
-const AFTER_FAILURE: Duration = Duration::from_secs(5);
+/// Pause after a failed fetch: short for an issuer that is starting, long enough for one that is overloaded.
+const RETRY_PAUSE: Duration = Duration::from_secs(5);
 
-/// How often the log is told that keys cannot be had.
-const REMINDER: Duration = Duration::from_secs(60);
+/// Minimum time between two log lines that say that keys cannot be fetched.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The text of a key set, or why there is none: for the log, without credentials.
+/// Fetches the text of a key set. The error is logged, so it holds no credentials.
 pub(super) type Fetch = Arc<dyn Fn() -> BoxFuture<'static, Result<String, String>> + Send + Sync>;
 
-/// How old keys may become.
+/// When keys are fetched.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pace {
-    /// After this long they are fetched anew, while the old ones serve.
-    pub(super) refresh: Duration,
-    /// How far apart fetches are that tokens with unknown keys ask for.
+pub(super) struct RefreshSchedule {
+    /// Age after which keys are fetched again, while they stay in use.
+    pub(super) max_age: Duration,
+    /// Minimum time between fetches for tokens with unknown keys.
     pub(super) on_demand: Duration,
-    /// After this long without news they serve no more.
-    pub(super) keep: Duration,
+    /// Age after which keys are no longer used.
+    pub(super) expiry: Duration,
 }
 
-impl Pace {
+impl RefreshSchedule {
     pub(super) const URL: Self = Self {
-        refresh: Duration::from_secs(10 * 60),
+        max_age: Duration::from_secs(10 * 60),
         on_demand: Duration::from_secs(30),
-        keep: Duration::from_secs(24 * 60 * 60),
+        expiry: Duration::from_secs(24 * 60 * 60),
     };
-    /// A file is at hand, so a look costs next to nothing.
+    /// Reading a file is cheap.
     pub(super) const FILE: Self = Self {
-        refresh: Duration::from_secs(5),
+        max_age: Duration::from_secs(5),
         on_demand: Duration::from_secs(1),
-        keep: Duration::from_secs(24 * 60 * 60),
+        expiry: Duration::from_secs(24 * 60 * 60),
     };
 }
 
-/// The keys cannot be had, for this reason.
-pub(super) type Down = String;
+/// Why there are no usable keys, for the log.
+pub(super) type Unavailable = String;
 
-/// The keys of one source, as they were last had.
+/// The keys of one source, as last fetched.
 pub(super) struct KeyCache {
-    /// What the log calls the source.
+    /// Name of the source in the log.
     name: String,
     fetch: Fetch,
     state: Mutex<State>,
@@ -72,23 +74,25 @@ pub(super) struct KeyCache {
 #[derive(Default)]
 struct State {
     keys: Option<Arc<KeySet>>,
-    /// What they were read from.
+    /// The text that the keys were read from.
     text: String,
-    /// When the source last answered.
-    had: Option<Instant>,
-    /// When it last did not, and why, if it has not answered since.
+    /// Time of the last successful fetch.
+    fetched: Option<Instant>,
+    /// Time and error of the last fetch, if it failed.
     failed: Option<(Instant, String)>,
-    /// When the log was told of that.
-    told: Option<Instant>,
-    /// When a token with an unknown key last had them fetched.
+    /// Time when this failure was last logged.
+    logged: Option<Instant>,
+    /// Time when a token with an unknown key last started a fetch.
     demanded: Option<Instant>,
-    flight: Option<Flight>,
+    running: Option<RunningFetch>,
 }
 
-/// A fetch in a task of its own: it goes on when the client that caused it leaves.
-struct Flight {
+type Completion = Shared<BoxFuture<'static, ()>>;
+
+/// A fetch in a task of its own, so that it goes on when the client that started it disconnects.
+struct RunningFetch {
     task: AbortHandle,
-    landed: Shared<BoxFuture<'static, ()>>,
+    completion: Completion,
 }
 
 impl KeyCache {
@@ -96,56 +100,60 @@ impl KeyCache {
         Arc::new(Self { name, fetch, state: Mutex::default() })
     }
 
-    /// The keys, fetched first where there are none, or none that may serve.
-    pub(super) async fn keys(self: &Arc<Self>, pace: Pace) -> Result<Arc<KeySet>, Down> {
-        let landed = {
+    /// Returns the keys. Waits for a fetch if there are none, or none that may be used.
+    pub(super) async fn keys(
+        self: &Arc<Self>,
+        schedule: RefreshSchedule,
+    ) -> Result<Arc<KeySet>, Unavailable> {
+        let fetch = {
             let mut state = self.lock();
-            let age = state.had.map(|had| had.elapsed());
-            let landed = match age {
-                Some(age) if age < pace.refresh => None,
-                _ => self.fetched(&mut state, pace),
+            let age = state.fetched.map(|at| at.elapsed());
+            let fetch = match age {
+                Some(age) if age < schedule.max_age => None,
+                _ => self.start_fetch(&mut state, schedule),
             };
-            // Where nobody asked for long the old keys may be very old. An issuer that is known to be
-            // down is not waited for.
-            let recent = age.is_some_and(|age| age < pace.refresh.saturating_mul(2));
-            match state.serving(pace) {
-                Ok(keys) if recent || state.failed.is_some() || landed.is_none() => {
+            // After a long time without requests the keys may be very old, so the request waits for
+            // newer ones. It does not wait if the last fetch failed.
+            let recent = age.is_some_and(|age| age < schedule.max_age.saturating_mul(2));
+            match state.usable(schedule) {
+                Ok(keys) if recent || state.failed.is_some() || fetch.is_none() => {
                     return Ok(keys);
                 }
-                Err(why) if landed.is_none() => return Err(why),
-                _ => landed,
+                Err(why) if fetch.is_none() => return Err(why),
+                _ => fetch,
             }
         };
-        if let Some(landed) = landed {
-            landed.await;
+        if let Some(fetch) = fetch {
+            fetch.await;
         }
-        self.lock().serving(pace)
+        self.lock().usable(schedule)
     }
 
-    /// Keys that came after `known`, which lack what a token asks for; `None` where there are none.
+    /// Returns newer keys than `known`, which lack the key of a token. Fetches them if a fetch is due. `None`:
+    /// there are none.
     pub(super) async fn newer(
         self: &Arc<Self>,
         known: &Arc<KeySet>,
-        pace: Pace,
-    ) -> Result<Option<Arc<KeySet>>, Down> {
-        let landed = {
+        schedule: RefreshSchedule,
+    ) -> Result<Option<Arc<KeySet>>, Unavailable> {
+        let fetch = {
             let mut state = self.lock();
             if let Some(keys) = state.other_than(known) {
                 return Ok(Some(keys));
             }
-            let demanded = state.demanded.is_some_and(|at| at.elapsed() < pace.on_demand);
-            if demanded && state.failed.is_none() && !state.is_flying() {
+            let demanded = state.demanded.is_some_and(|at| at.elapsed() < schedule.on_demand);
+            if demanded && state.failed.is_none() && !state.is_fetching() {
                 return Ok(None);
             }
-            match self.fetched(&mut state, pace) {
-                Some(landed) => {
+            match self.start_fetch(&mut state, schedule) {
+                Some(fetch) => {
                     state.demanded = Some(Instant::now());
-                    landed
+                    fetch
                 }
                 None => return Err(state.why()),
             }
         };
-        landed.await;
+        fetch.await;
         let state = self.lock();
         match (state.other_than(known), &state.failed) {
             (Some(keys), _) => Ok(Some(keys)),
@@ -154,16 +162,16 @@ impl KeyCache {
         }
     }
 
-    /// The fetch that is under way, or a new one; `None` where the last has only just failed.
-    fn fetched(
+    /// Returns the running fetch, or starts one. `None`: the last one has failed just now.
+    fn start_fetch(
         self: &Arc<Self>,
         state: &mut State,
-        pace: Pace,
-    ) -> Option<Shared<BoxFuture<'static, ()>>> {
-        if let Some(flight) = state.flight.as_ref().filter(|_| state.is_flying()) {
-            return Some(flight.landed.clone());
+        schedule: RefreshSchedule,
+    ) -> Option<Completion> {
+        if let Some(running) = state.running.as_ref().filter(|_| state.is_fetching()) {
+            return Some(running.completion.clone());
         }
-        let pause = AFTER_FAILURE.min(pace.on_demand);
+        let pause = RETRY_PAUSE.min(schedule.on_demand);
         if state.failed.as_ref().is_some_and(|(at, _)| at.elapsed() < pause) {
             return None;
         }
@@ -175,20 +183,21 @@ impl KeyCache {
         let cache = self.clone();
         let task = runtime.spawn(async move {
             let fetch = async { (cache.fetch)().await };
-            let fetched = match timeout(PATIENCE, AssertUnwindSafe(fetch).catch_unwind()).await {
+            let fetched = match timeout(FETCH_TIMEOUT, AssertUnwindSafe(fetch).catch_unwind()).await
+            {
                 Ok(Ok(fetched)) => fetched,
                 Ok(Err(_)) => Err("fetching them panicked".to_owned()),
-                Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+                Err(_) => Err(format!("no answer within {} s", FETCH_TIMEOUT.as_secs())),
             };
-            cache.land(fetched);
+            cache.complete(fetched);
         });
         let abort = task.abort_handle();
-        let landed = task.map(|_| ()).boxed().shared();
-        state.flight = Some(Flight { task: abort, landed: landed.clone() });
-        Some(landed)
+        let completion = task.map(|_| ()).boxed().shared();
+        state.running = Some(RunningFetch { task: abort, completion: completion.clone() });
+        Some(completion)
     }
 
-    fn land(&self, fetched: Result<String, String>) {
+    fn complete(&self, fetched: Result<String, String>) {
         let known = self.lock().text.clone();
         let read = fetched.and_then(|text| match text {
             text if text == known && !known.is_empty() => Ok(None),
@@ -199,57 +208,57 @@ impl KeyCache {
         let now = Instant::now();
         match read {
             Ok(change) => {
-                state.had = Some(now);
+                state.fetched = Some(now);
                 if let Some((text, keys)) = change {
-                    telemetry::keys_changed(&self.name, keys.keys.len(), &keys.bad);
+                    telemetry::keys_changed(&self.name, keys.keys.len(), &keys.rejected);
                     (state.text, state.keys) = (text, Some(keys));
                 } else if state.failed.is_some() {
                     telemetry::keys_back(&self.name);
                 }
-                (state.failed, state.told) = (None, None);
+                (state.failed, state.logged) = (None, None);
             }
             Err(why) => {
-                if state.told.is_none_or(|at| now.duration_since(at) >= REMINDER) {
+                if state.logged.is_none_or(|at| now.duration_since(at) >= LOG_INTERVAL) {
                     telemetry::keys_missing(&self.name, &why, state.keys.is_some());
-                    state.told = Some(now);
+                    state.logged = Some(now);
                 }
                 state.failed = Some((now, format!("the keys of {}: {why}", self.name)));
             }
         }
-        state.flight = None;
+        state.running = None;
     }
 
-    /// Nothing is left half done under the lock, so a poisoned one is still sound.
+    /// Every change under the lock is complete, so a poisoned lock is safe to use.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    fn serving(&self, pace: Pace) -> Result<Arc<KeySet>, Down> {
-        let kept = self.had.is_some_and(|had| had.elapsed() < pace.keep);
-        self.keys.clone().filter(|_| kept).ok_or_else(|| self.why())
+    fn usable(&self, schedule: RefreshSchedule) -> Result<Arc<KeySet>, Unavailable> {
+        let valid = self.fetched.is_some_and(|at| at.elapsed() < schedule.expiry);
+        self.keys.clone().filter(|_| valid).ok_or_else(|| self.why())
     }
 
     fn other_than(&self, known: &Arc<KeySet>) -> Option<Arc<KeySet>> {
         self.keys.clone().filter(|keys| !Arc::ptr_eq(keys, known))
     }
 
-    /// A task that was dropped with its runtime never lands.
-    fn is_flying(&self) -> bool {
-        self.flight.as_ref().is_some_and(|flight| !flight.task.is_finished())
+    /// Looks at the task itself: one that was dropped with its runtime never completes its fetch.
+    fn is_fetching(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| !running.task.is_finished())
     }
 
     fn why(&self) -> String {
         match &self.failed {
             Some((_, why)) => why.clone(),
-            None => "the issuer's keys are not there".to_owned(),
+            None => "the issuer's keys are not fetched yet".to_owned(),
         }
     }
 }
 
-/// Fetches with a closure of the application's.
-pub(super) fn by<F, T, E>(fetch: F) -> Fetch
+/// Fetches with a closure of the application.
+pub(super) fn from_closure<F, T, E>(fetch: F) -> Fetch
 where
     F: Fn() -> T + Send + Sync + 'static,
     T: Future<Output = Result<String, E>> + Send + 'static,
@@ -283,145 +292,6 @@ pub(super) fn read_file(path: &std::path::Path) -> Result<String, String> {
     read().map_err(|error| error.to_string())
 }
 
-#[cfg(feature = "jwks-url")]
-pub(super) use self::http::Location;
-
-#[cfg(feature = "jwks-url")]
-mod http {
-    use std::error::Error;
-    use std::sync::{Arc, OnceLock};
-
-    use futures_util::FutureExt as _;
-    use reqwest::header::ACCEPT;
-    use reqwest::{Client, StatusCode, Url, redirect};
-
-    use super::{Fetch, MAX_BYTES, PATIENCE};
-
-    /// Where an issuer publishes its keys.
-    #[derive(Clone)]
-    pub(in crate::auth) struct Location {
-        url: Url,
-        client: Arc<OnceLock<Result<Client, String>>>,
-    }
-
-    impl Location {
-        pub(in crate::auth) fn new(url: &str) -> Result<Self, String> {
-            let url = Url::parse(url).map_err(|error| format!("the URL of the keys: {error}"))?;
-            if !matches!(url.scheme(), "https" | "http") || url.host_str().is_none() {
-                return Err("the URL of the keys must begin with `https://` and a host".to_owned());
-            }
-            Ok(Self { url, client: Arc::default() })
-        }
-
-        /// Without what may be a credential.
-        pub(in crate::auth) fn name(&self) -> String {
-            let (origin, path) = (self.url.origin().ascii_serialization(), self.url.path());
-            format!("{origin}{path}")
-        }
-
-        /// Whether anybody on the way could put in keys of its own.
-        pub(in crate::auth) fn is_open_to_others(&self) -> bool {
-            self.url.scheme() == "http" && !self.is_loopback()
-        }
-
-        fn is_loopback(&self) -> bool {
-            let host = self.url.host_str().unwrap_or_default();
-            let host = host.trim_start_matches('[').trim_end_matches(']');
-            let address = host.parse::<std::net::IpAddr>();
-            host == "localhost" || address.is_ok_and(|address| address.is_loopback())
-        }
-
-        /// Made once, where it is first needed: it reads the system's certificates.
-        pub(in crate::auth) fn client(&self) -> Result<Client, String> {
-            let make = || {
-                let mut client = Client::builder()
-                    // Another origin is another issuer, and the right URL can be written down.
-                    .redirect(redirect::Policy::none())
-                    .referer(false)
-                    // A connection kept would belong to the runtime that made it.
-                    .pool_max_idle_per_host(0)
-                    .http1_only()
-                    .timeout(PATIENCE);
-                if self.is_loopback() {
-                    client = client.no_proxy();
-                }
-                client.build().map_err(|error| chain(&error.without_url()))
-            };
-            self.client.get_or_init(make).clone()
-        }
-
-        pub(in crate::auth) fn fetch(&self) -> Fetch {
-            let location = self.clone();
-            Arc::new(move || {
-                let location = location.clone();
-                async move { location.get().await }.boxed()
-            })
-        }
-
-        async fn get(&self) -> Result<String, String> {
-            let failed = |error: reqwest::Error| chain(&error.without_url());
-            let request = self.client()?.get(self.url.clone());
-            let request = request.header(ACCEPT, "application/jwk-set+json, application/json");
-            let mut response = request.send().await.map_err(failed)?;
-            let status = response.status();
-            if status.is_redirection() {
-                let status = status.as_u16();
-                return Err(format!("answered {status}, and redirects are not followed"));
-            }
-            if status != StatusCode::OK {
-                return Err(format!("answered {}", status.as_u16()));
-            }
-            let mut body = Vec::new();
-            while let Some(chunk) = response.chunk().await.map_err(failed)? {
-                if body.len() + chunk.len() > MAX_BYTES {
-                    return Err(format!("the answer has more than {MAX_BYTES} bytes"));
-                }
-                body.extend_from_slice(&chunk);
-            }
-            String::from_utf8(body).map_err(|_| "the answer is not UTF-8".to_owned())
-        }
-    }
-
-    /// An error and what caused it.
-    fn chain(error: &dyn Error) -> String {
-        let mut text = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            text = format!("{text}: {error}");
-            cause = error.source();
-        }
-        text
-    }
-
-    #[cfg(test)]
-    mod tests {
-        use super::*;
-
-        #[test]
-        fn keys_come_over_https_or_from_this_machine_and_credentials_are_not_named() {
-            for (url, open) in [
-                ("https://id.example.com/keys", false),
-                ("http://id.example.com/keys", true),
-                ("http://127.0.0.1:99/keys", false),
-                ("http://[::1]/keys", false),
-                ("http://localhost:8080/keys", false),
-                ("http://localhost.example.com/keys", true),
-                ("http://127.0.0.1.example.com/keys", true),
-                ("http://127.0.0.1@example.com/keys", true),
-            ] {
-                let location = Location::new(url).expect(url);
-                assert_eq!(location.is_open_to_others(), open, "{url}");
-            }
-            for url in ["", "id.example.com/keys", "ftp://id.example.com/", "file:///keys.json"] {
-                assert!(Location::new(url).is_err(), "{url}");
-            }
-            let secret =
-                Location::new("https://ann:pw@id.example.com:8443/keys?code=s").expect("a URL");
-            assert_eq!(secret.name(), "https://id.example.com:8443/keys");
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -437,7 +307,7 @@ mod tests {
         format!(r#"{{"keys": [{{"kty": "OKP", "crv": "Ed25519", "x": "{x}", "kid": "{kid}"}}]}}"#)
     }
 
-    /// A source that answers, after a second, what it is told to, and counts.
+    /// A source that takes a second to give a set answer, and counts requests.
     struct Source {
         answer: Mutex<Result<String, String>>,
         asked: AtomicUsize,
@@ -446,7 +316,7 @@ mod tests {
     fn source(answer: Result<String, String>) -> (Arc<Source>, Arc<KeyCache>) {
         let source = Arc::new(Source { answer: Mutex::new(answer), asked: AtomicUsize::new(0) });
         let asked = source.clone();
-        let fetch = by(move || {
+        let fetch = from_closure(move || {
             let source = asked.clone();
             async move {
                 source.asked.fetch_add(1, Ordering::SeqCst);
@@ -459,7 +329,7 @@ mod tests {
     }
 
     impl Source {
-        fn says(&self, answer: Result<String, String>) {
+        fn set_answer(&self, answer: Result<String, String>) {
             *self.answer.lock().expect("no panic") = answer;
         }
 
@@ -473,131 +343,145 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_flood_of_unknown_keys_is_one_fetch_an_interval_and_nobody_waits_for_age() {
+    async fn many_unknown_keys_start_one_fetch_per_interval_and_a_refresh_by_age_delays_nobody() {
         let (source, cache) = source(Ok(set("a")));
-        let many: Vec<_> = (0..50).map(|_| cache.keys(Pace::URL)).collect();
+        let many: Vec<_> = (0..50).map(|_| cache.keys(RefreshSchedule::URL)).collect();
         let many = futures_util::future::join_all(many).await;
-        assert_eq!(source.asked(), 1, "one flight for all");
+        assert_eq!(source.asked(), 1, "one fetch for all");
         let known = many[0].clone().expect("keys");
-        let asks = |_| cache.newer(&known, Pace::URL);
-        // The fetch at the start was not on demand: the first unknown key is looked for at once.
+        let asks = |_| cache.newer(&known, RefreshSchedule::URL);
+        // The first fetch was not on demand, so the first unknown key starts another at once.
         for found in futures_util::future::join_all((0..50).map(asks)).await {
             assert!(found.expect("an answer").is_none());
         }
         assert_eq!(source.asked(), 2);
-        source.says(Ok(set("b")));
+        source.set_answer(Ok(set("b")));
         for _ in 0..50 {
-            assert!(cache.newer(&known, Pace::URL).await.expect("an answer").is_none());
+            assert!(cache.newer(&known, RefreshSchedule::URL).await.expect("an answer").is_none());
         }
         assert_eq!(source.asked(), 2, "not before the interval is over");
-        advance(Pace::URL.on_demand).await;
-        let newer = cache.newer(&known, Pace::URL).await.expect("an answer").expect("new keys");
+        advance(RefreshSchedule::URL.on_demand).await;
+        let newer =
+            cache.newer(&known, RefreshSchedule::URL).await.expect("an answer").expect("new keys");
         assert_eq!(source.asked(), 3);
-        // By age, while the old ones serve.
-        source.says(Ok(set("c")));
-        advance(Pace::URL.refresh).await;
+        // Refreshed by age, while the old keys stay in use.
+        source.set_answer(Ok(set("c")));
+        advance(RefreshSchedule::URL.max_age).await;
         let start = Instant::now();
-        assert!(Arc::ptr_eq(&cache.keys(Pace::URL).await.expect("keys"), &newer));
+        assert!(Arc::ptr_eq(&cache.keys(RefreshSchedule::URL).await.expect("keys"), &newer));
         assert_eq!(start.elapsed(), Duration::ZERO);
         sleep(2 * SECOND).await;
         assert_eq!(source.asked(), 4);
-        assert!(!Arc::ptr_eq(&cache.keys(Pace::URL).await.expect("keys"), &newer));
-        // Where nobody asked for very long, the old ones are not taken unseen.
-        source.says(Ok(set("d")));
-        let old = cache.keys(Pace::URL).await.expect("keys");
-        advance(3 * Pace::URL.refresh).await;
-        assert!(!Arc::ptr_eq(&cache.keys(Pace::URL).await.expect("keys"), &old));
+        assert!(!Arc::ptr_eq(&cache.keys(RefreshSchedule::URL).await.expect("keys"), &newer));
+        // After a long time without requests, old keys are not used without a fetch.
+        source.set_answer(Ok(set("d")));
+        let old = cache.keys(RefreshSchedule::URL).await.expect("keys");
+        advance(3 * RefreshSchedule::URL.max_age).await;
+        assert!(!Arc::ptr_eq(&cache.keys(RefreshSchedule::URL).await.expect("keys"), &old));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn keys_serve_while_the_issuer_is_down_but_not_for_ever() {
+    async fn keys_stay_in_use_for_a_day_while_the_issuer_is_down() {
         let (source, cache) = source(down());
-        assert!(cache.keys(Pace::URL).await.is_err());
-        assert!(cache.keys(Pace::URL).await.is_err());
+        assert!(cache.keys(RefreshSchedule::URL).await.is_err());
+        assert!(cache.keys(RefreshSchedule::URL).await.is_err());
         assert_eq!(source.asked(), 1, "the second did not ask again");
-        source.says(Ok(set("a")));
-        advance(AFTER_FAILURE).await;
-        let keys = cache.keys(Pace::URL).await.expect("keys");
-        source.says(down());
-        let why = cache.newer(&keys, Pace::URL).await.err().expect("an error");
+        source.set_answer(Ok(set("a")));
+        advance(RETRY_PAUSE).await;
+        let keys = cache.keys(RefreshSchedule::URL).await.expect("keys");
+        source.set_answer(down());
+        let why = cache.newer(&keys, RefreshSchedule::URL).await.err().expect("an error");
         assert!(why.contains("a test") && why.contains("down"), "{why}");
-        assert!(cache.newer(&keys, Pace::URL).await.is_err(), "not known, so not refused either");
+        assert!(
+            cache.newer(&keys, RefreshSchedule::URL).await.is_err(),
+            "unknown, so the token is not refused as invalid"
+        );
         assert_eq!(source.asked(), 3);
         let start = Instant::now();
-        while start.elapsed() + SECOND < Pace::URL.keep {
-            advance(Pace::URL.refresh / 2).await;
+        while start.elapsed() + SECOND < RefreshSchedule::URL.expiry {
+            advance(RefreshSchedule::URL.max_age / 2).await;
             let asked = Instant::now();
-            if start.elapsed() + SECOND < Pace::URL.keep {
-                assert!(Arc::ptr_eq(&cache.keys(Pace::URL).await.expect("keys"), &keys));
+            if start.elapsed() + SECOND < RefreshSchedule::URL.expiry {
+                assert!(Arc::ptr_eq(&cache.keys(RefreshSchedule::URL).await.expect("keys"), &keys));
                 assert_eq!(
                     asked.elapsed(),
                     Duration::ZERO,
-                    "nobody waits for an issuer that is down"
+                    "no request waits for an issuer that is down"
                 );
             }
             sleep(SECOND).await;
         }
         advance(2 * SECOND).await;
-        assert!(cache.keys(Pace::URL).await.is_err(), "a day is enough");
-        source.says(Ok(set("a")));
-        advance(AFTER_FAILURE).await;
-        assert!(cache.keys(Pace::URL).await.is_ok());
+        assert!(cache.keys(RefreshSchedule::URL).await.is_err(), "a day is enough");
+        source.set_answer(Ok(set("a")));
+        advance(RETRY_PAUSE).await;
+        assert!(cache.keys(RefreshSchedule::URL).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_fetch_outlives_its_client_and_one_that_hangs_or_panics_is_a_failure() {
+    async fn a_fetch_goes_on_without_its_client_and_fails_if_it_hangs_or_panics() {
         let (source, cache) = source(Ok(set("a")));
-        assert!(timeout(SECOND / 2, cache.keys(Pace::URL)).await.is_err(), "the client leaves");
+        assert!(
+            timeout(SECOND / 2, cache.keys(RefreshSchedule::URL)).await.is_err(),
+            "the client disconnects"
+        );
         sleep(SECOND).await;
-        assert!(cache.keys(Pace::URL).await.is_ok());
+        assert!(cache.keys(RefreshSchedule::URL).await.is_ok());
         assert_eq!(source.asked(), 1);
 
-        let hangs = by(std::future::pending::<Result<String, String>>);
+        let hangs = from_closure(std::future::pending::<Result<String, String>>);
         let cache = KeyCache::new("a test".to_owned(), hangs);
         let start = Instant::now();
-        assert!(cache.keys(Pace::URL).await.is_err());
-        assert_eq!(start.elapsed(), PATIENCE);
+        assert!(cache.keys(RefreshSchedule::URL).await.is_err());
+        assert_eq!(start.elapsed(), FETCH_TIMEOUT);
 
-        let panics = by(|| -> std::future::Ready<Result<String, String>> { panic!("on purpose") });
+        let panics =
+            from_closure(|| -> std::future::Ready<Result<String, String>> { panic!("on purpose") });
         let cache = KeyCache::new("a test".to_owned(), panics);
-        assert!(cache.keys(Pace::URL).await.err().expect("an error").contains("panicked"));
+        assert!(
+            cache.keys(RefreshSchedule::URL).await.err().expect("an error").contains("panicked")
+        );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_no_key_set_changes_nothing_and_an_empty_one_takes_all_keys_away() {
+    async fn an_invalid_set_changes_nothing_and_an_empty_one_removes_all_keys() {
         let (source, cache) = source(Ok(set("a")));
-        let keys = cache.keys(Pace::URL).await.expect("keys");
+        let keys = cache.keys(RefreshSchedule::URL).await.expect("keys");
         let huge = format!("{}{}", set("b"), " ".repeat(MAX_BYTES));
         for bad in ["", "<html>", "{}", &huge] {
-            source.says(Ok(bad.to_owned()));
-            advance(Pace::URL.on_demand).await;
-            assert!(cache.newer(&keys, Pace::URL).await.is_err());
-            assert!(Arc::ptr_eq(&cache.keys(Pace::URL).await.expect("keys"), &keys));
+            source.set_answer(Ok(bad.to_owned()));
+            advance(RefreshSchedule::URL.on_demand).await;
+            assert!(cache.newer(&keys, RefreshSchedule::URL).await.is_err());
+            assert!(Arc::ptr_eq(&cache.keys(RefreshSchedule::URL).await.expect("keys"), &keys));
         }
-        source.says(Ok(r#"{"keys": []}"#.to_owned()));
-        advance(Pace::URL.on_demand).await;
-        let none = cache.newer(&keys, Pace::URL).await.expect("an answer").expect("a new set");
+        source.set_answer(Ok(r#"{"keys": []}"#.to_owned()));
+        advance(RefreshSchedule::URL.on_demand).await;
+        let none =
+            cache.newer(&keys, RefreshSchedule::URL).await.expect("an answer").expect("a new set");
         assert!(none.keys.is_empty());
     }
 
     #[test]
-    fn a_fetch_that_went_down_with_its_runtime_is_done_again() {
+    fn a_fetch_that_was_dropped_with_its_runtime_is_repeated() {
         let (source, cache) = source(Ok(set("a")));
         let runtime = || {
             let mut runtime = tokio::runtime::Builder::new_current_thread();
             runtime.enable_all().start_paused(true).build().expect("a runtime")
         };
         let first = runtime();
-        let left = first.block_on(async { timeout(SECOND / 2, cache.keys(Pace::URL)).await });
+        let left =
+            first.block_on(async { timeout(SECOND / 2, cache.keys(RefreshSchedule::URL)).await });
         assert!(left.is_err());
         drop(first);
-        assert!(runtime().block_on(cache.keys(Pace::URL)).is_ok());
+        assert!(runtime().block_on(cache.keys(RefreshSchedule::URL)).is_ok());
         assert_eq!(source.asked(), 2);
-        // Outside of one there is an error, not a panic.
-        let outside = by(|| std::future::ready(Ok::<_, String>(set("a"))));
+        // Without a runtime there is an error, not a panic.
+        let outside = from_closure(|| std::future::ready(Ok::<_, String>(set("a"))));
         let cache = KeyCache::new("a test".to_owned(), outside);
         assert!(
-            futures_util::FutureExt::now_or_never(cache.keys(Pace::URL)).expect("at once").is_err()
+            futures_util::FutureExt::now_or_never(cache.keys(RefreshSchedule::URL))
+                .expect("at once")
+                .is_err()
         );
     }
 }

@@ -1,83 +1,124 @@
-//! Who is asking: the [`Principal`], and the [`Authenticator`] that makes one of a token.
+//! Authentication and authorization: the [`Authenticator`] turns a token into a [`Principal`], the
+//! [`Authorizer`] decides what that principal may open.
+//!
+//! | to do this | use |
+//! |---|---|
+//! | accept JSON Web Tokens | [`JwtAuthenticator`](crate::JwtAuthenticator), with an `Issuer` each for several issuers (feature `jwt`) |
+//! | accept other tokens, such as session ids | [`authenticator_fn`], or an [`Authenticator`] of your own |
+//! | let the token's claims decide | a [`PermissionRule`] at the endpoint; nothing else is needed |
+//! | let a database decide | [`authorizer_fn`], or an [`Authorizer`] of your own |
+//! | authenticate an `EventSource`, which cannot send headers | [`Tickets`] |
 
+#[cfg(feature = "jwt")]
+mod algorithm;
 mod attempts;
 mod authorizer;
 #[cfg(feature = "jwt")]
-mod compact;
+mod backend_test;
 #[cfg(feature = "jwt")]
-pub(crate) mod issuer;
+mod claims;
+#[cfg(feature = "jwt")]
+mod compact;
+mod gate;
+#[cfg(feature = "jwt")]
+mod issuer;
 #[cfg(feature = "jwt")]
 mod jwks;
+#[cfg(feature = "jwks-url")]
+mod jwks_url;
 #[cfg(feature = "jwt")]
-pub(crate) mod jwt;
+mod jwt;
 #[cfg(feature = "jwt")]
-pub(crate) mod keys;
+mod keys;
 mod principal;
 #[cfg(feature = "jwt")]
-mod proof;
-pub(crate) mod ticket;
-pub(crate) mod token;
+mod public_key;
+mod site_policy;
+mod ticket;
+mod ticket_memory;
+mod token;
 
 use std::fmt;
-use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 
 use futures_core::future::BoxFuture;
-use futures_util::FutureExt;
-use http::request::Parts;
 
+#[cfg(feature = "jwt")]
+pub use self::algorithm::Algorithm;
 pub(crate) use self::attempts::Attempts;
 pub use self::authorizer::{Access, Authorizer, Decision, authorizer_fn};
 pub(crate) use self::authorizer::{
     AccessControl, AccessRequest, AccessTarget, PendingDecision, capture,
 };
 #[cfg(feature = "jwt")]
-pub use self::issuer::{ClaimPath, Issuer};
+pub use self::claims::ClaimPath;
+pub(crate) use self::gate::Gate;
+#[cfg(feature = "jwt")]
+pub use self::issuer::Issuer;
 #[cfg(feature = "jwt")]
 pub use self::jwt::JwtAuthenticator;
-#[cfg(feature = "jwt")]
-pub use self::keys::Algorithm;
 pub(crate) use self::principal::CallerResolved;
 pub use self::principal::Principal;
 #[cfg(feature = "testing")]
 pub(crate) use self::principal::TestPrincipal;
-pub(crate) use self::ticket::CheckedAt;
+pub(crate) use self::site_policy::{OverTls, SitePolicy};
+pub(crate) use self::ticket::{CheckedAt, opened_path};
 pub use self::ticket::{TicketGrant, TicketStore, Tickets};
-use self::token::Credential;
-use crate::origin::SitePolicy;
 pub use crate::permission::{IntoPermission, InvalidPermission, Permission, PermissionRule};
-use crate::policy::{TokenSource, TokenSources};
-use crate::redact::QueryTokens;
-use crate::refusal::Refusal;
 pub use crate::secret::Secret;
-use crate::telemetry::{self, VerificationFailures};
 
-/// Makes a [`Principal`] of a token.
+/// Turns a token into a [`Principal`], or refuses it. Implement it for tokens that are not JSON Web
+/// Tokens, or use [`authenticator_fn`].
 ///
 /// # Contract
 ///
-/// `authenticate` is called once for each request that carries a token, from many tasks at a time,
-/// before any of the application's code runs. What it cannot vouch for it refuses; an error of its
-/// own is a refusal too. It may be cancelled at any await point, since clients leave.
+/// * `authenticate` is called once for each request that has a token, before your handler runs.
+/// * It is called from many tasks at the same time.
+/// * It may be cancelled at any `.await`, since clients disconnect.
+/// * Every error refuses the request, and so does a panic.
+///
+/// ```
+/// use hero_sse::Principal;
+/// use hero_sse::auth::{AuthError, Authenticator, Secret};
+/// use hero_sse::futures_core::future::BoxFuture;
+///
+/// struct Sessions(Database);
+///
+/// impl Authenticator for Sessions {
+///     fn authenticate<'a>(&'a self, token: &'a Secret<String>) -> BoxFuture<'a, Result<Principal, AuthError>> {
+///         Box::pin(async move {
+///             let user = self.0.user_of(token.expose()).await.map_err(AuthError::unavailable)?;
+///             user.map(Principal::new).ok_or(AuthError::invalid("the session has expired"))
+///         })
+///     }
+/// }
+/// # struct Database;
+/// # impl Database {
+/// #     async fn user_of(&self, _: &str) -> Result<Option<String>, std::fmt::Error> { Ok(None) }
+/// # }
+/// ```
 pub trait Authenticator: Send + Sync + 'static {
-    /// What is wrong with it, found when the kit is built: one sentence for each mistake. One that
-    /// wraps another passes the other's mistakes on.
+    /// Returns the mistakes in its settings, one sentence each. [`build`](crate::server::Builder::build) reports
+    /// them. Default: none.
+    ///
+    /// An authenticator that wraps another passes on the mistakes of that one.
     fn mistakes(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Who holds `token`.
+    /// Returns the caller who holds `token`.
     ///
     /// # Errors
     ///
-    /// [`AuthError`]: the token is not accepted, or that cannot be told now.
+    /// * [`AuthError::InvalidToken`] if the token is not accepted: `401`.
+    /// * [`AuthError::Unavailable`] if it cannot be verified at the moment. The caller is asked to try again.
     fn authenticate<'a>(
         &'a self,
         token: &'a Secret<String>,
     ) -> BoxFuture<'a, Result<Principal, AuthError>>;
 }
 
-/// An [`Authenticator`] of a closure, for tokens that are no JWT, such as keys of a session store:
+/// Creates an [`Authenticator`] from a closure, for tokens that are not JSON Web Tokens, such as session
+/// ids.
 ///
 /// ```
 /// use hero_sse::{HeroSse, Principal};
@@ -87,22 +128,22 @@ pub trait Authenticator: Send + Sync + 'static {
 /// let sse = HeroSse::builder()
 ///     .authenticator(authenticator_fn(|session: Secret<String>| async move {
 ///         let user = user_of(session.expose()).await.map_err(AuthError::unavailable)?;
-///         user.map(Principal::new).ok_or(AuthError::invalid("the session is over"))
+///         user.map(Principal::new).ok_or(AuthError::invalid("the session has expired"))
 ///     }))
 ///     .build()?;
 /// # Ok::<(), hero_sse::SetupErrors>(())
 /// ```
-pub fn authenticator_fn<F, Fut>(who: F) -> impl Authenticator
+pub fn authenticator_fn<F, Fut>(authenticate: F) -> impl Authenticator
 where
     F: Fn(Secret<String>) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<Principal, AuthError>> + Send + 'static,
 {
-    ByClosure(who)
+    AuthenticatorFn(authenticate)
 }
 
-struct ByClosure<F>(F);
+struct AuthenticatorFn<F>(F);
 
-impl<F, Fut> Authenticator for ByClosure<F>
+impl<F, Fut> Authenticator for AuthenticatorFn<F>
 where
     F: Fn(Secret<String>) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<Principal, AuthError>> + Send + 'static,
@@ -115,24 +156,36 @@ where
     }
 }
 
-/// Why there is no [`Principal`] for a token.
+/// Why a caller is not authenticated or authorized.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AuthError {
     /// The token is not accepted: `401`.
     InvalidToken(InvalidToken),
-    /// Whether it is good cannot be told now, such as while the issuer of keys does not answer. The
-    /// text goes to the log, so keep the token out of it; the client is refused all the same, and asked to come back.
+    /// The caller cannot be verified at the moment, for example because a database does not answer.
+    ///
+    /// The request is refused, and the client is asked to try again. The text is logged, so it must not hold
+    /// the token. The client does not receive it.
     Unavailable(String),
 }
 
 impl AuthError {
-    /// The token is not accepted, for this reason; see [`InvalidToken::new`].
+    /// Creates an [`InvalidToken`](Self::InvalidToken). The client receives `reason`; see [`InvalidToken::new`].
     pub const fn invalid(reason: &'static str) -> Self {
         Self::InvalidToken(InvalidToken::new(reason))
     }
 
-    /// Whether the token is good cannot be told now; `why` goes to the log.
+    /// Creates an [`Unavailable`](Self::Unavailable). `why` is logged.
+    ///
+    /// ```
+    /// use hero_sse::auth::AuthError;
+    ///
+    /// # fn user_of(_: &str) -> Result<String, std::io::Error> { Ok("ann".to_owned()) }
+    /// fn find(session: &str) -> Result<String, AuthError> {
+    ///     user_of(session).map_err(AuthError::unavailable)
+    /// }
+    /// # assert!(find("s").is_ok());
+    /// ```
     pub fn unavailable(why: impl fmt::Display) -> Self {
         Self::Unavailable(why.to_string())
     }
@@ -148,25 +201,30 @@ impl fmt::Display for AuthError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::InvalidToken(invalid) => invalid.fmt(f),
-            Self::Unavailable(why) => write!(f, "cannot be told now: {why}"),
+            Self::Unavailable(why) => {
+                write!(f, "the caller cannot be verified at the moment: {why}")
+            }
         }
     }
 }
 
 impl std::error::Error for AuthError {}
 
-/// Why a token is not accepted: a sentence for the client, which goes into the challenge.
+/// Why a token is not accepted. The client receives the reason, in the body and in `WWW-Authenticate`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidToken(&'static str);
 
 impl InvalidToken {
-    /// `reason` must not hold quotes, backslashes or anything outside ASCII (RFC 6750, section 3):
-    /// such a reason is left out of the challenge.
+    /// Creates an error with a reason for the client, such as `"the session has expired"`.
+    ///
+    /// `WWW-Authenticate` cannot hold quotes, backslashes and characters outside ASCII (RFC 6750, section 3). A
+    /// reason with one of these is sent in the body only.
     pub const fn new(reason: &'static str) -> Self {
         Self(reason)
     }
 
-    pub(crate) const fn reason(self) -> &'static str {
+    /// Returns the reason.
+    pub const fn reason(self) -> &'static str {
         self.0
     }
 }
@@ -178,139 +236,3 @@ impl fmt::Display for InvalidToken {
 }
 
 impl std::error::Error for InvalidToken {}
-
-/// A kit's authenticator and where it looks for tokens: every request passes here.
-#[derive(Clone)]
-pub(crate) struct Gate {
-    pub(crate) authenticator: Option<Arc<dyn Authenticator>>,
-    /// Where tokens may stand on routes that are no endpoints.
-    pub(crate) sources: TokenSources,
-    /// The cookie that holds them.
-    pub(crate) cookie: Option<Arc<str>>,
-    pub(crate) site_policy: Arc<SitePolicy>,
-    pub(crate) tickets: Option<Arc<Tickets>>,
-    pub(crate) attempts: Arc<Attempts>,
-    pub(crate) failures: Arc<VerificationFailures>,
-    /// Which kit it is, among those that share tickets.
-    pub(crate) instance: u64,
-}
-
-impl Gate {
-    /// Who wants a stream: by a ticket, where the kit has tickets, or by a token; and how many
-    /// disconnects there were when the token was looked at, `so_far` where that is now.
-    pub(crate) async fn caller(
-        &self,
-        parts: &Parts,
-        sources: TokenSources,
-        so_far: u64,
-    ) -> Result<(Option<Principal>, u64), Refusal> {
-        let Some((tickets, mut found)) = self.ticket(parts) else {
-            return Ok((self.principal(parts, sources).await?, so_far));
-        };
-        self.serves(parts)?;
-        let (Some(ticket), true) = (found.pop(), found.is_empty()) else {
-            return Err(Refusal::invalid_request("the parameter ticket is repeated"));
-        };
-        // Not the cookie: a browser sends that with everything.
-        let sent = TokenSources::of(&[TokenSource::Header, TokenSource::Query]);
-        if !matches!(token::bearer_token(parts, sent, None), Ok(None)) {
-            return Err(Refusal::invalid_request("a ticket came with another credential"));
-        }
-        // It tells nothing, and spends nothing: whatever previews a link must not use it up.
-        if parts.method == http::Method::HEAD {
-            return Err(Refusal::invalid_request("a ticket is for one GET"));
-        }
-        let redeemed = async { tickets.redeem(parts, &ticket).await };
-        let (principal, looked_at) = self.look(parts, "ticket store", redeemed).await?;
-        let here = looked_at.instance == self.instance;
-        Ok((Some(principal), if here { looked_at.disconnects } else { so_far }))
-    }
-
-    /// Whether the request comes by a ticket, so that the same one cannot open its stream again.
-    pub(crate) fn by_ticket(&self, parts: &Parts) -> bool {
-        self.ticket(parts).is_some()
-    }
-
-    /// The tickets of a request, an empty parameter being none.
-    fn ticket(&self, parts: &Parts) -> Option<(&Tickets, Vec<Secret<String>>)> {
-        let tickets = self.tickets.as_deref()?;
-        // Whoever can send a body can send a header.
-        if parts.method != http::Method::GET && parts.method != http::Method::HEAD {
-            return None;
-        }
-        let mut found = QueryTokens::of(parts).tickets;
-        found.retain(|ticket| !ticket.expose().is_empty());
-        (!found.is_empty()).then_some((tickets, found))
-    }
-
-    /// Who sent this request: `None` when it carries no token.
-    pub(crate) async fn principal(
-        &self,
-        parts: &Parts,
-        sources: TokenSources,
-    ) -> Result<Option<Principal>, Refusal> {
-        #[cfg(feature = "testing")]
-        if let Some(test) = parts.extensions.get::<TestPrincipal>() {
-            return Ok(Some(test.0.clone()));
-        }
-        self.serves(parts)?;
-        let found = match token::bearer_token(parts, sources, self.cookie.as_deref()) {
-            Ok(found) => found,
-            Err(refusal) => {
-                self.attempts.check(parts)?;
-                return Err(self.counted(parts, refusal));
-            }
-        };
-        let Some(Credential { token, source }) = found else { return Ok(None) };
-        if source == TokenSource::Cookie {
-            self.site_policy.check_cookie_origin(parts).map_err(|foreign| {
-                telemetry::foreign_page(parts.uri.path(), foreign.origin, foreign.host);
-                Refusal::forbidden(foreign.why)
-            })?;
-        }
-        let Some(authenticator) = &self.authenticator else { return Ok(None) };
-        let checked = async { authenticator.authenticate(&token).await };
-        self.look(parts, "authenticator", checked).await.map(Some)
-    }
-
-    /// Whether the host that the request asks for is one of ours.
-    fn serves(&self, parts: &Parts) -> Result<(), Refusal> {
-        match self.site_policy.serves_host_of(parts) {
-            true => Ok(()),
-            false => Err(Refusal::forbidden("this host is not served here")),
-        }
-    }
-
-    /// Has a credential looked at, unless too many from that address were not accepted.
-    async fn look<T>(
-        &self,
-        parts: &Parts,
-        who: &'static str,
-        // Lazy, so that what it does before its first await is contained as well.
-        looking: impl Future<Output = Result<T, AuthError>>,
-    ) -> Result<T, Refusal> {
-        self.attempts.check(parts)?;
-        match AssertUnwindSafe(looking).catch_unwind().await {
-            Ok(Ok(found)) => Ok(found),
-            Ok(Err(AuthError::InvalidToken(invalid))) => {
-                Err(self.counted(parts, Refusal::invalid_token(invalid.reason())))
-            }
-            Ok(Err(AuthError::Unavailable(why))) => {
-                self.failures.log(parts.uri.path(), who, &why);
-                Err(Refusal::unavailable())
-            }
-            Err(_) => {
-                telemetry::panicked(parts.uri.path(), who);
-                Err(Refusal::internal())
-            }
-        }
-    }
-
-    /// Counts a credential that was not accepted; one that was malformed is no guess.
-    fn counted(&self, parts: &Parts, refusal: Refusal) -> Refusal {
-        if refusal.status() == http::StatusCode::UNAUTHORIZED {
-            self.attempts.failed(parts);
-        }
-        refusal
-    }
-}

@@ -1,4 +1,4 @@
-//! The caller: who it is, for whom it acts, what it may do.
+//! The authenticated caller: subject, tenant, permissions, claims.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -16,14 +16,15 @@ use crate::permission::{Permission, PermissionRule};
 use crate::refusal::Refusal;
 use crate::telemetry;
 
-/// The authenticated caller: an extractor, cheap to clone.
+/// The authenticated caller. An extractor that is cheap to clone.
 ///
-/// In an endpoint's function it is always there, but for a public endpoint, where it is
-/// `Option<Principal>`. Under [`HeroSse::serve`](crate::HeroSse::serve), and only there, it works on
-/// routes of your own as well: `401` without a token or with one that is not accepted, `400` for
-/// doubled or malformed credentials, `429` and `503` as [`HeroSse::authenticate`](crate::HeroSse::authenticate).
+/// | where | extractor |
+/// |---|---|
+/// | endpoint | `Principal` |
+/// | public endpoint | `Option<Principal>`: `None` without a token |
+/// | your own routes under [`HeroSse::serve`](crate::HeroSse::serve) | either; errors as in [`HeroSse::authenticate`](crate::HeroSse::authenticate) |
 ///
-/// A test makes one in a line, and so does an [`Authenticator`](crate::auth::Authenticator):
+/// An [`Authenticator`](crate::auth::Authenticator) creates it, and so can a test:
 ///
 /// ```
 /// use hero_sse::Principal;
@@ -36,21 +37,21 @@ use crate::telemetry;
 #[derive(Clone)]
 pub struct Principal(Arc<Inner>);
 
-/// As it is kept in a ticket's grant, too.
+/// Also serialized into the grant of a ticket.
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Inner {
     subject: String,
     issuer: Option<String>,
     tenant: Option<String>,
     permissions: BTreeSet<String>,
-    /// Whether a permission may end in `*`.
+    /// Whether a permission that ends in `*` is a wildcard.
     wildcards: bool,
     valid_until: Option<SystemTime>,
     claims: Map<String, Value>,
 }
 
 impl Principal {
-    /// A caller without tenant and permissions, whose credential does not expire.
+    /// Creates a caller without tenant and permissions, whose credential does not expire.
     pub fn new(subject: impl Into<String>) -> Self {
         Self(Arc::new(Inner {
             subject: subject.into(),
@@ -63,26 +64,26 @@ impl Principal {
         }))
     }
 
-    /// A caller for tests: of a function, called as the plain function it is, or of a whole
-    /// request through [`testing::open`](crate::testing::open).
+    /// Creates a caller for tests, to call a handler directly or to open a stream with
+    /// [`testing::open`](crate::testing::open).
     #[cfg(feature = "testing")]
     pub fn test(subject: impl Into<String>) -> Self {
         Self::new(subject)
     }
 
-    /// The same caller, vouched for by this issuer: subjects are told apart by both.
+    /// Sets the issuer. Callers with the same subject and different issuers are different callers.
     #[must_use]
     pub fn issued_by(self, issuer: impl Into<String>) -> Self {
         self.with(|inner| inner.issuer = Some(issuer.into()))
     }
 
-    /// The same caller, acting for this tenant. An empty text is none.
+    /// Sets the tenant. An empty string means no tenant.
     #[must_use]
     pub fn with_tenant(self, tenant: impl Into<String>) -> Self {
         self.with(|inner| inner.tenant = Some(tenant.into()).filter(|tenant| !tenant.is_empty()))
     }
 
-    /// The same caller with one more permission.
+    /// Adds a permission.
     #[must_use]
     pub fn permission(self, permission: impl Into<String>) -> Self {
         self.with(|inner| {
@@ -90,15 +91,13 @@ impl Principal {
         })
     }
 
-    /// The same caller with a credential that is accepted up to this time, any leeway included. The
-    /// caller's streams end by then.
+    /// Sets when the credential expires, leeway included. The caller's streams end then.
     #[must_use]
     pub fn valid_until(self, time: SystemTime) -> Self {
         self.with(|inner| inner.valid_until = Some(time))
     }
 
-    /// The same caller with one more claim, or another value of it, for [`claim`](Self::claim). What
-    /// JSON cannot hold is left out.
+    /// Adds or replaces a claim, for [`claim`](Self::claim). A value that cannot be JSON is ignored.
     #[must_use]
     pub fn with_claim(self, name: impl Into<String>, value: impl Serialize) -> Self {
         match serde_json::to_value(value) {
@@ -119,32 +118,32 @@ impl Principal {
         self.with(|inner| inner.claims = claims)
     }
 
-    /// Who it is: the token's `sub`. Unique among those of its [issuer](Self::issuer).
+    /// Returns the subject: the token's `sub`. It is unique within the [issuer](Self::issuer).
     pub fn subject(&self) -> &str {
         &self.0.subject
     }
 
-    /// Who vouches for it: the token's `iss`, if it has one. A subject is unique within its issuer.
+    /// Returns the issuer: the token's `iss`, if it has one.
     pub fn issuer(&self) -> Option<&str> {
         self.0.issuer.as_deref()
     }
 
-    /// The tenant it acts for, if any.
+    /// Returns the tenant that the caller acts for, if any.
     pub fn tenant(&self) -> Option<&str> {
         self.0.tenant.as_deref()
     }
 
-    /// The tenant it acts for.
+    /// Returns the tenant that the caller acts for.
     ///
     /// # Errors
     ///
-    /// `403` for a caller without one.
+    /// `403` if the caller has no tenant.
     pub fn require_tenant(&self) -> Result<&str, Refusal> {
         self.tenant().ok_or_else(|| Refusal::forbidden("the token names no tenant"))
     }
 
-    /// Makes sure that it acts for this tenant, such as the one that a path names. Tenants are compared
-    /// to the byte.
+    /// Checks that the caller acts for this tenant, for example the one in the path. The comparison is
+    /// exact.
     ///
     /// ```
     /// # use hero_sse::prelude::*;
@@ -158,8 +157,8 @@ impl Principal {
     ///
     /// # Errors
     ///
-    /// `403`, the same for a caller of another tenant and for one of none. It is told before anything
-    /// is looked up, so it says nothing of whether there is such a tenant.
+    /// `403` if the caller acts for another tenant or none. The response is the same in both cases, so it does
+    /// not reveal whether the tenant exists.
     pub fn require_tenant_is(&self, tenant: &str) -> Result<(), Refusal> {
         match self.tenant() {
             Some(own) if own == tenant => Ok(()),
@@ -167,30 +166,30 @@ impl Principal {
         }
     }
 
-    /// What it may do, in alphabetical order.
+    /// Returns the permissions in alphabetical order.
     pub fn permissions(&self) -> impl Iterator<Item = &str> {
         self.0.permissions.iter().map(String::as_str)
     }
 
-    /// Until when its credential is accepted, any leeway included; `None` without end. Its streams end
-    /// by then.
+    /// Returns when the credential expires, leeway included. The caller's streams end then. `None`: never.
     pub fn expires_at(&self) -> Option<SystemTime> {
         self.0.valid_until
     }
 
-    /// Whether it holds this permission.
+    /// Returns whether the caller holds this permission, by the token's claims alone.
     pub fn has(&self, permission: &str) -> bool {
         let Inner { permissions, wildcards, .. } = &*self.0;
         permissions.contains(permission)
             || *wildcards && permissions.iter().any(|granted| covers(granted, permission))
     }
 
-    /// Makes sure that it holds this permission, for routes of your own: by the token's claims alone.
-    /// Where an [`Authorizer`](crate::auth::Authorizer) decides, ask [`HeroSse::authorize`](crate::HeroSse::authorize).
+    /// Checks that the caller holds this permission, by the token's claims alone. For your own routes.
+    ///
+    /// With an [`Authorizer`](crate::auth::Authorizer), use [`HeroSse::authorize`](crate::HeroSse::authorize).
     ///
     /// # Errors
     ///
-    /// `403` with the challenge of RFC 6750, or `500` when `permission` cannot be one.
+    /// `403` with the challenge of RFC 6750 if it does not. `500` if `permission` is not a valid name.
     pub fn require(&self, permission: &str) -> Result<(), Refusal> {
         match Permission::new(permission.to_owned()) {
             Ok(permission) => self.meets(&PermissionRule::One(permission)),
@@ -198,8 +197,10 @@ impl Principal {
         }
     }
 
-    /// Another claim of the token, `None` when it is absent or of another type. A name that begins with
-    /// `/` and is no claim's own is a path into nested ones (a JSON pointer, RFC 6901).
+    /// Returns a claim of the token. `None`: it is missing or of another type.
+    ///
+    /// A name that begins with `/` is a path to a claim inside others (JSON pointer, RFC 6901), unless the token
+    /// has a claim of that name.
     ///
     /// ```
     /// # use hero_sse::Principal;
@@ -234,12 +235,12 @@ impl Principal {
     }
 }
 
-/// Whether a grant with `*` as its last segment holds this permission. Segments stand between `.` or
-/// `:`, and `*` is for one or more whole ones.
+/// Returns whether a permission that ends in `*` grants `permission`. `*` stands for one or more whole segments,
+/// which are separated by `.` or `:`.
 fn covers(granted: &str, permission: &str) -> bool {
-    let Some(family) = granted.strip_suffix('*') else { return false };
-    let whole = family.is_empty() || family.ends_with(['.', ':']);
-    whole && permission.strip_prefix(family).is_some_and(|rest| !rest.is_empty())
+    let Some(prefix) = granted.strip_suffix('*') else { return false };
+    let whole = prefix.is_empty() || prefix.ends_with(['.', ':']);
+    whole && permission.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty())
 }
 
 impl From<Inner> for Principal {
@@ -248,7 +249,7 @@ impl From<Inner> for Principal {
     }
 }
 
-/// Who and for whom, without the claims: they may hold personal data.
+/// Omits the claims, which may hold personal data.
 impl fmt::Debug for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Inner { issuer, subject, tenant, permissions, .. } = &*self.0;
@@ -261,7 +262,7 @@ impl fmt::Debug for Principal {
     }
 }
 
-/// A caller that a test put into a request; there is no way to send one.
+/// A caller that a test has put into a request. A client cannot send one.
 #[cfg(feature = "testing")]
 #[derive(Clone)]
 pub(crate) struct TestPrincipal(pub(crate) Principal);
@@ -282,13 +283,13 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for Principal {
     }
 }
 
-/// In a request whose caller an endpoint has looked for already: what it found is final.
+/// Marks a request whose caller the endpoint has determined. Extractors must not authenticate it again.
 #[derive(Clone)]
 pub(crate) struct CallerResolved;
 
-/// Whom an endpoint has found already, or whom the kit's gate finds now.
+/// Returns the caller that the endpoint has determined. On other routes, authenticates the request.
 async fn caller(parts: &mut Parts) -> Result<Option<Principal>, Refusal> {
-    static SAID: Once = Once::new();
+    static LOGGED: Once = Once::new();
     if let Some(principal) = parts.extensions.get::<Principal>() {
         return Ok(Some(principal.clone()));
     }
@@ -296,7 +297,7 @@ async fn caller(parts: &mut Parts) -> Result<Option<Principal>, Refusal> {
         return Ok(None);
     }
     let Some(gate) = parts.extensions.get::<Gate>().cloned() else {
-        SAID.call_once(telemetry::no_gate);
+        LOGGED.call_once(telemetry::no_gate);
         return Ok(None);
     };
     let principal = gate.principal(parts, gate.sources).await?;
@@ -340,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tenant_is_itself_to_the_byte_and_an_empty_one_is_none() {
+    fn tenants_are_compared_exactly_and_an_empty_one_is_none() {
         let refused = |who: &Principal, tenant: &str| {
             who.require_tenant_is(tenant).expect_err(tenant).to_string()
         };
@@ -357,13 +358,13 @@ mod tests {
     }
 
     #[test]
-    fn permissions_are_told_in_order() {
+    fn permissions_are_returned_in_order() {
         let who = Principal::new("ann").permission("b").permission("a").permission("b");
         assert_eq!(who.permissions().collect::<Vec<_>>(), ["a", "b"]);
     }
 
     #[test]
-    fn a_star_is_for_whole_segments_at_the_end() {
+    fn a_wildcard_stands_for_whole_segments_at_the_end() {
         for (granted, permission, expected) in [
             ("usage.*", "usage.read", true),
             ("usage.*", "usage.read.all", true),

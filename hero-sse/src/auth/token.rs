@@ -1,4 +1,4 @@
-//! Where a bearer token may stand in a request: the `Authorization` header, a cookie, the query.
+//! Finds the bearer token of a request: in the header `Authorization`, a cookie or the query.
 
 use http::header::{AUTHORIZATION, COOKIE};
 use http::request::Parts;
@@ -8,21 +8,21 @@ use crate::redact::QueryTokens;
 use crate::refusal::Refusal;
 use crate::secret::Secret;
 
-/// A token longer than this is not read; real ones stay far below.
+/// Maximum length of a token. Real tokens are far shorter.
 const MAX_TOKEN: usize = 8 * 1024;
 
-/// What a request shows for itself, and where it stood.
+/// A request's token, and where it was located.
 #[derive(Debug)]
 pub(crate) struct Credential {
     pub(crate) token: Secret<String>,
-    /// The first of its places: one in a header needs no word on where its page is.
+    /// The first source that holds it. With a token in a header, the page's origin does not matter.
     pub(crate) source: TokenSource,
 }
 
-/// The request's bearer token, if it has one: where `sources` let it stand, in the cookie of this name.
+/// Returns the request's bearer token from one of `sources`, or `None`. `cookie` is the name of the cookie.
 ///
-/// A header of another scheme is none of ours. An empty cookie or query parameter is no token: pages
-/// that are not signed in send it.
+/// A header of another scheme is ignored. An empty cookie or query parameter is not a token, since pages
+/// that are not signed in send such.
 pub(crate) fn bearer_token(
     parts: &Parts,
     sources: TokenSources,
@@ -77,10 +77,10 @@ fn from_header(parts: &Parts) -> Result<Option<Secret<String>>, Refusal> {
     Ok(Some(Secret::new(token.to_owned())))
 }
 
-/// The value of the cookie called `name`. HTTP/2 splits cookies over several headers.
+/// Returns the value of the cookie `name`. HTTP/2 splits cookies over several headers.
 ///
-/// Browsers send two of one name where a sibling of this host, or a page of another path, has set
-/// another: which is meant cannot be told.
+/// A browser sends two cookies of one name if a sibling domain or a page at another path has set a second
+/// one. With two different values the request is refused, since either may be an attacker's.
 fn from_cookie(parts: &Parts, name: &str) -> Result<Option<Secret<String>>, Refusal> {
     let lines = parts.headers.get_all(COOKIE).iter();
     let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_read_where_it_may_stand_and_never_guessed() {
+    fn a_token_is_read_from_the_allowed_sources_only() {
         let bad = Err(StatusCode::BAD_REQUEST);
         let header = |token: &str| Ok(Some((TokenSource::Header, token.to_owned())));
         let query = |token: &str| Ok(Some((TokenSource::Query, token.to_owned())));
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_is_read_by_its_very_name_from_all_headers() {
+    fn a_cookie_is_read_by_its_exact_name_from_all_headers() {
         let bad = Err(StatusCode::BAD_REQUEST);
         let some = |token: &str| Ok(Some((TokenSource::Cookie, token.to_owned())));
         for (lines, expected) in [
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_of_several_sources_must_be_one() {
+    fn tokens_of_several_sources_must_be_equal() {
         let bad = Err(StatusCode::BAD_REQUEST);
         let some = |source, token: &str| Ok(Some((source, token.to_owned())));
         for (uri, header, cookie, expected) in [

@@ -23,14 +23,14 @@ pub use self::guard::{GuardedApp, GuardedListener, GuardedService};
 use self::mount::Mapped;
 pub use self::mount::{EndpointBuilder, Mount};
 use crate::auth::{
-    AccessControl, AccessRequest, Attempts, Authenticator, Authorizer, Gate, Principal, Tickets,
+    AccessControl, AccessRequest, Attempts, Authenticator, Authorizer, Gate, OverTls, Principal,
+    SitePolicy, Tickets,
 };
 use crate::client_addr::TrustedProxies;
 use crate::connections::Connections;
 use crate::delivery::Sweeper;
 use crate::endpoint::{AppState, Endpoints};
 use crate::options::SseOptions;
-use crate::origin::{OverTls, SitePolicy};
 use crate::permission::{IntoPermission, PermissionRule};
 use crate::pipeline::Core;
 use crate::redact::redact;

@@ -324,7 +324,7 @@ pub(super) fn open_to_pages<S: AppState>(
 ) -> MethodRouter<S> {
     let cors = sse.core().options.cors_settings();
     match cors.is_on() {
-        true => handler.layer(from_fn_with_state(Arc::new(cors), cors::answer)),
+        true => handler.layer(from_fn_with_state(Arc::new(cors), cors::middleware)),
         false => handler,
     }
 }

@@ -16,8 +16,7 @@ use tokio::time::timeout;
 
 use super::HeroSse;
 use super::mount::{Mount, NotFound, open_to_pages};
-use crate::auth::ticket::opened_path;
-use crate::auth::{AuthError, CheckedAt, Principal};
+use crate::auth::{AuthError, CheckedAt, Principal, opened_path};
 use crate::descriptor::{Declaration, Location};
 use crate::endpoint::{AppState, BODY_TIMEOUT};
 use crate::policy::{Method, TokenSource, TokenSources};
@@ -114,7 +113,7 @@ async fn make(
 ) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
     let gate = &sse.core().gate;
-    let looked_at =
+    let checked_at =
         CheckedAt { instance: gate.instance, disconnects: sse.connections().disconnects() };
     // A URL must not turn into another, nor a cookie, which comes by itself, into what opens from anywhere.
     let header = TokenSources::of(&[TokenSource::Header]);
@@ -137,12 +136,13 @@ async fn make(
         principal.meets(&rule)?;
     }
     let Some(tickets) = &gate.tickets else { return Err(Refusal::internal()) };
-    let (ticket, ttl) = tickets.issue(principal, looked_at, &wish.path).await.map_err(|error| {
-        if let AuthError::Unavailable(why) = &error {
-            gate.failures.log(parts.uri.path(), "ticket store", why);
-        }
-        Refusal::unavailable()
-    })?;
+    let (ticket, ttl) =
+        tickets.issue(principal, checked_at, &wish.path).await.map_err(|error| {
+            if let AuthError::Unavailable(why) = &error {
+                gate.failures.log(parts.uri.path(), "ticket store", why);
+            }
+            Refusal::unavailable()
+        })?;
     let ticket = json!({ "ticket": ticket.expose(), "expires_in": ttl.as_secs() });
     let headers = [
         (CONTENT_TYPE, "application/json"),

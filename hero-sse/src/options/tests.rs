@@ -314,7 +314,7 @@ fn token_sources_and_origins_are_read_from_files_variables_and_code() {
     let all = faults(&code).join("\n");
     for words in [
         "SseOptions.PublicOrigins: \"app.example.com\" has no scheme",
-        "SseOptions.AllowedHosts: \"a b\" is no host",
+        "SseOptions.AllowedHosts: \"a b\" is not a host",
         "SseOptions.CorsOrigins: \"*\" is a pattern",
         "but none is named: set TokenCookie",
     ] {

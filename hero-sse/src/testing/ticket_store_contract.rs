@@ -26,7 +26,7 @@ async fn check(store: impl TicketStore) -> Result<(), String> {
     let name = |n: u32| format!("{n:08x}").repeat(8);
     let text = |n: u32| format!("{{\"n\": {n}, \"text\": \"\u{fc}\\n\\u0000 \u{1f3ab}\"}}");
     let put = async |n: u32, ttl| {
-        let grant = TicketGrant::of(&format!("owner {}", n % 7), &text(n));
+        let grant = TicketGrant::new(&format!("owner {}", n % 7), &text(n));
         let put = store.put(&name(n), &grant, ttl).await;
         put.map_err(|error| format!("put: {error}"))
     };

@@ -127,7 +127,7 @@ fn a_symmetric_key_in_a_published_set() {
     let read = mistakes(for_tests(JwtAuthenticator::jwks_file(file.path())));
     assert!(read.contains("symmetric"), "{read}");
     let file = JwtAuthenticator::jwks_file(file.path()).algorithms([Algorithm::HS256]);
-    assert!(mistakes(for_tests(file)).contains("a published key is none"));
+    assert!(mistakes(for_tests(file)).contains("a published key is not secret"));
 }
 
 #[tokio::test]
@@ -238,7 +238,7 @@ async fn critical_extensions_and_payloads_that_are_not_encoded() {
         let token =
             hmac_raw(Algorithm::HS256, SECRET.as_bytes(), &header, &claims(|_| ()).to_string());
         let told = refused(&jwt(), &token).await;
-        assert_eq!(told, "the token asks for extensions that are not known", "{extension}");
+        assert_eq!(told, "the token needs extensions that are not supported", "{extension}");
     }
 }
 

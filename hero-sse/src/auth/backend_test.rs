@@ -5,20 +5,22 @@ use std::panic::catch_unwind;
 
 use serde_json::{Map, Value};
 
-use super::keys::{Algorithm, Key};
+use super::algorithm::Algorithm;
+use super::keys::Key;
 
-/// Whether the backend takes a true signature of this algorithm, and refuses it for another message.
-pub(super) fn works(algorithm: Algorithm) -> bool {
-    let proven = catch_unwind(|| {
+/// Returns whether the backend accepts a valid signature of this algorithm and rejects it for another message.
+pub(super) fn passes(algorithm: Algorithm) -> bool {
+    let passed = catch_unwind(|| {
         let (message, signature) = sample(algorithm);
         key(algorithm).is_some_and(|key| {
-            key.signed(algorithm, message, signature) && !key.signed(algorithm, OTHER, signature)
+            key.verifies(algorithm, message, signature)
+                && !key.verifies(algorithm, OTHER, signature)
         })
     });
-    proven.unwrap_or(false)
+    passed.unwrap_or(false)
 }
 
-/// A message and its signature by [`key`].
+/// Returns a message and its signature by [`key`].
 pub(super) const fn sample(algorithm: Algorithm) -> (&'static str, &'static str) {
     let signature = match algorithm {
         Algorithm::HS256 => HS256,
@@ -53,7 +55,7 @@ pub(super) fn key(algorithm: Algorithm) -> Option<Key> {
     Key::jwk(&Value::Object(jwk), false).ok()
 }
 
-// The private halves of these keys are gone.
+// The private halves of these keys no longer exist.
 const MESSAGE: &str = "eyJhbGciOiJ0ZXN0In0.e30";
 const OTHER: &str = "eyJhbGciOiJ0ZXN0In0.e31";
 const SECRET: &[u8] = b"a proof that the crypto backend checks signatures, 64 bytes long";
@@ -125,7 +127,7 @@ mod tests {
     fn the_backend_verifies_every_algorithm() {
         super::super::jwt::install_crypto();
         for algorithm in Algorithm::ALL {
-            assert!(works(algorithm), "{algorithm:?}");
+            assert!(passes(algorithm), "{algorithm:?}");
         }
     }
 }
