@@ -1,5 +1,4 @@
-//! What the macros make stands up to clippy: none of it is allowed anything that is not the business of
-//! the hand-written code here. `cargo clippy --workspace --all-targets` is what holds it.
+//! Generated code passes clippy in the strictest configuration. `cargo clippy --workspace --all-targets` checks it.
 
 use axum::Router;
 use hero_sse::testing::open;
@@ -8,7 +7,7 @@ use hero_sse::{Principal, SseOptions, endpoints};
 use crate::support::kit;
 use declarations::{build, odd, said, tick, usage_stream};
 
-/// Declarations of every kind, as a user of strict habits writes them.
+/// Declarations of every kind, under every lint that a user may deny.
 #[deny(
     clippy::all,
     clippy::pedantic,
@@ -147,11 +146,11 @@ mod declarations {
         Text(#[sse(id, key)] u8, &'text str),
     }
 
-    /// Types that clippy would rather not see, and was told to bear once.
+    /// Types that clippy warns of, unless it is told once to accept them.
     #[expect(
         clippy::vec_box,
         clippy::type_complexity,
-        reason = "the derive must not ask for it again"
+        reason = "the derive must not need it again"
     )]
     #[derive(Clone, Debug, SseEvent)]
     pub(super) enum Odd {
@@ -220,7 +219,7 @@ mod declarations {
     }
 }
 
-/// They are what they say they are.
+/// The declarations work.
 #[tokio::test]
 async fn what_is_declared_is_served() {
     let sse = kit(SseOptions::default());
@@ -244,7 +243,7 @@ async fn what_is_declared_is_served() {
     }
 }
 
-/// Nothing is allowed that a user could have forbidden.
+/// Generated code contains no `allow` of lints that a user may forbid.
 #[forbid(clippy::all, clippy::pedantic, clippy::nursery)]
 mod forbidding {
     use futures_util::stream;

@@ -1,5 +1,4 @@
-//! The kit obeys the same rules as the macros: one table, which `hero-sse-macros/src/lib.rs` reads
-//! too.
+//! The library has the same rules as the macros: one table, which a test in `hero-sse-macros/src/lib.rs` reads, too.
 
 use std::time::Duration;
 
@@ -12,26 +11,26 @@ use serde_json::Value;
 
 use crate::support::kit;
 
-/// Whether the builder takes this path.
+/// Returns whether the builder accepts this path.
 fn maps(path: &str) -> bool {
     let open = || async { stream::pending::<Event>() };
     kit(SseOptions::default()).endpoint(path).handler::<_, _, ()>(open).is_ok()
 }
 
-/// Whether the builder takes this permission for a path with captures.
-fn asks_for(permission: &str) -> bool {
+/// Returns whether the builder accepts this permission on a path with captures.
+fn requires(permission: &str) -> bool {
     let endpoint = kit(SseOptions::default());
     let endpoint = endpoint.endpoint("/a/{b}/{c}/{*d}").permission(permission.to_owned());
     endpoint.handler::<_, _, ()>(|| async { stream::pending::<Event>() }).is_ok()
 }
 
 #[test]
-fn the_rules_are_the_macros() {
+fn the_rules_are_those_of_the_macros() {
     let rules: Value = serde_json::from_str(include_str!("../rules.json")).expect("JSON");
     let mut drifts = Vec::new();
     for (rule, table) in rules.as_object().expect("rules") {
         for (text, verdict) in table.as_object().expect("a table") {
-            let taken = match rule.as_str() {
+            let accepted = match rule.as_str() {
                 "durations" => {
                     let expected = verdict.as_u64().map(|n| Some(Duration::from_millis(n)));
                     let read = parse_duration(text).ok();
@@ -45,12 +44,12 @@ fn the_rules_are_the_macros() {
                 }
                 "events" => EventName::new(text.clone()).is_ok(),
                 "permissions" => Permission::new(text.clone()).is_ok(),
-                "permissions of /a/{b}/{c}/{*d}" => asks_for(text),
+                "permissions of /a/{b}/{c}/{*d}" => requires(text),
                 "paths" => maps(text),
-                other => panic!("a rule that nobody knows: {other}"),
+                other => panic!("an unknown rule: {other}"),
             };
-            if Some(taken) != verdict.as_bool() {
-                drifts.push(format!("{rule} {text:?}: {verdict}, but taken: {taken}"));
+            if Some(accepted) != verdict.as_bool() {
+                drifts.push(format!("{rule} {text:?}: {verdict}, but accepted: {accepted}"));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Two switches, and every mistake told at once.
+//! Set-up: where options come from, and how mistakes in options and declarations are reported.
 
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use axum::extract::Request;
 use axum::routing::get;
 use axum::{Extension, Router};
 use futures_util::stream;
+use hero_sse::options::SetupErrorKind;
 use hero_sse::prelude::*;
 use hero_sse::{JwtAuthenticator, SseOptions};
 use http::StatusCode;
@@ -17,11 +18,11 @@ use crate::support::testing;
 use crate::support::{Log, Server, burst, kit, options, public, token};
 
 fn bare() -> HeroSse {
-    HeroSse::builder().environment(Vec::<(String, String)>::new()).build().expect("a kit")
+    HeroSse::builder().environment(Vec::<(String, String)>::new()).build().expect("a server")
 }
 
 #[tokio::test]
-async fn a_kit_alone_exposes_nothing() {
+async fn a_server_without_endpoints_exposes_nothing() {
     let sse = bare();
     let app: Router = sse.at("/api").routes(hero_sse::endpoints![]).expect("no route");
     for path in ["/", "/api", "/api/s"] {
@@ -31,7 +32,7 @@ async fn a_kit_alone_exposes_nothing() {
 }
 
 #[test]
-fn build_tells_all_mistakes_of_options_environment_and_authenticator_together() {
+fn build_reports_all_mistakes_of_options_environment_and_authenticator_together() {
     let file = tempfile::Builder::new().suffix(".toml").tempfile().expect("a file");
     std::fs::write(file.path(), "[SseOptions]\nWriteTimeout = 5\nRetri = \"3s\"").expect("written");
     let error = HeroSse::builder()
@@ -50,6 +51,18 @@ fn build_tells_all_mistakes_of_options_environment_and_authenticator_together() 
     assert!(error.to_string().starts_with("6 mistakes:\n  - "), "{error}");
     let name = file.path().display().to_string();
     assert!(all[0].contains(&name), "{error}");
+    let mut about: Vec<_> =
+        error.iter().map(|mistake| (mistake.subject(), mistake.kind())).collect();
+    about.sort_by_key(|(subject, _)| *subject);
+    let expected = [
+        ("", SetupErrorKind::Auth),
+        ("", SetupErrorKind::Auth),
+        ("", SetupErrorKind::Auth),
+        ("HERO_SSE_MAX_AGE", SetupErrorKind::Environment),
+        ("SseOptions.Retri", SetupErrorKind::Options),
+        ("SseOptions.WriteTimeout", SetupErrorKind::Options),
+    ];
+    assert_eq!(about, expected);
 }
 
 #[tokio::test]
@@ -68,16 +81,16 @@ async fn a_files_options_win_over_the_codes_key_by_key_and_the_environments_over
         .environment([("HERO_SSE_RETRY", "20s"), ("HERO_SSE_SERVICE_HOST", "10.0.0.1")])
         .authenticator(crate::support::jwt())
         .build()
-        .expect("a kit");
+        .expect("a server");
     let app: Router = sse.endpoint("/s").handler(async || burst(1)).expect("a route");
     let open = |who: &str| testing::open(&app, "/s").principal(who);
     let mut one = open("ann").await.expect("one");
     one.next().await.expect("in time").expect("an event");
     assert!(one.retry().is_some_and(|retry| retry >= Duration::from_secs(20)), "{:?}", one.retry());
-    let mut again = open("ann").await.expect("a farewell");
+    let mut again = open("ann").await.expect("a closing event");
     assert!(again.read_to_end().await.expect("an end")[0].data.contains("over_limit"));
     let _two = open("bob").await.expect("two");
-    let mut three = open("eve").await.expect("a farewell");
+    let mut three = open("eve").await.expect("a closing event");
     assert!(three.read_to_end().await.expect("an end")[0].data.contains("over_limit"));
     assert_eq!(sse.connections().len(), 2);
 }
@@ -156,7 +169,7 @@ fn prefixes_and_paths_that_could_never_match_are_mistakes() {
 }
 
 #[test]
-fn mapping_tells_where_the_mistake_is_declared() {
+fn mapping_reports_where_the_mistake_is_declared() {
     let sse = bare();
     let here = format!("{}:", file!());
     let ok = sse.endpoint("/a/{id}").public().handler::<_, _, ()>(async || burst(0));
@@ -191,44 +204,47 @@ fn mapping_tells_where_the_mistake_is_declared() {
         .expect_err("four mistakes");
     assert_eq!(error.iter().count(), 4, "{error}");
     assert!(error.to_string().contains("no authenticator"), "{error}");
+    for mistake in &error {
+        assert_eq!((mistake.kind(), mistake.subject()), (SetupErrorKind::Endpoint, "/c"));
+    }
 }
 
 #[sse_endpoint("/u", public)]
-async fn asked() -> impl Stream<Item = Event> {
+async fn fetched() -> impl Stream<Item = Event> {
     burst(1)
 }
 
 #[sse_endpoint("/u", method = "post", public, max_connections = 2)]
-async fn told() -> impl Stream<Item = Event> {
+async fn posted() -> impl Stream<Item = Event> {
     burst(2)
 }
 
 #[tokio::test]
 async fn get_and_post_may_share_a_path_and_then_share_its_limits() {
-    let in_one = |sse: &HeroSse| sse.routes(endpoints![asked, told]).expect("one path");
+    let in_one = |sse: &HeroSse| sse.routes(endpoints![fetched, posted]).expect("one path");
     let in_two = |sse: &HeroSse| {
-        let asked: Router = sse.routes(endpoints![asked]).expect("its path");
-        asked.merge(sse.routes(endpoints![told]).expect("the same path"))
+        let fetched: Router = sse.routes(endpoints![fetched]).expect("its path");
+        fetched.merge(sse.routes(endpoints![posted]).expect("the same path"))
     };
     let built = |sse: &HeroSse| {
-        let told = sse.endpoint("/u").public().max_connections(2);
-        let told: Router = told.post_handler(async || burst(2)).expect("a path");
-        let asked = sse.endpoint("/u").public().handler(async || burst(1));
-        told.merge(asked.expect("the same path"))
+        let posted = sse.endpoint("/u").public().max_connections(2);
+        let posted: Router = posted.post_handler(async || burst(2)).expect("a path");
+        let fetched = sse.endpoint("/u").public().handler(async || burst(1));
+        posted.merge(fetched.expect("the same path"))
     };
     for map in [&in_one as &dyn Fn(&HeroSse) -> Router, &in_two, &built] {
         let sse = kit(SseOptions::default());
         let app = map(&sse);
         let _one = testing::open(&app, "/u").await.expect("a stream");
         let _two = testing::open(&app, "/u").body("").await.expect("a stream");
-        let mut three = testing::open(&app, "/u").body("").await.expect("a farewell");
+        let mut three = testing::open(&app, "/u").body("").await.expect("a closing event");
         assert!(three.read_to_end().await.expect("an end")[0].data.contains("over_limit"));
         assert_eq!(sse.connections().len(), 2);
         let put = testing::open(&app, "/u").method(http::Method::PUT);
         let put = put.await.expect_err("neither");
         assert_eq!(put.status, Some(StatusCode::METHOD_NOT_ALLOWED));
 
-        for again in [sse.routes::<()>(endpoints![asked]), sse.routes(endpoints![told])] {
+        for again in [sse.routes::<()>(endpoints![fetched]), sse.routes(endpoints![posted])] {
             let error = again.expect_err("the same path and method").to_string();
             assert!(error.contains(&format!("the path is taken by /u ({}:", file!())), "{error}");
         }
@@ -248,17 +264,17 @@ fn one_path_with_captures_of_two_names_is_two_paths_to_the_router() {
 }
 
 #[sse_endpoint("/u/{id}", public)]
-async fn by_place(_: Path<u64>) -> impl Stream<Item = Event> {
+async fn by_position(_: Path<u64>) -> impl Stream<Item = Event> {
     burst(1)
 }
 
 #[test]
-fn captures_by_place_must_be_all_of_the_whole_path() {
+fn captures_by_position_must_be_all_of_the_whole_path() {
     let sse = bare();
     for (prefix, captures) in
         [("", 1), ("/api", 1), ("/{{x}}", 1), ("/{tenant}", 2), ("/{tenant}/v{n}", 3)]
     {
-        let mapped = sse.at(prefix).routes::<()>(endpoints![by_place]);
+        let mapped = sse.at(prefix).routes::<()>(endpoints![by_position]);
         if captures == 1 {
             assert!(mapped.is_ok(), "{prefix}: {mapped:?}");
             continue;
@@ -274,7 +290,7 @@ fn captures_by_place_must_be_all_of_the_whole_path() {
 }
 
 #[test]
-fn a_disabled_kit_refuses_to_map() {
+fn a_disabled_server_refuses_to_map() {
     let error = kit(options("Enabled = false"))
         .endpoint("/s")
         .public()
@@ -284,7 +300,7 @@ fn a_disabled_kit_refuses_to_map() {
 }
 
 #[test]
-fn a_heartbeat_not_below_the_maximum_age_is_a_mistake_of_the_mapping() {
+fn a_heartbeat_as_long_as_the_maximum_age_is_a_mistake() {
     let error = kit(options("MaxAge = \"10s\""))
         .endpoint("/s")
         .public()
@@ -294,7 +310,7 @@ fn a_heartbeat_not_below_the_maximum_age_is_a_mistake_of_the_mapping() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_operators_table_for_a_path_has_the_last_word() {
+async fn the_options_table_for_a_path_wins() {
     let sse = kit(options(
         "HeartbeatInterval = \"20s\"\n[SseOptions.Endpoints.\"/b\"]\nHeartbeatInterval = \"2s\"",
     ));
@@ -346,7 +362,7 @@ async fn sub_states_and_extractors_of_axum_reach_the_function() {
 }
 
 #[tokio::test]
-async fn the_context_extractor_stands_on_the_same_machinery() {
+async fn the_context_extractor_has_the_rules_of_an_endpoint() {
     let sse = kit(options("Retry = \"2s\"\nMaxPerPrincipal = 1"));
     let app: Router = Router::new()
         .route("/open", get(async |sse: SseContext| sse.public().event("x").stream(burst(1)).await))
@@ -379,7 +395,8 @@ async fn the_context_extractor_stands_on_the_same_machinery() {
     assert_eq!(status("/closed", Some(Principal::test("ann"))).await, Some(403));
     let mut stream = testing::open(&app, "/closed").bearer(&token()).await.expect("a stream");
     stream.next().await.expect("in time").expect("an event");
-    let mut second = testing::open(&app, "/closed").bearer(&token()).await.expect("a farewell");
+    let mut second =
+        testing::open(&app, "/closed").bearer(&token()).await.expect("a closing event");
     assert!(second.read_to_end().await.expect("an end")[0].data.contains("over_limit"));
 
     let mut stream = testing::open(&app, "/cursor").last_event_id("41").await.expect("a stream");
@@ -410,27 +427,27 @@ async fn the_context_extractor_refuses_what_an_endpoint_would() {
 }
 
 #[tokio::test]
-async fn a_context_without_a_kit_is_a_500_and_says_so_in_the_log() {
+async fn a_context_without_a_server_is_a_500_and_logged() {
     let (log, _guard) = Log::everything();
     let app: Router =
         Router::new().route("/s", get(async |sse: SseContext| sse.public().stream(burst(1)).await));
-    let error = testing::open(&app, "/s").await.expect_err("no kit");
+    let error = testing::open(&app, "/s").await.expect_err("no server");
     assert_eq!(error.status, Some(StatusCode::INTERNAL_SERVER_ERROR));
     assert!(log.text().contains("add `.layer(Extension(sse))`"), "{}", log.text());
 }
 
 #[tokio::test]
-async fn outside_of_serve_the_log_says_once_what_is_missing() {
+async fn outside_of_serve_the_missing_protection_is_logged_once() {
     let (log, _guard) = Log::everything();
     let app = public(&kit(SseOptions::default()), || burst(1));
     testing::open(&app, "/s").await.expect("a stream");
-    let told = || log.text().matches("runs neither under `sse.serve`").count();
-    assert_eq!(told(), 0, "a test is no server: {}", log.text());
+    let logged = || log.text().matches("runs neither under `sse.serve`").count();
+    assert_eq!(logged(), 0, "a test is no server: {}", log.text());
     for _ in 0..3 {
         let request = Request::get("/s").body(Body::empty()).expect("a request");
         app.clone().oneshot(request).await.expect("an answer");
     }
-    assert_eq!(told(), 1, "{}", log.text());
+    assert_eq!(logged(), 1, "{}", log.text());
     for words in
         ["keeps its connection", "stay in the URI", "`sse.serve(listener, app)`", "`sse.guard`"]
     {
@@ -439,7 +456,7 @@ async fn outside_of_serve_the_log_says_once_what_is_missing() {
 }
 
 #[tokio::test]
-async fn a_table_for_a_path_that_is_not_mapped_is_told_at_the_start() {
+async fn a_table_for_a_path_that_is_not_mapped_is_logged_at_the_start() {
     let (log, _guard) = Log::everything();
     let sse = kit(options("[SseOptions.Endpoints.\"/t\"]\nWriteTimeout = \"1s\""));
     let server = Server::start(&sse, public(&sse, || burst(1))).await;

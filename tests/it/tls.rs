@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use futures_util::StreamExt;
+use hero_sse::options::{SetupError, SetupErrorKind};
 use hero_sse::server::Tls;
 use hero_sse::{CloseReason, HeroSse, SseOptions};
 use rcgen::CertifiedKey;
@@ -410,8 +411,10 @@ fn mistakes_in_certificate_and_key_are_told_at_the_start() {
         ),
         "{error}"
     );
-    let error = one.tls().reload().expect_err("no files").to_string();
-    assert!(error.contains("`Tls::from_pem_files`"), "{error}");
+    let error = one.tls().reload().expect_err("no files");
+    assert!(error.to_string().contains("`Tls::from_pem_files`"), "{error}");
+    let kinds: Vec<_> = error.iter().map(SetupError::kind).collect();
+    assert_eq!(kinds, [SetupErrorKind::Tls]);
 }
 
 /// Chain and key are replaced one after the other, with a look at them in between; and a chain
