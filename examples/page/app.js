@@ -72,10 +72,11 @@ function signOut() {
 /** Gets a new token with the same permissions, and opens the streams that wait for one. */
 async function renew(reason) {
   if (!session.current) return;
+  const { pending } = session; // a request that another stream or a change of the form made; its caller reports it
   try {
-    if (!(await session.renew())) return;
+    if (!(await (pending ?? session.renew()))) return;
     const { token, request } = session.current;
-    say(`${reason} Signed in again as ${request.subject}, with the same permissions.`);
+    if (!pending) say(`${reason} Signed in again as ${request.subject}, with the same permissions.`);
     for (const stream of streams) if (stream.state === "unauthorized") stream.open(token);
   } catch (error) {
     say(`No new token: ${explain(error)}.`);

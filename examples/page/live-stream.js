@@ -183,7 +183,7 @@ export class LiveStream {
   }
 
   #live() {
-    this.#become("live", "live", `Connected. The page reconnects after ${this.#silenceLimit / 1000} s of silence.`);
+    this.#become("live", "live", `Connected. Reconnects after ${this.#silenceLimit / 1000} s of silence.`);
   }
 
   #finish() {
@@ -238,8 +238,10 @@ export class LiveStream {
     this.#failedAt = now;
     this.retryAt = this.#retryMs ? now + this.#retryMs : 0;
     this.#lastSign = now + this.#retryMs;
-    const sentence = this.#closeSentence || (this.state === "live" ? "The connection broke." : "The server cannot be reached.");
-    if (!this.#closeSentence) this.#lost();
+    const announced = this.#closeSentence; // by `hero.close`: this end is no loss, but the next failure is
+    this.#closeSentence = "";
+    if (!announced) this.#lost();
+    const sentence = announced || (this.state === "live" ? "The connection broke." : "The server cannot be reached.");
     this.#become("reconnecting", "reconnecting", `${sentence} The browser keeps trying.`);
   }
 

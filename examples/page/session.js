@@ -33,7 +33,8 @@ export class Session {
   /** The newest request, which may still be waiting for its token. */
   wanted = null;
 
-  #pending = null; // the promise of its token
+  /** The promise of its token while it waits, or null. */
+  pending = null;
 
   /** `onRetry(error)`: the server did not issue a token, and the session asks again. */
   constructor({ onRetry }) {
@@ -52,20 +53,20 @@ export class Session {
   signIn(request, delayMs = 0) {
     this.wanted = request;
     const pending = this.#obtain(request, delayMs).finally(() => {
-      if (this.#pending === pending) this.#pending = null;
+      if (this.pending === pending) this.pending = null;
     });
-    return (this.#pending = pending);
+    return (this.pending = pending);
   }
 
-  /** Gets a new token for the same subject and permissions. Callers at the same time share one request. */
+  /** Gets a new token for the same subject and permissions. */
   renew() {
     const { request, issuedAt } = this.current;
     const age = performance.now() - issuedAt;
-    return this.#pending ?? this.signIn({ ...request }, Math.max(0, MIN_AGE_MS - age));
+    return this.signIn({ ...request }, Math.max(0, MIN_AGE_MS - age));
   }
 
   signOut() {
-    this.current = this.wanted = this.#pending = null;
+    this.current = this.wanted = this.pending = null;
   }
 
   async #obtain(request, delayMs) {

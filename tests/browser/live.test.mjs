@@ -391,6 +391,31 @@ test("after a restart with the same secret the browser reconnects with the old t
   noneTwice(await places());
 });
 
+test("a server that shuts down says so, and the page resumes when it is back", async () => {
+  await allLive();
+  await until("a reading", () => shown("usage"), ({ events }) => events >= 1);
+  server.child.kill("SIGINT");
+  assert.equal(await server.exited, 0);
+  const gone = await until("a failed attempt", () => shown("usage"), ({ lost }) => lost >= 1);
+  assert.deepEqual([gone.closed, gone.lastClose], [1, "draining"]);
+  assert.match(gone.sentence, /The server cannot be reached/);
+  server = await start(server.url.host);
+  await allLive();
+});
+
+test("a choice that changes while the server is away counts after its restart", async () => {
+  await allLive();
+  await killLive(server);
+  await state("usage", "reconnecting");
+  await permission("usage.read").uncheck();
+  await until("a failed sign-in", message, (text) => text.includes("Trying again"));
+  server = await start(server.url.host);
+  await state("audit", "live");
+  await state("builds", "live");
+  await state("usage", "refused");
+  assert.match(await message(), /^Signed in as ann without usage\.read\.$/);
+});
+
 test("a token that is refused while it is new is reported, not requested again and again", async () => {
   await allLive();
   // No stream accepts this token.
