@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep};
 use tower::ServiceExt;
 
 use crate::support::testing::{self, EventReader, OpenError};
-use crate::support::{Alive, Log, burst, claims, jwt, kit, options, sign, token};
+use crate::support::{Alive, Log, burst, claims, jwt, options, sign, sse_with, token};
 
 /// What an oracle says.
 #[derive(Clone, Copy, Debug)]
@@ -97,14 +97,14 @@ impl Authorizer for Oracle {
     }
 }
 
-pub(crate) fn kit_of(options: SseOptions, authorizer: impl Authorizer) -> HeroSse {
+pub(crate) fn sse_with_authorizer(options: SseOptions, authorizer: impl Authorizer) -> HeroSse {
     HeroSse::builder()
         .options(options)
         .environment(Vec::<(String, String)>::new())
         .authenticator(jwt())
         .authorizer(authorizer)
         .build()
-        .expect("a kit")
+        .expect("a server")
 }
 
 fn reading(sse: &HeroSse, path: &str) -> Router {
@@ -116,9 +116,9 @@ fn challenge(error: &OpenError) -> &str {
 }
 
 /// The farewell's reason, and whether to come back; nothing else may be left.
-pub(crate) async fn farewell(stream: &mut EventReader) -> (String, bool) {
+pub(crate) async fn read_close(stream: &mut EventReader) -> (String, bool) {
     let events = stream.read_to_end().await.expect("a clean end");
-    let close = events.last().expect("a farewell");
+    let close = events.last().expect("a closing event");
     assert_eq!(close.event, "hero.close");
     let data: Value = close.json().expect("JSON");
     let reason = data["reason"].as_str().expect("a text").to_owned();
@@ -149,7 +149,8 @@ impl Authorizer for Members {
 
 #[tokio::test]
 async fn a_rule_of_the_database_may_depend_on_the_path() {
-    let sse = kit_of(SseOptions::default(), Members(&[("ann", "té st"), ("bob", "t2")]));
+    let sse =
+        sse_with_authorizer(SseOptions::default(), Members(&[("ann", "té st"), ("bob", "t2")]));
     let at = sse.at("/api");
     let audit = at.endpoint("/audit/{tenant}/{*rest}").permission("audit.read");
     let app: Router = audit.handler(async || burst(1)).expect("a route");
@@ -175,7 +176,7 @@ async fn a_closure_is_asked_for_each_permission_of_the_rule_once() {
         let held = holds.lock().expect("no panic").contains(permission.as_str());
         async move { Ok::<_, std::fmt::Error>(held) }
     });
-    let sse = kit_of(SseOptions::default(), authorizer);
+    let sse = sse_with_authorizer(SseOptions::default(), authorizer);
     let one = |name| PermissionRule::One(Permission::from_static(name));
     let rule = PermissionRule::All(vec![
         one("a"),
@@ -201,7 +202,7 @@ async fn a_closure_is_asked_for_each_permission_of_the_rule_once() {
 #[tokio::test]
 async fn whoever_brings_a_token_is_asked_about_and_nobody_else() {
     let oracle = Oracle::new(Answer::Yes);
-    let sse = kit_of(SseOptions::default(), oracle.clone());
+    let sse = sse_with_authorizer(SseOptions::default(), oracle.clone());
     let silent = sse.endpoint("/silent").handler(async || burst(1)).expect("a route");
     let public = sse.endpoint("/public").public().handler(async || burst(1)).expect("a route");
     let app: Router = silent.merge(public).merge(reading(&sse, "/read"));
@@ -232,7 +233,7 @@ async fn an_authorizer_that_fails_refuses_before_the_function_runs_and_the_log_t
     let (log, _guard) = Log::everything();
     let oracle = Oracle::new(Answer::Yes);
     let options = options("AuthorizerTimeout = \"2s\"");
-    let sse = kit_of(options, oracle.clone());
+    let sse = sse_with_authorizer(options, oracle.clone());
     let ran = Arc::new(Mutex::new(0));
     let count = ran.clone();
     let route = |path: &str, answer| {
@@ -256,8 +257,9 @@ async fn an_authorizer_that_fails_refuses_before_the_function_runs_and_the_log_t
         // The log has one line a second.
         sleep(Duration::from_secs(1)).await;
         let start = Instant::now();
-        let mut stream = testing::open(&app, "/retry").principal("ann").await.expect("a farewell");
-        assert_eq!(farewell(&mut stream).await, ("unverified".to_owned(), true), "{answer:?}");
+        let mut stream =
+            testing::open(&app, "/retry").principal("ann").await.expect("a closing event");
+        assert_eq!(read_close(&mut stream).await, ("unverified".to_owned(), true), "{answer:?}");
         assert_eq!(start.elapsed(), Duration::from_secs(seconds), "{answer:?}");
         assert!(!stream.raw().contains("db-7"), "{}", stream.raw());
         let error = testing::open(&app, "/refuse").principal("ann").await.expect_err("503");
@@ -274,11 +276,11 @@ async fn an_authorizer_that_fails_refuses_before_the_function_runs_and_the_log_t
 #[tokio::test(start_paused = true)]
 async fn a_database_that_is_down_is_a_line_a_second_in_the_log() {
     let (log, _guard) = Log::everything();
-    let sse = kit_of(SseOptions::default(), Oracle::new(Answer::Error));
+    let sse = sse_with_authorizer(SseOptions::default(), Oracle::new(Answer::Error));
     let app = reading(&sse, "/s");
     let attempts = async |count: usize| {
         for _ in 0..count {
-            testing::open(&app, "/s").principal("ann").await.expect("a farewell");
+            testing::open(&app, "/s").principal("ann").await.expect("a closing event");
         }
     };
     let lines = || log.text().lines().filter(|line| line.contains("no route to db-7")).count();
@@ -293,7 +295,7 @@ async fn a_database_that_is_down_is_a_line_a_second_in_the_log() {
 #[tokio::test]
 async fn a_permission_that_nobody_checks_is_a_mistake_at_the_start() {
     let builder = || HeroSse::builder().environment(Vec::<(String, String)>::new());
-    let sse = builder().authorizer(Oracle::new(Answer::Yes)).build().expect("a kit");
+    let sse = builder().authorizer(Oracle::new(Answer::Yes)).build().expect("a server");
     let mapped: Result<Router, _> =
         sse.endpoint("/s").permission("read").handler(async || burst(1));
     let error = mapped.expect_err("no authenticator").to_string();
@@ -307,7 +309,7 @@ async fn a_permission_that_nobody_checks_is_a_mistake_at_the_start() {
             .contains("SseOptions.ReauthorizeInterval: reauthorization needs an authorizer"),
         "{error}"
     );
-    let sse = builder().authenticator(jwt()).build().expect("a kit");
+    let sse = builder().authenticator(jwt()).build().expect("a server");
     let endpoint = sse.endpoint("/s").reauthorize(Duration::from_secs(30));
     let mapped: Result<Router, _> = endpoint.handler(async || burst(1));
     let error = mapped.expect_err("a mistake").to_string();
@@ -319,7 +321,7 @@ async fn a_permission_that_nobody_checks_is_a_mistake_at_the_start() {
 #[tokio::test]
 async fn handlers_and_routes_of_the_applications_own_obey_the_authorizer() {
     let oracle = Oracle::new(Answer::Yes);
-    let sse = kit_of(SseOptions::default(), oracle.clone());
+    let sse = sse_with_authorizer(SseOptions::default(), oracle.clone());
     let app: Router = Router::new()
         .route(
             "/old/{id}",
@@ -339,10 +341,10 @@ async fn handlers_and_routes_of_the_applications_own_obey_the_authorizer() {
     oracle.says(Answer::Error);
     let refusal = sse.authorize(&holder, "read").await.expect_err("nobody knows");
     assert_eq!(refusal.status(), StatusCode::SERVICE_UNAVAILABLE);
-    let mut stream = open().await.expect("a farewell");
-    assert_eq!(farewell(&mut stream).await.0, "unverified");
+    let mut stream = open().await.expect("a closing event");
+    assert_eq!(read_close(&mut stream).await.0, "unverified");
     // Without an authorizer the claims decide.
-    let sse = crate::support::kit(SseOptions::default());
+    let sse = crate::support::sse_with(SseOptions::default());
     sse.authorize(&holder, "read").await.expect("a yes");
     assert!(sse.authorize(&holder, "write").await.is_err());
 }
@@ -354,7 +356,7 @@ async fn an_authorizer_that_blocks_its_thread_is_told_of() {
         std::thread::sleep(Duration::from_millis(120));
         async { Ok::<_, std::fmt::Error>(true) }
     });
-    let sse = kit_of(SseOptions::default(), authorizer);
+    let sse = sse_with_authorizer(SseOptions::default(), authorizer);
     let app = reading(&sse, "/s");
     testing::open(&app, "/s").principal("ann").await.expect("a stream");
     assert_eq!(sse.connections().blocking_polls(), 1);
@@ -383,7 +385,7 @@ where
 #[tokio::test(start_paused = true)]
 async fn a_stream_is_looked_at_again_after_four_fifths_of_the_interval_or_more() {
     let oracle = Oracle::new(Answer::Yes);
-    let sse = kit_of(SseOptions::default(), oracle.clone());
+    let sse = sse_with_authorizer(SseOptions::default(), oracle.clone());
     let (app, _alive) = rechecked(&sse, stream::pending);
     let mut stream = testing::open(&app, "/s").principal("ann").await.expect("a stream");
     // It ends nobody's patience: the reader waits for what never comes.
@@ -401,7 +403,7 @@ async fn a_stream_is_looked_at_again_after_four_fifths_of_the_interval_or_more()
     assert!((195..=205).contains(&heartbeats), "{heartbeats}");
     oracle.says(Answer::No);
     let stream = &mut stream.timeout(Duration::from_secs(31));
-    assert_eq!(farewell(stream).await, ("revoked".to_owned(), false));
+    assert_eq!(read_close(stream).await, ("revoked".to_owned(), false));
 }
 
 #[tokio::test(start_paused = true)]
@@ -417,7 +419,7 @@ async fn a_second_look_that_is_no_yes_ends_the_stream_and_events_go_on_until_the
         for buffered in [false, true] {
             let oracle = Oracle::new(Answer::Yes);
             let toml = if buffered { "Buffer = 100" } else { "" };
-            let sse = kit_of(options(toml), oracle.clone());
+            let sse = sse_with_authorizer(options(toml), oracle.clone());
             let (app, alive) = rechecked(&sse, ticks);
             let stream = testing::open(&app, "/s").principal("ann").await.expect("a stream");
             let mut stream = stream.timeout(Duration::from_secs(60));
@@ -443,7 +445,7 @@ async fn a_second_look_that_is_no_yes_ends_the_stream_and_events_go_on_until_the
 #[tokio::test]
 async fn a_stream_that_is_always_ready_is_looked_at_again_too() {
     let oracle = Oracle::new(Answer::Yes);
-    let sse = kit_of(options("ReauthorizeInterval = \"200ms\""), oracle.clone());
+    let sse = sse_with_authorizer(options("ReauthorizeInterval = \"200ms\""), oracle.clone());
     let endpoint = sse.endpoint("/s").permission("read");
     let app: Router = endpoint
         .handler(async || stream::repeat_with(|| Event::text("x".repeat(17_000))))
@@ -453,7 +455,7 @@ async fn a_stream_that_is_always_ready_is_looked_at_again_too() {
     let start = std::time::Instant::now();
     let events = stream.read_to_end().await.expect("a clean end");
     assert!(start.elapsed() >= Duration::from_millis(160), "{:?}", start.elapsed());
-    assert!(events.last().expect("a farewell").data.contains("revoked"));
+    assert!(events.last().expect("a closing event").data.contains("revoked"));
     assert!(events.len() > 2, "{}", events.len());
 }
 
@@ -461,7 +463,7 @@ async fn a_stream_that_is_always_ready_is_looked_at_again_too() {
 #[tokio::test(start_paused = true)]
 async fn a_lent_stream_is_looked_at_again_and_ends_by_demand() {
     let oracle = Oracle::new(Answer::Yes);
-    let sse = kit_of(SseOptions::default(), oracle.clone());
+    let sse = sse_with_authorizer(SseOptions::default(), oracle.clone());
     let (app, alive) = rechecked(&sse, ticks);
     let open = async |app: &Router| {
         let request = Request::get(format!("/s?access_token={}", token()));
@@ -487,7 +489,7 @@ async fn a_lent_stream_is_looked_at_again_and_ends_by_demand() {
 
 #[tokio::test]
 async fn a_filter_means_callers_by_permission_claim_and_issuer_too() {
-    let sse = crate::support::kit(SseOptions::default());
+    let sse = crate::support::sse_with(SseOptions::default());
     let app: Router = sse.endpoint("/s").handler(async || burst(1)).expect("a route");
     let public = sse.endpoint("/p").public().handler(async || burst(1)).expect("a route");
     let app = app.merge(public);
@@ -539,13 +541,13 @@ async fn a_filter_means_callers_by_permission_claim_and_issuer_too() {
     assert_eq!(theirs[0].issuer.as_deref(), Some("tests"));
     assert_eq!(theirs[0].subject.as_deref(), Some("ann"));
     assert_eq!(connections.disconnect(&all().claim("sid", "s1"), CloseReason::Revoked), 1);
-    assert_eq!(farewell(&mut streams[0]).await, ("revoked".to_owned(), false));
+    assert_eq!(read_close(&mut streams[0]).await, ("revoked".to_owned(), false));
     assert_eq!(connections.len(), 3);
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_is_disconnected_while_its_function_runs_is_refused() {
-    let sse = crate::support::kit(SseOptions::default());
+    let sse = crate::support::sse_with(SseOptions::default());
     let slow = async || {
         sleep(Duration::from_secs(3)).await;
         burst(1)
@@ -580,7 +582,7 @@ async fn who_is_disconnected_while_its_function_runs_is_refused() {
                 let withdrawn = error.body.contains("access was withdrawn");
                 assert_eq!(withdrawn, reason == CloseReason::Revoked, "{error}");
             }
-            (Ok(mut stream), None) => assert_eq!(farewell(&mut stream).await.0, reason.as_str()),
+            (Ok(mut stream), None) => assert_eq!(read_close(&mut stream).await.0, reason.as_str()),
             (opened, _) => panic!("{reason} {post}: {opened:?}"),
         }
         assert_eq!(sse.connections().len(), 0);
@@ -589,7 +591,7 @@ async fn who_is_disconnected_while_its_function_runs_is_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn what_waits_in_a_buffer_is_not_sent_to_who_is_disconnected() {
-    let sse = crate::support::kit(options("Buffer = 1000"));
+    let sse = crate::support::sse_with(options("Buffer = 1000"));
     let many = || stream::iter((0..900).map(|n| Event::text(format!("{n} {}", "x".repeat(1000)))));
     let (app, alive) = {
         let alive = Alive::default();
@@ -606,7 +608,7 @@ async fn what_waits_in_a_buffer_is_not_sent_to_who_is_disconnected() {
     assert_eq!(sse.connections().disconnect(&ann, CloseReason::Revoked), 1);
     let events = stream.read_to_end().await.expect("a clean end");
     assert!(events.len() < 100, "{} were still sent", events.len());
-    assert!(events.last().expect("a farewell").data.contains("revoked"));
+    assert!(events.last().expect("a closing event").data.contains("revoked"));
     assert_eq!(alive.count(), 0);
 }
 
@@ -615,7 +617,7 @@ async fn what_waits_in_a_buffer_is_not_sent_to_who_is_disconnected() {
 async fn an_answer_is_no_older_than_the_interval_however_long_the_function_took() {
     for (taken, most) in [(3_000, 1_001), (4_500, 0)] {
         let oracle = Oracle::new(Answer::Yes);
-        let sse = kit_of(SseOptions::default(), oracle.clone());
+        let sse = sse_with_authorizer(SseOptions::default(), oracle.clone());
         let endpoint = sse.endpoint("/s").permission("read").reauthorize(Duration::from_secs(4));
         let app: Router = endpoint
             .handler(async move || {
@@ -626,7 +628,7 @@ async fn an_answer_is_no_older_than_the_interval_however_long_the_function_took(
         let mut stream = testing::open(&app, "/s").principal("ann").await.expect("a stream");
         oracle.says(Answer::No);
         let start = Instant::now();
-        assert_eq!(farewell(&mut stream).await, ("revoked".to_owned(), false));
+        assert_eq!(read_close(&mut stream).await, ("revoked".to_owned(), false));
         assert!(start.elapsed() <= Duration::from_millis(most), "{:?}", start.elapsed());
     }
 }
@@ -641,7 +643,7 @@ async fn an_authorizer_that_blocks_its_thread_at_a_second_look_is_told_of() {
         }
         async { Ok::<_, std::fmt::Error>(true) }
     });
-    let sse = kit_of(options("ReauthorizeInterval = \"1s\""), authorizer);
+    let sse = sse_with_authorizer(options("ReauthorizeInterval = \"1s\""), authorizer);
     let mut stream =
         testing::open(&reading(&sse, "/s"), "/s").principal("ann").await.expect("a stream");
     let reading = async { while let Ok(Some(_)) = stream.next().await {} };
@@ -664,7 +666,7 @@ async fn of_the_tenant() -> impl Stream<Item = Event> {
 #[tokio::test]
 async fn a_permission_may_name_the_build_in_the_path() {
     let (log, _guard) = Log::everything();
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let prefixed = sse.at("/t/{tenant}").routes(endpoints![of_the_tenant]).expect("a prefix's");
     let audit = sse.endpoint("/audit/{tenant}").permission("audit.{tenant}.read");
     let audit = audit.handler(async || burst(1)).expect("a route");
@@ -696,7 +698,7 @@ async fn a_permission_may_name_the_build_in_the_path() {
 #[tokio::test(start_paused = true)]
 async fn the_authorizer_and_its_rechecks_see_the_build_of_the_path() {
     let oracle = Oracle::new(Answer::Yes);
-    let sse = kit_of(options("ReauthorizeInterval = \"30s\""), oracle.clone());
+    let sse = sse_with_authorizer(options("ReauthorizeInterval = \"30s\""), oracle.clone());
     let at = sse.at("/t/{tenant}");
     let endpoint = at.endpoint("/builds/{build}").permission("t.{tenant}").permission("b.{build}");
     let app: Router = endpoint.handler(async || burst(1)).expect("a route");
@@ -710,7 +712,7 @@ async fn the_authorizer_and_its_rechecks_see_the_build_of_the_path() {
     assert_eq!(oracle.asked(), expected);
     oracle.says(Answer::No);
     let stream = &mut stream.timeout(Duration::from_secs(31));
-    assert_eq!(farewell(stream).await.0, "revoked");
+    assert_eq!(read_close(stream).await.0, "revoked");
     let error = testing::open(&app, "/t/t1/builds/7").principal("ann").await.expect_err("403");
     assert!(challenge(&error).ends_with("scope=\"t.t1 b.7\""), "{}", challenge(&error));
 }
@@ -718,7 +720,7 @@ async fn the_authorizer_and_its_rechecks_see_the_build_of_the_path() {
 #[tokio::test]
 async fn a_handler_of_the_applications_own_may_name_the_build_in_its_path() {
     let (log, _guard) = Log::everything();
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let own = |permission: &'static str| {
         get(async move |sse: SseContext| sse.permission(permission).stream(burst(1)).await)
     };
@@ -746,7 +748,7 @@ async fn a_handler_of_the_applications_own_may_name_the_build_in_its_path() {
 
 #[test]
 fn a_permission_of_a_capture_that_is_not_there_is_a_mistake_with_its_place() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let error = sse.routes::<()>(endpoints![of_the_tenant]).expect_err("no prefix").to_string();
     let place = format!("{}:", file!());
     let words = "endpoint /builds: the permission tenants.{tenant}.builds has `{tenant}`, which is no capture of \
@@ -776,7 +778,7 @@ async fn braces_are_braces_wherever_no_endpoint_asks() {
     who.require("builds.{build}.read").expect("to the byte");
     who.require("builds.7.read").expect("to the byte");
     assert!(who.require("builds.8.read").is_err());
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     sse.authorize(&who, "builds.{build}.read").await.expect("to the byte");
     assert!(sse.authorize(&who, "builds.{x}.read").await.is_err());
 }

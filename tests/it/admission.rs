@@ -11,7 +11,7 @@ use http::StatusCode;
 use serde_json::Value;
 
 use crate::support::testing::{self, Open};
-use crate::support::{Log, Server, burst, eventually, flood, kit, options, public};
+use crate::support::{Log, Server, burst, eventually, flood, options, public, sse_with};
 
 /// `/s` and `/t` for callers with a token, `/p` for anybody.
 fn app(sse: &HeroSse) -> Router {
@@ -28,7 +28,7 @@ fn from(app: &Router, address: &str) -> Router {
 
 /// The reason and the reconnection time of one who is turned away with a `200`.
 async fn turned_away(open: Open<Router>) -> (String, Duration) {
-    let mut stream = open.await.expect("a farewell is a 200");
+    let mut stream = open.await.expect("a closing event in a 200");
     assert_eq!(stream.headers()["content-type"], "text/event-stream");
     let events = stream.read_to_end().await.expect("a clean end");
     let [close] = events.as_slice() else { panic!("{events:?}") };
@@ -41,7 +41,7 @@ async fn turned_away(open: Open<Router>) -> (String, Duration) {
 
 #[tokio::test]
 async fn an_address_has_so_many_streams_and_ipv6_counts_by_network() {
-    let sse = kit(options(
+    let sse = sse_with(options(
         "MaxPerAddress = 2\n[SseOptions.Endpoints.\"/s\"]\nMaxPerAddress = 3\n\
          [SseOptions.Endpoints.\"/t\"]\nMaxPerAddress = \"off\"",
     ));
@@ -94,7 +94,7 @@ async fn a_trusted_proxy_says_whose_request_it_is_and_nobody_else_does() {
             "2001:db8::1",
         ),
     ] {
-        let sse = kit(options(&format!("MaxPerAddress = 1\n{proxies}")));
+        let sse = sse_with(options(&format!("MaxPerAddress = 1\n{proxies}")));
         let app = sse
             .endpoint("/s")
             .public()
@@ -132,7 +132,7 @@ impl<T: futures_util::Stream<Item = Event>> ChainPending for T {}
 
 #[tokio::test]
 async fn clients_of_one_proxy_are_told_apart_by_what_it_says() {
-    let sse = kit(options("MaxPerAddress = 1\nTrustedProxies = [\"127.0.0.0/8\"]"));
+    let sse = sse_with(options("MaxPerAddress = 1\nTrustedProxies = [\"127.0.0.0/8\"]"));
     let server = Server::start(&sse, public(&sse, || burst(1))).await;
     let mut held = Vec::new();
     for n in 1..=5 {
@@ -148,7 +148,7 @@ async fn clients_of_one_proxy_are_told_apart_by_what_it_says() {
 #[tokio::test]
 async fn a_socket_without_an_address_is_not_counted_and_its_headers_are_not_read() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let sse = kit(options("MaxPerAddress = 1\nTrustedProxies = [\"127.0.0.1\"]"));
+    let sse = sse_with(options("MaxPerAddress = 1\nTrustedProxies = [\"127.0.0.1\"]"));
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("socket");
     let listener = tokio::net::UnixListener::bind(&path).expect("a socket");
@@ -170,7 +170,7 @@ async fn a_socket_without_an_address_is_not_counted_and_its_headers_are_not_read
 
 #[tokio::test(start_paused = true)]
 async fn who_comes_too_often_is_told_to_stay_away_until_there_is_room() {
-    let sse = kit(options("ConnectsPerMinute = 4\nRetry = \"2s\""));
+    let sse = sse_with(options("ConnectsPerMinute = 4\nRetry = \"2s\""));
     let app = app(&sse);
     let open = |path: &'static str, who: &str| testing::open(&app, path).principal(who);
     for path in ["/s", "/t", "/s", "/t"] {
@@ -192,7 +192,7 @@ async fn who_comes_too_often_is_told_to_stay_away_until_there_is_room() {
 
 #[tokio::test(start_paused = true)]
 async fn eight_tabs_that_reconnect_all_the_time_are_let_in_by_default() {
-    let sse = kit(options(""));
+    let sse = sse_with(options(""));
     let app = app(&sse);
     for _ in 0..100 {
         for _ in 0..8 {
@@ -228,7 +228,7 @@ async fn a_refusal_names_its_limit_and_nobody_else() {
             60,
         ),
     ] {
-        let sse = kit(options(&format!("OverLimit = \"refuse\"\nRetry = \"2s\"\n{limit}")));
+        let sse = sse_with(options(&format!("OverLimit = \"refuse\"\nRetry = \"2s\"\n{limit}")));
         let app = from(&app(&sse), "192.0.2.77:4711");
         let before = log.text().len();
         let held = testing::open(&app, "/s").principal("ann").await.expect("a stream");
@@ -257,7 +257,8 @@ async fn a_refusal_names_its_limit_and_nobody_else() {
 #[tokio::test(start_paused = true)]
 async fn an_overload_does_not_flood_the_log() {
     let (log, _guard) = Log::everything();
-    let sse = kit(options("MaxConnections = 1\nMaxPerPrincipal = 1\nConnectsPerMinute = \"off\""));
+    let sse =
+        sse_with(options("MaxConnections = 1\nMaxPerPrincipal = 1\nConnectsPerMinute = \"off\""));
     let app = app(&sse);
     let _held = testing::open(&app, "/p").await.expect("a stream");
     let lines = || {
@@ -282,7 +283,7 @@ async fn an_overload_does_not_flood_the_log() {
 
 #[tokio::test]
 async fn places_are_taken_before_the_function_runs_and_given_back_when_it_refuses() {
-    let sse = kit(options("MaxPerAddress = 1\nMaxPerPrincipal = 1\nMaxConnections = 1"));
+    let sse = sse_with(options("MaxPerAddress = 1\nMaxPerPrincipal = 1\nMaxConnections = 1"));
     let app: Router = sse
         .endpoint("/s")
         .handler(async || Err::<stream::Pending<Event>, _>(Refusal::not_found("no such thing")))
@@ -299,7 +300,7 @@ async fn places_are_taken_before_the_function_runs_and_given_back_when_it_refuse
 /// As a proxy that goes on reading for a browser that has gone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_is_always_read_ends_at_its_age_all_the_same() {
-    let sse = kit(options("MaxAge = \"2s\"\nHeartbeatInterval = \"1s\"\nRetry = \"2s\""));
+    let sse = sse_with(options("MaxAge = \"2s\"\nHeartbeatInterval = \"1s\"\nRetry = \"2s\""));
     let server = Server::start(&sse, public(&sse, flood)).await;
     let readers = (0..10).map(|_| {
         let address = server.address;
@@ -333,7 +334,8 @@ async fn a_stream_that_is_always_read_ends_at_its_age_all_the_same() {
 
 #[tokio::test(start_paused = true)]
 async fn the_ages_of_streams_that_began_together_are_spread_over_the_last_fifth() {
-    let sse = kit(options("MaxAge = \"100s\"\nMaxConnections = 1000\nHeartbeatInterval = \"off\""));
+    let sse =
+        sse_with(options("MaxAge = \"100s\"\nMaxConnections = 1000\nHeartbeatInterval = \"off\""));
     let app = public(&sse, || burst(0));
     let start = tokio::time::Instant::now();
     let readers = (0..400).map(|_| {

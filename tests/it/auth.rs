@@ -8,7 +8,9 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::support::testing::{self, OpenError};
-use crate::support::{Log, SECRET, Wrapped, burst, claims, jwt, kit, now, options, sign, token};
+use crate::support::{
+    Log, SECRET, Wrapped, burst, claims, jwt, now, options, sign, sse_with, token,
+};
 
 /// `/s` asks for `usage.read`; it sends who is asking.
 fn app(sse: &HeroSse) -> Router {
@@ -19,7 +21,7 @@ fn app(sse: &HeroSse) -> Router {
 }
 
 async fn with_token(token: &str) -> Result<String, OpenError> {
-    let app = app(&kit(SseOptions::default()));
+    let app = app(&sse_with(SseOptions::default()));
     let mut stream = testing::open(&app, "/s").bearer(token).await?;
     Ok(stream.next().await.expect("in time").expect("an event").data)
 }
@@ -31,7 +33,7 @@ fn header<'a>(error: &'a OpenError, name: &str) -> &'a str {
 #[tokio::test]
 async fn a_good_token_opens_the_stream_from_the_header_and_from_the_query() {
     assert_eq!(with_token(&token()).await.expect("a stream"), "ann");
-    let app = app(&kit(SseOptions::default()));
+    let app = app(&sse_with(SseOptions::default()));
     let path = format!("/s?access_token={}", token());
     let mut stream = testing::open(&app, &path).await.expect("a stream");
     assert_eq!(stream.next().await.expect("in time").expect("an event").data, "ann");
@@ -104,7 +106,7 @@ async fn tokens_that_are_not_good_get_401_with_a_reason() {
 
 #[tokio::test]
 async fn a_refusal_is_problem_json_with_the_right_challenge_and_no_stream_byte() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app = app(&sse);
     let none = testing::open(&app, "/s").await.expect_err("401");
     assert_eq!(none.status, Some(StatusCode::UNAUTHORIZED));
@@ -132,7 +134,7 @@ async fn a_refusal_is_problem_json_with_the_right_challenge_and_no_stream_byte()
 
 #[tokio::test]
 async fn all_listed_permissions_must_hold() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app: Router = sse
         .endpoint("/s")
         .permission("usage.read")
@@ -149,7 +151,7 @@ async fn all_listed_permissions_must_hold() {
 
 #[tokio::test]
 async fn silence_about_permissions_still_asks_for_a_token() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app: Router = sse.endpoint("/s").handler(async || burst(1)).expect("a route");
     let error = testing::open(&app, "/s").await.expect_err("401");
     assert_eq!(error.status, Some(StatusCode::UNAUTHORIZED));
@@ -158,7 +160,7 @@ async fn silence_about_permissions_still_asks_for_a_token() {
 
 #[tokio::test]
 async fn a_public_endpoint_knows_its_caller_if_there_is_one_and_refuses_a_bad_token() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app: Router = sse
         .endpoint("/s")
         .public()
@@ -177,7 +179,7 @@ async fn a_public_endpoint_knows_its_caller_if_there_is_one_and_refuses_a_bad_to
 
 #[tokio::test]
 async fn query_tokens_can_be_switched_off() {
-    let sse = kit(options("[SseOptions.Endpoints.\"/s\"]\nTokenSources = [\"header\"]"));
+    let sse = sse_with(options("[SseOptions.Endpoints.\"/s\"]\nTokenSources = [\"header\"]"));
     let path = format!("/s?access_token={}", token());
     let error = testing::open(&app(&sse), &path).await.expect_err("401");
     assert_eq!(error.status, Some(StatusCode::UNAUTHORIZED));
@@ -185,7 +187,7 @@ async fn query_tokens_can_be_switched_off() {
 
 #[tokio::test]
 async fn head_is_answered_without_a_stream_and_other_methods_are_405() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let calls = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let count = calls.clone();
     let app: Router = sse
@@ -212,7 +214,7 @@ async fn head_is_answered_without_a_stream_and_other_methods_are_405() {
 
 #[tokio::test]
 async fn a_hostile_cursor_is_refused_before_the_function_runs() {
-    let app = app(&kit(SseOptions::default()));
+    let app = app(&sse_with(SseOptions::default()));
     for cursor in ["a\tb".to_owned(), "x".repeat(300)] {
         let open = testing::open(&app, "/s").bearer(&token()).last_event_id(cursor);
         assert_eq!(open.await.expect_err("400").status, Some(StatusCode::BAD_REQUEST));
@@ -232,7 +234,7 @@ async fn a_stream_ends_with_its_token() {
         .environment(Vec::<(String, String)>::new())
         .authenticator(jwt().leeway(std::time::Duration::ZERO))
         .build()
-        .expect("a kit");
+        .expect("a server");
     let app: Router =
         sse.endpoint("/s").permission("usage.read").handler(async || burst(1)).expect("a route");
     let short = sign(&claims(|c| c["exp"] = json!(now() + 2)));
@@ -242,7 +244,7 @@ async fn a_stream_ends_with_its_token() {
     let seconds = start.elapsed().as_secs_f64();
     // The second of `exp` may be all but over when the test starts; the jitter takes a tenth.
     assert!((0.7..=2.1).contains(&seconds), "{seconds}");
-    let close: Value = events.last().expect("a farewell").json().expect("JSON");
+    let close: Value = events.last().expect("a closing event").json().expect("JSON");
     assert_eq!((&close["reason"], &close["reconnect"]), (&json!("token_expired"), &json!(false)));
     assert_eq!(sse.connections().closed(CloseReason::TokenExpired), 1);
     let later = testing::open(&app, "/s").bearer(&short);
@@ -253,7 +255,7 @@ async fn a_stream_ends_with_its_token() {
 
 #[tokio::test(start_paused = true)]
 async fn within_the_leeway_a_stream_opens_and_stays() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let late = sign(&claims(|c| c["exp"] = json!(now() - 10)));
     let app: Router =
         sse.endpoint("/s").permission("usage.read").handler(async || burst(1)).expect("a route");
@@ -288,7 +290,7 @@ async fn an_authenticator_that_panics_refuses_and_one_that_is_not_set_up_accepts
             .environment(Vec::<(String, String)>::new())
             .authenticator(authenticator)
             .build()
-            .expect("a kit");
+            .expect("a server");
         testing::open(&app(&sse), "/s").bearer(&token()).await.expect_err("a refusal").status
     }
     assert_eq!(status(Panics(true)).await, Some(StatusCode::INTERNAL_SERVER_ERROR));
@@ -301,7 +303,7 @@ async fn an_authenticator_that_panics_refuses_and_one_that_is_not_set_up_accepts
 async fn a_reason_that_does_not_fit_a_header_is_left_out_of_the_challenge() {
     let rude = authenticator_fn(async |_| Err(AuthError::invalid("no \"good\"\r\nx: y")));
     let builder = HeroSse::builder().environment(Vec::<(String, String)>::new());
-    let sse = builder.authenticator(rude).build().expect("a kit");
+    let sse = builder.authenticator(rude).build().expect("a server");
     let error = testing::open(&app(&sse), "/s").bearer("t").await.expect_err("401");
     let challenge = header(&error, "www-authenticate");
     assert_eq!(challenge, "Bearer realm=\"hero-sse\", error=\"invalid_token\"");
@@ -310,7 +312,7 @@ async fn a_reason_that_does_not_fit_a_header_is_left_out_of_the_challenge() {
 #[tokio::test]
 async fn the_principal_extractor_works_on_routes_of_the_applications_own() {
     use axum::routing::get;
-    let sse = kit(options("TokenSources = [\"header\"]"));
+    let sse = sse_with(options("TokenSources = [\"header\"]"));
     let own = async |who: Principal| who.subject().to_owned();
     let maybe = async |who: Option<Principal>| format!("{:?}", who.map(|w| w.subject().to_owned()));
     let app = app(&sse).route("/own", get(own)).route("/maybe", get(maybe));
@@ -333,7 +335,7 @@ async fn the_principal_extractor_works_on_routes_of_the_applications_own() {
 #[tokio::test]
 async fn an_endpoints_own_word_on_query_tokens_holds_for_its_extractors_too() {
     use hero_sse::SseContext;
-    let sse = kit(options(
+    let sse = sse_with(options(
         "[SseOptions.Endpoints.\"/p\"]\nTokenSources = [\"header\"]\n[SseOptions.Endpoints.\"/c\"]\nTokenSources = [\"header\"]",
     ));
     let name = |who: Option<Principal>| {
@@ -364,7 +366,7 @@ async fn an_endpoints_own_word_on_query_tokens_holds_for_its_extractors_too() {
 #[tokio::test]
 async fn layers_outside_learn_who_asked_from_the_response() {
     use std::sync::{Arc, Mutex};
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let seen = Arc::new(Mutex::new(Vec::new()));
     let see = seen.clone();
     let app = app(&sse).layer(axum::middleware::map_response(
@@ -383,7 +385,7 @@ async fn layers_outside_learn_who_asked_from_the_response() {
 
 #[tokio::test]
 async fn routes_of_the_applications_own_authenticate_by_the_same_rules() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let check =
         async |request: http::request::Builder, permission: &str| -> Result<String, Refusal> {
             let parts = request.body(()).expect("a request").into_parts().0;
@@ -401,7 +403,7 @@ async fn routes_of_the_applications_own_authenticate_by_the_same_rules() {
 
 #[tokio::test]
 async fn the_principal_carries_tenant_and_claims_and_the_function_may_refuse() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app: Router = sse
         .endpoint("/s")
         .handler(async |who: Principal| {
@@ -429,7 +431,7 @@ async fn a_principal_where_no_kit_looks_says_so_once() {
 
     let (log, _guard) = Log::everything();
     let own = axum::routing::get(async |who: Principal| who.subject().to_owned());
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let maybe = sse.endpoint("/s").public();
     let maybe =
         maybe.handler(async |who: Option<Principal>| stream::iter(who.map(|_| Event::text(""))));

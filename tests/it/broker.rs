@@ -15,7 +15,7 @@ use hero_sse::topic::{MemoryBroker, PublishError};
 use serde::Serialize;
 
 use crate::support::testing::{self, EventReader, broker_contract};
-use crate::support::{self, kit};
+use crate::support::{self, sse_with};
 
 /// What a broker does wrong.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -285,7 +285,7 @@ async fn orders(State(orders): State<Topic<Order>>) -> Subscription<Order> {
 }
 
 fn app(topic: &Topic<Order>) -> Router {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let endpoints = sse.routes(endpoints![orders]).expect("routes");
     Router::new().merge(endpoints).with_state(topic.clone())
 }

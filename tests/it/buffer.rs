@@ -11,7 +11,9 @@ use hero_sse::{CloseReason, Event, LastEventId, SseOptions};
 use serde_json::Value;
 
 use crate::support::testing::{self, EventReader, Received, SlowReader};
-use crate::support::{Alive, Log, Server, burst, eventually, flood, kit, options, public, watched};
+use crate::support::{
+    Alive, Log, Server, burst, eventually, flood, options, public, sse_with, watched,
+};
 
 const ALL: [Overflow; 3] = [Overflow::Disconnect, Overflow::DropOldest, Overflow::Latest];
 
@@ -62,7 +64,7 @@ async fn read_slowly(slow: &mut SlowReader) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_buffer_a_slow_reader_holds_its_stream_back() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let made = Arc::new(AtomicUsize::new(0));
     let count = made.clone();
     let app = public(&sse, move || {
@@ -89,7 +91,7 @@ async fn without_a_buffer_a_slow_reader_holds_its_stream_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn disconnect_delivers_what_waits_and_the_client_resumes_without_a_hole() {
-    let sse = kit(options("Buffer = 8"));
+    let sse = sse_with(options("Buffer = 8"));
     let (alive, opened) = (Alive::default(), Arc::new(AtomicUsize::new(0)));
     let (watch, count) = (alive.clone(), opened.clone());
     let app: Router = sse
@@ -117,7 +119,7 @@ async fn disconnect_delivers_what_waits_and_the_client_resumes_without_a_hole() 
             assert_eq!(id.parse(), Ok(last), "a hole or a double");
         }
         assert!(last >= 8 * round as u64, "{last} events after {round} rounds");
-        let (_, farewell) = text.split_once("event: hero.close\n").expect("a farewell");
+        let (_, farewell) = text.split_once("event: hero.close\n").expect("a closing event");
         assert!(farewell.contains("\"reason\":\"overflow\",\"reconnect\":true"), "{farewell}");
         let closed = || sse.connections().closed(CloseReason::Overflow);
         eventually("counted", || closed() == round as u64).await;
@@ -128,7 +130,7 @@ async fn disconnect_delivers_what_waits_and_the_client_resumes_without_a_hole() 
 
 #[tokio::test(start_paused = true)]
 async fn drop_oldest_tells_how_many_are_missing_and_where() {
-    let sse = kit(options("Overflow = \"drop_oldest\"\nBuffer = 4"));
+    let sse = sse_with(options("Overflow = \"drop_oldest\"\nBuffer = 4"));
     let app = public(&sse, || {
         let later = stream::once(tokio::time::sleep(Duration::from_secs(1))).map(|()| 11);
         stream::iter(1..=10)
@@ -154,7 +156,7 @@ async fn drop_oldest_tells_how_many_are_missing_and_where() {
 /// newest, and not what had waited for longest.
 #[tokio::test(start_paused = true)]
 async fn a_write_takes_no_more_out_of_a_buffer_than_it_sends() {
-    let sse = kit(options("Overflow = \"drop_oldest\"\nBuffer = 100"));
+    let sse = sse_with(options("Overflow = \"drop_oldest\"\nBuffer = 100"));
     let app = public(&sse, || {
         let later = stream::once(tokio::time::sleep(Duration::from_secs(1))).map(|()| 101);
         stream::iter(1..=100).chain(later).chain(stream::iter(102..=200)).map(numbered)
@@ -171,7 +173,7 @@ async fn a_write_takes_no_more_out_of_a_buffer_than_it_sends() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_a_real_socket_nothing_is_lost_that_drop_oldest_does_not_count() {
     const PRODUCED: u64 = 20_000;
-    let sse = kit(options("Overflow = \"drop_oldest\"\nBuffer = 16"));
+    let sse = sse_with(options("Overflow = \"drop_oldest\"\nBuffer = 16"));
     // Now and then a rest, so that gaps come in many places.
     let app = public(&sse, || {
         torrent(PRODUCED).enumerate().then(async |(at, event)| {
@@ -215,13 +217,13 @@ async fn found_late(sse: &hero_sse::HeroSse, events: Vec<Event>) -> Vec<(String,
     let mut stream = testing::open(&app, &path).await.expect("a stream");
     settle().await;
     let mut events = stream.read_to_end().await.expect("a clean end");
-    assert_eq!(reason(&events.pop().expect("a farewell")), "ended");
+    assert_eq!(reason(&events.pop().expect("a closing event")), "ended");
     events.into_iter().map(|event| (event.event, event.data)).collect()
 }
 
 #[tokio::test(start_paused = true)]
 async fn latest_keeps_the_newest_of_each_name_and_key_in_order_of_their_last_word() {
-    let sse = kit(options("Overflow = \"latest\"\nBuffer = 16"));
+    let sse = sse_with(options("Overflow = \"latest\"\nBuffer = 16"));
     let event = |name: Option<&str>, key: Option<&str>, n: u32| {
         let event = Event::text(n.to_string());
         let event = name.map_or(Ok(event.clone()), |name| event.named(name)).expect("a name");
@@ -262,11 +264,11 @@ async fn latest_keeps_the_newest_of_each_name_and_key_in_order_of_their_last_wor
 #[tokio::test(start_paused = true)]
 async fn a_client_that_keeps_up_loses_nothing_however_small_the_buffer() {
     for overflow in ALL {
-        let sse = kit(SseOptions::default().buffer(1).overflow(overflow));
+        let sse = sse_with(SseOptions::default().buffer(1).overflow(overflow));
         let app = public(&sse, || torrent(1000).map(|event| event.with_key("k")));
         let mut stream = testing::open(&app, "/s").await.expect("a stream");
         let events = stream.read_to_end().await.expect("a clean end");
-        let (close, events) = events.split_last().expect("a farewell");
+        let (close, events) = events.split_last().expect("a closing event");
         let ids: Vec<_> = events.iter().map(|event| event.id.clone()).collect();
         let all: Vec<_> = (1..=1000).map(|n: u64| Some(n.to_string())).collect();
         if overflow == Overflow::Latest {
@@ -285,7 +287,7 @@ fn a_stream_that_is_always_ready_leaves_the_thread_to_its_neighbours() {
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(async {
-            let sse = kit(options("Buffer = 4\nOverflow = \"drop_oldest\""));
+            let sse = sse_with(options("Buffer = 4\nOverflow = \"drop_oldest\""));
             let busy: Router = sse
                 .endpoint("/busy")
                 .public()
@@ -319,7 +321,7 @@ fn a_stream_that_is_always_ready_leaves_the_thread_to_its_neighbours() {
 #[tokio::test(start_paused = true)]
 async fn every_end_comes_after_what_waits_with_its_reason_and_its_log() {
     let (log, _guard) = Log::everything();
-    let sse = kit(options("Buffer = 4"));
+    let sse = sse_with(options("Buffer = 4"));
     let alive = Alive::default();
     let watch = alive.clone();
     let app: Router = sse
@@ -357,7 +359,7 @@ async fn every_end_comes_after_what_waits_with_its_reason_and_its_log() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_waits_learns_of_the_end_at_once() {
     for overflow in ALL {
-        let sse = kit(SseOptions::default().overflow(overflow));
+        let sse = sse_with(SseOptions::default().overflow(overflow));
         let app = public(&sse, || {
             let wait = stream::once(tokio::time::sleep(Duration::from_secs(1)));
             stream::iter([Event::text("x")]).chain(wait.filter_map(async |()| None))
@@ -370,7 +372,7 @@ async fn a_client_that_waits_learns_of_the_end_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn large_events_take_no_longer_turns_than_small_ones() {
-    let sse = kit(options("Buffer = 1000"));
+    let sse = sse_with(options("Buffer = 1000"));
     let made = Arc::new(AtomicUsize::new(0));
     let count = made.clone();
     let app = public(&sse, move || {
@@ -401,7 +403,7 @@ async fn a_drop_that_panics_is_contained_whoever_drops_and_happens_once() {
     for overflow in ALL {
         for ends in [true, false] {
             let (log, _guard) = Log::everything();
-            let sse = kit(SseOptions::default().overflow(overflow));
+            let sse = sse_with(SseOptions::default().overflow(overflow));
             let drops = Arc::new(AtomicUsize::new(0));
             let count = drops.clone();
             let app = public(&sse, move || {
@@ -428,7 +430,7 @@ async fn a_drop_that_panics_is_contained_whoever_drops_and_happens_once() {
 #[tokio::test(start_paused = true)]
 async fn dropping_the_body_drops_the_stream_on_the_spot() {
     for overflow in ALL {
-        let sse = kit(SseOptions::default().overflow(overflow));
+        let sse = sse_with(SseOptions::default().overflow(overflow));
         let (app, alive) = watched(&sse, || burst(3));
         let unread = testing::open(&app, "/s").await.expect("a stream");
         let mut read = testing::open(&app, "/s").await.expect("a stream");
@@ -450,7 +452,7 @@ async fn clients_that_leave_leave_nothing_behind() {
     for overflow in ALL {
         // Dropped when idle, and when always busy: then the task may be at work on the other thread.
         for busy in [false, true] {
-            let sse = kit(SseOptions::default().overflow(overflow).buffer(4));
+            let sse = sse_with(SseOptions::default().overflow(overflow).buffer(4));
             let (app, alive) = watched(&sse, move || {
                 let tail = stream::repeat_with(|| numbered(1));
                 if busy { tail.boxed() } else { flood().boxed() }
@@ -469,7 +471,7 @@ async fn clients_that_leave_leave_nothing_behind() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stalled_reader_is_reset_in_time_though_its_stream_goes_on() {
-    let sse = kit(options("WriteTimeout = \"1s\"\nOverflow = \"drop_oldest\"\nBuffer = 4"));
+    let sse = sse_with(options("WriteTimeout = \"1s\"\nOverflow = \"drop_oldest\"\nBuffer = 4"));
     let (app, alive) = watched(&sse, flood);
     let server = Server::start(&sse, app).await;
     let stalled = SlowReader::connect(server.address, "/s", &[]).await.expect("a socket");
@@ -483,7 +485,7 @@ async fn a_stalled_reader_is_reset_in_time_though_its_stream_goes_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shutdown_ends_buffered_streams_too() {
-    let sse = kit(options("Overflow = \"latest\""));
+    let sse = sse_with(options("Overflow = \"latest\""));
     let (app, alive) = watched(&sse, || stream::repeat_with(|| numbered(1)));
     let server = Server::start(&sse, app).await;
     let mut stream = testing::connect(server.address, "/s").await.expect("a stream");
@@ -491,7 +493,7 @@ async fn a_shutdown_ends_buffered_streams_too() {
     let took = server.stop().await;
     assert!(took < Duration::from_secs(1), "{took:?}");
     let events = stream.read_to_end().await.expect("a clean end");
-    assert_eq!(reason(events.last().expect("a farewell")), "draining");
+    assert_eq!(reason(events.last().expect("a closing event")), "draining");
     assert_eq!(sse.connections().len(), 0);
     // A stream that is just being polled goes when that poll returns.
     eventually("dropped", || alive.count() == 0).await;
@@ -499,20 +501,20 @@ async fn a_shutdown_ends_buffered_streams_too() {
 
 #[tokio::test(start_paused = true)]
 async fn an_age_ends_a_stream_whose_events_wait() {
-    let sse = kit(options("Overflow = \"drop_oldest\"\nMaxAge = \"20s\""));
+    let sse = sse_with(options("Overflow = \"drop_oldest\"\nMaxAge = \"20s\""));
     let (app, alive) = watched(&sse, flood);
     let mut stream = testing::open(&app, "/s").await.expect("a stream");
     next(&mut stream).await;
     tokio::time::sleep(Duration::from_secs(21)).await;
     let events = stream.read_to_end().await.expect("a clean end");
-    assert_eq!(reason(events.last().expect("a farewell")), "max_age");
+    assert_eq!(reason(events.last().expect("a closing event")), "max_age");
     assert_eq!((alive.count(), sse.connections().len()), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_last_event_survives_a_full_buffer() {
     for overflow in ALL {
-        let sse = kit(SseOptions::default().overflow(overflow).buffer(3));
+        let sse = sse_with(SseOptions::default().overflow(overflow).buffer(3));
         let app = public(&sse, || {
             let event = |n: u32| Event::text(n.to_string()).with_key(n);
             stream::iter((1..=3).map(event)).chain(stream::iter([Event::text("last").last()]))
@@ -548,7 +550,7 @@ async fn a_buffer_is_bounded_in_bytes_too() {
         (Overflow::Latest, MIB / 4, 9..12),
         (Overflow::Latest, MIB * 3 / 5, 10..12),
     ] {
-        let sse = kit(SseOptions::default().overflow(overflow));
+        let sse = sse_with(SseOptions::default().overflow(overflow));
         let app = public(&sse, move || {
             stream::iter((0..12).map(move |n| heavy(n, size))).chain(stream::pending())
         });
@@ -571,7 +573,7 @@ async fn a_buffer_is_bounded_in_bytes_too() {
         }
         drop(late);
 
-        let sse = kit(SseOptions::default().overflow(overflow));
+        let sse = sse_with(SseOptions::default().overflow(overflow));
         let app = public(&sse, move || stream::iter((0..12).map(move |n| heavy(n, size))));
         let mut brisk = testing::open(&app, "/s").await.expect("a stream");
         if overflow != Overflow::Latest {
@@ -584,7 +586,7 @@ async fn a_buffer_is_bounded_in_bytes_too() {
 
 #[tokio::test(start_paused = true)]
 async fn the_operators_table_wins_over_the_declaration() {
-    let sse = kit(options(
+    let sse = sse_with(options(
         "Buffer = 9\n[SseOptions.Endpoints.\"/b\"]\nBuffer = 2\nOverflow = \"drop_oldest\"",
     ));
     let route = |path: &str| {

@@ -20,7 +20,7 @@ use tokio::process::Child;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use crate::support::{Alive, kit, options};
+use crate::support::{Alive, options, sse_with};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -127,7 +127,7 @@ impl Scene {
     /// Events every `interval`; `None` is a stream that says nothing after the first.
     async fn open(settings: &str, interval: Option<Duration>, silence: Option<Duration>) -> Self {
         let cable = Cable::new();
-        let sse = kit(options(settings));
+        let sse = sse_with(options(settings));
         let alive = Alive::default();
         let (watch, begun) = (alive.clone(), Instant::now());
         let handler = async move |cursor: LastEventId| {

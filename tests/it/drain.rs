@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 
 use crate::support::testing::{self, EventReader, SlowReader};
 use crate::support::{
-    Alive, Server, burst, eventually, flood, kit, options, public, token, watched,
+    Alive, Server, burst, eventually, flood, options, public, sse_with, token, watched,
 };
 
 async fn opened(address: SocketAddr, path: &str) -> EventReader {
@@ -24,7 +24,7 @@ async fn opened(address: SocketAddr, path: &str) -> EventReader {
 }
 
 /// The farewell's reason and its reconnection time in milliseconds, the same in both places.
-async fn farewell(stream: &mut EventReader) -> (String, u64) {
+async fn read_close(stream: &mut EventReader) -> (String, u64) {
     let events = stream.read_to_end().await.expect("a clean end");
     let [close] = events.as_slice() else { panic!("{events:?}") };
     let data: Value = close.json().expect("JSON");
@@ -55,7 +55,7 @@ fn app(sse: &HeroSse, paths: &[&str]) -> Router {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_clients_of_a_shutdown_come_back_spread_over_the_window() {
     const STREAMS: usize = 200;
-    let sse = kit(options("Retry = \"2s\"\nDrainJitter = \"8s\""));
+    let sse = sse_with(options("Retry = \"2s\"\nDrainJitter = \"8s\""));
     let server = Server::start(&sse, app(&sse, &["/s"])).await;
     let mut streams = Vec::new();
     for _ in 0..STREAMS {
@@ -65,7 +65,7 @@ async fn the_clients_of_a_shutdown_come_back_spread_over_the_window() {
     assert!(took < Duration::from_secs(4), "{took:?}");
     let mut times = Vec::new();
     for stream in &mut streams {
-        let (reason, millis) = farewell(stream).await;
+        let (reason, millis) = read_close(stream).await;
         assert_eq!(reason, "draining");
         times.push(millis);
     }
@@ -89,7 +89,7 @@ async fn the_clients_of_a_shutdown_come_back_spread_over_the_window() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shutdown_begins_with_readiness_and_waits_before_anything_else() {
     const DELAY: Duration = Duration::from_secs(2);
-    let sse = kit(options("DrainDelay = \"2s\"\nRetry = \"2s\""));
+    let sse = sse_with(options("DrainDelay = \"2s\"\nRetry = \"2s\""));
     let readiness = sse.readiness();
     let app = app(&sse, &["/s"]).route("/readyz", get(sse.readiness()));
     assert!(!readiness.is_ready(), "no server runs yet");
@@ -107,7 +107,7 @@ async fn a_shutdown_begins_with_readiness_and_waits_before_anything_else() {
     assert_eq!(sse.connections().closed(CloseReason::Draining), 0);
     assert!(start.elapsed() < DELAY, "too slow a machine to tell");
     for stream in [&mut before, &mut meanwhile] {
-        assert_eq!(farewell(stream).await.0, "draining");
+        assert_eq!(read_close(stream).await.0, "draining");
         assert!(start.elapsed() >= DELAY, "{:?}", start.elapsed());
         let refused = TcpStream::connect(address).await;
         assert!(refused.is_err(), "it still listened when it said farewell");
@@ -119,8 +119,9 @@ async fn a_shutdown_begins_with_readiness_and_waits_before_anything_else() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn delay_and_timeout_together_bound_a_shutdown() {
-    let sse =
-        kit(options("WriteTimeout = \"60s\"\nDrainDelay = \"500ms\"\nDrainTimeout = \"500ms\""));
+    let sse = sse_with(options(
+        "WriteTimeout = \"60s\"\nDrainDelay = \"500ms\"\nDrainTimeout = \"500ms\"",
+    ));
     let (app, alive) = watched(&sse, flood);
     let server = Server::start(&sse, app).await;
     let stalled = SlowReader::connect(server.address, "/s", &[]).await.expect("a socket");
@@ -143,7 +144,7 @@ async fn readiness_tells_a_server_that_has_not_begun_from_one_that_has_ended() {
         let body = answer.into_body().collect().await.expect("a body").to_bytes();
         (status, String::from_utf8_lossy(&body).into_owned())
     };
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let unavailable = |text: &str| (StatusCode::SERVICE_UNAVAILABLE, text.to_owned());
     assert_eq!(answer(&sse).await, unavailable("starting"));
     let server = Server::start(&sse, app(&sse, &["/s"])).await;
@@ -154,7 +155,7 @@ async fn readiness_tells_a_server_that_has_not_begun_from_one_that_has_ended() {
     assert_eq!(answer(&sse).await, unavailable("draining"));
     assert_eq!(format!("{readiness:?}"), "Readiness(\"draining\")");
 
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let serving = tokio::spawn(sse.serve(listener, Router::new()).into_future());
     let readiness = sse.readiness();
@@ -165,7 +166,7 @@ async fn readiness_tells_a_server_that_has_not_begun_from_one_that_has_ended() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_endpoint_drains_and_the_others_stay() {
-    let sse = kit(options("Retry = \"2s\"\nDrainJitter = \"3s\""));
+    let sse = sse_with(options("Retry = \"2s\"\nDrainJitter = \"3s\""));
     let alive = Alive::default();
     let watch = alive.clone();
     let watched = sse.at("/api").endpoint("/x").public();
@@ -179,7 +180,7 @@ async fn one_endpoint_drains_and_the_others_stay() {
     let connections = sse.connections();
     assert_eq!(connections.drain(&ConnectionFilter::all().endpoint("/api/x")), 20);
     for stream in &mut leaving {
-        let (reason, millis) = farewell(stream).await;
+        let (reason, millis) = read_close(stream).await;
         assert_eq!(reason, "draining");
         assert!((2_000..=5_000).contains(&millis), "{millis}");
     }
@@ -192,12 +193,12 @@ async fn one_endpoint_drains_and_the_others_stay() {
     assert_eq!(connections.closed(CloseReason::Draining), 20);
     assert_eq!(connections.drain(&ConnectionFilter::all().endpoint("/nowhere")), 0);
     server.stop().await;
-    assert_eq!(farewell(&mut back).await.0, "draining");
+    assert_eq!(read_close(&mut back).await.0, "draining");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_subjects_streams_drain_alone() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app: Router = sse.endpoint("/s").handler(async || burst(1)).expect("a route");
     let bob = crate::support::sign(&crate::support::claims(|claims| claims["sub"] = "bob".into()));
     let server = Server::start(&sse, app).await;
@@ -209,7 +210,7 @@ async fn one_subjects_streams_drain_alone() {
     };
     let (mut ann, _bob) = (open(&token()).await, open(&bob).await);
     assert_eq!(sse.connections().drain(&ConnectionFilter::all().subject("ann")), 1);
-    assert_eq!(farewell(&mut ann).await.0, "draining");
+    assert_eq!(read_close(&mut ann).await.0, "draining");
     let connections = sse.connections().clone();
     eventually("bob is left", || connections.len() == 1).await;
     assert_eq!(connections.snapshot()[0].subject.as_deref(), Some("bob"));
@@ -218,7 +219,7 @@ async fn one_subjects_streams_drain_alone() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drain_over_a_window_takes_that_long() {
-    let sse = kit(options("Retry = \"2s\""));
+    let sse = sse_with(options("Retry = \"2s\""));
     let server = Server::start(&sse, app(&sse, &["/s"])).await;
     let mut streams = Vec::new();
     for _ in 0..20 {
@@ -229,7 +230,7 @@ async fn a_drain_over_a_window_takes_that_long() {
     let drain = tokio::spawn(sse.connections().drain_over(&ConnectionFilter::all(), window));
     let mut ends = Vec::new();
     for stream in &mut streams {
-        assert_eq!(farewell(stream).await.0, "draining");
+        assert_eq!(read_close(stream).await.0, "draining");
         ends.push(start.elapsed());
     }
     assert_eq!(drain.await.expect("no panic"), 20);
@@ -243,7 +244,7 @@ async fn a_drain_over_a_window_takes_that_long() {
 
 #[tokio::test]
 async fn a_closed_endpoint_asks_to_come_back_later_and_the_others_do_not_notice() {
-    let sse = kit(options(
+    let sse = sse_with(options(
         "Retry = \"2s\"\nDrainJitter = \"30s\"\n[SseOptions.Endpoints.\"/z\"]\nOverLimit = \"refuse\"",
     ));
     let app = app(&sse, &["/x", "/y", "/z"]);
@@ -253,8 +254,8 @@ async fn a_closed_endpoint_asks_to_come_back_later_and_the_others_do_not_notice(
     assert!(connections.close_endpoint("/x") && connections.close_endpoint("/z"));
     let mut times = Vec::new();
     for _ in 0..50 {
-        let mut late = testing::open(&app, "/x").await.expect("a farewell is a 200");
-        let (reason, millis) = farewell(&mut late).await;
+        let mut late = testing::open(&app, "/x").await.expect("a closing event in a 200");
+        let (reason, millis) = read_close(&mut late).await;
         assert_eq!(reason, "draining");
         assert!((2_000..=32_000).contains(&millis), "{millis}");
         times.push(millis);
@@ -275,13 +276,13 @@ async fn a_closed_endpoint_asks_to_come_back_later_and_the_others_do_not_notice(
 
 #[tokio::test]
 async fn who_comes_while_the_server_drains_is_spread_as_well() {
-    let sse = kit(options("Retry = \"2s\"\nDrainJitter = \"30s\""));
+    let sse = sse_with(options("Retry = \"2s\"\nDrainJitter = \"30s\""));
     let app = public(&sse, || burst(1));
     Server::start(&sse, app.clone()).await.stop().await;
     let mut times = Vec::new();
     for _ in 0..50 {
-        let mut late = testing::open(&app, "/s").await.expect("a farewell is a 200");
-        let (reason, millis) = farewell(&mut late).await;
+        let mut late = testing::open(&app, "/s").await.expect("a closing event in a 200");
+        let (reason, millis) = read_close(&mut late).await;
         assert_eq!(reason, "draining");
         times.push(millis);
     }
@@ -291,7 +292,7 @@ async fn who_comes_while_the_server_drains_is_spread_as_well() {
 
 #[tokio::test]
 async fn every_reason_has_its_count_in_one_call() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app = public(&sse, || burst(1));
     let _held = testing::open(&app, "/s").await.expect("a stream");
     drop(testing::open(&app, "/s").await.expect("a stream"));

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::support::testing;
-use crate::support::{burst, kit, public};
+use crate::support::{burst, public, sse_with};
 
 #[derive(Clone)]
 struct App {
@@ -128,7 +128,7 @@ async fn in_axum(Path(ok): Path<bool>) -> axum::response::Result<impl Stream<Ite
 }
 
 fn app() -> Router {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let endpoints = hero_sse::endpoints![usage, fallible, inner::feed, named_feed];
     let app = App { meter: Meter(7) };
     Router::new().merge(sse.at("/api").routes(endpoints).expect("routes")).with_state(app)
@@ -206,7 +206,7 @@ async fn an_explicit_name_wins_over_the_endpoints_which_wins_over_the_types() {
 #[tokio::test]
 async fn one_event_is_shared_by_all_its_streams() {
     let feed = Feed::new(1);
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app: Router = sse.routes(endpoints![shared]).expect("a route").with_state(feed.clone());
     let mut streams = Vec::new();
     for _ in 0..2 {
@@ -242,7 +242,7 @@ fn an_event_behind_a_pointer_is_the_event() {
 
 #[tokio::test]
 async fn the_error_of_axums_result_is_the_answer() {
-    let app: Router = kit(SseOptions::default()).routes(endpoints![in_axum]).expect("a route");
+    let app: Router = sse_with(SseOptions::default()).routes(endpoints![in_axum]).expect("a route");
     let mut stream = testing::open(&app, "/axum/true").await.expect("a stream");
     assert_eq!(stream.next().await.expect("in time").expect("an event").data, "ok");
     let error = testing::open(&app, "/axum/false").await.expect_err("refused");
@@ -261,7 +261,7 @@ fn the_descriptor_says_what_the_declaration_said() {
 #[test]
 fn a_mistake_found_at_mapping_names_the_line_of_the_declaration() {
     let sse =
-        HeroSse::builder().environment(Vec::<(String, String)>::new()).build().expect("a kit");
+        HeroSse::builder().environment(Vec::<(String, String)>::new()).build().expect("a server");
     let endpoints = hero_sse::endpoints![usage, inner::feed];
     let error = sse.routes::<App>(endpoints).expect_err("no authenticator").to_string();
     assert!(error.contains(&format!("{}:", file!())) && error.contains("/usage/{from}"), "{error}");
@@ -275,7 +275,7 @@ fn a_mistake_found_at_mapping_names_the_line_of_the_declaration() {
 /// Nobody would read it, and what is unread hides that the client has gone.
 #[tokio::test]
 async fn a_get_with_a_body_is_refused() {
-    let app = public(&kit(SseOptions::default()), || burst(1));
+    let app = public(&sse_with(SseOptions::default()), || burst(1));
     let ask = |body| testing::open(&app, "/s").body(body).method(http::Method::GET);
     let error = ask("hello").await.expect_err("400");
     assert_eq!(error.status, Some(StatusCode::BAD_REQUEST));
@@ -286,7 +286,7 @@ async fn a_get_with_a_body_is_refused() {
 /// A block that sends is a stream as any other: it resumes, fails, panics and goes with its client.
 #[tokio::test(start_paused = true)]
 async fn a_block_that_sends_is_a_stream() {
-    let (sse, alive) = (kit(SseOptions::default()), Arc::new(()));
+    let (sse, alive) = (sse_with(SseOptions::default()), Arc::new(()));
     let held = alive.clone();
     let app: Router = sse
         .endpoint("/s/{end}")
@@ -313,7 +313,7 @@ async fn a_block_that_sends_is_a_stream() {
     {
         let mut stream = testing::open(&app, &format!("/s/{end}")).await.expect("a stream");
         let all = stream.read_to_end().await.expect("a clean end");
-        let (close, sent) = all.split_last().expect("a farewell");
+        let (close, sent) = all.split_last().expect("a closing event");
         let sent: Vec<_> = sent.iter().map(|event| event.data.as_str()).collect();
         assert_eq!(sent, ["0", "1", "2", "3"][..events], "{end}");
         assert!(close.data.contains(&format!("\"{reason}\"")), "{end}: {}", close.data);

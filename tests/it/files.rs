@@ -14,7 +14,7 @@ use tokio::process::{Child, ChildStdout, Command};
 
 use crate::http2::within;
 use crate::support::testing;
-use crate::support::{kit, options, public};
+use crate::support::{options, public, sse_with};
 
 /// Says in the child how many connections its server is to have; elsewhere it is not set.
 const CHILD: &str = "OPEN_FILES_TEST";
@@ -96,7 +96,7 @@ async fn a_server_for_the_others() {
     let Ok(connections) = std::env::var(CHILD) else { return };
     let log = tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::stdout);
     let _guard = tracing::subscriber::set_default(log.finish());
-    let sse = kit(options(&format!("MaxConnections = {connections}")));
+    let sse = sse_with(options(&format!("MaxConnections = {connections}")));
     let ticks = || {
         stream::iter(0..).then(async |n: u32| {
             tokio::time::sleep(Duration::from_millis(100)).await;

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use tower::ServiceExt;
 
 use crate::support::testing::{self, SlowReader};
-use crate::support::{kit, options, public, watched};
+use crate::support::{options, public, sse_with, watched};
 
 fn flood() -> impl stream::Stream<Item = Event> + Send + 'static {
     stream::repeat_with(|| Event::text("x".repeat(8 * 1024)))
@@ -21,7 +21,7 @@ fn flood() -> impl stream::Stream<Item = Event> + Send + 'static {
 /// A server that keeps a body without polling it, as one does whose client takes nothing.
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_the_server_does_not_poll_is_taken_back_from_it() {
-    let sse = kit(options("WriteTimeout = \"2s\""));
+    let sse = sse_with(options("WriteTimeout = \"2s\""));
     let (app, alive) = watched(&sse, flood);
     let request = || Request::get("/s").body(Body::empty()).expect("a request");
     let mut kept = app.clone().oneshot(request()).await.expect("an answer").into_body();
@@ -48,7 +48,7 @@ async fn a_stream_that_the_server_does_not_poll_is_taken_back_from_it() {
 /// Whoever keeps what it was given, as a test does that collects a body, has taken it.
 #[tokio::test(start_paused = true)]
 async fn a_body_that_is_collected_is_read_to_its_end() {
-    let sse = kit(options("WriteTimeout = \"2s\""));
+    let sse = sse_with(options("WriteTimeout = \"2s\""));
     let app = public(&sse, || {
         stream::iter(0..10).then(|n| async move {
             sleep(Duration::from_secs(1)).await;
@@ -64,7 +64,7 @@ async fn a_body_that_is_collected_is_read_to_its_end() {
 
 #[tokio::test]
 async fn under_axums_own_server_a_stalled_reader_costs_no_place_and_no_stream() {
-    let sse = kit(options("WriteTimeout = \"500ms\""));
+    let sse = sse_with(options("WriteTimeout = \"500ms\""));
     let (app, alive) = watched(&sse, flood);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");

@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use crate::support::testing::{self, SlowReader};
-use crate::support::{Log, burst, eventually, flood, kit, options, public, token, watched};
+use crate::support::{Log, burst, eventually, flood, options, public, sse_with, token, watched};
 
 /// The recipe of `HeroSse::guard_connection`.
 #[derive(Clone)]
@@ -53,7 +53,7 @@ async fn a_stalled_reader_goes(
     server: impl AsyncFn(&HeroSse, Router) -> (SocketAddr, JoinHandle<std::io::Result<()>>),
 ) {
     let (log, _guard) = Log::everything();
-    let sse = kit(options("WriteTimeout = \"1s\""));
+    let sse = sse_with(options("WriteTimeout = \"1s\""));
     let (app, alive) = watched(&sse, flood);
     let (address, serving) = server(&sse, app).await;
     let mut healthy = testing::connect(address, "/s").await.expect("a stream");
@@ -92,7 +92,7 @@ async fn guarded_requests_carry_what_they_carry_under_serve() {
                       who: hero_sse::Principal,
                       uri: Uri| { format!("{} {} {uri}", peer.ip(), who.subject()) };
     let (log, _guard) = Log::everything();
-    let sse = kit(options(""));
+    let sse = sse_with(options(""));
     let app = Router::new().route("/who", get(show));
     let servers = [axum_serve(&sse, app.clone()).await, axum_server(&sse, app).await];
     for (address, serving) in servers {
@@ -112,7 +112,7 @@ async fn guarded_requests_carry_what_they_carry_under_serve() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn under_axum_serve_a_peer_that_acknowledges_nothing_is_dropped_by_the_kernel() {
-    let sse = kit(options("WriteTimeout = \"60s\"\nPeerTimeout = \"1s\""));
+    let sse = sse_with(options("WriteTimeout = \"60s\"\nPeerTimeout = \"1s\""));
     let (app, alive) = watched(&sse, flood);
     let (address, serving) = axum_serve(&sse, app).await;
     let stalled = SlowReader::connect(address, "/s", &[]).await.expect("a socket");
@@ -130,7 +130,7 @@ async fn under_axum_serve_a_peer_that_acknowledges_nothing_is_dropped_by_the_ker
 /// The recipe of `HeroSse::guard`. Whoever is still on the way to an endpoint when it begins is told too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn under_axum_serve_streams_are_asked_to_end_at_shutdown() {
-    let sse = kit(options("Retry = \"2s\""));
+    let sse = sse_with(options("Retry = \"2s\""));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let slowly = axum::middleware::from_fn(
@@ -145,10 +145,10 @@ async fn under_axum_serve_streams_are_asked_to_end_at_shutdown() {
     let (listener, app) = sse.guard(listener, public(&sse, || burst(1)).layer(slowly));
     assert!(sse.readiness().is_ready());
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let kit = sse.clone();
+    let draining = sse.clone();
     let server = axum::serve(listener, app).with_graceful_shutdown(async move {
         let _ = stopped.await;
-        assert_eq!(kit.drain(), 3);
+        assert_eq!(draining.drain(), 3);
     });
     let serving = tokio::spawn(server.into_future());
     let mut streams = Vec::new();
@@ -163,7 +163,7 @@ async fn under_axum_serve_streams_are_asked_to_end_at_shutdown() {
     let end = tokio::time::timeout(Duration::from_secs(5), serving).await;
     end.expect("in bounded time").expect("no panic").expect("no error");
     assert!(!sse.readiness().is_ready());
-    streams.push(late.await.expect("no panic").expect("a farewell"));
+    streams.push(late.await.expect("no panic").expect("a closing event"));
     for mut stream in streams {
         let events = stream.read_to_end().await.expect("a clean end");
         assert!(events[0].data.contains("draining"), "{events:?}");

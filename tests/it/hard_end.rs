@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::http2::within;
-use crate::support::{Server, burst, echo, eventually, flood, kit, options, public};
+use crate::support::{Server, burst, echo, eventually, flood, options, public, sse_with};
 use crate::tls::{self, Certificate};
 
 /// The server's sockets, as the kernel lists them: their state, and the bytes that it could not send.
@@ -52,7 +52,7 @@ async fn full(server: SocketAddr, count: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_left_after_the_drain_timeout_is_reset_and_nothing_lingers() {
-    let sse = kit(options("WriteTimeout = \"60s\"\nDrainTimeout = \"500ms\""));
+    let sse = sse_with(options("WriteTimeout = \"60s\"\nDrainTimeout = \"500ms\""));
     let server = Server::start(&sse, app(&sse)).await;
     let address = server.address;
     let stalled = SlowReader::connect(address, "/s", &[]).await.expect("a socket");
@@ -69,7 +69,7 @@ async fn what_is_left_after_the_drain_timeout_is_reset_and_nothing_lingers() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_tls_as_well() {
     let (sse, certificate) =
-        (kit(options("WriteTimeout = \"60s\"\nDrainTimeout = \"500ms\"")), Certificate::new());
+        (sse_with(options("WriteTimeout = \"60s\"\nDrainTimeout = \"500ms\"")), Certificate::new());
     let server = tls::start(&sse, app(&sse), certificate.tls()).await;
     let address = server.address;
     let stalled = certificate.stall(address, "/s").await;
@@ -85,7 +85,7 @@ async fn over_tls_as_well() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_dropped_leaves_nothing_either() {
-    let sse = kit(options("WriteTimeout = \"60s\""));
+    let sse = sse_with(options("WriteTimeout = \"60s\""));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let serving = tokio::spawn(sse.serve(listener, app(&sse)).into_future());
@@ -100,7 +100,7 @@ async fn a_server_that_is_dropped_leaves_nothing_either() {
 /// go on trying, as for a client in a tunnel, but not for ever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_kernel_has_after_a_farewell_it_has_for_the_peer_timeout() {
-    let sse = kit(options("PeerTimeout = \"2s\""));
+    let sse = sse_with(options("PeerTimeout = \"2s\""));
     let long = || stream::iter([Event::text("x".repeat(20_000))]).chain(stream::pending());
     let server = Server::start(&sse, public(&sse, long)).await;
     let address = server.address;
@@ -127,7 +127,7 @@ async fn connect(address: SocketAddr, bytes: &[u8]) -> TcpStream {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_a_head_holds_nobody_up_and_a_whole_one_is_answered() {
-    let sse = kit(options("DrainTimeout = \"30s\"\nRetry = \"1s\""));
+    let sse = sse_with(options("DrainTimeout = \"30s\"\nRetry = \"1s\""));
     let server = Server::start(&sse, public(&sse, || burst(1))).await;
     let request = b"GET /s HTTP/1.1\r\nhost: x\r\n\r\n";
     let _first = connect(server.address, &request[..20]).await;
@@ -154,7 +154,7 @@ async fn half_a_head_holds_nobody_up_and_a_whole_one_is_answered() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_handshake_in_progress_holds_nobody_up() {
-    let (sse, certificate) = (kit(options("DrainTimeout = \"30s\"")), Certificate::new());
+    let (sse, certificate) = (sse_with(options("DrainTimeout = \"30s\"")), Certificate::new());
     let server = tls::start(&sse, public(&sse, || burst(1)), certificate.tls()).await;
     let _silent = connect(server.address, b"").await;
     let _hello = connect(server.address, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03").await;
@@ -165,7 +165,7 @@ async fn a_handshake_in_progress_holds_nobody_up() {
 /// It had its answer, and then says nothing any more, to no `GOAWAY` and to no ping.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mute_client_of_http2_holds_nobody_up_beyond_the_drain_timeout() {
-    let sse = kit(options("DrainTimeout = \"700ms\""));
+    let sse = sse_with(options("DrainTimeout = \"700ms\""));
     let server = Server::start(&sse, public(&sse, || burst(1))).await;
     let mut request = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
     request.extend(b"\0\0\x09\x01\x05\0\0\0\x01\x82\x86\x04\x02/n\x01\x01x");
@@ -181,7 +181,7 @@ async fn a_mute_client_of_http2_holds_nobody_up_beyond_the_drain_timeout() {
 /// It is the application's own by then: `serve` neither waits for it nor ends it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgraded_connection_holds_nobody_up_and_goes_on() {
-    let sse = kit(options("DrainTimeout = \"30s\""));
+    let sse = sse_with(options("DrainTimeout = \"30s\""));
     let app = public(&sse, || burst(1)).route("/echo", get(echo));
     let server = Server::start(&sse, app).await;
     let request = b"GET /echo HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
@@ -200,7 +200,7 @@ async fn an_upgraded_connection_holds_nobody_up_and_goes_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn code_that_blocks_its_thread_does_not_hold_the_server() {
-    let sse = kit(options("DrainTimeout = \"500ms\""));
+    let sse = sse_with(options("DrainTimeout = \"500ms\""));
     let app = public(&sse, || {
         futures_util::stream::iter(0..2).map(|n| {
             if n == 1 {

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use crate::support::testing::{self, SlowReader};
-use crate::support::{Alive, Server, burst, eventually, flood, kit, options, watched};
+use crate::support::{Alive, Server, burst, eventually, flood, options, sse_with, watched};
 
 /// Small enough that a test is short, large enough that a loaded machine does not reach it by itself.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -47,7 +47,7 @@ impl Scene {
         F: Fn() -> T + Clone + Send + Sync + 'static,
         T: Stream<Item = Event> + Send + 'static,
     {
-        let sse = kit(options(&format!("WriteTimeout = \"1s\"\n{settings}")));
+        let sse = sse_with(options(&format!("WriteTimeout = \"1s\"\n{settings}")));
         let (app, alive) = watched(&sse, make);
         let healthy = sse.endpoint("/healthy").public().handler(async || numbers());
         let app = Router::new().merge(app).merge(healthy.expect("a route"));

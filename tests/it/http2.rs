@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 
 use crate::support::testing;
 use crate::support::{
-    Log, Server, burst, echo, eventually, flood, kit, options, public, token, watched,
+    Log, Server, burst, echo, eventually, flood, options, public, sse_with, token, watched,
 };
 
 /// What a stream of the client may be sent before it must say that it took some.
@@ -97,7 +97,7 @@ pub(crate) async fn stalled(mut body: RecvStream) -> (Duration, Option<Reason>) 
 
 #[tokio::test]
 async fn an_endpoint_works() {
-    let sse = kit(options("HeartbeatInterval = \"300ms\""));
+    let sse = sse_with(options("HeartbeatInterval = \"300ms\""));
     let server = Server::start(&sse, public(&sse, || burst(2))).await;
     let mut client = Client::connect(server.address).await;
     let answer = client.get("/s").await;
@@ -148,7 +148,7 @@ pub(crate) async fn in_order(body: &mut RecvStream, time: Duration) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stalled_stream_is_reset_alone_and_in_time() {
-    let sse = kit(options("WriteTimeout = \"1s\""));
+    let sse = sse_with(options("WriteTimeout = \"1s\""));
     let (stalling, alive) = watched(&sse, flood);
     let healthy = sse.endpoint("/n").public().handler(async || numbers()).expect("a route");
     let server = Server::start(&sse, stalling.merge(healthy)).await;
@@ -174,7 +174,7 @@ async fn a_stalled_stream_is_reset_alone_and_in_time() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_stream_is_held_to_its_own_write_timeout() {
-    let sse = kit(options("WriteTimeout = \"60s\""));
+    let sse = sse_with(options("WriteTimeout = \"60s\""));
     let route = |path: &str, millis| {
         let endpoint = sse.endpoint(path).public().write_timeout(Duration::from_millis(millis));
         endpoint.handler(async || flood()).expect("a route")
@@ -195,7 +195,7 @@ async fn each_stream_is_held_to_its_own_write_timeout() {
 
 #[tokio::test]
 async fn an_idle_stream_and_other_answers_are_left_alone() {
-    let sse = kit(options("WriteTimeout = \"300ms\"\nHeartbeatInterval = \"off\""));
+    let sse = sse_with(options("WriteTimeout = \"300ms\"\nHeartbeatInterval = \"off\""));
     let app = public(&sse, || burst(1)).route("/download", get(async || vec![b'x'; 1 << 20]));
     let server = Server::start(&sse, app).await;
     let mut client = Client::connect(server.address).await;
@@ -217,7 +217,7 @@ async fn an_idle_stream_and_other_answers_are_left_alone() {
 /// At two hundred bytes a millisecond the event takes four timeouts, and shows progress in each.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_event_may_take_longer_than_the_timeout() {
-    let sse = kit(options("WriteTimeout = \"500ms\""));
+    let sse = sse_with(options("WriteTimeout = \"500ms\""));
     let long = || stream::iter([Event::text("x".repeat(400_000)), Event::text("done")]);
     let app = public(&sse, move || long().chain(stream::pending()));
     let server = Server::start(&sse, app).await;
@@ -238,7 +238,7 @@ async fn a_long_event_may_take_longer_than_the_timeout() {
 /// Not one stream's window is shut but the socket: that is the connection's end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_stops_reading_its_socket_is_dropped_with_all_its_streams() {
-    let sse = kit(options("WriteTimeout = \"1s\""));
+    let sse = sse_with(options("WriteTimeout = \"1s\""));
     let (app, alive) = watched(&sse, flood);
     let server = Server::start(&sse, app).await;
     let mut socket = TcpStream::connect(server.address).await.expect("a socket");
@@ -267,7 +267,7 @@ async fn a_client_that_stops_reading_its_socket_is_dropped_with_all_its_streams(
 
 #[tokio::test]
 async fn upgrades_of_other_routes_still_work() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app = public(&sse, || burst(1)).route("/echo", get(echo));
     let server = Server::start(&sse, app).await;
     let mut socket = TcpStream::connect(server.address).await.expect("a socket");
@@ -288,7 +288,7 @@ async fn upgrades_of_other_routes_still_work() {
 
 #[tokio::test]
 async fn a_client_that_resets_its_stream_or_leaves_is_noticed_at_once() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let (app, alive) = watched(&sse, || burst(1));
     let server = Server::start(&sse, app).await;
     let mut client = Client::connect(server.address).await;
@@ -317,7 +317,7 @@ async fn a_client_that_resets_its_stream_or_leaves_is_noticed_at_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shutdown_says_farewell_on_every_stream() {
-    let sse = kit(options("Retry = \"2s\""));
+    let sse = sse_with(options("Retry = \"2s\""));
     let (app, alive) = watched(&sse, || burst(1));
     let server = Server::start(&sse, app).await;
     let mut client = Client::connect(server.address).await;
@@ -341,7 +341,7 @@ async fn shutdown_says_farewell_on_every_stream() {
     assert!(took < Duration::from_secs(1), "{took:?}");
     for reader in readers {
         let text = reader.await.expect("no panic");
-        let (_, close) = text.split_once("event: hero.close\ndata: ").expect("a farewell");
+        let (_, close) = text.split_once("event: hero.close\ndata: ").expect("a closing event");
         let data: Value = serde_json::from_str(close.trim()).expect("JSON");
         assert_eq!((&data["reason"], &data["reconnect"]), (&"draining".into(), &true.into()));
     }
@@ -353,7 +353,7 @@ async fn shutdown_says_farewell_on_every_stream() {
 
 #[tokio::test]
 async fn one_endpoint_drains_and_the_other_streams_of_the_connection_go_on() {
-    let sse = kit(options("Retry = \"2s\""));
+    let sse = sse_with(options("Retry = \"2s\""));
     let stays = sse.endpoint("/n").public().handler(async || numbers()).expect("a route");
     let server = Server::start(&sse, public(&sse, || burst(1)).merge(stays)).await;
     let mut client = Client::connect(server.address).await;
@@ -374,7 +374,7 @@ async fn one_endpoint_drains_and_the_other_streams_of_the_connection_go_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shutdown_does_not_wait_for_a_stalled_stream_beyond_the_drain_timeout() {
-    let sse = kit(options("WriteTimeout = \"60s\"\nDrainTimeout = \"500ms\""));
+    let sse = sse_with(options("WriteTimeout = \"60s\"\nDrainTimeout = \"500ms\""));
     let (app, alive) = watched(&sse, flood);
     let server = Server::start(&sse, app).await;
     let mut client = Client::connect(server.address).await;
@@ -388,7 +388,7 @@ async fn shutdown_does_not_wait_for_a_stalled_stream_beyond_the_drain_timeout() 
 
 #[tokio::test]
 async fn dropping_the_server_ends_its_streams() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let (app, alive) = watched(&sse, || burst(1));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -403,7 +403,7 @@ async fn dropping_the_server_ends_its_streams() {
 /// Nothing; a preface that never ends; a head that never ends; a preface, then nothing.
 #[tokio::test]
 async fn whoever_sends_no_request_is_closed_within_the_head_timeout() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let server = Server::start(&sse, public(&sse, || burst(1))).await;
     let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     let whole = format!("{preface}\0\0\0\x04\0\0\0\0\0");
@@ -444,7 +444,7 @@ async fn whoever_sends_no_request_is_closed_within_the_head_timeout() {
 #[tokio::test]
 async fn no_log_ever_sees_a_token() {
     let (log, _guard) = Log::everything();
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let endpoint = sse.endpoint("/s").permission("usage.read");
     let app = endpoint
         .handler(async |uri: http::Uri, headers: http::HeaderMap| {
@@ -501,7 +501,7 @@ impl axum::serve::Listener for Pipes {
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_without_a_stream_is_let_go_and_one_with_a_stream_is_kept() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let (connect, pipes) = tokio::sync::mpsc::channel(1);
     let app = public(&sse, || burst(1)).route("/plain", get(async || "done"));
     let server = tokio::spawn(sse.serve(Pipes(pipes), app).into_future());
@@ -545,7 +545,7 @@ async fn a_connection_without_a_stream_is_let_go_and_one_with_a_stream_is_kept()
 /// Not all that a client takes slowly is a stream: an answer's task may long be over.
 #[tokio::test(start_paused = true)]
 async fn a_slow_download_is_no_connection_at_rest() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app = public(&sse, || burst(1)).route("/download", get(async || vec![b'x'; 1 << 20]));
     let (connect, pipes) = tokio::sync::mpsc::channel(1);
     let (near, far) = tokio::io::duplex(4096);
@@ -581,7 +581,7 @@ async fn a_window_of_nearly_nothing_is_a_stall_though_nothing_more_is_to_come() 
     const LENGTH: usize = 2000;
     // One that has come to its end has said so in what it could not send.
     for (window, ends) in [(0, false), (1, false), (200, false), (0, true)] {
-        let sse = kit(options("WriteTimeout = \"1s\"\nHeartbeatInterval = \"off\""));
+        let sse = sse_with(options("WriteTimeout = \"1s\"\nHeartbeatInterval = \"off\""));
         let (app, alive) = watched(&sse, move || {
             let rest = stream::pending().take(usize::from(!ends));
             stream::iter([Event::text("x".repeat(LENGTH))]).chain(rest)
@@ -613,7 +613,8 @@ async fn a_window_of_nearly_nothing_is_a_stall_though_nothing_more_is_to_come() 
 
 #[tokio::test]
 async fn the_applications_stream_does_not_wait_for_a_slow_client_at_its_end() {
-    let sse = kit(options("WriteTimeout = \"1s\"\nMaxAge = \"1s\"\nHeartbeatInterval = \"500ms\""));
+    let sse =
+        sse_with(options("WriteTimeout = \"1s\"\nMaxAge = \"1s\"\nHeartbeatInterval = \"500ms\""));
     let (app, alive) =
         watched(&sse, || stream::iter([Event::text("x".repeat(200_000))]).chain(stream::pending()));
     let server = Server::start(&sse, app).await;

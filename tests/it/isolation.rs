@@ -9,7 +9,7 @@ use hero_sse::{CloseReason, Event, HeroSse};
 use tokio::time::{Instant, interval, sleep, timeout};
 
 use crate::support::testing::{self, EventReader};
-use crate::support::{Log, Server, burst, kit, options};
+use crate::support::{Log, Server, burst, options, sse_with};
 
 /// Says something every 50 ms.
 fn ticks() -> impl Stream<Item = Event> + Send + 'static {
@@ -71,7 +71,7 @@ where
 #[tokio::test]
 async fn a_stream_that_is_always_ready_leaves_its_thread_to_others() {
     // One thread for server and clients.
-    let sse = kit(options(""));
+    let sse = sse_with(options(""));
     let gaps = neighbours_of(&sse, || stream::repeat_with(|| Event::text("x"))).await;
     println!("longest gaps: {gaps:?}");
     assert!(gaps.0 < Duration::from_secs(1) && gaps.1 < Duration::from_secs(1), "{gaps:?}");
@@ -79,7 +79,7 @@ async fn a_stream_that_is_always_ready_leaves_its_thread_to_others() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_blocks_its_thread_is_counted_and_the_others_go_on() {
-    let sse = kit(options(""));
+    let sse = sse_with(options(""));
     let blocks = || {
         stream::poll_fn(|_| {
             std::thread::sleep(Duration::from_millis(300));
@@ -100,7 +100,7 @@ async fn a_stream_that_takes_its_time_over_each_event_sends_each_as_it_comes() {
             Event::text(n.to_string())
         })
     };
-    let sse = kit(options(""));
+    let sse = sse_with(options(""));
     let direct = sse.endpoint("/direct").public().handler(async move || slow());
     let buffered = sse.endpoint("/buffered").public().buffer(64).handler(async move || slow());
     let app = Router::new().merge(direct.expect("a route")).merge(buffered.expect("a route"));
@@ -126,7 +126,7 @@ async fn blocking_is_told_whether_in_the_function_the_stream_its_buffer_or_its_d
         drop(Slow);
     }
     let (log, _guard) = Log::everything();
-    let sse = kit(options(""));
+    let sse = sse_with(options(""));
     let event = || Event::text("x");
     let function = sse.endpoint("/function").public().handler(async move || {
         block();
@@ -162,7 +162,7 @@ async fn blocking_is_told_whether_in_the_function_the_stream_its_buffer_or_its_d
 
 #[tokio::test]
 async fn a_stream_that_panics_ends_alone() {
-    let sse = kit(options(""));
+    let sse = sse_with(options(""));
     let gaps = neighbours_of(&sse, || {
         stream::iter(0..3).map(|n| if n < 2 { Event::text("x") } else { panic!("as planned") })
     })

@@ -131,11 +131,11 @@ impl Answer {
 
 fn kit_with(options: SseOptions, jwt: JwtAuthenticator) -> HeroSse {
     let builder = HeroSse::builder().environment(Vec::<(String, String)>::new());
-    builder.options(options).authenticator(jwt).build().expect("a kit")
+    builder.options(options).authenticator(jwt).build().expect("a server")
 }
 
 /// It answers `503` where it cannot verify a caller.
-fn kit(jwt: JwtAuthenticator) -> HeroSse {
+fn sse_with(jwt: JwtAuthenticator) -> HeroSse {
     kit_with(options("OverLimit = \"refuse\""), jwt)
 }
 
@@ -200,7 +200,7 @@ async fn keys_rotate_while_streams_run() {
     // By age hardly ever: what is seen here is on demand.
     let issuer = Issuer::new("tests").jwks_url(id.url()).audience("streams");
     let issuer = issuer.refresh_every(3600 * SECOND, SECOND);
-    let sse = kit(JwtAuthenticator::issuers([issuer]));
+    let sse = sse_with(JwtAuthenticator::issuers([issuer]));
     let app = app(&sse);
     assert_eq!(id.asked(), 0, "nothing is fetched before there is a token");
 
@@ -252,7 +252,7 @@ async fn keys_are_renewed_by_age_while_the_old_ones_serve() {
     let (a, b) = (Signer::new(), Signer::new());
     let id = Id::start(Answer::of(&[(&a, "a")])).await;
     let issuer = Issuer::new("tests").jwks_url(id.url()).audience("streams");
-    let sse = kit(JwtAuthenticator::issuers([issuer.refresh_every(SECOND, 3600 * SECOND)]));
+    let sse = sse_with(JwtAuthenticator::issuers([issuer.refresh_every(SECOND, 3600 * SECOND)]));
     let app = app(&sse);
     let token = a.token("a", &good());
     assert_eq!(status(&app, &token).await, OK);
@@ -271,7 +271,7 @@ async fn keys_are_renewed_by_age_while_the_old_ones_serve() {
 async fn a_flood_of_tokens_with_made_up_keys_is_no_flood_of_fetches() {
     let (signer, attacker) = (Signer::new(), Signer::new());
     let id = Id::start(Answer::of(&[(&signer, "k")])).await;
-    let app = app(&kit(one(&id.url())));
+    let app = app(&sse_with(one(&id.url())));
     let token = signer.token("k", &good());
     let made_up: Vec<_> =
         (0..300).map(|n| attacker.token(&format!("made up {n}"), &good())).collect();
@@ -297,7 +297,7 @@ async fn a_flood_of_tokens_with_made_up_keys_is_no_flood_of_fetches() {
 async fn a_token_of_another_issuer_or_algorithm_has_no_keys_fetched() {
     let (signer, attacker) = (Signer::new(), Signer::new());
     let id = Id::start(Answer::of(&[(&signer, "k")])).await;
-    let app = app(&kit(one(&id.url()).algorithms([Algorithm::ES256])));
+    let app = app(&sse_with(one(&id.url()).algorithms([Algorithm::ES256])));
     assert_eq!(status(&app, &signer.token("k", &good())).await, OK);
     let other = Signer::of(Algorithm::RS256);
     for token in [
@@ -317,7 +317,7 @@ async fn a_token_of_another_issuer_or_algorithm_has_no_keys_fetched() {
 async fn while_an_issuer_is_down_only_who_needs_its_keys_is_told_so() {
     let (signer, attacker) = (Signer::new(), Signer::new());
     let mut id = Id::start(Answer::of(&[(&signer, "k")])).await;
-    let app = app(&kit(one(&id.url())));
+    let app = app(&sse_with(one(&id.url())));
     assert_eq!(status(&app, &signer.token("k", &good())).await, OK);
     id.goes_down().await;
     assert_eq!(status(&app, &signer.token("k", &good())).await, OK);
@@ -346,7 +346,7 @@ async fn answers_that_are_no_keys_let_nobody_in() {
         let id = Id::start(answer).await;
         let (log, _guard) = Log::everything();
         let url = id.url().replace("http://", "http://ann:pw@") + "?code=sesame";
-        let app = app(&kit(one(&url)));
+        let app = app(&sse_with(one(&url)));
         let error = refused(&app, &signer.token("k", &good())).await;
         assert_eq!(error.status, Some(UNAVAILABLE), "{why}: {error}");
         assert!(error.headers.contains_key("retry-after"), "{why}");
@@ -364,7 +364,7 @@ async fn answers_that_are_no_keys_let_nobody_in() {
     let id = Id::start(Answer::Page).await;
     let app = app(&kit_with(SseOptions::default(), one(&id.url())));
     let open = testing::open(&app, "/s").bearer(&signer.token("k", &good()));
-    let events = open.await.expect("a farewell").read_to_end().await.expect("an end");
+    let events = open.await.expect("a closing event").read_to_end().await.expect("an end");
     assert_eq!(events.len(), 1);
     let close: Value = events[0].json().expect("JSON");
     assert_eq!((&close["reason"], &close["reconnect"]), (&json!("unverified"), &json!(true)));
@@ -374,7 +374,7 @@ async fn answers_that_are_no_keys_let_nobody_in() {
 async fn an_issuer_that_does_not_answer_is_given_up_and_nobody_else_waits() {
     let signer = Signer::new();
     let id = Id::start(Answer::Slowly(60 * SECOND, set([signer.jwk("k")]))).await;
-    let app = app(&kit(one(&id.url())));
+    let app = app(&sse_with(one(&id.url())));
     let token = signer.token("k", &good());
     let start = Instant::now();
     let many = (0..20).map(|_| in_the_end(&app, &token));
@@ -392,7 +392,7 @@ async fn an_issuer_that_does_not_answer_is_given_up_and_nobody_else_waits() {
 async fn a_fetch_goes_on_when_its_client_leaves() {
     let signer = Signer::new();
     let id = Id::start(Answer::Slowly(SECOND, set([signer.jwk("k")]))).await;
-    let app = app(&kit(one(&id.url())));
+    let app = app(&sse_with(one(&id.url())));
     let token = signer.token("k", &good());
     let left = tokio::time::timeout(SECOND / 5, status(&app, &token)).await;
     assert!(left.is_err(), "it was to wait");
@@ -406,7 +406,7 @@ async fn two_issuers_never_accept_each_others_keys() {
     let (ida, idb) =
         (Id::start(Answer::of(&[(&a, "k")])).await, Id::start(Answer::of(&[(&b, "k")])).await);
     let issuer = |name: &str, id: &Id| Issuer::new(name).jwks_url(id.url()).audience("streams");
-    let app = app(&kit(JwtAuthenticator::issuers([issuer("a", &ida), issuer("b", &idb)])));
+    let app = app(&sse_with(JwtAuthenticator::issuers([issuer("a", &ida), issuer("b", &idb)])));
     for (token, expected) in [
         (a.token("k", &from("a")), OK),
         (b.token("k", &from("b")), OK),
@@ -435,11 +435,11 @@ async fn a_certificate_that_nobody_vouches_for_is_no_issuer() {
             std::future::ready(keys)
         }),
     );
-    let own = kit(one("https://localhost/keys"));
+    let own = sse_with(one("https://localhost/keys"));
     let server = Server::start_as(&own, published, |serve| serve.tls(tls)).await;
     let url = format!("https://localhost:{}/keys", server.address.port());
     let (log, _guard) = Log::everything();
-    let app = app(&kit(one(&url)));
+    let app = app(&sse_with(one(&url)));
     assert_eq!(status(&app, &signer.token("k", &good())).await, UNAVAILABLE);
     assert_eq!(asked.load(Ordering::SeqCst), 0);
     assert!(log.text().contains("certificate"), "{}", log.text());
@@ -456,7 +456,7 @@ async fn keys_come_over_https_from_whom_the_system_trusts() {
     std::fs::write(root.path(), pair.cert.pem()).expect("written");
     let keys = set([signer.jwk("k")]);
     let published = Router::new().route("/keys", axum::routing::get(|| std::future::ready(keys)));
-    let own = kit(one("https://localhost/keys"));
+    let own = sse_with(one("https://localhost/keys"));
     let server = Server::start_as(&own, published, |serve| serve.tls(tls)).await;
     let client = Command::new(std::env::current_exe().expect("this program"))
         .args(["--exact", "issuer::a_client_over_https", "--nocapture"])
@@ -479,7 +479,7 @@ async fn a_client_over_https() {
     let (Some(url), Some(token)) = (variable("TRIAL_ISSUER"), variable("TRIAL_TOKEN")) else {
         return;
     };
-    assert_eq!(in_the_end(&app(&kit(one(&url))), &token).await, OK);
+    assert_eq!(in_the_end(&app(&sse_with(one(&url))), &token).await, OK);
     println!("let in");
 }
 
@@ -495,7 +495,7 @@ async fn a_file_of_keys_is_read_again_when_it_changes() {
     let (a, b) = (Signer::new(), Signer::new());
     put(&set([a.jwk("a")]));
     let jwt = JwtAuthenticator::jwks_file(&path).issuer("tests").audience("streams");
-    let app = app(&kit(jwt));
+    let app = app(&sse_with(jwt));
     assert_eq!(status(&app, &a.token("a", &good())).await, OK);
     put(&set([b.jwk("b")]));
     assert_eq!(
@@ -528,7 +528,7 @@ async fn keys_may_come_from_a_closure() {
         let keys = set([keys.jwk("k")]);
         async move { if n == 0 { Err("not yet") } else { Ok(keys) } }
     });
-    let app = app(&kit(jwt.issuer("tests").audience("streams")));
+    let app = app(&sse_with(jwt.issuer("tests").audience("streams")));
     assert_eq!(status(&app, &signer.token("k", &good())).await, UNAVAILABLE);
     let_in(&app, &signer.token("k", &good())).await;
     assert_eq!(asked.load(Ordering::SeqCst), 2);
@@ -544,7 +544,7 @@ async fn every_algorithm_is_accepted_from_every_source() {
         (Algorithm::HS512, JwtAuthenticator::hs512(secret)),
     ] {
         let token = hmac(algorithm, &secret, &good());
-        assert_eq!(status(&app(&kit(named(jwt))), &token).await, OK, "{algorithm:?}");
+        assert_eq!(status(&app(&sse_with(named(jwt))), &token).await, OK, "{algorithm:?}");
     }
     let [rsa, p256, p384, ed] =
         [Algorithm::RS256, Algorithm::ES256, Algorithm::ES384, Algorithm::EdDSA].map(Signer::of);
@@ -573,13 +573,13 @@ async fn every_algorithm_is_accepted_from_every_source() {
             JwtAuthenticator::jwks_file(file.path()),
             JwtAuthenticator::jwks_url(id.url()),
         ] {
-            assert_eq!(status(&app(&kit(named(jwt))), &token).await, OK, "{algorithm:?}");
+            assert_eq!(status(&app(&sse_with(named(jwt))), &token).await, OK, "{algorithm:?}");
         }
     }
     // RFC 9864 calls it by its curve.
     let token = ed.sign(r#"{"alg": "Ed25519"}"#, &good().to_string());
     let jwt = named(JwtAuthenticator::pem(Algorithm::EdDSA, ed.pem()));
-    assert_eq!(status(&app(&kit(jwt)), &token).await, OK);
+    assert_eq!(status(&app(&sse_with(jwt)), &token).await, OK);
 }
 
 #[tokio::test]
@@ -587,7 +587,7 @@ async fn the_log_says_once_that_an_issuer_is_down_and_that_it_is_back() {
     let signer = Signer::new();
     let id = Id::start(Answer::of(&[(&signer, "k")])).await;
     let issuer = Issuer::new("tests").jwks_url(id.url()).audience("streams");
-    let app = app(&kit(JwtAuthenticator::issuers([issuer.refresh_every(SECOND, SECOND)])));
+    let app = app(&sse_with(JwtAuthenticator::issuers([issuer.refresh_every(SECOND, SECOND)])));
     let (log, _guard) = Log::everything();
     let times = |words: &str| log.text().lines().filter(|line| line.contains(words)).count();
     let token = signer.token("k", &good());
@@ -658,7 +658,7 @@ async fn a_certified_provider_rotates_its_keys_while_a_stream_runs() {
         .audience("streams")
         .token_type("at+jwt")
         .permissions_claim("scope");
-    let sse = kit(JwtAuthenticator::issuers([issuer]));
+    let sse = sse_with(JwtAuthenticator::issuers([issuer]));
     let app = app(&sse);
     let server = Server::start(&sse, app.clone()).await;
 

@@ -16,7 +16,7 @@ use http::StatusCode;
 use serde::Serialize;
 
 use crate::support::testing;
-use crate::support::{Log, kit, serving};
+use crate::support::{Log, serving, sse_with};
 
 #[derive(Debug, SseEvent)]
 enum Build {
@@ -62,7 +62,7 @@ async fn no_two_topics_share_a_name_or_an_id() {
     let [acme, globex] = ["acme", "globex"].map(|key| tenants.topic(&key).expect("a topic"));
     let of_acme = acme.publish(Build::Line { n: 1 }).await.expect("sent");
     globex.publish(Build::Line { n: 2 }).await.expect("sent");
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app = serving(&sse, move || globex.subscribe());
     let id = of_acme.to_string();
     let mut reader = testing::open(&app, "/s").last_event_id(id).await.expect("a stream");
@@ -121,7 +121,7 @@ async fn the_end_of_a_build_waits_for_who_comes_late() {
     let build = builds.topic(&1).expect("a topic");
     build.publish_all([Build::Line { n: 1 }, Build::Done {}]).await.expect("sent");
     drop(build);
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let of = builds.clone();
     let app = serving(&sse, move || of.get(&1).expect("a topic").subscribe().from_start());
     for _ in 0..3 {
@@ -515,7 +515,7 @@ async fn the_events_of_a_family_have_one_name_unless_a_member_says_another() {
     };
     let builds =
         KeyedTopics::builder("builds").event("said").expect("a name").each_topic(other).build();
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let both = builds.clone();
     let app = serving(&sse, move || {
         let [one, two] = [1, 2].map(|key| both.topic(&key).expect("a topic").subscribe());

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tower::ServiceExt as _;
 
 use crate::support::testing::{self, Open, OpenError, Received, SlowReader};
-use crate::support::{Log, Server, flood, kit, options, token};
+use crate::support::{Log, Server, flood, options, sse_with, token};
 
 #[derive(Clone)]
 struct App {
@@ -53,7 +53,7 @@ const APP: App = App { greeting: "hello" };
 
 /// The endpoints under these options of the operator's.
 fn app(toml: &str, endpoints: hero_sse::extend::Endpoints<App>) -> (HeroSse, Router) {
-    let sse = kit(options(toml));
+    let sse = sse_with(options(toml));
     let routes = sse.routes(endpoints).expect("routes");
     (sse, Router::new().merge(routes).with_state(APP))
 }

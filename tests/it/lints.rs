@@ -4,7 +4,7 @@ use axum::Router;
 use hero_sse::testing::open;
 use hero_sse::{Principal, SseOptions, endpoints};
 
-use crate::support::kit;
+use crate::support::sse_with;
 use declarations::{build, odd, said, tick, usage_stream};
 
 /// Declarations of every kind, under every lint that a user may deny.
@@ -222,7 +222,7 @@ mod declarations {
 /// The declarations work.
 #[tokio::test]
 async fn what_is_declared_is_served() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let endpoints = endpoints![usage_stream, odd, tick, said, build, forbidding::forbidding];
     let app = Router::new().merge(sse.routes(endpoints).expect("routes")).with_state(3_u64);
     let ann = Principal::test("ann").with_tenant("t").permission("usage.read").permission("b");

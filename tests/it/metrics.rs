@@ -7,7 +7,7 @@ use hero_sse::{CloseReason, Event, SseContext};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 
 use crate::support::testing;
-use crate::support::{burst, kit, options};
+use crate::support::{burst, options, sse_with};
 
 /// The value of a metric under exactly these labels; a snapshot takes what it shows, so it is made once.
 struct Metrics(Vec<(String, DebugValue)>);
@@ -38,7 +38,7 @@ async fn every_stream_and_every_end_is_counted_as_the_registry_counts_it() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     let _guard = metrics::set_default_local_recorder(&recorder);
-    let sse = kit(options("MaxConnections = 3"));
+    let sse = sse_with(options("MaxConnections = 3"));
     let route = |path: &str, events: fn() -> Vec<Result<Event, String>>, open: bool| {
         let tail = move || stream::pending().take(usize::from(open));
         let handler = async move || stream::iter(events()).chain(tail());
@@ -58,7 +58,7 @@ async fn every_stream_and_every_end_is_counted_as_the_registry_counts_it() {
     let open = |n: u8| testing::open(&app, &format!("/open/{n}")).into_future();
     let kept =
         (open(1).await.expect("one"), open(2).await.expect("two"), open(3).await.expect("three"));
-    let mut turned_away = open(4).await.expect("a farewell");
+    let mut turned_away = open(4).await.expect("a closing event");
     while turned_away.next().await.expect("in time").is_some() {}
     drop(kept.0);
     let sent = sse.connections().send(&ConnectionFilter::all(), Event::text("x"));
@@ -93,7 +93,7 @@ async fn every_stream_and_every_end_is_counted_as_the_registry_counts_it() {
 /// A client must not make up labels.
 #[tokio::test]
 async fn a_fallback_is_one_path_whatever_clients_ask_for() {
-    let sse = kit(options(""));
+    let sse = sse_with(options(""));
     let app: Router = Router::new()
         .fallback(async |sse: SseContext| sse.public().stream(burst(1)).await)
         .layer(axum::Extension(sse.clone()));

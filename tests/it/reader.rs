@@ -7,13 +7,13 @@ use futures_util::{StreamExt, stream};
 use hero_sse::testing::{ReadError, open};
 use hero_sse::{CloseReason, Event, SseOptions};
 
-use crate::support::{kit, options, public};
+use crate::support::{options, public, sse_with};
 
 const HEARTBEATS: &str = "HeartbeatEvent = true\nHeartbeatInterval = \"1s\"";
 
 /// Two events with ten seconds between them, and the heartbeats of those seconds.
 fn slow(options: SseOptions) -> Router {
-    public(&kit(options), || {
+    public(&sse_with(options), || {
         stream::iter(["one", "two"]).then(|text| async move {
             tokio::time::sleep(Duration::from_secs(10)).await;
             Event::text(text)

@@ -8,7 +8,9 @@ use http::StatusCode;
 use serde_json::Value;
 
 use crate::support::testing;
-use crate::support::{Alive, Log, Server, burst, eventually, kit, options, public, token, watched};
+use crate::support::{
+    Alive, Log, Server, burst, eventually, options, public, sse_with, token, watched,
+};
 
 fn counts(connections: &Connections) -> Vec<(CloseReason, u64)> {
     let all = CloseReason::ALL.iter().map(|reason| (*reason, connections.closed(*reason)));
@@ -17,7 +19,7 @@ fn counts(connections: &Connections) -> Vec<(CloseReason, u64)> {
 
 #[tokio::test]
 async fn a_client_that_leaves_is_counted_and_its_stream_dropped() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let (app, alive) = watched(&sse, || burst(1));
     let mut stream = testing::open(&app, "/s").await.expect("a stream");
     stream.next().await.expect("in time");
@@ -29,7 +31,7 @@ async fn a_client_that_leaves_is_counted_and_its_stream_dropped() {
 
 #[tokio::test]
 async fn a_body_that_is_never_polled_gives_its_place_back() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app = public(&sse, || burst(1));
     let stream = testing::open(&app, "/s").await.expect("a stream");
     assert_eq!(sse.connections().len(), 1);
@@ -40,7 +42,7 @@ async fn a_body_that_is_never_polled_gives_its_place_back() {
 
 #[tokio::test]
 async fn a_request_dropped_while_the_function_still_opens_gives_its_place_back() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app: Router = sse
         .endpoint("/s")
         .public()
@@ -59,7 +61,7 @@ async fn a_request_dropped_while_the_function_still_opens_gives_its_place_back()
 
 #[tokio::test]
 async fn a_refusal_by_the_function_is_no_end_of_a_stream() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app: Router = sse
         .endpoint("/s/{n}")
         .public()
@@ -79,7 +81,7 @@ async fn a_refusal_by_the_function_is_no_end_of_a_stream() {
 async fn a_refusal_with_the_status_of_a_success_is_a_mistake_of_the_function() {
     use axum::response::IntoResponse;
     let (log, _guard) = Log::everything();
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app: Router = sse
         .endpoint("/s/{n}")
         .public()
@@ -106,7 +108,7 @@ async fn a_refusal_with_the_status_of_a_success_is_a_mistake_of_the_function() {
 
 #[tokio::test]
 async fn a_future_that_is_never_polled_takes_no_place() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app = public(&sse, || burst(1));
     drop(testing::open(&app, "/s").into_future());
     assert!(sse.connections().is_empty());
@@ -121,7 +123,7 @@ async fn a_stream_whose_drop_panics_is_counted_all_the_same() {
             assert!(std::thread::panicking(), "the stream's drop panics on purpose");
         }
     }
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app = sse
         .endpoint("/s")
         .public()
@@ -140,7 +142,7 @@ async fn a_stream_whose_drop_panics_is_counted_all_the_same() {
 
 #[tokio::test]
 async fn the_snapshot_tells_who_is_connected() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app: Router = sse.at("/api").endpoint("/s").handler(async || burst(1)).expect("a route");
     let ann = Principal::test("ann").with_tenant("t1");
     let _stream = testing::open(&app, "/api/s").principal(ann).await.expect("a stream");
@@ -152,11 +154,11 @@ async fn the_snapshot_tells_who_is_connected() {
 
 #[tokio::test]
 async fn over_the_limit_a_browser_is_asked_to_come_back() {
-    let sse = kit(options("MaxPerPrincipal = 2\nRetry = \"2s\""));
+    let sse = sse_with(options("MaxPerPrincipal = 2\nRetry = \"2s\""));
     let app: Router = sse.endpoint("/s").handler(async || burst(1)).expect("a route");
     let open = || testing::open(&app, "/s").principal("ann");
     let _held = (open().await.expect("one"), open().await.expect("two"));
-    let mut third = open().await.expect("a farewell is a 200");
+    let mut third = open().await.expect("a closing event in a 200");
     assert_eq!(third.headers()["content-type"], "text/event-stream");
     let events = third.read_to_end().await.expect("a clean end");
     let [close] = events.as_slice() else { panic!("{events:?}") };
@@ -169,12 +171,12 @@ async fn over_the_limit_a_browser_is_asked_to_come_back() {
 
 #[tokio::test]
 async fn an_endpoints_own_limit_is_kept_and_leaves_the_others_alone() {
-    let sse = kit(options("[SseOptions.Endpoints.\"/s\"]\nMaxConnections = 1"));
+    let sse = sse_with(options("[SseOptions.Endpoints.\"/s\"]\nMaxConnections = 1"));
     let app = public(&sse, || burst(1));
     let other = sse.endpoint("/t").public().handler(async || burst(1)).expect("a route");
     let app: Router = app.merge(other);
     let _held = testing::open(&app, "/s").await.expect("one");
-    let mut second = testing::open(&app, "/s").await.expect("a farewell is a 200");
+    let mut second = testing::open(&app, "/s").await.expect("a closing event in a 200");
     assert!(second.read_to_end().await.expect("an end")[0].data.contains("over_limit"));
     let mut other = testing::open(&app, "/t").await.expect("a stream");
     assert_eq!(other.next().await.expect("in time").expect("an event").data, "1");
@@ -182,7 +184,7 @@ async fn an_endpoints_own_limit_is_kept_and_leaves_the_others_alone() {
 
 #[tokio::test]
 async fn over_the_limit_other_clients_can_be_refused_instead() {
-    let sse = kit(options(
+    let sse = sse_with(options(
         "OverLimit = \"refuse\"\nMaxConnections = 2\nMaxPerPrincipal = 1\nRetry = \"2s\"",
     ));
     let app: Router = sse.endpoint("/s").handler(async || burst(1)).expect("a route");
@@ -197,7 +199,7 @@ async fn over_the_limit_other_clients_can_be_refused_instead() {
 
 #[tokio::test]
 async fn a_client_that_closes_its_socket_is_noticed_though_nothing_is_due() {
-    let sse = kit(options("HeartbeatInterval = \"60s\""));
+    let sse = sse_with(options("HeartbeatInterval = \"60s\""));
     let alive = Alive::default();
     let watch = alive.clone();
     let app: Router = sse

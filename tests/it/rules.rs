@@ -9,17 +9,17 @@ use hero_sse::options::parse_duration;
 use hero_sse::{Event, SseOptions};
 use serde_json::Value;
 
-use crate::support::kit;
+use crate::support::sse_with;
 
 /// Returns whether the builder accepts this path.
 fn maps(path: &str) -> bool {
     let open = || async { stream::pending::<Event>() };
-    kit(SseOptions::default()).endpoint(path).handler::<_, _, ()>(open).is_ok()
+    sse_with(SseOptions::default()).endpoint(path).handler::<_, _, ()>(open).is_ok()
 }
 
 /// Returns whether the builder accepts this permission on a path with captures.
 fn requires(permission: &str) -> bool {
-    let endpoint = kit(SseOptions::default());
+    let endpoint = sse_with(SseOptions::default());
     let endpoint = endpoint.endpoint("/a/{b}/{c}/{*d}").permission(permission.to_owned());
     endpoint.handler::<_, _, ()>(|| async { stream::pending::<Event>() }).is_ok()
 }

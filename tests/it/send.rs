@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::http2::{self, Client};
 use crate::support::testing::{self, EventReader, Received, SlowReader};
-use crate::support::{Server, burst, eventually, flood, kit, options, public};
+use crate::support::{Server, burst, eventually, flood, options, public, sse_with};
 
 fn note(text: impl Into<String>) -> Event {
     Event::text(text).named("note").expect("a name")
@@ -51,7 +51,7 @@ async fn texts(stream: &mut EventReader, count: usize) -> Vec<String> {
 
 #[tokio::test(start_paused = true)]
 async fn it_reaches_those_whom_the_filter_means_and_nobody_else() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app: Router = sse.endpoint("/s").public().handler(async || silence()).expect("a route");
     let of = |name: &str, tenant: &str| Principal::test(name).with_tenant(tenant);
     let open = |who: Principal| testing::open(&app, "/s").principal(who).into_future();
@@ -76,7 +76,7 @@ async fn it_reaches_those_whom_the_filter_means_and_nobody_else() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_waits_is_woken_at_once_buffered_or_not() {
     for toml in ["", "Buffer = 4", "Overflow = \"latest\""] {
-        let sse = kit(options(toml));
+        let sse = sse_with(options(toml));
         let app = public(&sse, silence);
         let mut stream = testing::open(&app, "/s").await.expect("a stream");
         let reader = tokio::spawn(async move { next(&mut stream).await });
@@ -91,7 +91,7 @@ async fn a_stream_that_waits_is_woken_at_once_buffered_or_not() {
 /// The id of an event from elsewhere is no place in a stream, nor is its end the stream's.
 #[tokio::test(start_paused = true)]
 async fn it_brings_its_name_and_neither_its_id_nor_an_end() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app: Router =
         sse.endpoint("/s").public().event("own").handler(async || burst(1)).expect("a route");
     let mut stream = testing::open(&app, "/s").await.expect("a stream");
@@ -110,7 +110,7 @@ async fn it_brings_its_name_and_neither_its_id_nor_an_end() {
 
 #[tokio::test]
 async fn what_comes_while_the_function_runs_is_there_when_the_stream_opens() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let (gate, opening) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (wait, begun) = (gate.clone(), opening.clone());
     let app: Router = sse
@@ -133,7 +133,7 @@ async fn what_comes_while_the_function_runs_is_there_when_the_stream_opens() {
 
 #[tokio::test]
 async fn what_never_was_a_stream_or_has_said_its_last_word_takes_nothing() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app: Router = sse
         .endpoint("/s")
         .handler(async || stream::once(async { Event::text("bye").last() }))
@@ -155,7 +155,7 @@ async fn what_never_was_a_stream_or_has_said_its_last_word_takes_nothing() {
 #[tokio::test]
 async fn a_stream_that_is_asked_to_go_takes_nothing_and_what_waited_goes_with_it() {
     for disconnect in [false, true] {
-        let sse = kit(SseOptions::default());
+        let sse = sse_with(SseOptions::default());
         let app = public(&sse, silence);
         let mut stream = testing::open(&app, "/s").await.expect("a stream");
         assert_eq!(send(&sse, &all(), "before"), (1, 0));
@@ -186,7 +186,7 @@ impl SseEvent for Bad {
 
 #[tokio::test(start_paused = true)]
 async fn an_event_that_fails_or_panics_is_the_callers_alone() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app = public(&sse, silence);
     let mut stream = testing::open(&app, "/s").await.expect("a stream");
     sse.connections().send(&all(), Bad { panics: false }).expect_err("no such reconnection time");
@@ -223,7 +223,7 @@ fn unchunked(bytes: &[u8]) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stalled_clients_queue_fills_up_and_each_accepted_event_arrives_once_in_order() {
     for busy in [false, true] {
-        let sse = kit(options("WriteTimeout = \"30s\""));
+        let sse = sse_with(options("WriteTimeout = \"30s\""));
         let app = public(&sse, move || if busy { flood().boxed() } else { silence().boxed() });
         let server = Server::start(&sse, app).await;
         let mut slow = SlowReader::connect(server.address, "/s", &[]).await.expect("a socket");
@@ -277,7 +277,7 @@ async fn a_stalled_clients_queue_fills_up_and_each_accepted_event_arrives_once_i
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_reaches_streams_over_http2_of_handlers_and_under_other_servers() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let own = get(async |sse: SseContext| sse.public().stream(silence()).await);
     let app = public(&sse, silence).route("/handler", own);
     let foreign = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -308,7 +308,7 @@ async fn it_reaches_streams_over_http2_of_handlers_and_under_other_servers() {
 
 #[tokio::test(start_paused = true)]
 async fn ten_thousand_streams_get_one_event_and_share_it() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app = public(&sse, silence);
     let mut streams = Vec::new();
     for _ in 0..10_000 {

@@ -15,7 +15,7 @@ use http::StatusCode;
 use tower::ServiceExt;
 
 use crate::support::testing;
-use crate::support::{Log, Server, burst, kit, options, public, token};
+use crate::support::{Log, Server, burst, options, public, sse_with, token};
 
 fn bare() -> HeroSse {
     HeroSse::builder().environment(Vec::<(String, String)>::new()).build().expect("a server")
@@ -233,7 +233,7 @@ async fn get_and_post_may_share_a_path_and_then_share_its_limits() {
         posted.merge(fetched.expect("the same path"))
     };
     for map in [&in_one as &dyn Fn(&HeroSse) -> Router, &in_two, &built] {
-        let sse = kit(SseOptions::default());
+        let sse = sse_with(SseOptions::default());
         let app = map(&sse);
         let _one = testing::open(&app, "/u").await.expect("a stream");
         let _two = testing::open(&app, "/u").body("").await.expect("a stream");
@@ -291,7 +291,7 @@ fn captures_by_position_must_be_all_of_the_whole_path() {
 
 #[test]
 fn a_disabled_server_refuses_to_map() {
-    let error = kit(options("Enabled = false"))
+    let error = sse_with(options("Enabled = false"))
         .endpoint("/s")
         .public()
         .handler::<_, _, ()>(async || burst(0))
@@ -301,7 +301,7 @@ fn a_disabled_server_refuses_to_map() {
 
 #[test]
 fn a_heartbeat_as_long_as_the_maximum_age_is_a_mistake() {
-    let error = kit(options("MaxAge = \"10s\""))
+    let error = sse_with(options("MaxAge = \"10s\""))
         .endpoint("/s")
         .public()
         .handler::<_, _, ()>(async || burst(0))
@@ -311,7 +311,7 @@ fn a_heartbeat_as_long_as_the_maximum_age_is_a_mistake() {
 
 #[tokio::test(start_paused = true)]
 async fn the_options_table_for_a_path_wins() {
-    let sse = kit(options(
+    let sse = sse_with(options(
         "HeartbeatInterval = \"20s\"\n[SseOptions.Endpoints.\"/b\"]\nHeartbeatInterval = \"2s\"",
     ));
     let route = |path: &str| {
@@ -343,7 +343,7 @@ async fn sub_states_and_extractors_of_axum_reach_the_function() {
     use axum::extract::{Path, Query, State};
     use std::collections::HashMap;
 
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let route = sse
         .endpoint("/hello/{name}")
         .public()
@@ -363,7 +363,7 @@ async fn sub_states_and_extractors_of_axum_reach_the_function() {
 
 #[tokio::test]
 async fn the_context_extractor_has_the_rules_of_an_endpoint() {
-    let sse = kit(options("Retry = \"2s\"\nMaxPerPrincipal = 1"));
+    let sse = sse_with(options("Retry = \"2s\"\nMaxPerPrincipal = 1"));
     let app: Router = Router::new()
         .route("/open", get(async |sse: SseContext| sse.public().event("x").stream(burst(1)).await))
         .route(
@@ -420,10 +420,10 @@ async fn the_context_extractor_refuses_what_an_endpoint_would() {
         let error = testing::open(&app, "/s").await.err();
         error.and_then(|error| error.status)
     };
-    assert_eq!(status(kit(SseOptions::default()), false).await, None);
+    assert_eq!(status(sse_with(SseOptions::default()), false).await, None);
     let failed = Some(StatusCode::INTERNAL_SERVER_ERROR);
-    assert_eq!(status(kit(SseOptions::default()), true).await, failed);
-    assert_eq!(status(kit(options("Enabled = false")), false).await, failed);
+    assert_eq!(status(sse_with(SseOptions::default()), true).await, failed);
+    assert_eq!(status(sse_with(options("Enabled = false")), false).await, failed);
 }
 
 #[tokio::test]
@@ -439,7 +439,7 @@ async fn a_context_without_a_server_is_a_500_and_logged() {
 #[tokio::test]
 async fn outside_of_serve_the_missing_protection_is_logged_once() {
     let (log, _guard) = Log::everything();
-    let app = public(&kit(SseOptions::default()), || burst(1));
+    let app = public(&sse_with(SseOptions::default()), || burst(1));
     testing::open(&app, "/s").await.expect("a stream");
     let logged = || log.text().matches("runs neither under `sse.serve`").count();
     assert_eq!(logged(), 0, "a test is no server: {}", log.text());
@@ -458,7 +458,7 @@ async fn outside_of_serve_the_missing_protection_is_logged_once() {
 #[tokio::test]
 async fn a_table_for_a_path_that_is_not_mapped_is_logged_at_the_start() {
     let (log, _guard) = Log::everything();
-    let sse = kit(options("[SseOptions.Endpoints.\"/t\"]\nWriteTimeout = \"1s\""));
+    let sse = sse_with(options("[SseOptions.Endpoints.\"/t\"]\nWriteTimeout = \"1s\""));
     let server = Server::start(&sse, public(&sse, || burst(1))).await;
     server.stop().await;
     assert!(log.text().contains("path=\"/t\""), "{}", log.text());

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::support::testing;
-use crate::support::{Server, kit, options};
+use crate::support::{Server, options, sse_with};
 
 const CLIENTS: usize = 60;
 const EVENTS: u64 = 2_500;
@@ -79,7 +79,7 @@ async fn listen(address: std::net::SocketAddr, breaks: Arc<AtomicUsize>) -> Vec<
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_loses_its_connection_again_and_again_gets_every_event_once() {
-    let sse = kit(options("WriteTimeout = \"30s\"\nRetry = \"500ms\""));
+    let sse = sse_with(options("WriteTimeout = \"30s\"\nRetry = \"500ms\""));
     let story =
         Topic::builder("story").retain_events(EVENTS as usize + 1).retain_bytes(64 << 20).build();
     let ours = story.clone();

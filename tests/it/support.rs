@@ -61,13 +61,13 @@ impl Authenticator for Wrapped {
 }
 
 /// A kit with an authenticator and no environment.
-pub(crate) fn kit(options: SseOptions) -> HeroSse {
+pub(crate) fn sse_with(options: SseOptions) -> HeroSse {
     HeroSse::builder()
         .options(options)
         .environment(Vec::<(String, String)>::new())
         .authenticator(jwt())
         .build()
-        .expect("a kit")
+        .expect("a server")
 }
 
 /// The options of a TOML text, without its section's heading.

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast;
 use tower::ServiceExt;
 
-use crate::support::kit;
+use crate::support::sse_with;
 use crate::support::testing::{self, EventReader, OpenError};
 
 /// What a channel is known by: a type with the tenant as a field of its own, never a text put together.
@@ -177,7 +177,7 @@ fn escaped(text: &str) -> String {
 
 #[tokio::test(start_paused = true)]
 async fn each_of_many_lookalikes_receives_its_own_and_nothing_else() {
-    let (hub, sse) = (Hub::default(), kit(SseOptions::default()));
+    let (hub, sse) = (Hub::default(), sse_with(SseOptions::default()));
     let app = app(&sse, &hub);
     let mut streams = Vec::new();
     for tenant in LOOKALIKES {
@@ -200,7 +200,7 @@ async fn each_of_many_lookalikes_receives_its_own_and_nothing_else() {
 
 #[tokio::test(start_paused = true)]
 async fn a_cursor_of_another_tenant_replays_nothing_of_it() {
-    let (hub, sse) = (Hub::default(), kit(SseOptions::default()));
+    let (hub, sse) = (Hub::default(), sse_with(SseOptions::default()));
     let app = app(&sse, &hub);
     for n in 1..=5 {
         hub.publish("t1", "orders", &format!("t1's {n}"));
@@ -222,7 +222,7 @@ async fn a_cursor_of_another_tenant_replays_nothing_of_it() {
 
 #[tokio::test]
 async fn the_path_of_another_tenant_is_refused_whether_there_is_one_or_not() {
-    let (hub, sse) = (Hub::default(), kit(SseOptions::default()));
+    let (hub, sse) = (Hub::default(), sse_with(SseOptions::default()));
     let app = app(&sse, &hub);
     hub.publish("t1", "orders", "secret");
     let mut answers = Vec::new();
@@ -269,7 +269,7 @@ async fn the_path_of_another_tenant_is_refused_whether_there_is_one_or_not() {
 
 #[tokio::test]
 async fn a_status_page_lists_and_counts_the_callers_own_alone() {
-    let (hub, sse) = (Hub::default(), kit(SseOptions::default()));
+    let (hub, sse) = (Hub::default(), sse_with(SseOptions::default()));
     let app = app(&sse, &hub);
     let mut held = Vec::new();
     for (n, tenant) in LOOKALIKES.iter().enumerate() {
@@ -294,7 +294,7 @@ async fn a_status_page_lists_and_counts_the_callers_own_alone() {
 
 #[tokio::test]
 async fn an_empty_tenant_is_none() {
-    let (hub, sse) = (Hub::default(), kit(SseOptions::default()));
+    let (hub, sse) = (Hub::default(), sse_with(SseOptions::default()));
     let app = app(&sse, &hub);
     for who in
         [Principal::test("ann"), Principal::test("ann").with_tenant(""), of("t").with_tenant("")]

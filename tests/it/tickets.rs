@@ -48,8 +48,8 @@ pub(crate) fn builder(toml: &str) -> Builder {
         .authenticator(authenticator_fn(async |token: Secret<String>| named(token.expose())))
 }
 
-pub(crate) fn kit(toml: &str) -> HeroSse {
-    builder(toml).tickets(Tickets::new().audience("usage")).build().expect("a kit")
+pub(crate) fn sse_with(toml: &str) -> HeroSse {
+    builder(toml).tickets(Tickets::new().audience("usage")).build().expect("a server")
 }
 
 /// `/api/usage` asks for `usage.read` and says who is asking; `/api/other/{id}` asks for a token,
@@ -118,7 +118,7 @@ pub(crate) fn assert_not_accepted(result: Result<String, OpenError>, what: &str)
 
 #[tokio::test]
 async fn a_ticket_opens_the_stream_of_the_token_that_bought_it() {
-    let app = app(&kit(""));
+    let app = app(&sse_with(""));
     let answer = post(&app, "/api/tickets", "ann.may", r#"{"path": "/api/usage"}"#).await;
     assert_eq!(answer.status(), StatusCode::OK);
     let headers = answer.headers().clone();
@@ -139,7 +139,7 @@ async fn a_ticket_opens_the_stream_of_the_token_that_bought_it() {
 
 #[tokio::test]
 async fn who_may_not_open_the_stream_gets_no_ticket_and_is_told_what_opening_tells() {
-    let app = app(&kit(""));
+    let app = app(&sse_with(""));
     let of = async |token: &str, body: &str| {
         let answer = post(&app, "/api/tickets", token, body.to_owned()).await;
         let challenge = answer.headers().get("www-authenticate").cloned();
@@ -205,7 +205,7 @@ async fn an_authorizer_is_asked_when_a_ticket_is_used() {
         Ok::<_, std::convert::Infallible>(who.subject() == "bob")
     });
     let sse = builder("").tickets(Tickets::new().audience("usage")).authorizer(members);
-    let app = app(&sse.build().expect("a kit"));
+    let app = app(&sse.build().expect("a server"));
     // Neither token has the permission, and it is not the token's word that counts.
     for (who, status) in [("bob", None), ("eve", Some(StatusCode::FORBIDDEN))] {
         let ticket = buy(&app, who, "/api/usage").await;
@@ -216,7 +216,7 @@ async fn an_authorizer_is_asked_when_a_ticket_is_used() {
 
 #[tokio::test]
 async fn only_a_token_in_the_header_buys_a_ticket() {
-    let app = app(&kit(""));
+    let app = app(&sse_with(""));
     let body = r#"{"path": "/api/usage"}"#;
     let ticket = buy(&app, "ann.may", "/api/usage").await;
     for uri in [
@@ -238,7 +238,7 @@ async fn only_a_token_in_the_header_buys_a_ticket() {
 #[tokio::test(start_paused = true)]
 async fn a_ticket_waits_for_its_time_and_no_longer() {
     let sse = builder("").tickets(Tickets::new().audience("usage").ttl(Duration::from_secs(5)));
-    let app = app(&sse.build().expect("a kit"));
+    let app = app(&sse.build().expect("a server"));
     let in_time = buy(&app, "ann.may", "/api/usage").await;
     let late = buy(&app, "ann.may", "/api/usage").await;
     tokio::time::advance(Duration::from_millis(4_999)).await;
@@ -249,7 +249,7 @@ async fn a_ticket_waits_for_its_time_and_no_longer() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_by_a_ticket_ends_with_the_token_that_bought_it_and_says_not_to_come_back() {
-    let sse = kit("MaxAge = \"40s\"");
+    let sse = sse_with("MaxAge = \"40s\"");
     let app = app(&sse);
     let life = async |token: &str| {
         let ticket = buy(&app, token, "/api/held").await;
@@ -257,7 +257,8 @@ async fn a_stream_by_a_ticket_ends_with_the_token_that_bought_it_and_says_not_to
         let start = tokio::time::Instant::now();
         let stream = testing::open(&app, &format!("/api/held?ticket={ticket}")).await;
         let mut stream = stream.expect("a stream").timeout(Duration::from_secs(3600));
-        let close = stream.read_to_end().await.expect("a clean end").pop().expect("a farewell");
+        let close =
+            stream.read_to_end().await.expect("a clean end").pop().expect("a closing event");
         (start.elapsed().as_secs_f64(), close.json::<Value>().expect("JSON"))
     };
     // The system's clock stands still meanwhile: what is left of the token is what it had.
@@ -271,18 +272,21 @@ async fn a_stream_by_a_ticket_ends_with_the_token_that_bought_it_and_says_not_to
     let stream = testing::open(&app, "/api/held").bearer("ann.may").await.expect("a stream");
     let close =
         stream.timeout(Duration::from_secs(3600)).read_to_end().await.expect("a clean end").pop();
-    assert_eq!(close.expect("a farewell").json::<Value>().expect("JSON")["reconnect"], json!(true));
+    assert_eq!(
+        close.expect("a closing event").json::<Value>().expect("JSON")["reconnect"],
+        json!(true)
+    );
 }
 
 #[tokio::test]
 async fn who_is_over_a_limit_has_spent_the_ticket_and_is_told_to_get_another() {
-    let sse = kit("MaxPerPrincipal = 1");
+    let sse = sse_with("MaxPerPrincipal = 1");
     let app = app(&sse);
     let _held = testing::open(&app, "/api/held").bearer("ann.may").await.expect("a stream");
     let ticket = buy(&app, "ann.may", "/api/other/7").await;
     let path = format!("/api/other/7?ticket={ticket}");
-    let mut stream = testing::open(&app, &path).await.expect("a farewell");
-    let close = stream.read_to_end().await.expect("a clean end").pop().expect("a farewell");
+    let mut stream = testing::open(&app, &path).await.expect("a closing event");
+    let close = stream.read_to_end().await.expect("a clean end").pop().expect("a closing event");
     let close: Value = close.json().expect("JSON");
     assert_eq!((&close["reason"], &close["reconnect"]), (&json!("over_limit"), &json!(false)));
     assert_not_accepted(open(&app, "/api/other/7", &ticket).await, "spent");
@@ -290,7 +294,7 @@ async fn who_is_over_a_limit_has_spent_the_ticket_and_is_told_to_get_another() {
 
 #[tokio::test]
 async fn a_ticket_never_outlives_its_token() {
-    let app = app(&kit(""));
+    let app = app(&sse_with(""));
     let body = r#"{"path": "/api/usage"}"#;
     let answer = post(&app, "/api/tickets", "ann.may.4500", body).await;
     let bought = json_of(answer).await;
@@ -303,7 +307,7 @@ async fn a_ticket_never_outlives_its_token() {
 
 #[tokio::test]
 async fn in_a_nested_router_the_paths_are_those_of_the_url() {
-    let sse = kit("");
+    let sse = sse_with("");
     let app: Router = Router::new().nest("/outer", app(&sse)).nest("/elsewhere", public_page());
     let sell = async |path: &str| {
         let body = json!({ "path": path }).to_string();
@@ -339,15 +343,15 @@ fn what_is_missing_is_told_at_the_start() {
         Err(error) => error.to_string(),
     };
     let none =
-        HeroSse::builder().environment(Vec::<(String, String)>::new()).build().expect("a kit");
+        HeroSse::builder().environment(Vec::<(String, String)>::new()).build().expect("a server");
     let told = map(&none, "/tickets");
     assert!(told.contains("no authenticator") && told.contains("no tickets"), "{told}");
     assert!(told.contains("tickets.rs:"), "where: {told}");
-    let sse = kit("");
+    let sse = sse_with("");
     assert_eq!(map(&sse, "/tickets"), "");
     assert!(map(&sse, "/tickets").contains("the path is taken by /api/tickets"));
     assert!(map(&sse, "tickets").contains("must begin with `/`"));
-    assert!(map(&kit("Enabled = false"), "/tickets").contains("disabled"));
+    assert!(map(&sse_with("Enabled = false"), "/tickets").contains("disabled"));
     let endpoint = |sse: &HeroSse| {
         sse.at("/api").endpoint("/x").post_handler::<_, _, (), _>(async || burst(1))
     };
@@ -360,7 +364,7 @@ fn what_is_missing_is_told_at_the_start() {
 fn where_no_token_may_stand_in_the_header_no_tickets_are_made() {
     let mistakes = |sources: &str| {
         let toml = format!("TokenSources = [{sources}]\nTokenCookie = \"t\"");
-        let made: Result<Router, SetupErrors> = kit(&toml).at("").tickets("/tickets");
+        let made: Result<Router, SetupErrors> = sse_with(&toml).at("").tickets("/tickets");
         made.err().map(|error| error.to_string())
     };
     assert_eq!(mistakes(r#""header", "cookie""#), None);
@@ -370,7 +374,7 @@ fn where_no_token_may_stand_in_the_header_no_tickets_are_made() {
 
 #[tokio::test]
 async fn a_kit_without_tickets_knows_none() {
-    let sse = builder("").build().expect("a kit");
+    let sse = builder("").build().expect("a server");
     let app: Router = sse.endpoint("/s").handler(async || burst(1)).expect("a route");
     let error = testing::open(&app, "/s?ticket=7").await.expect_err("401");
     assert_eq!(error.headers["www-authenticate"], "Bearer realm=\"hero-sse\"");
@@ -423,7 +427,7 @@ async fn what_one_node_sells_opens_at_another_that_shares_its_store() {
     let shared = Shared::default();
     let node = |audience: &str| {
         let tickets = Tickets::new().audience(audience).store(shared.clone());
-        app(&builder("").tickets(tickets).build().expect("a kit"))
+        app(&builder("").tickets(tickets).build().expect("a server"))
     };
     let (one, two, other) = (node("usage"), node("usage"), node("mail"));
     let ticket = buy(&one, "ann.may", "/api/usage").await;
@@ -500,16 +504,18 @@ impl TicketStore for Down {
 
 #[tokio::test]
 async fn while_the_store_is_down_no_ticket_opens_and_callers_are_asked_to_come_back() {
-    let sse =
-        builder("").tickets(Tickets::new().audience("usage").store(Down)).build().expect("a kit");
+    let sse = builder("")
+        .tickets(Tickets::new().audience("usage").store(Down))
+        .build()
+        .expect("a server");
     let app = app(&sse);
     let answer = post(&app, "/api/tickets", "ann.may", r#"{"path": "/api/usage"}"#).await;
     assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(answer.headers().contains_key("retry-after"));
     assert!(!json_of(answer).await.to_string().contains("redis"));
     let path = format!("/api/usage?ticket={}", "a".repeat(64));
-    let mut stream = testing::open(&app, &path).await.expect("a farewell");
-    let close = stream.read_to_end().await.expect("a clean end").pop().expect("a farewell");
+    let mut stream = testing::open(&app, &path).await.expect("a closing event");
+    let close = stream.read_to_end().await.expect("a clean end").pop().expect("a closing event");
     let close: Value = close.json().expect("JSON");
     assert_eq!((&close["reason"], &close["reconnect"]), (&json!("unverified"), &json!(false)));
     assert_eq!(sse.connections().closed(CloseReason::Unverified), 1);

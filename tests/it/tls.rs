@@ -20,7 +20,9 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
 use crate::http2::{Client, in_order, numbers, piece, stalled, until, within};
-use crate::support::{Alive, Log, Server, burst, eventually, flood, kit, options, public, watched};
+use crate::support::{
+    Alive, Log, Server, burst, eventually, flood, options, public, sse_with, watched,
+};
 
 /// A certificate for `localhost`, which is its own root.
 pub(crate) struct Certificate {
@@ -127,7 +129,7 @@ async fn read_until(stream: &mut TlsStream<TcpStream>, end: &str) -> String {
 
 #[tokio::test]
 async fn both_versions_of_http_are_spoken_as_the_client_likes() {
-    let (sse, certificate) = (kit(SseOptions::default()), Certificate::new());
+    let (sse, certificate) = (sse_with(SseOptions::default()), Certificate::new());
     let server = start(&sse, public(&sse, || burst(2)), certificate.tls()).await;
     for (offered, spoken) in
         [(&["h2", "http/1.1"][..], Some("h2")), (&["http/1.1"], Some("http/1.1")), (&[], None)]
@@ -156,7 +158,7 @@ fn flood_and_numbers(sse: &HeroSse) -> (Router, Alive) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_stops_is_dropped_in_time_and_the_others_never_notice() {
-    let (sse, certificate) = (kit(options("WriteTimeout = \"1s\"")), Certificate::new());
+    let (sse, certificate) = (sse_with(options("WriteTimeout = \"1s\"")), Certificate::new());
     let (app, alive) = flood_and_numbers(&sse);
     let server = start(&sse, app, certificate.tls()).await;
     let mut client = certificate.client(server.address).await;
@@ -177,7 +179,7 @@ async fn a_reader_that_stops_is_dropped_in_time_and_the_others_never_notice() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stalled_stream_of_http2_is_reset_alone_and_in_time() {
-    let (sse, certificate) = (kit(options("WriteTimeout = \"1s\"")), Certificate::new());
+    let (sse, certificate) = (sse_with(options("WriteTimeout = \"1s\"")), Certificate::new());
     let (app, alive) = flood_and_numbers(&sse);
     let server = start(&sse, app, certificate.tls()).await;
     let mut client = certificate.client(server.address).await;
@@ -198,7 +200,7 @@ async fn a_stalled_stream_of_http2_is_reset_alone_and_in_time() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shutdown_says_farewell_over_tls() {
-    let (sse, certificate) = (kit(options("Retry = \"2s\"")), Certificate::new());
+    let (sse, certificate) = (sse_with(options("Retry = \"2s\"")), Certificate::new());
     let server = start(&sse, public(&sse, || burst(1)), certificate.tls()).await;
     let mut client = certificate.client(server.address).await;
     let mut body = client.get("/s").await.into_body();
@@ -225,7 +227,7 @@ async fn shutdown_says_farewell_over_tls() {
 /// The ten seconds are for handshake and head together.
 #[tokio::test]
 async fn whoever_shakes_hands_late_and_asks_for_nothing_is_closed_in_time() {
-    let (sse, certificate) = (kit(SseOptions::default()), Certificate::new());
+    let (sse, certificate) = (sse_with(SseOptions::default()), Certificate::new());
     let server = start(&sse, public(&sse, || burst(1)), certificate.tls()).await;
     let socket = TcpStream::connect(server.address).await.expect("a socket");
     let start = Instant::now();
@@ -240,7 +242,7 @@ async fn whoever_shakes_hands_late_and_asks_for_nothing_is_closed_in_time() {
 /// Nothing; a ClientHello that never ends; another protocol; noise.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_handshake_that_drags_on_holds_off_nobody_and_ends_with_the_head_timeout() {
-    let (sse, certificate) = (kit(SseOptions::default()), Certificate::new());
+    let (sse, certificate) = (sse_with(SseOptions::default()), Certificate::new());
     let server = start(&sse, public(&sse, || burst(1)), certificate.tls()).await;
     let address = server.address;
     let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
@@ -292,7 +294,7 @@ async fn a_handshake_that_drags_on_holds_off_nobody_and_ends_with_the_head_timeo
 async fn a_certificate_that_is_read_anew_is_for_new_connections_and_open_streams_go_on() {
     let folder = tempfile::tempdir().expect("a folder");
     let (old, new) = (Certificate::new(), Certificate::new());
-    let sse = kit(options("HeartbeatInterval = \"100ms\""));
+    let sse = sse_with(options("HeartbeatInterval = \"100ms\""));
     let tls = old.write(folder.path()).check_files_every(None);
     let server = start(&sse, public(&sse, || burst(1)), tls.clone()).await;
     let mut open = old.connect(server.address, &[]).await;
@@ -318,7 +320,7 @@ async fn files_that_change_are_noticed_and_a_bad_one_is_told_once_a_change() {
     let (log, _guard) = Log::everything();
     let folder = tempfile::tempdir().expect("a folder");
     let (old, new) = (Certificate::new(), Certificate::new());
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let tls = old.write(folder.path()).check_files_every(Duration::from_millis(100));
     let server = start(&sse, public(&sse, || burst(1)), tls).await;
     let told = || log.text().matches("the old one stays in use").count();
@@ -425,7 +427,7 @@ async fn files_that_are_replaced_one_by_one_are_taken_in_the_end() {
         let folder = tempfile::tempdir().expect("a folder");
         let (old, new) = (Certificate::new(), Certificate::new());
         let tls = old.write(folder.path()).check_files_every(Duration::from_millis(50));
-        let sse = kit(SseOptions::default());
+        let sse = sse_with(SseOptions::default());
         let server = start(&sse, public(&sse, || burst(1)), tls).await;
         let (chain, key) = (folder.path().join("chain.pem"), folder.path().join("key.pem"));
         let write_key = || fs::write(&key, &new.key).expect("written");
@@ -452,7 +454,7 @@ async fn files_that_are_replaced_one_by_one_are_taken_in_the_end() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_takes_nothing_cannot_sit_a_revocation_out() {
-    let (sse, certificate) = (kit(options("WriteTimeout = \"60s\"")), Certificate::new());
+    let (sse, certificate) = (sse_with(options("WriteTimeout = \"60s\"")), Certificate::new());
     let large = || async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         hero_sse::Event::text("x".repeat(50_000))

@@ -8,7 +8,7 @@ use hero_sse::{CloseReason, SseOptions};
 use serde::Serialize;
 
 use crate::support::testing::{self, EventReader};
-use crate::support::{Log, kit};
+use crate::support::{Log, sse_with};
 
 #[derive(Clone, Debug, Serialize, SseEvent)]
 struct Order {
@@ -40,7 +40,7 @@ async fn odd(State(orders): State<Topic<Order>>) -> Result<Subscription<Order>, 
 }
 
 fn app(topic: &Topic<Order>) -> Router {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let endpoints = sse.routes(endpoints![orders, all, odd]).expect("routes");
     Router::new().merge(endpoints).with_state(topic.clone())
 }
@@ -107,7 +107,7 @@ async fn what_is_gone_is_told() {
 #[tokio::test(start_paused = true)]
 async fn a_burst_larger_than_what_is_kept_is_a_gap_for_who_follows() {
     let topic = Topic::builder("orders").retain_events(3).build();
-    let sse = kit(SseOptions::default().overflow(Overflow::DropOldest));
+    let sse = sse_with(SseOptions::default().overflow(Overflow::DropOldest));
     let endpoints = sse.routes(endpoints![orders]).expect("routes");
     let app = Router::new().merge(endpoints).with_state(topic.clone());
     let mut reader = testing::open(&app, "/orders").await.expect("a stream");
@@ -149,7 +149,7 @@ async fn a_filter_leaves_out_and_a_new_client_may_have_all() {
 #[tokio::test(start_paused = true)]
 async fn the_last_handle_ends_the_streams() {
     let topic = Topic::new("orders");
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let mine = topic.clone();
     let routes = sse
         .endpoint("/mine")
@@ -162,7 +162,7 @@ async fn the_last_handle_ends_the_streams() {
     drop(app);
     drop(topic);
     assert_eq!(numbers(&mut reader, 1).await, [1]);
-    let close = reader.next().await.expect("an event").expect("a farewell");
+    let close = reader.next().await.expect("an event").expect("a closing event");
     assert_eq!(close.event, "hero.close");
     assert!(close.data.contains("\"ended\""), "{}", close.data);
     assert!(reader.next().await.expect("an end").is_none());
@@ -179,7 +179,7 @@ async fn newest(State(orders): State<Topic<Order>>) -> Subscription<Order> {
 #[tokio::test(start_paused = true)]
 async fn who_skips_gets_the_last_ones_once() {
     let topic = Topic::new("orders");
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let endpoints = sse.routes(endpoints![newest]).expect("routes");
     let app = Router::new().merge(endpoints).with_state(topic.clone());
     topic.publish(order(1)).await.expect("published");

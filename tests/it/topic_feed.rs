@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use crate::support::testing::{self, EventReader, Received};
-use crate::support::{Log, kit, options, serving};
+use crate::support::{Log, options, serving, sse_with};
 
 #[derive(Clone, Debug, SseEvent)]
 enum Step {
@@ -92,7 +92,7 @@ async fn an_answer_to_a_gap_comes_once_and_whole() {
     let app = {
         let (topic, gate, asked, state) =
             (topic.clone(), gate.clone(), asked.clone(), state.clone());
-        let sse = kit(SseOptions::default().overflow(Overflow::DropOldest));
+        let sse = sse_with(SseOptions::default().overflow(Overflow::DropOldest));
         serving(&sse, move || {
             let (gate, asked, state) = (gate.clone(), asked.clone(), state.clone());
             topic.subscribe().on_gap(move |gap| {
@@ -154,7 +154,7 @@ async fn an_answer_that_fails_ends_its_own_stream() {
         (2, CloseReason::StreamPanic),
     ] {
         let of = topic.clone();
-        let app = serving(&kit(SseOptions::default()), move || {
+        let app = serving(&sse_with(SseOptions::default()), move || {
             of.subscribe().on_gap(move |_| {
                 assert_ne!(kind, 1, "on purpose");
                 async move {
@@ -166,13 +166,13 @@ async fn an_answer_that_fails_ends_its_own_stream() {
         });
         let mut other = testing::open(&app, "/s").await.expect("a stream");
         let mut reader = testing::open(&app, "/s").last_event_id(&id).await.expect("a stream");
-        let close = reader.read_to_end().await.expect("all").pop().expect("a farewell");
+        let close = reader.read_to_end().await.expect("all").pop().expect("a closing event");
         assert!(close.data.contains(reason.as_str()), "{}", close.data);
         assert_eq!(next(&mut other).await.event, "hero.cursor");
     }
     // It goes with its stream.
     let (of, tell) = (topic.clone(), dropped.clone());
-    let app = serving(&kit(SseOptions::default()), move || {
+    let app = serving(&sse_with(SseOptions::default()), move || {
         let tell = tell.clone();
         of.subscribe().on_gap(move |_| {
             let tell = Tell(tell.clone());
@@ -194,14 +194,14 @@ async fn the_end_is_told_behind_an_answer_and_behind_a_state() {
     let (topic, id) = with_a_gap().await;
     topic.publish(Step::Done { n: 10 }).await.expect("sent");
     let answered = topic.clone();
-    let hook = serving(&kit(SseOptions::default()), move || {
+    let hook = serving(&sse_with(SseOptions::default()), move || {
         answered.subscribe().on_gap(|_| async { Ok(vec![State { n: 10 }]) })
     });
     let sum = summed(3);
     let first = sum.publish(step(1)).await.expect("sent").to_string();
     sum.publish_all((2..=9).map(step)).await.expect("sent");
     sum.publish(Step::Done { n: 5 }).await.expect("sent");
-    let folded = serving(&kit(SseOptions::default()), move || sum.subscribe());
+    let folded = serving(&sse_with(SseOptions::default()), move || sum.subscribe());
     for (app, id, wanted) in [
         (&hook, Some(id), ["hero.gap", "state", "done", "hero.close"].as_slice()),
         (&folded, Some(first), &["hero.gap", "state", "done", "hero.close"]),
@@ -233,7 +233,7 @@ async fn a_state_and_what_changes_it_fit_under_load() {
     const EACH: u64 = 2_000;
     let topic = summed(200);
     let total: u64 = 3 * (1..=EACH).sum::<u64>();
-    let sse = kit(options("Overflow = \"drop_oldest\"\nBuffer = 100"));
+    let sse = sse_with(options("Overflow = \"drop_oldest\"\nBuffer = 100"));
     let of = topic.clone();
     let app = serving(&sse, move || of.subscribe());
     let publishers: Vec<_> = (0..3)
@@ -299,7 +299,7 @@ async fn a_state_and_what_changes_it_fit_under_load() {
 #[tokio::test(start_paused = true)]
 async fn what_is_filtered_out_moves_the_cursor_and_the_end_passes() {
     let topic = Topic::builder("steps").retain_events(4).build();
-    let sse = kit(options("HeartbeatInterval = \"10s\""));
+    let sse = sse_with(options("HeartbeatInterval = \"10s\""));
     let of = topic.clone();
     let app = serving(&sse, move || {
         let steps =
@@ -335,13 +335,13 @@ async fn what_is_filtered_out_moves_the_cursor_and_the_end_passes() {
 async fn a_filter_that_panics_ends_its_own_stream() {
     let topic = Topic::new("steps");
     let (of, plain) = (topic.clone(), topic.clone());
-    let bad = serving(&kit(SseOptions::default()), move || {
+    let bad = serving(&sse_with(SseOptions::default()), move || {
         of.subscribe().filter(|step| match step {
             Step::Step { n: 3, .. } => panic!("on purpose"),
             _ => true,
         })
     });
-    let good = serving(&kit(SseOptions::default()), move || plain.subscribe());
+    let good = serving(&sse_with(SseOptions::default()), move || plain.subscribe());
     let mut bad = testing::open(&bad, "/s").await.expect("a stream");
     let mut good = testing::open(&good, "/s").await.expect("a stream");
     next(&mut good).await;
@@ -360,7 +360,7 @@ async fn a_filter_that_panics_ends_its_own_stream() {
 #[tokio::test(start_paused = true)]
 async fn of_the_latest_everybody_gets_what_is_so_now() {
     let topic = Topic::latest("steps");
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let of = topic.clone();
     let app = serving(&sse, move || of.subscribe());
     topic.publish_all((1..=100).map(step)).await.expect("sent");
@@ -382,7 +382,7 @@ async fn who_is_too_slow_gets_what_the_endpoint_says() {
     let served = |settings: &str, keep| {
         let topic = Topic::builder("steps").retain_events(keep).build();
         let of = topic.clone();
-        let sse = kit(options(settings));
+        let sse = sse_with(options(settings));
         (topic, serving(&sse, move || of.subscribe()), sse)
     };
     // Three quarters of what is kept.
@@ -440,7 +440,7 @@ async fn a_burst_sends_nobody_away_who_waited_for_it() {
     for settings in ["", "Buffer = 10"] {
         let topic = Topic::builder("steps").retain_events(100).build();
         let of = topic.clone();
-        let sse = kit(options(settings));
+        let sse = sse_with(options(settings));
         let app = serving(&sse, move || of.subscribe());
         let mut reader = testing::open(&app, "/s").await.expect("a stream");
         next(&mut reader).await;
@@ -466,7 +466,7 @@ async fn a_burst_sends_nobody_away_who_waited_for_it() {
 async fn who_is_sent_something_else_has_not_waited() {
     let topic = Topic::builder("steps").retain_events(100).build();
     let of = topic.clone();
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app = serving(&sse, move || of.subscribe());
     let mut reader = testing::open(&app, "/s").await.expect("a stream");
     next(&mut reader).await;
@@ -495,7 +495,7 @@ async fn a_new_client_begins_where_the_endpoint_says() {
     topic.publish_all((1..=100).map(step)).await.expect("sent");
     for (recent, wanted) in [(0, vec![]), (3, vec![98, 99, 100]), (1_000, (1..=100).collect())] {
         let of = topic.clone();
-        let app = serving(&kit(options("Buffer = 20")), move || of.subscribe().recent(recent));
+        let app = serving(&sse_with(options("Buffer = 20")), move || of.subscribe().recent(recent));
         let mut reader = testing::open(&app, "/s").await.expect("a stream");
         let events: Vec<_> =
             there(&mut reader).into_iter().filter(|(name, _)| name == "step").collect();
@@ -517,13 +517,13 @@ async fn a_followed_stream_has_an_end() {
     let topic = Topic::<Step>::new("steps");
     let (one, two, other) = (topic.clone(), topic.clone(), Topic::<Step>::new("other"));
     for app in [
-        serving(&kit(SseOptions::default()), move || one.subscribe()),
-        serving(&kit(SseOptions::default()), move || two.subscribe().and(other.subscribe())),
+        serving(&sse_with(SseOptions::default()), move || one.subscribe()),
+        serving(&sse_with(SseOptions::default()), move || two.subscribe().and(other.subscribe())),
     ] {
         let start = tokio::time::Instant::now();
         let reader = testing::open(&app, "/s").await.expect("a stream");
         let mut reader = reader.timeout(Duration::from_secs(60 * 60));
-        let reader = reader.read_to_end().await.expect("all").pop().expect("a farewell");
+        let reader = reader.read_to_end().await.expect("all").pop().expect("a closing event");
         assert!(reader.data.contains("max_age"), "{}", reader.data);
         let age = start.elapsed();
         let (least, most) = (Duration::from_secs(24 * 60), Duration::from_secs(30 * 60 + 1));
@@ -556,12 +556,12 @@ async fn a_mapped_frame_tells_what_was_missed() {
     assert!(text.contains(&format!("\n\nid: {}\nevent: step\n", frame.position())), "{text}");
 
     let of = topic.clone();
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app = serving(&sse, move || of.subscribe().from_start().map(|frame| frame));
     let mut reader = testing::open(&app, "/s").await.expect("a stream");
     assert_eq!(some(&mut reader, 3).await, steps(28..=30));
     let of = topic.clone();
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let resumed = async move |cursor: LastEventId| of.subscribe().resume(&cursor).map(|f| f);
     let app = sse.endpoint("/s").public().handler(resumed).expect("a route");
     let mut reader = testing::open(&app, "/s").last_event_id("another").await.expect("a stream");
@@ -576,7 +576,7 @@ async fn a_mapped_frame_tells_what_was_missed() {
 async fn a_mapped_frame_has_its_key_and_its_end() {
     let topic = Topic::new("steps");
     let of = topic.clone();
-    let sse = kit(options("Overflow = \"latest\""));
+    let sse = sse_with(options("Overflow = \"latest\""));
     let app = serving(&sse, move || of.subscribe().map(|frame| frame));
     let mut reader = testing::open(&app, "/s").await.expect("a stream");
     topic.publish_all((1..=30).map(step)).await.expect("sent");
@@ -584,7 +584,7 @@ async fn a_mapped_frame_has_its_key_and_its_end() {
     assert_eq!(there(&mut reader), steps([28, 29, 30]));
     topic.publish(Step::Done { n: 0 }).await.expect("sent");
     let rest = reader.read_to_end().await.expect("all");
-    assert!(rest.last().expect("a farewell").data.contains("\"last_event\""), "{rest:?}");
+    assert!(rest.last().expect("a closing event").data.contains("\"last_event\""), "{rest:?}");
 }
 
 /// Each of these frames tells of eight events that are gone; their key is the same.
@@ -604,7 +604,7 @@ async fn sent<T>(settings: &str, items: Vec<T>) -> (Vec<(String, Option<u64>)>, 
 where
     T: SseEvent + Clone + Send + Sync + 'static,
 {
-    let sse = kit(options(settings));
+    let sse = sse_with(options(settings));
     let app = serving(&sse, move || futures_util::stream::iter(items.clone()));
     let mut reader = testing::open(&app, "/s").await.expect("a stream");
     // Before the client takes anything, whoever fills a buffer has filled it.
@@ -699,7 +699,7 @@ async fn what_comes_together_is_never_replaced() {
 async fn a_subscription_may_be_read_before_it_is_returned() {
     let topic = Topic::builder("steps").retain_events(3).build();
     let of = topic.clone();
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app = serving(&sse, move || {
         let mut subscription = of.subscribe().from_start();
         let first = subscription.next().now_or_never().flatten();
@@ -717,7 +717,7 @@ async fn a_subscription_may_be_read_before_it_is_returned() {
         assert!(first.is_some());
         subscription
     };
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app = sse.endpoint("/s").public().handler(read).expect("a route");
     let first = topic.subscribe().from_start().next().await.expect("an event").position();
     let back = testing::open(&app, "/s").last_event_id(first.to_string());
@@ -736,7 +736,7 @@ async fn a_gap_that_was_read_before_is_told_when_it_is_returned() {
         assert!(subscription.next().now_or_never().is_none());
         subscription
     };
-    let app = serving(&kit(SseOptions::default()), read.clone());
+    let app = serving(&sse_with(SseOptions::default()), read.clone());
     let mut reader = testing::open(&app, "/s").await.expect("a stream");
     let gap = next(&mut reader).await;
     assert_eq!(gap.json::<Value>().expect("JSON")["missed"], 2);
@@ -745,12 +745,13 @@ async fn a_gap_that_was_read_before_is_told_when_it_is_returned() {
     let other = Topic::<Step>::new("other");
     other.publish(step(1)).await.expect("sent");
     let of = other.clone();
-    let app = serving(&kit(SseOptions::default()), move || of.subscribe().recent(1).and(read()));
+    let app =
+        serving(&sse_with(SseOptions::default()), move || of.subscribe().recent(1).and(read()));
     let mut reader = testing::open(&app, "/s").await.expect("a stream");
     let first = next(&mut reader).await;
     assert_eq!(what(&first), ("step".to_owned(), 1));
     let app =
-        serving(&kit(SseOptions::default()), move || other.subscribe().and(topic.subscribe()));
+        serving(&sse_with(SseOptions::default()), move || other.subscribe().and(topic.subscribe()));
     let id = first.id.expect("an id");
     let mut reader = testing::open(&app, "/s").last_event_id(id).await.expect("a stream");
     let gap = next(&mut reader).await;
@@ -768,7 +769,7 @@ async fn who_begins_gets_nothing_that_is_too_old() {
     topic.publish(step(3)).await.expect("sent");
     tokio::time::advance(Duration::from_secs(40)).await;
     let of = topic.clone();
-    let app = serving(&kit(SseOptions::default()), move || of.subscribe().from_start());
+    let app = serving(&sse_with(SseOptions::default()), move || of.subscribe().from_start());
     let mut reader = testing::open(&app, "/s").await.expect("a stream");
     assert_eq!(there(&mut reader), steps([3]));
     let mut reader = testing::open(&app, "/s").last_event_id(first).await.expect("a stream");
@@ -781,7 +782,7 @@ async fn who_begins_gets_nothing_that_is_too_old() {
 /// A page that listens to what the endpoint declares would hear nothing.
 #[tokio::test(start_paused = true)]
 async fn a_declared_name_that_no_event_has_is_logged_once() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let run = async |name: &'static str, path: &str, combine: bool| {
         let (log, _guard) = Log::everything();
         let (topic, other) = (Topic::<Step>::new("steps"), Topic::<Step>::new("other"));
@@ -814,7 +815,7 @@ async fn of_the_latest_an_id_of_another_life_is_as_none() {
         if !empty {
             topic.publish_all((1..=9).map(step)).await.expect("sent");
         }
-        let sse = kit(SseOptions::default());
+        let sse = sse_with(SseOptions::default());
         let of = topic.clone();
         let app = serving(&sse, move || of.subscribe());
         let mut back = testing::open(&app, "/s").last_event_id(&old).await.expect("a stream");
@@ -842,7 +843,7 @@ async fn what_goes_while_one_begins_is_no_reason_to_end() {
     let first = topic.publish(step(1)).await.expect("sent").to_string();
     topic.publish_all((2..=101).map(step)).await.expect("sent");
     let of = topic.clone();
-    let app = serving(&kit(SseOptions::default()), move || of.subscribe().from_start());
+    let app = serving(&sse_with(SseOptions::default()), move || of.subscribe().from_start());
     let mut new = testing::open(&app, "/s").await.expect("a stream");
     let mut back = testing::open(&app, "/s").last_event_id(&first).await.expect("a stream");
     topic.publish_all((102..=310).map(step)).await.expect("sent");
@@ -855,7 +856,7 @@ async fn what_goes_while_one_begins_is_no_reason_to_end() {
 
     let gauges = Topic::builder("steps").latest().retain_events(2).build();
     let of = gauges.clone();
-    let app = serving(&kit(SseOptions::default()), move || of.subscribe());
+    let app = serving(&sse_with(SseOptions::default()), move || of.subscribe());
     gauges.publish_all((1..=3).map(step)).await.expect("sent");
     let mut new = testing::open(&app, "/s").await.expect("a stream");
     gauges.publish_all((4..=5).map(step)).await.expect("sent");
@@ -874,7 +875,7 @@ async fn what_goes_while_one_begins_is_no_reason_to_end() {
 async fn a_buffer_ends_nobody_for_nothing() {
     let gauges = Topic::latest("steps");
     let of = gauges.clone();
-    let app = serving(&kit(options("Buffer = 10")), move || of.subscribe());
+    let app = serving(&sse_with(options("Buffer = 10")), move || of.subscribe());
     let mut reader = testing::open(&app, "/s").await.expect("a stream");
     next(&mut reader).await;
     gauges.publish_all((1..=50).map(step)).await.expect("sent");
@@ -884,7 +885,7 @@ async fn a_buffer_ends_nobody_for_nothing() {
     let topic = Topic::builder("steps").retain_events(100).build();
     let of = topic.clone();
     let settings = options("Buffer = 10\nOverflow = \"drop_oldest\"");
-    let sse = kit(settings);
+    let sse = sse_with(settings);
     let app = serving(&sse, move || of.subscribe().from_start());
     let id = topic.publish(step(1)).await.expect("sent").to_string();
     topic.publish_all((2..=60).map(step)).await.expect("sent");
@@ -898,7 +899,7 @@ async fn a_buffer_ends_nobody_for_nothing() {
     // With a buffer as long as the topic the client is told in time as well.
     let topic = Topic::builder("steps").retain_events(100).build();
     let of = topic.clone();
-    let app = serving(&kit(options("Buffer = 1000")), move || of.subscribe());
+    let app = serving(&sse_with(options("Buffer = 1000")), move || of.subscribe());
     let mut reader = testing::open(&app, "/s").await.expect("a stream");
     let id = next(&mut reader).await.id.expect("an id");
     topic.publish_all((1..=80).map(step)).await.expect("sent");
@@ -927,7 +928,7 @@ async fn a_filter_may_publish_and_leaves_others_their_turn() {
     assert!(subscription.next().now_or_never().is_none());
     assert!(asked.swap(0, Ordering::Relaxed) < 1_000);
     drop(subscription);
-    let app = serving(&kit(SseOptions::default()), publishes);
+    let app = serving(&sse_with(SseOptions::default()), publishes);
     let mut reader = testing::open(&app, "/s").await.expect("a stream");
     assert!(reader.next().now_or_never().is_none());
     assert!(asked.load(Ordering::Relaxed) < 1_000);
@@ -957,7 +958,7 @@ async fn what_nobody_wants_is_passed_over_without_a_wait() {
     assert_eq!(frame.expect("an event").n, 100);
     let alone = wanted.clone();
     let merged = move || wanted().and(Topic::<Step>::new("steps").subscribe());
-    let sse = || kit(SseOptions::default());
+    let sse = || sse_with(SseOptions::default());
     for app in [serving(&sse(), alone), serving(&sse(), merged)] {
         let mut reader = testing::open(&app, "/s").await.expect("a stream");
         assert_eq!(what(&next(&mut reader).await), ("reading".to_owned(), 100));
@@ -972,7 +973,7 @@ async fn a_filter_is_not_far_ahead_of_its_client() {
     topic.publish_all((1..=100).map(|n| reading(n, 4_000))).await.expect("sent");
     let asked = Arc::new(AtomicUsize::new(0));
     let count = asked.clone();
-    let app = serving(&kit(SseOptions::default()), move || {
+    let app = serving(&sse_with(SseOptions::default()), move || {
         let count = count.clone();
         let even = move |reading: &Reading| {
             count.fetch_add(1, Ordering::Relaxed);
@@ -991,7 +992,7 @@ async fn who_is_too_slow_is_so_by_bytes_too() {
     let topic = Topic::builder("readings").retain_bytes(100_000).build();
     topic.publish_all((1..=200).map(|n| reading(n, 900))).await.expect("sent");
     let of = topic.clone();
-    let app = serving(&kit(SseOptions::default()), move || of.subscribe());
+    let app = serving(&sse_with(SseOptions::default()), move || of.subscribe());
     let mut reader = testing::open(&app, "/s").await.expect("a stream");
     next(&mut reader).await;
     topic.publish_all((1..=60).map(|n| reading(n, 900))).await.expect("sent");
@@ -1011,7 +1012,7 @@ async fn a_filter_whose_drop_panics_harms_nobody() {
     }
     let topic = Topic::<Step>::new("steps");
     let of = topic.clone();
-    let app = serving(&kit(SseOptions::default()), move || {
+    let app = serving(&sse_with(SseOptions::default()), move || {
         let bomb = Bomb;
         of.subscribe().filter(move |_| {
             let _held = &bomb;
@@ -1067,7 +1068,7 @@ async fn the_last_id_is_true_under_every_policy() {
         let wanted = move |n: u64| !filtered || !n.is_multiple_of(5);
         let topic = Topic::builder("readings").retain_events(keep).build();
         let of = topic.clone();
-        let app = serving(&kit(options(settings)), move || {
+        let app = serving(&sse_with(options(settings)), move || {
             of.subscribe().filter(move |reading: &Reading| wanted(reading.n))
         });
         let mut client = Broken::default();
@@ -1121,7 +1122,7 @@ async fn a_gap_has_no_place_before_what_answers_it() {
     let first = topic.publish(step(1)).await.expect("sent").to_string();
     topic.publish_all((2..=9).map(step)).await.expect("sent");
     let of = topic.clone();
-    let app = serving(&kit(SseOptions::default()), move || of.subscribe());
+    let app = serving(&sse_with(SseOptions::default()), move || of.subscribe());
     let mut back = testing::open(&app, "/s").last_event_id(&first).await.expect("a stream");
     let (gap, state) = (next(&mut back).await, next(&mut back).await);
     assert_eq!((gap.event.as_str(), gap.id), ("hero.gap", None));
@@ -1138,7 +1139,7 @@ async fn another_life_is_told_once() {
     let broker = hero_sse::topic::MemoryBroker::new();
     let topic: Topic<Step> = Topic::builder("steps").open(&broker).await.expect("open");
     let of = topic.clone();
-    let app = serving(&kit(SseOptions::default()), move || of.subscribe());
+    let app = serving(&sse_with(SseOptions::default()), move || of.subscribe());
     let mut reader = testing::open(&app, "/s").await.expect("a stream");
     next(&mut reader).await;
     broker.drop_log("steps");
@@ -1167,7 +1168,7 @@ async fn a_state_that_cannot_be_written_ends_the_stream_with_its_reason() {
         let (log, _guard) = Log::everything();
         let topic = Topic::builder("sums").snapshot(Unwritable(how), |_, _: &Step| {}).build();
         let of = topic.clone();
-        let sse = kit(options(""));
+        let sse = sse_with(options(""));
         let app = serving(&sse, move || of.subscribe());
         // Publishing is not concerned.
         let id = topic.publish(step(1)).await.expect("sent").to_string();
@@ -1175,7 +1176,7 @@ async fn a_state_that_cannot_be_written_ends_the_stream_with_its_reason() {
         let lost = testing::open(&app, "/s").last_event_id("AAAAAAAAAAAAAAAAAAAAAA");
         for client in [new, lost] {
             let rest = client.await.expect("a stream").read_to_end().await.expect("an end");
-            let last = rest.last().expect("a farewell");
+            let last = rest.last().expect("a closing event");
             assert!(last.data.contains("stream_error"), "{rest:?}");
         }
         assert_eq!(sse.connections().closed(CloseReason::StreamError), 2);
@@ -1193,7 +1194,7 @@ async fn a_state_that_cannot_be_written_ends_the_stream_with_its_reason() {
 async fn the_newest_that_is_wanted_comes_whatever_came_behind_it() {
     let topic = Topic::builder("steps").retain_events(4_000).build();
     let of = topic.clone();
-    let app = serving(&kit(options("Overflow = \"latest\"")), move || {
+    let app = serving(&sse_with(options("Overflow = \"latest\"")), move || {
         let even = |step: &Step| !matches!(step, Step::Step { n, .. } if n % 2 == 1);
         of.subscribe().filter(even)
     });
@@ -1230,7 +1231,7 @@ async fn what_is_large_is_not_asked_about_for_each_write() {
     let topic = Topic::new("large");
     let (of, asked) = (topic.clone(), Arc::new(AtomicUsize::new(0)));
     let count = asked.clone();
-    let app = serving(&kit(options("Overflow = \"latest\"")), move || {
+    let app = serving(&sse_with(options("Overflow = \"latest\"")), move || {
         let count = count.clone();
         of.subscribe().from_start().filter(move |_| count.fetch_add(1, Ordering::Relaxed) < 9_999)
     });
@@ -1249,7 +1250,7 @@ async fn who_wants_nothing_of_what_passes_misses_nothing_either() {
     for alone in [true, false] {
         let topic = Topic::builder("steps").retain_events(20).build();
         let (of, none) = (topic.clone(), Topic::<Step>::new("none"));
-        let sse = kit(options(""));
+        let sse = sse_with(options(""));
         let app = match alone {
             true => serving(&sse, move || of.subscribe().filter(|_| false)),
             false => serving(&sse, move || {
@@ -1282,7 +1283,7 @@ async fn who_wants_nothing_of_what_passes_misses_nothing_either() {
 async fn what_a_filter_lets_through_is_told_alone() {
     let topic = Topic::builder("steps").retain_events(40).build();
     let of = topic.clone();
-    let app = serving(&kit(options("")), move || {
+    let app = serving(&sse_with(options("")), move || {
         of.subscribe().filter(|step| matches!(step, Step::Step { n, .. } if n % 10 == 0))
     });
     let mut reader = testing::open(&app, "/s").await.expect("a stream");
@@ -1298,7 +1299,7 @@ async fn what_a_filter_lets_through_is_told_alone() {
 async fn who_begins_gets_no_value_that_is_outdated() {
     let gauges = Topic::latest("gauges");
     let of = gauges.clone();
-    let app = serving(&kit(options("")), move || of.subscribe());
+    let app = serving(&sse_with(options("")), move || of.subscribe());
     gauges.publish_all([step(1), step(2), step(3)]).await.expect("sent");
     for n in [4, 7, 10] {
         let mut new = testing::open(&app, "/s").await.expect("a stream");
@@ -1333,7 +1334,7 @@ async fn what_comes_alone_of_several_topics_is_not_replaced() {
 async fn who_follows_gets_what_has_become_old_meanwhile() {
     let topic = Topic::builder("steps").retain_for(Duration::from_secs(60)).build();
     let of = topic.clone();
-    let app = serving(&kit(SseOptions::default()), move || of.subscribe());
+    let app = serving(&sse_with(SseOptions::default()), move || of.subscribe());
     let mut reader = testing::open(&app, "/s").await.expect("a stream");
     next(&mut reader).await;
     topic.publish_all((0..3).map(step)).await.expect("sent");
@@ -1347,7 +1348,7 @@ async fn the_end_comes_whatever_a_new_client_wants() {
     let topic = Topic::new("steps");
     topic.publish_all([step(1), Step::Done { n: 7 }]).await.expect("sent");
     let of = topic.clone();
-    let app = serving(&kit(options("")), move || of.subscribe().recent(0));
+    let app = serving(&sse_with(options("")), move || of.subscribe().recent(0));
     let mut reader = testing::open(&app, "/s").await.expect("a stream");
     let rest = reader.read_to_end().await.expect("all");
     assert!(rest.iter().any(|event| event.event == "done"), "{rest:?}");

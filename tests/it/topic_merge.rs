@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::support::testing::{self, EventReader, Received};
-use crate::support::{Log, kit, options, serving};
+use crate::support::{Log, options, serving, sse_with};
 
 #[derive(Clone, Debug, Serialize, SseEvent)]
 struct Order {
@@ -64,7 +64,7 @@ fn of(events: &[(String, u64)], name: &str) -> Vec<u64> {
 
 fn both(orders: &Topic<Order>, notes: &Topic<Note>) -> Router {
     let (orders, notes) = (orders.clone(), notes.clone());
-    serving(&kit(SseOptions::default()), move || {
+    serving(&sse_with(SseOptions::default()), move || {
         orders.subscribe().from_start().and(notes.subscribe().from_start())
     })
 }
@@ -114,7 +114,7 @@ async fn topics_may_come_and_go() {
     };
     let open = async |of: &'static [usize], id: &str| {
         let subscribe = subscribe.clone();
-        let app = serving(&kit(SseOptions::default()), move || subscribe(of));
+        let app = serving(&sse_with(SseOptions::default()), move || subscribe(of));
         let request = testing::open(&app, "/s");
         let request = if id.is_empty() { request } else { request.last_event_id(id) };
         request.await.expect("a stream")
@@ -143,7 +143,7 @@ async fn topics_may_come_and_go() {
     one.publish(order(7)).await.expect("sent");
     let mut reader = open(&[2, 0], &with_three).await;
     assert_eq!(of(&some(&mut reader, 1).await, "order"), [7]);
-    let app = serving(&kit(SseOptions::default()), move || one.subscribe());
+    let app = serving(&sse_with(SseOptions::default()), move || one.subscribe());
     let mut reader = testing::open(&app, "/s").last_event_id(&with_three).await.expect("a stream");
     assert_eq!(of(&some(&mut reader, 1).await, "order"), [7]);
     // One gone and another new: nobody can tell that from a restart.
@@ -201,7 +201,7 @@ async fn a_place_is_of_the_life_that_its_event_is_of() {
     let text = write();
     assert!(text.contains("\"n\":3"), "{text}");
     let id = text.strip_prefix("id: ").and_then(|text| text.lines().next()).expect("an id");
-    let app = serving(&kit(SseOptions::default()), {
+    let app = serving(&sse_with(SseOptions::default()), {
         let (orders, notes) = (orders.clone(), notes.clone());
         move || orders.subscribe().and(notes.subscribe())
     });
@@ -213,7 +213,7 @@ async fn a_place_is_of_the_life_that_its_event_is_of() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_ends_with_the_last_of_its_topics() {
     let [one, two] = ["one", "two"].map(Topic::<Note>::new);
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let topics = (one.clone(), two.clone());
     let app = serving(&sse, move || topics.0.subscribe().and(topics.1.subscribe()));
     let mut reader = testing::open(&app, "/s").await.expect("a stream");
@@ -254,7 +254,7 @@ async fn a_stream_ends_with_the_last_of_its_topics() {
 
     let [three, four] = ["three", "four"].map(Topic::<Note>::new);
     let topics = (three.clone(), four.clone());
-    let app = serving(&kit(SseOptions::default()), move || {
+    let app = serving(&sse_with(SseOptions::default()), move || {
         topics.0.subscribe().and(topics.1.subscribe())
     });
     let mut reader = testing::open(&app, "/s").await.expect("a stream");
@@ -271,7 +271,7 @@ async fn a_stream_ends_with_the_last_of_its_topics() {
 async fn a_merged_stream_behind_an_adaptor_has_its_gaps_and_its_end() {
     let [one, two] = ["one", "two"].map(|name| Topic::builder(name).retain_events(20).build());
     let topics = (one.clone(), two.clone());
-    let app = serving(&kit(SseOptions::default()), move || {
+    let app = serving(&sse_with(SseOptions::default()), move || {
         topics.0.subscribe().and(topics.1.subscribe()).map(|frames| frames)
     });
     let mut reader = testing::open(&app, "/s").await.expect("a stream");
@@ -313,7 +313,7 @@ async fn each_is_too_slow_on_its_own() {
         let (orders, notes) = (Topic::new("orders"), Topic::new("notes"));
         let settings = SseOptions::default().overflow(overflow).buffer(5);
         let topics = (notes.clone(), orders.clone());
-        let sse = kit(settings);
+        let sse = sse_with(settings);
         let app = serving(&sse, move || topics.0.subscribe().and(topics.1.subscribe()));
         let mut reader = testing::open(&app, "/s").await.expect("a stream");
         next(&mut reader).await;
@@ -338,7 +338,7 @@ async fn each_is_too_slow_on_its_own() {
     }
     let (orders, notes) =
         (Topic::builder("orders").retain_events(100).build(), Topic::<Note>::new("notes"));
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let topics = (notes.clone(), orders.clone());
     let app = serving(&sse, move || topics.0.subscribe().and(topics.1.subscribe()));
     let mut reader = testing::open(&app, "/s").await.expect("a stream");
@@ -347,7 +347,7 @@ async fn each_is_too_slow_on_its_own() {
         orders.publish(order(n)).await.expect("sent");
     }
     let rest = reader.read_to_end().await.expect("all");
-    assert!(rest.last().expect("a farewell").data.contains("\"overflow\""), "{rest:?}");
+    assert!(rest.last().expect("a closing event").data.contains("\"overflow\""), "{rest:?}");
     let mut reader = testing::open(&app, "/s").last_event_id(id).await.expect("a stream");
     assert_eq!(of(&some(&mut reader, 90).await, "order"), (1..=90).collect::<Vec<_>>());
 }
@@ -357,7 +357,7 @@ async fn each_is_too_slow_on_its_own() {
 async fn an_answer_that_takes_long_holds_nobody_up_and_is_not_lost() {
     let (orders, notes) =
         (Topic::builder("orders").retain_events(2).build(), Topic::<Note>::new("notes"));
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let topics = (orders.clone(), notes.clone());
     let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let count = asked.clone();
@@ -405,7 +405,7 @@ async fn filters_and_states_are_each_topics_own() {
     let notes = Topic::new("notes");
     orders.publish_all((1..=4).map(order)).await.expect("sent");
     let topics = (orders.clone(), notes.clone());
-    let sse = kit(options("HeartbeatInterval = \"10s\""));
+    let sse = sse_with(options("HeartbeatInterval = \"10s\""));
     let app = serving(&sse, move || {
         let odd = |note: &Note| matches!(note, Note::Note { n, .. } if n % 2 == 1);
         topics.0.subscribe().and(topics.1.subscribe().filter(odd))
@@ -435,7 +435,7 @@ async fn filters_and_states_are_each_topics_own() {
     }
     // Whoever leaves before it has the state gets it the next time, however much it had of another topic.
     let topics = (orders, notes.clone());
-    let app = serving(&kit(SseOptions::default()), move || {
+    let app = serving(&sse_with(SseOptions::default()), move || {
         topics.1.subscribe().recent(1).and(topics.0.subscribe())
     });
     let mut reader = testing::open(&app, "/s").await.expect("a stream");
@@ -451,7 +451,7 @@ async fn a_ninth_topic_on_a_stream_is_refused() {
     let topics: Vec<_> = (0..9).map(|n| Topic::<Order>::new(format!("topic {n}"))).collect();
     for count in [8, 9] {
         let topics = topics.clone();
-        let app = serving(&kit(SseOptions::default()), move || {
+        let app = serving(&sse_with(SseOptions::default()), move || {
             let mut all = topics.iter().take(count).map(Topic::subscribe);
             let first = all.next().expect("one").and(all.next().expect("two"));
             all.fold(first, hero_sse::MergedSubscription::and)
@@ -497,7 +497,7 @@ async fn nothing_is_lost_or_doubled_by_who_breaks_off() {
         })
         .collect();
     let of = topics.clone();
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app = serving(&sse, move || {
         let mut order = [0, 1, 2];
         fastrand::shuffle(&mut order);
@@ -584,7 +584,7 @@ async fn a_topic_twice_on_a_stream_is_refused() {
     let broker = hero_sse::topic::MemoryBroker::new();
     let opened = async || Topic::<Order>::builder("orders").open(&broker).await.expect("open");
     for (one, other) in [(orders.clone(), orders.clone()), (opened().await, opened().await)] {
-        let (sse, notes) = (kit(SseOptions::default()), Topic::<Note>::new("notes"));
+        let (sse, notes) = (sse_with(SseOptions::default()), Topic::<Note>::new("notes"));
         let topics = (one.clone(), other.clone());
         let app = serving(&sse, move || {
             let small = topics.0.subscribe().filter(|order| order.n < 40);
@@ -605,7 +605,7 @@ async fn a_topic_twice_on_a_stream_is_refused() {
 
         // Behind an adaptor the stream has begun: there it is an error of the stream.
         let topics = (one.clone(), other.clone());
-        let app = serving(&kit(SseOptions::default()), move || {
+        let app = serving(&sse_with(SseOptions::default()), move || {
             topics.0.subscribe().and(topics.1.subscribe()).map(|events| events)
         });
         let mut reader = testing::open(&app, "/s").await.expect("a stream");
@@ -623,7 +623,7 @@ async fn a_topic_twice_on_a_stream_is_refused() {
 async fn two_topics_of_one_name_may_be_on_one_stream() {
     let [one, two] = [Topic::<Order>::new("orders"), Topic::<Order>::new("orders")];
     let topics = (one.clone(), two.clone());
-    let app = serving(&kit(SseOptions::default()), move || {
+    let app = serving(&sse_with(SseOptions::default()), move || {
         topics.0.subscribe().and(topics.1.subscribe())
     });
     let mut reader = testing::open(&app, "/s").await.expect("a stream");

@@ -10,7 +10,7 @@ use hero_sse::prelude::*;
 use hero_sse::topic::{MemoryBroker, PublishError};
 use serde::Serialize;
 
-use crate::support::{Log, kit, serving, testing};
+use crate::support::{Log, serving, sse_with, testing};
 
 #[derive(Clone, Debug, PartialEq, Serialize, SseEvent)]
 struct Order {
@@ -92,7 +92,7 @@ async fn threads_and_tasks_may_publish_to_one_topic() {
 async fn publish_now_wakes_a_waiting_client() {
     let topic = Topic::new("orders");
     let subscribed = topic.clone();
-    let app = serving(&kit(SseOptions::default()), move || subscribed.subscribe());
+    let app = serving(&sse_with(SseOptions::default()), move || subscribed.subscribe());
     let mut reader = testing::open(&app, "/s").await.expect("a stream");
     assert_eq!(reader.next().await.expect("an event").expect("more").event, "hero.cursor");
     let publisher = std::thread::spawn(move || {

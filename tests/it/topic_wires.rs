@@ -30,7 +30,7 @@ use tower::ServiceExt;
 
 use crate::http2::{Client, piece, within};
 use crate::support::testing::{self, EventReader};
-use crate::support::{Server, eventually, kit, options, serving};
+use crate::support::{Server, eventually, options, serving, sse_with};
 use crate::tls::{Certificate, start};
 
 #[derive(Serialize, SseEvent)]
@@ -266,7 +266,7 @@ async fn beside_a_shut_window(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_http2_a_shut_window_holds_up_nobody_and_its_stream_overflows() {
     let topic = topic(LINES as usize);
-    let sse = kit(options("WriteTimeout = \"60s\""));
+    let sse = sse_with(options("WriteTimeout = \"60s\""));
     let server = Server::start(&sse, app_of(&sse, &topic)).await;
     let mut client = Client::connect(server.address).await;
     let (mut stalled, mut body, healthy) = beside_a_shut_window(&mut client, &topic).await;
@@ -288,7 +288,7 @@ async fn over_http2_a_shut_window_holds_up_nobody_and_its_stream_overflows() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_http2_a_window_that_stays_shut_costs_its_stream_alone_and_nothing_is_lost() {
     let topic = topic(10 * LINES as usize);
-    let sse = kit(options("WriteTimeout = \"1s\""));
+    let sse = sse_with(options("WriteTimeout = \"1s\""));
     let server = Server::start(&sse, app_of(&sse, &topic)).await;
     let mut client = Client::connect(server.address).await;
     let (mut stalled, mut body, healthy) = beside_a_shut_window(&mut client, &topic).await;
@@ -315,7 +315,7 @@ async fn over_http2_a_window_that_stays_shut_costs_its_stream_alone_and_nothing_
 async fn over_http2_a_shut_window_costs_no_memory_and_what_it_drops_is_counted() {
     const KEEP: usize = 50;
     let (topic, held) = (topic(KEEP), Arc::new(()));
-    let sse = kit(options("WriteTimeout = \"60s\"\nOverflow = \"drop_oldest\""));
+    let sse = sse_with(options("WriteTimeout = \"60s\"\nOverflow = \"drop_oldest\""));
     let server = Server::start(&sse, app_of(&sse, &topic)).await;
     let mut client = Client::connect(server.address).await;
     let mut stalled = Vec::new();
@@ -364,7 +364,7 @@ async fn who_has_heard_nothing_yet_misses_nothing() {
                 false => serving(sse, move || topic.subscribe()),
             }
         };
-        let sse = kit(options(settings));
+        let sse = sse_with(options(settings));
         let app = serve(&sse);
         let mut reader = testing::open(&app, "/s").await.expect("a stream");
         // More than is left for who is slow.
@@ -382,7 +382,7 @@ async fn who_has_heard_nothing_yet_misses_nothing() {
         assert_eq!((got.numbers.as_slice(), got.close.as_deref()), (&[][..], Some("draining")));
         let id = got.back().expect("where it would have begun");
         publish(&topic, [96], 10).await;
-        let app = serve(&kit(SseOptions::default()));
+        let app = serve(&sse_with(SseOptions::default()));
         let mut back = testing::open(&app, "/s").last_event_id(&id).await.expect("a stream");
         let back = there(&mut back);
         assert_eq!((back.numbers.as_slice(), back.gaps), (&[91, 92, 93, 94, 95, 96][..], 0));
@@ -398,7 +398,7 @@ async fn who_was_to_begin_at_the_start_and_was_sent_away_still_begins_there() {
         serving(sse, move || topic.subscribe().from_start())
     };
     publish(&topic, 1..=3, 10).await;
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let mut reader = testing::open(&serve(&sse), "/s").await.expect("a stream");
     sse.drain();
     let got = there(&mut reader);
@@ -424,7 +424,7 @@ async fn what_a_filter_left_out_is_no_gap_for_who_was_sent_away() {
                 topic.subscribe().filter(|line: &Line| line.n.is_multiple_of(1_000))
             })
         };
-        let sse = kit(SseOptions::default());
+        let sse = sse_with(SseOptions::default());
         let app = filtered(&sse);
         let mut reader = testing::open(&app, "/s").await.expect("a stream");
         there(&mut reader);
@@ -445,7 +445,7 @@ async fn what_a_filter_left_out_is_no_gap_for_who_was_sent_away() {
         assert_eq!(got.close.as_deref(), Some(reason));
         let id = got.back().expect("an id");
         publish(&topic, [3_000], 10).await;
-        let app = filtered(&kit(SseOptions::default()));
+        let app = filtered(&sse_with(SseOptions::default()));
         let mut back = testing::open(&app, "/s").last_event_id(&id).await.expect("a stream");
         let got = there(&mut back);
         assert_eq!((got.numbers.as_slice(), got.missed), (&[3_000][..], 0), "{reason}");
@@ -457,7 +457,7 @@ async fn what_a_filter_left_out_is_no_gap_for_who_was_sent_away() {
 async fn who_is_too_slow_for_one_topic_has_no_gap_in_another() {
     let (quiet, busy) = (topic(5), topic(100));
     let (one, other) = (quiet.clone(), busy.clone());
-    let app = serving(&kit(SseOptions::default()), move || {
+    let app = serving(&sse_with(SseOptions::default()), move || {
         one.subscribe().filter(|line: &Line| line.n > 1_000).and(other.subscribe())
     });
     let mut reader = testing::open(&app, "/s").await.expect("a stream");
@@ -494,7 +494,7 @@ async fn foreign(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn under_another_server_a_stalled_subscriber_is_taken_back_and_comes_back() {
     let topic = topic(100_000);
-    let sse = kit(options("WriteTimeout = \"1s\"\nMaxConnections = 2"));
+    let sse = sse_with(options("WriteTimeout = \"1s\"\nMaxConnections = 2"));
     let (address, _stop, server) = foreign(&sse, app_of(&sse, &topic)).await;
     let (mut stalled, mut healthy) = (Got::default(), Got::default());
     let mut kept = Wire::h1(small_socket(address).await, "/s", None).await;
@@ -528,7 +528,7 @@ async fn a_restart_of_another_server_loses_nothing() {
     let mut clients: Vec<Got> = (0..3).map(|_| Got::default()).collect();
     let mut last = 0;
     for round in 0..3 {
-        let sse = kit(options("Retry = \"1s\""));
+        let sse = sse_with(options("Retry = \"1s\""));
         let (address, stop, server) = foreign(&sse, app_of(&sse, &topic)).await;
         let mut wires = Vec::new();
         for (number, got) in clients.iter_mut().enumerate() {
@@ -554,7 +554,7 @@ async fn a_restart_of_another_server_loses_nothing() {
         publish(&topic, last + 1..=last + 100, 2_000).await;
         last += 100;
     }
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let server = Server::start(&sse, app_of(&sse, &topic)).await;
     for got in &mut clients {
         let mut wire = Wire::h1(socket(server.address).await, "/s", got.back().as_deref()).await;
@@ -568,7 +568,7 @@ async fn a_restart_of_another_server_loses_nothing() {
 #[tokio::test(start_paused = true)]
 async fn all_subscribers_send_the_same_bytes() {
     let topic = topic(100);
-    let app = app_of(&kit(SseOptions::default()), &topic);
+    let app = app_of(&sse_with(SseOptions::default()), &topic);
     let mut bodies = Vec::new();
     for _ in 0..3 {
         let request = Request::get("/s").body(Body::empty()).expect("a request");
@@ -621,7 +621,7 @@ fn it_does_not_matter_where_an_event_is_published() {
     const EACH: u64 = 100;
     let (topic, wakes) = (topic(10_000), Topic::<Wake>::builder("wakes").retain_events(1).build());
     let (here, elsewhere) = (runtime(), runtime());
-    let sse = kit(options("Overflow = \"drop_oldest\""));
+    let sse = sse_with(options("Overflow = \"drop_oldest\""));
     let says = |from: u64| {
         let (topic, next) = (topic.clone(), Arc::new(AtomicU64::new(from)));
         let said = next.clone();
@@ -737,7 +737,7 @@ impl Drop for Echo {
 async fn an_event_may_publish_to_its_own_topic_as_it_goes() {
     let topic = Topic::<Echo>::builder("echoes").retain_events(8).build();
     let own = Arc::new(Mutex::new(Some(topic.clone())));
-    let sse = kit(options("Overflow = \"drop_oldest\""));
+    let sse = sse_with(options("Overflow = \"drop_oldest\""));
     let of = topic.clone();
     let server = Server::start(&sse, serving(&sse, move || of.subscribe())).await;
     let mut reader = testing::connect(server.address, "/s").await.expect("a stream");
@@ -776,7 +776,7 @@ async fn an_event_may_publish_to_its_own_topic_as_it_goes() {
 #[test]
 fn a_topic_outlives_the_runtime_of_its_readers() {
     let topic = topic(10_000);
-    let sse = kit(options("WriteTimeout = \"1s\""));
+    let sse = sse_with(options("WriteTimeout = \"1s\""));
     let app = app_of(&sse, &topic);
     let (mut reading, mut stalled) = (Got::default(), Got::default());
     let first = runtime();
@@ -842,7 +842,7 @@ async fn both(State((topic, other)): State<Both>) -> hero_sse::MergedSubscriptio
 #[tokio::test(start_paused = true)]
 async fn whoever_comes_back_elsewhere_goes_on_where_it_was() {
     let (topic, other) = (topic(1_000), Topic::new("others"));
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let routes = sse.routes(endpoints![got, posted, both]).expect("routes");
     let app: Router = Router::new().merge(routes).with_state((topic.clone(), other.clone()));
     let mut got = Got::default();
@@ -898,7 +898,7 @@ async fn whoever_comes_back_elsewhere_goes_on_where_it_was() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_tls_a_broken_connection_loses_nothing() {
     let (topic, certificate) = (topic(10_000), Certificate::new());
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let server = start(&sse, app_of(&sse, &topic), certificate.tls()).await;
     let mut got = Got::default();
     let protocols = ["http/1.1"];
@@ -962,7 +962,7 @@ impl AsyncWrite for Bytewise {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_takes_byte_after_byte_gets_each_line_once() {
     let topic = topic(10_000);
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let server = Server::start(&sse, app_of(&sse, &topic)).await;
     let (mut old, mut new) = (Got::default(), Got::default());
     for round in 0..4 {
@@ -987,7 +987,7 @@ async fn a_client_that_takes_byte_after_byte_gets_each_line_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_closes_its_half_loses_nothing() {
     let topic = topic(10_000);
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let server = Server::start(&sse, app_of(&sse, &topic)).await;
     let (mut got, mut last) = (Got::default(), 0);
     for _ in 0..5 {
@@ -1038,7 +1038,7 @@ async fn streams_that_stall_while_their_topic_ends_find_the_end_behind_what_is_l
         let held = Arc::new(());
         // The only handle there is.
         let only = Arc::new(Mutex::new(Some(topic(100_000))));
-        let (of, sse) = (only.clone(), kit(options("WriteTimeout = \"60s\"")));
+        let (of, sse) = (only.clone(), sse_with(options("WriteTimeout = \"60s\"")));
         let app = serving(&sse, move || {
             let topic = of.lock().unwrap_or_else(PoisonError::into_inner);
             topic.as_ref().map(Topic::subscribe).expect("a topic")

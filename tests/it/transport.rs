@@ -15,11 +15,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::testing::{self, SlowReader};
-use crate::support::{Log, Server, burst, eventually, flood, kit, options, public, token, watched};
+use crate::support::{
+    Log, Server, burst, eventually, flood, options, public, sse_with, token, watched,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_stops_is_dropped_in_time_and_the_others_never_notice() {
-    let sse = kit(options("WriteTimeout = \"1s\""));
+    let sse = sse_with(options("WriteTimeout = \"1s\""));
     let (app, alive) = watched(&sse, flood);
     let server = Server::start(&sse, app).await;
 
@@ -55,7 +57,7 @@ async fn a_reader_that_stops_is_dropped_in_time_and_the_others_never_notice() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_acknowledges_nothing_is_dropped_by_the_kernel() {
-    let sse = kit(options("WriteTimeout = \"60s\"\nPeerTimeout = \"1s\""));
+    let sse = sse_with(options("WriteTimeout = \"60s\"\nPeerTimeout = \"1s\""));
     let (app, alive) = watched(&sse, flood);
     let server = Server::start(&sse, app).await;
     let stalled = SlowReader::connect(server.address, "/s", &[]).await.expect("a socket");
@@ -74,7 +76,7 @@ async fn a_peer_that_acknowledges_nothing_is_dropped_by_the_kernel() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_stalls_for_less_than_the_timeout_is_kept() {
-    let sse = kit(options("WriteTimeout = \"2s\""));
+    let sse = sse_with(options("WriteTimeout = \"2s\""));
     let server = Server::start(&sse, public(&sse, flood)).await;
     let mut slow = SlowReader::connect(server.address, "/s", &[]).await.expect("a socket");
     for _ in 0..3 {
@@ -91,7 +93,7 @@ async fn a_reader_that_stalls_for_less_than_the_timeout_is_kept() {
 
 #[tokio::test]
 async fn other_routes_of_the_same_server_are_not_under_the_deadline() {
-    let sse = kit(options("WriteTimeout = \"500ms\"\nPeerTimeout = \"500ms\""));
+    let sse = sse_with(options("WriteTimeout = \"500ms\"\nPeerTimeout = \"500ms\""));
     let app = Router::new()
         .merge(public(&sse, || burst(1)))
         .route("/download", get(async || vec![b'x'; 64 << 20]));
@@ -105,7 +107,7 @@ async fn other_routes_of_the_same_server_are_not_under_the_deadline() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shutdown_says_farewell_to_all_and_returns_at_once() {
-    let sse = kit(options("Retry = \"2s\""));
+    let sse = sse_with(options("Retry = \"2s\""));
     let (app, alive) = watched(&sse, || burst(1));
     let server = Server::start(&sse, app).await;
     let mut streams = Vec::new();
@@ -132,7 +134,7 @@ async fn shutdown_says_farewell_to_all_and_returns_at_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shutdown_does_not_wait_for_a_stalled_reader_beyond_the_drain_timeout() {
-    let sse = kit(options("WriteTimeout = \"60s\"\nDrainTimeout = \"500ms\""));
+    let sse = sse_with(options("WriteTimeout = \"60s\"\nDrainTimeout = \"500ms\""));
     let (app, alive) = watched(&sse, flood);
     let server = Server::start(&sse, app).await;
     let stalled = SlowReader::connect(server.address, "/s", &[]).await.expect("a socket");
@@ -145,7 +147,7 @@ async fn shutdown_does_not_wait_for_a_stalled_reader_beyond_the_drain_timeout() 
 
 #[tokio::test]
 async fn a_request_that_comes_while_draining_is_turned_away_with_a_farewell() {
-    let sse = kit(options("Retry = \"2s\""));
+    let sse = sse_with(options("Retry = \"2s\""));
     let hold = Arc::new(tokio::sync::Notify::new());
     let wait = hold.clone();
     let app = Router::new().merge(public(&sse, || burst(1))).route(
@@ -162,7 +164,7 @@ async fn a_request_that_comes_while_draining_is_turned_away_with_a_farewell() {
     let address = server.address;
     let stopping = tokio::spawn(server.stop());
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let mut late = testing::open(&app, "/s").await.expect("a farewell is a 200");
+    let mut late = testing::open(&app, "/s").await.expect("a closing event in a 200");
     let events = late.read_to_end().await.expect("a clean end");
     assert!(events[0].data.contains("draining"), "{events:?}");
     assert!(!stopping.is_finished(), "it did not wait for an ordinary request");
@@ -176,7 +178,7 @@ async fn a_request_that_comes_while_draining_is_turned_away_with_a_farewell() {
 
 #[tokio::test]
 async fn head_and_first_events_arrive_in_one_piece() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let server = Server::start(&sse, public(&sse, || burst(2))).await;
     let mut socket = TcpStream::connect(server.address).await.expect("a socket");
     socket.write_all(b"GET /s HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
@@ -195,7 +197,7 @@ async fn no_layer_and_no_log_ever_sees_a_token() {
 
     let (log, _guard) = Log::everything();
 
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let seen = Arc::new(Mutex::new(Vec::new()));
     let see = seen.clone();
     let app = sse
@@ -250,7 +252,7 @@ async fn no_layer_and_no_log_ever_sees_a_token() {
 
 #[tokio::test]
 async fn handlers_know_the_peers_address() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app = sse
         .endpoint("/s")
         .public()
@@ -266,7 +268,7 @@ async fn handlers_know_the_peers_address() {
 
 #[tokio::test]
 async fn a_connection_carries_request_after_request() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app = public(&sse, || stream::iter([Event::text("x")]));
     let server = Server::start(&sse, app).await;
     let mut socket = TcpStream::connect(server.address).await.expect("a socket");
@@ -286,7 +288,7 @@ async fn a_connection_carries_request_after_request() {
 
 #[tokio::test]
 async fn dropping_the_server_ends_its_connections() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let serving = tokio::spawn(sse.serve(listener, public(&sse, || burst(1))).into_future());
@@ -315,7 +317,7 @@ async fn a_listener_in_the_middle_of_a_handshake_is_not_disturbed() {
             self.0.local_addr()
         }
     }
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let app = public(&sse, || burst(1));
@@ -330,7 +332,7 @@ async fn a_listener_in_the_middle_of_a_handshake_is_not_disturbed() {
 
 #[tokio::test]
 async fn a_connection_that_sends_no_request_is_closed() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let server = Server::start(&sse, public(&sse, || burst(1))).await;
     let mut silent = TcpStream::connect(server.address).await.expect("a socket");
     let start = Instant::now();
@@ -342,7 +344,7 @@ async fn a_connection_that_sends_no_request_is_closed() {
 
 #[tokio::test]
 async fn noise_on_the_socket_hurts_nobody() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let server = Server::start(&sse, public(&sse, || burst(1))).await;
     for noise in [&b"\0\xff\r\n\r\n"[..], b"GET", b"GET /s HTTP/9.9\r\n\r\n", b"\r\n\r\n\r\n"] {
         let mut socket = TcpStream::connect(server.address).await.expect("a socket");

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::support::testing::{self, ReadError, Received};
-use crate::support::{Alive, burst, kit, options, public};
+use crate::support::{Alive, burst, options, public, sse_with};
 
 fn names(events: &[Received]) -> Vec<&str> {
     events.iter().map(|event| event.event.as_str()).collect()
@@ -17,7 +17,7 @@ fn names(events: &[Received]) -> Vec<&str> {
 
 #[tokio::test]
 async fn the_head_is_the_one_of_an_event_stream() {
-    let app = public(&kit(SseOptions::default()), || burst(1));
+    let app = public(&sse_with(SseOptions::default()), || burst(1));
     let stream = testing::open(&app, "/s").await.expect("a stream");
     let headers = stream.headers();
     for (name, value) in [
@@ -36,7 +36,7 @@ async fn the_head_is_the_one_of_an_event_stream() {
 async fn the_reconnection_time_and_all_that_is_ready_come_in_one_chunk() {
     use http_body_util::BodyExt as _;
     use tower::ServiceExt as _;
-    let app = public(&kit(options("Retry = \"2s\"")), || burst(3));
+    let app = public(&sse_with(options("Retry = \"2s\"")), || burst(3));
     let mut seen = Vec::new();
     // A thread that is interrupted for long sends what it has by then: not every time.
     let retry = loop {
@@ -58,7 +58,7 @@ async fn the_reconnection_time_and_all_that_is_ready_come_in_one_chunk() {
 
 #[tokio::test(start_paused = true)]
 async fn heartbeats_are_exact_and_fill_every_silence() {
-    let app = public(&kit(options("HeartbeatInterval = \"10s\"")), || burst(0));
+    let app = public(&sse_with(options("HeartbeatInterval = \"10s\"")), || burst(0));
     let mut stream = testing::open(&app, "/s").await.expect("a stream");
     let start = Instant::now();
     let mut stream_35 = stream.timeout(Duration::from_secs(35));
@@ -73,7 +73,7 @@ async fn heartbeats_are_exact_and_fill_every_silence() {
 #[tokio::test(start_paused = true)]
 async fn an_event_pushes_the_heartbeat_back_and_no_silence_outlasts_the_interval() {
     // Events at 0, 4, 8, 12 s, then silence: heartbeats at 22 and 32 s.
-    let app = public(&kit(options("HeartbeatInterval = \"10s\"")), || {
+    let app = public(&sse_with(options("HeartbeatInterval = \"10s\"")), || {
         stream::iter(0..4)
             .then(|n| async move {
                 if n > 0 {
@@ -98,7 +98,9 @@ async fn an_event_pushes_the_heartbeat_back_and_no_silence_outlasts_the_interval
 #[tokio::test(start_paused = true)]
 async fn the_heartbeat_event_is_for_pages_that_watch() {
     let app =
-        public(&kit(options("HeartbeatInterval = \"10s\"\nHeartbeatEvent = true")), || burst(0));
+        public(&sse_with(options("HeartbeatInterval = \"10s\"\nHeartbeatEvent = true")), || {
+            burst(0)
+        });
     let mut stream =
         testing::open(&app, "/s").await.expect("a stream").timeout(Duration::from_secs(11));
     let start = Instant::now();
@@ -113,7 +115,7 @@ async fn the_heartbeat_event_is_for_pages_that_watch() {
 
 #[tokio::test(start_paused = true)]
 async fn heartbeats_can_be_off() {
-    let app = public(&kit(options("HeartbeatInterval = \"off\"")), || burst(0));
+    let app = public(&sse_with(options("HeartbeatInterval = \"off\"")), || burst(0));
     let mut stream =
         testing::open(&app, "/s").await.expect("a stream").timeout(Duration::from_secs(3600));
     assert!(stream.next().await.is_err());
@@ -123,7 +125,7 @@ async fn heartbeats_can_be_off() {
 
 #[tokio::test(start_paused = true)]
 async fn every_end_of_the_servers_says_farewell_with_its_reason() {
-    let sse = kit(options("MaxAge = \"60s\"\nRetry = \"2s\""));
+    let sse = sse_with(options("MaxAge = \"60s\"\nRetry = \"2s\""));
     let route = |path: &str, events: Vec<Result<Event, String>>, then_pending: bool| {
         sse.endpoint(path)
             .public()
@@ -149,7 +151,7 @@ async fn every_end_of_the_servers_says_farewell_with_its_reason() {
         let mut stream =
             testing::open(&app, path).await.expect("a stream").timeout(Duration::from_secs(61));
         let events = stream.read_to_end().await.expect("a clean end");
-        let close = events.last().expect("a farewell");
+        let close = events.last().expect("a closing event");
         assert_eq!(close.event, "hero.close", "{path}");
         let data: Value = close.json().expect("JSON");
         assert_eq!(data["reason"], json!(reason.as_str()), "{path}");
@@ -166,7 +168,7 @@ async fn every_end_of_the_servers_says_farewell_with_its_reason() {
 
 #[tokio::test(start_paused = true)]
 async fn the_maximum_age_is_spread() {
-    let sse = kit(options("MaxAge = \"100s\"\nMaxPerPrincipal = 1000"));
+    let sse = sse_with(options("MaxAge = \"100s\"\nMaxPerPrincipal = 1000"));
     let app = public(&sse, || burst(0));
     let mut ages = Vec::new();
     for _ in 0..30 {
@@ -192,7 +194,7 @@ async fn an_event_that_panics_half_written_is_not_sent() {
             Ok(())
         }
     }
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app: Router =
         sse.endpoint("/s").public().handler(async || stream::iter([Half])).expect("a route");
     let mut stream = testing::open(&app, "/s").await.expect("a stream");
@@ -203,7 +205,7 @@ async fn an_event_that_panics_half_written_is_not_sent() {
 
 #[tokio::test]
 async fn the_applications_stream_is_dropped_with_the_farewell_not_with_the_connection() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let alive = Alive::default();
     let watch = alive.clone();
     let app: Router = sse
@@ -220,7 +222,7 @@ async fn the_applications_stream_is_dropped_with_the_farewell_not_with_the_conne
 
 #[tokio::test]
 async fn a_panicking_stream_is_contained() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let alive = Alive::default();
     let watch = alive.clone();
     let app = sse
@@ -243,7 +245,7 @@ async fn a_panicking_stream_is_contained() {
 
 #[tokio::test]
 async fn a_function_that_panics_is_a_500_and_its_place_is_free() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app: Router = sse
         .endpoint("/s")
         .public()
@@ -260,7 +262,7 @@ async fn a_function_that_panics_is_a_500_and_its_place_is_free() {
 
 #[tokio::test]
 async fn a_client_that_has_seen_the_last_event_gets_204_before_the_function_runs() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let calls = Alive::default();
     let count = calls.clone();
     let app = sse
@@ -298,7 +300,7 @@ async fn an_unwritable_event_ends_the_stream_and_is_not_sent() {
             frame.id("two\nlines")
         }
     }
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app: Router =
         sse.endpoint("/s").public().handler(async || stream::iter([Bad])).expect("a route");
     let mut stream = testing::open(&app, "/s").await.expect("a stream");
@@ -312,7 +314,7 @@ async fn an_unwritable_event_ends_the_stream_and_is_not_sent() {
 async fn an_always_ready_stream_is_cut_into_batches_and_cannot_hold_off_its_end() {
     use http_body_util::BodyExt as _;
     use tower::ServiceExt as _;
-    let sse = kit(options("MaxAge = \"1s\"\nHeartbeatInterval = \"500ms\""));
+    let sse = sse_with(options("MaxAge = \"1s\"\nHeartbeatInterval = \"500ms\""));
     let app = public(&sse, || stream::repeat_with(|| Event::text("x".repeat(100))));
     let request = http::Request::get("/s").body(axum::body::Body::empty()).expect("a request");
     let mut body = app.oneshot(request).await.expect("an answer").into_body();
@@ -404,7 +406,7 @@ mod property {
             let made: Vec<_> = all.iter().map(event).collect();
             let raw = runtime.block_on(async {
                 let events: Vec<Event> = made.iter().map(|(event, ..)| event.clone()).collect();
-                let app = public(&kit(SseOptions::default()), move || {
+                let app = public(&sse_with(SseOptions::default()), move || {
                     stream::iter(events.clone()).boxed()
                 });
                 let mut stream = testing::open(&app, "/s").await.expect("a stream");

@@ -25,7 +25,7 @@ use tracing::Level;
 
 use crate::http2::Client;
 use crate::support::testing;
-use crate::support::{Log, Server, burst, claims, jwt, kit, options, sign, token};
+use crate::support::{Log, Server, burst, claims, jwt, options, sign, sse_with, token};
 
 const COOKIE: &str = "TokenCookie = \"__Host-t\"\n";
 const SITE: (&str, &str) = ("host", "app.example.com");
@@ -40,7 +40,7 @@ struct Site {
 impl Site {
     /// `/s` and `/post` ask for a token, `/public` for none, `/own` is a route of the application's own.
     fn new(toml: &str) -> Self {
-        let sse = kit(options(&format!("{COOKIE}{toml}")));
+        let sse = sse_with(options(&format!("{COOKIE}{toml}")));
         let runs = Arc::new(AtomicUsize::new(0));
         let run = {
             let runs = runs.clone();
@@ -332,7 +332,7 @@ async fn a_cookie_that_nobody_named_is_no_credential() {
         let answer = site.ask(Method::GET, "/s", &[("cookie", &cookie)]).await;
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{cookie}");
     }
-    let unnamed = kit(SseOptions::default());
+    let unnamed = sse_with(SseOptions::default());
     let app: Router = unnamed.endpoint("/s").handler(async || burst(1)).expect("a route");
     let open = testing::open(&app, "/s").header("cookie", format!("__Host-t={}", token()));
     assert_eq!(open.await.expect_err("401").status, Some(StatusCode::UNAUTHORIZED));
@@ -354,7 +354,7 @@ async fn a_token_where_none_may_stand_is_none() {
 
 #[tokio::test]
 async fn what_is_posted_has_no_token_in_its_query() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let posted: Router = sse.endpoint("/s").post_handler(async || burst(1)).expect("a route");
     let context = async |sse: SseContext| sse.stream(burst(1)).await;
     let app = posted.route("/context", get(context).post(context)).layer(axum::Extension(sse));
@@ -371,7 +371,7 @@ async fn what_is_posted_has_no_token_in_its_query() {
 
 #[tokio::test]
 async fn a_declaration_cannot_open_a_source_that_the_operator_shut() {
-    let sse = kit(options("TokenCookie = \"t\"\nTokenSources = [\"header\"]"));
+    let sse = sse_with(options("TokenCookie = \"t\"\nTokenSources = [\"header\"]"));
     let declare = |sources: &[TokenSource]| {
         let endpoint = sse.endpoint("/s").token_sources(sources.iter().copied());
         endpoint.handler::<_, _, ()>(async || burst(1))
@@ -386,7 +386,7 @@ async fn a_declaration_cannot_open_a_source_that_the_operator_shut() {
     let refused = testing::open(&app, &query).await.expect_err("401");
     assert_eq!(refused.status, Some(StatusCode::UNAUTHORIZED));
 
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let cookie = sse.endpoint("/s").token_sources([TokenSource::Cookie]);
     let error = cookie.handler::<_, _, ()>(async || burst(1)).expect_err("no cookie").to_string();
     assert!(error.contains("set TokenCookie"), "{error}");
@@ -655,7 +655,7 @@ async fn cors_without_credentials_trusts_nobody_with_a_cookie() {
 
 #[tokio::test]
 async fn a_get_and_a_post_on_one_path_share_their_preflight() {
-    let sse = kit(SseOptions::default().cors(Cors::origins([FRIEND.1])));
+    let sse = sse_with(SseOptions::default().cors(Cors::origins([FRIEND.1])));
     let reads: Router = sse.endpoint("/s").public().handler(async || burst(1)).expect("a route");
     let posts = sse.endpoint("/s").public().post_handler(async || burst(1)).expect("a route");
     let app = reads.merge(posts);
@@ -693,7 +693,7 @@ async fn an_application_reads_parameters_that_left_the_uri_or_keeps_them_there()
     for (toml, uri) in
         [("", "/show?x=1"), ("RedactQuery = false", "/show?ticket=42&x=1&access_token=t")]
     {
-        let sse = kit(options(toml));
+        let sse = sse_with(options(toml));
         let server = Server::start(&sse, Router::new().route("/show", get(show))).await;
         let request = "GET /show?ticket=42&x=1&access_token=t HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
         let mut socket = TcpStream::connect(server.address).await.expect("a socket");
@@ -838,8 +838,8 @@ fn whims(jwt_instead: bool) -> HeroSse {
         ))
         .environment(Vec::<(String, String)>::new());
     match jwt_instead {
-        true => builder.authenticator(jwt()).build().expect("a kit"),
-        false => builder.authenticator(authenticator_fn(whim)).build().expect("a kit"),
+        true => builder.authenticator(jwt()).build().expect("a server"),
+        false => builder.authenticator(authenticator_fn(whim)).build().expect("a server"),
     }
 }
 

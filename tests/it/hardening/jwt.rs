@@ -16,9 +16,9 @@ use crate::support::{SECRET, Wrapped, burst, claims, jwt, now};
 const SIGNATURE: &str = "the token's signature is not accepted";
 const MALFORMED: &str = "the token is malformed";
 
-fn kit(jwt: JwtAuthenticator) -> HeroSse {
+fn sse_with(jwt: JwtAuthenticator) -> HeroSse {
     let builder = HeroSse::builder().environment(Vec::<(String, String)>::new());
-    builder.authenticator(jwt).build().expect("a kit")
+    builder.authenticator(jwt).build().expect("a server")
 }
 
 /// Every mistake that the kit's builder tells.
@@ -28,7 +28,7 @@ fn mistakes(jwt: JwtAuthenticator) -> String {
 }
 
 async fn open(jwt: &JwtAuthenticator, token: &str) -> Result<String, OpenError> {
-    let app: Router = kit(jwt.clone())
+    let app: Router = sse_with(jwt.clone())
         .endpoint("/s")
         .permission("usage.read")
         .handler(async |who: Principal| stream::iter([Event::text(who.subject())]))
@@ -514,7 +514,7 @@ async fn mistakes_that_a_wrapper_hides_let_nobody_in() {
         (JwtAuthenticator::issuers([issuer().secret(Algorithm::HS256, "short")]), false),
     ] {
         let builder = HeroSse::builder().environment(Vec::<(String, String)>::new());
-        let sse = builder.authenticator(Wrapped(jwt)).build().expect("a kit");
+        let sse = builder.authenticator(Wrapped(jwt)).build().expect("a server");
         let app: Router = sse.endpoint("/s").handler(async || burst(1)).expect("a route");
         match testing::open(&app, "/s").bearer(&token).await {
             Ok(_) => assert!(good),

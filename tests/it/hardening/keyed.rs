@@ -10,9 +10,9 @@ use hero_sse::{Event, HeroSse, Principal, SseOptions};
 use http::StatusCode;
 use serde_json::json;
 
-use crate::access::kit_of;
+use crate::access::sse_with_authorizer;
 use crate::support::testing::{self, OpenError};
-use crate::support::{Log, burst, claims, jwt, kit, sign};
+use crate::support::{Log, burst, claims, jwt, sign, sse_with};
 use crate::tickets;
 
 /// A kit whose tokens may hold grants that end in `*`.
@@ -21,7 +21,7 @@ fn with_wildcards() -> HeroSse {
         .environment(Vec::<(String, String)>::new())
         .authenticator(jwt().wildcards())
         .build()
-        .expect("a kit")
+        .expect("a server")
 }
 
 fn token(permissions: &[&str]) -> String {
@@ -119,7 +119,7 @@ async fn a_value_in_the_path_reaches_no_other_build() {
 
 #[tokio::test]
 async fn two_values_cannot_pose_as_two_others() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app = route(&sse, "/r/{a}/{build}", "r.{a}.{build}");
     let who = Principal::test("ann").permission("r.x.y.z").permission("r.x.y");
     let open = |path: &str| testing::open(&app, path).principal(who.clone());
@@ -145,7 +145,7 @@ async fn two_values_cannot_pose_as_two_others() {
 
 #[tokio::test]
 async fn a_grant_that_holds_the_template_itself_opens_nothing() {
-    for sse in [kit(SseOptions::default()), with_wildcards()] {
+    for sse in [sse_with(SseOptions::default()), with_wildcards()] {
         let app = route(&sse, "/builds/{build}", "builds.{build}.read");
         let token = token(&["builds.{build}.read", "builds.{build}.*", "{build}", "builds.*.read"]);
         for value in ["1", "build"] {
@@ -161,7 +161,7 @@ async fn a_grant_that_holds_the_template_itself_opens_nothing() {
 
 #[tokio::test]
 async fn a_value_that_is_decoded_is_the_one_that_the_function_gets() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let endpoint = sse.endpoint("/builds/{build}").permission("builds.{build}");
     let app: Router = endpoint
         .handler(async |Path(build): Path<String>| stream::iter([Event::text(build)]))
@@ -178,7 +178,7 @@ async fn a_value_that_is_decoded_is_the_one_that_the_function_gets() {
 
 #[tokio::test]
 async fn an_outer_router_cannot_say_which_build_is_meant() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let inner = route(&sse, "/builds/{build}", "builds.{build}");
     let app = Router::new()
         .nest_service("/of/{build}", inner.clone())
@@ -190,7 +190,7 @@ async fn an_outer_router_cannot_say_which_build_is_meant() {
         assert_unfit(open(path).await, path);
     }
     // Nor to an authorizer that looks at captures itself.
-    let sse = kit_of(SseOptions::default(), Owner);
+    let sse = sse_with_authorizer(SseOptions::default(), Owner);
     let inner = route(&sse, "/builds/{build}", "builds.read");
     let app = Router::new()
         .nest_service("/of/{build}", inner.clone())
@@ -222,7 +222,7 @@ async fn a_ticket_for_another_build_is_not_sold() {
         .authenticator(jwt())
         .tickets(Tickets::new().audience("builds"))
         .build()
-        .expect("a kit");
+        .expect("a server");
     let app = route(&sse, "/api/builds/{build}", "builds.{build}.read");
     let app = app.merge(sse.at("/api").tickets("/tickets").expect("a route"));
     let token = token(&["builds.1.read", "builds.{build}.read", "builds.*.read"]);

@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::testing::{self, Received};
-use crate::support::{Log, Server, burst, claims, kit, public, sign, token};
+use crate::support::{Log, Server, burst, claims, public, sign, sse_with, token};
 
 /// Whatever ends a line for a browser, and whatever kills its next reconnect.
 const CONTROLS: [&str; 9] = ["\n", "\r", "\r\n", "\0", "\t", "\u{b}", "\u{7f}", "\u{85}", "\u{1b}"];
@@ -27,7 +27,7 @@ struct Comment {
 }
 
 async fn sent(events: Vec<Event>) -> (Vec<Received>, String) {
-    let app = public(&kit(SseOptions::default()), move || stream::iter(events.clone()));
+    let app = public(&sse_with(SseOptions::default()), move || stream::iter(events.clone()));
     let mut stream = testing::open(&app, "/s").await.expect("a stream");
     let events = stream.read_to_end().await.expect("a clean end");
     (events, stream.raw())
@@ -39,7 +39,7 @@ async fn line_breaks_and_controls_in_a_name_forge_no_field() {
         let name = format!("news{control}{FORGED}");
         assert!(EventName::new(name.clone()).is_err(), "{name:?}");
         assert!(Event::text("x").named(name.clone()).is_err(), "{name:?}");
-        let sse = kit(SseOptions::default());
+        let sse = sse_with(SseOptions::default());
         let mapped = sse.endpoint("/s").public().event(name.clone()).handler(async || burst(1));
         let mistakes: Result<Router, _> = mapped;
         assert!(mistakes.is_err(), "{name:?}");
@@ -52,7 +52,7 @@ async fn line_breaks_and_controls_in_an_id_forge_no_field() {
         let id = format!("7{control}{FORGED}");
         assert!(EventId::new(id.clone()).is_err(), "{id:?}");
         assert!(Event::text("x").with_id(&id).is_err(), "{id:?}");
-        let sse = kit(SseOptions::default());
+        let sse = sse_with(SseOptions::default());
         let app: Router = sse
             .endpoint("/s")
             .public()
@@ -104,7 +104,7 @@ fn an_application_cannot_be_made_to_send_the_kits_own_events() {
 
 #[tokio::test]
 async fn an_end_mark_in_the_cursor_tells_a_stranger_nothing() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app: Router =
         sse.endpoint("/s").permission("usage.read").handler(async || burst(1)).expect("a route");
     let stranger = testing::open(&app, "/s").last_event_id("7;hero.end").await.expect_err("401");
@@ -116,7 +116,7 @@ async fn an_end_mark_in_the_cursor_tells_a_stranger_nothing() {
 /// A head as large as a client likes, over a socket: the server answers, or hangs up, and goes on.
 #[tokio::test]
 async fn a_huge_cursor_brings_nobody_down() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let server = Server::start(&sse, public(&sse, || burst(1))).await;
     for size in [300, 10_000, 300_000, 3_000_000] {
         let mut socket = tokio::net::TcpStream::connect(server.address).await.expect("a socket");
@@ -140,7 +140,7 @@ async fn a_huge_cursor_brings_nobody_down() {
 
 #[tokio::test]
 async fn no_bytes_in_the_cursor_panic_anybody() {
-    let app = public(&kit(SseOptions::default()), || burst(1));
+    let app = public(&sse_with(SseOptions::default()), || burst(1));
     let mut random = fastrand::Rng::with_seed(5);
     for _ in 0..500 {
         let length = random.usize(..40);
@@ -157,7 +157,7 @@ async fn no_bytes_in_the_cursor_panic_anybody() {
 /// A challenge other than `Bearer` makes browsers ask for a password in front of the page.
 #[tokio::test]
 async fn no_refusal_makes_a_browser_ask_for_a_password() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app: Router = sse
         .endpoint("/s")
         .permission("usage.read")
@@ -194,7 +194,7 @@ async fn no_refusal_makes_a_browser_ask_for_a_password() {
 #[tokio::test]
 async fn a_subject_with_line_breaks_forges_no_line_of_the_log() {
     let (log, _guard) = Log::everything();
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app: Router =
         sse.endpoint("/s").handler(async || stream::empty::<Event>()).expect("a route");
     let forger = sign(&claims(|c| c["sub"] = json!("ann\n2026-01-01T00:00:00Z ERROR forged")));
@@ -214,7 +214,7 @@ async fn a_subject_with_line_breaks_forges_no_line_of_the_log() {
 /// `hostility` and `admission` have the many ways; this is the one that a single token buys.
 #[tokio::test]
 async fn one_callers_streams_leave_room_for_the_others() {
-    let sse = kit(SseOptions::default().max_connections(20).over_limit(OverLimit::Refuse));
+    let sse = sse_with(SseOptions::default().max_connections(20).over_limit(OverLimit::Refuse));
     let app: Router = sse.endpoint("/s").handler(async || burst(1)).expect("a route");
     let mut held = Vec::new();
     for _ in 0..20 {
@@ -232,7 +232,7 @@ async fn a_reader_that_stops_does_not_fill_the_memory() {
     use std::sync::atomic::{AtomicUsize, Ordering};
     let made = Arc::new(AtomicUsize::new(0));
     let count = made.clone();
-    let sse = kit(SseOptions::default().write_timeout(std::time::Duration::from_secs(1)));
+    let sse = sse_with(SseOptions::default().write_timeout(std::time::Duration::from_secs(1)));
     let app = public(&sse, move || {
         let count = count.clone();
         stream::repeat_with(move || {

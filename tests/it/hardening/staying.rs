@@ -22,11 +22,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tower::ServiceExt;
 
-use crate::access::{Answer, Oracle, farewell, kit_of};
+use crate::access::{Answer, Oracle, read_close, sse_with_authorizer};
 use crate::http2;
 use crate::support::testing::{self, SlowReader};
 use crate::support::{
-    Alive, Server, burst, claims, eventually, flood, jwt, kit, now, options, sign, token, watched,
+    Alive, Server, burst, claims, eventually, flood, jwt, now, options, sign, sse_with, token,
+    watched,
 };
 
 #[tokio::test]
@@ -36,11 +37,11 @@ async fn while_nobody_can_be_verified_nobody_gets_in_and_browsers_come_back() {
         .environment(Vec::<(String, String)>::new())
         .authenticator(down)
         .build()
-        .expect("a kit");
+        .expect("a server");
     let retry = sse.endpoint("/retry").handler(async || burst(3)).expect("a route");
     let refuse = sse.endpoint("/refuse").over_limit(hero_sse::options::OverLimit::Refuse);
     let app: Router = retry.merge(refuse.handler(async || burst(3)).expect("a route"));
-    let mut stream = testing::open(&app, "/retry").bearer("t").await.expect("a farewell");
+    let mut stream = testing::open(&app, "/retry").bearer("t").await.expect("a closing event");
     let events = stream.read_to_end().await.expect("a clean end");
     let [close] = events.as_slice() else { panic!("{events:?}") };
     assert_eq!(close.event, "hero.close");
@@ -90,7 +91,7 @@ fn of(subject: &str) -> ConnectionFilter {
 #[tokio::test]
 async fn whoever_was_let_in_before_a_disconnect_does_not_slip_in_after_it() {
     let (held, mut asked, answer) = held();
-    let sse = kit_of(SseOptions::default(), held);
+    let sse = sse_with_authorizer(SseOptions::default(), held);
     let ran = Arc::new(AtomicUsize::new(0));
     let count = ran.clone();
     let endpoint = sse.endpoint("/s").permission("read");
@@ -165,7 +166,7 @@ async fn a_token_that_is_denied_while_its_request_is_on_the_way_is_looked_at_aga
         .authenticator(Sessions(sessions.clone()))
         .authorizer(held)
         .build()
-        .expect("a kit");
+        .expect("a server");
     let app: Router = sse.endpoint("/s").handler(async || burst(1)).expect("a route");
     let opening = tokio::spawn(testing::open(&app, "/s").bearer("good").into_future());
     question(&mut asked).await;
@@ -201,7 +202,7 @@ async fn a_disconnect_while_the_token_is_looked_at_is_not_missed() {
         .environment(Vec::<(String, String)>::new())
         .authenticator(Slow(held))
         .build()
-        .expect("a kit");
+        .expect("a server");
     let app: Router = sse.endpoint("/s").handler(async || burst(1)).expect("a route");
     let opening = tokio::spawn(testing::open(&app, "/s").bearer("t").into_future());
     question(&mut asked).await;
@@ -223,7 +224,7 @@ impl Authorizer for Restless {
         access: &'a Access<'a>,
     ) -> BoxFuture<'a, Result<Decision, AuthError>> {
         self.1.fetch_add(1, Ordering::SeqCst);
-        let sse = self.0.get().expect("a kit");
+        let sse = self.0.get().expect("a server");
         sse.connections().disconnect(&of(access.principal().subject()), CloseReason::Revoked);
         async { Ok(Decision::granted()) }.boxed()
     }
@@ -232,17 +233,17 @@ impl Authorizer for Restless {
 #[tokio::test]
 async fn a_request_that_is_overtaken_again_and_again_is_turned_away_not_let_in() {
     let restless = Restless::default();
-    let sse = kit_of(SseOptions::default(), restless.clone());
+    let sse = sse_with_authorizer(SseOptions::default(), restless.clone());
     let _ = restless.0.set(sse.clone());
     let endpoint: Router = sse.endpoint("/s").handler(async || burst(1)).expect("a route");
     let old = get(async |sse: SseContext| sse.stream(burst(1)).await);
     let app = endpoint.route("/old", old).layer(axum::Extension(sse.clone()));
-    let mut stream = testing::open(&app, "/s").principal("ann").await.expect("a farewell");
-    assert_eq!(farewell(&mut stream).await, ("unverified".to_owned(), true));
+    let mut stream = testing::open(&app, "/s").principal("ann").await.expect("a closing event");
+    assert_eq!(read_close(&mut stream).await, ("unverified".to_owned(), true));
     assert_eq!(restless.1.load(Ordering::SeqCst), 3);
     // A handler of the application's own has run by then: its client comes back.
-    let mut stream = testing::open(&app, "/old").principal("ann").await.expect("a farewell");
-    assert_eq!(farewell(&mut stream).await, ("unverified".to_owned(), true));
+    let mut stream = testing::open(&app, "/old").principal("ann").await.expect("a closing event");
+    assert_eq!(read_close(&mut stream).await, ("unverified".to_owned(), true));
     assert_eq!(restless.1.load(Ordering::SeqCst), 4);
     assert_eq!(sse.connections().closed(CloseReason::Unverified), 2);
     assert!(sse.connections().is_empty());
@@ -274,7 +275,7 @@ async fn a_removed_user_who_reconnects_with_a_good_token_gets_403() {
     for name in ["ann", "bob"] {
         users.0.lock().expect("no panic").insert(name.to_owned(), vec!["read"]);
     }
-    let sse = kit_of(SseOptions::default(), users.authorizer());
+    let sse = sse_with_authorizer(SseOptions::default(), users.authorizer());
     let endpoint = sse.endpoint("/s").permission("read");
     let server = Server::start(&sse, endpoint.handler(async || burst(1)).expect("a route")).await;
     let open = async |name: &'static str| {
@@ -288,7 +289,7 @@ async fn a_removed_user_who_reconnects_with_a_good_token_gets_403() {
     }
     users.0.lock().expect("no panic").remove("ann");
     assert_eq!(sse.connections().disconnect(&of("ann"), CloseReason::Revoked), 1);
-    assert_eq!(farewell(&mut ann).await, ("revoked".to_owned(), false));
+    assert_eq!(read_close(&mut ann).await, ("revoked".to_owned(), false));
     let error = open("ann").await.expect_err("403");
     assert_eq!(error.status, Some(StatusCode::FORBIDDEN));
     assert!(error.headers.contains_key("www-authenticate"));
@@ -300,24 +301,24 @@ async fn a_removed_user_who_reconnects_with_a_good_token_gets_403() {
 
 #[tokio::test]
 async fn a_drain_does_not_invite_back_whom_a_disconnect_sent_away() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app: Router = sse.endpoint("/s").handler(async || burst(1)).expect("a route");
     let mut stream = testing::open(&app, "/s").principal("ann").await.expect("a stream");
     sse.connections().disconnect(&of("ann"), CloseReason::Revoked);
     sse.drain();
-    assert_eq!(farewell(&mut stream).await, ("revoked".to_owned(), false));
+    assert_eq!(read_close(&mut stream).await, ("revoked".to_owned(), false));
     assert_eq!(sse.connections().closed(CloseReason::Draining), 0);
 }
 
 /// Whoever is asked to go within a drain, and takes nothing, is revoked all the same.
 #[tokio::test]
 async fn a_disconnect_overtakes_a_drain() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app: Router = sse.endpoint("/s").handler(async || burst(1)).expect("a route");
     let mut stream = testing::open(&app, "/s").principal("ann").await.expect("a stream");
     sse.connections().drain(&of("ann"));
     sse.connections().disconnect(&of("ann"), CloseReason::Revoked);
-    assert_eq!(farewell(&mut stream).await, ("revoked".to_owned(), false));
+    assert_eq!(read_close(&mut stream).await, ("revoked".to_owned(), false));
 }
 
 /// A client that has been sent all its windows and the kernels' buffers take.
@@ -349,7 +350,7 @@ async fn goes(sse: &HeroSse, alive: &Alive, client: &SlowReader, start: Instant)
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_takes_nothing_cannot_sit_a_revocation_out() {
-    let sse = kit(options("WriteTimeout = \"60s\""));
+    let sse = sse_with(options("WriteTimeout = \"60s\""));
     let (app, alive) = flooding(&sse);
     let server = Server::start(&sse, app).await;
     let client = stalled(server.address, "/s").await;
@@ -365,7 +366,7 @@ async fn a_client_that_takes_nothing_cannot_sit_a_revocation_out() {
 /// is an end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_farewell_that_waits_behind_what_nobody_reads_does_not_keep_the_connection() {
-    let sse = kit(options("WriteTimeout = \"60s\""));
+    let sse = sse_with(options("WriteTimeout = \"60s\""));
     let alive = Alive::default();
     let watch = alive.clone();
     let large = || stream::iter([Event::text("x".repeat(50_000))]).chain(stream::pending());
@@ -388,7 +389,7 @@ fn is_cut_from_elsewhere(disconnect: impl FnOnce(&HeroSse) -> usize) {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.expect("a runtime");
-    let sse = kit(options("WriteTimeout = \"60s\""));
+    let sse = sse_with(options("WriteTimeout = \"60s\""));
     let (app, alive) = flooding(&sse);
     let (client, server) = runtime.block_on(async {
         let server = Server::start(&sse, app).await;
@@ -421,7 +422,7 @@ fn a_disconnect_from_a_runtime_that_ends_cuts_a_stalled_client_as_well() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn under_axum_serve_a_guarded_client_that_takes_nothing_is_reset_too() {
-    let sse = kit(options("WriteTimeout = \"60s\""));
+    let sse = sse_with(options("WriteTimeout = \"60s\""));
     let (app, alive) = flooding(&sse);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -437,7 +438,7 @@ async fn under_axum_serve_a_guarded_client_that_takes_nothing_is_reset_too() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stalled_http2_stream_is_revoked_alone() {
-    let sse = kit(options("WriteTimeout = \"60s\""));
+    let sse = sse_with(options("WriteTimeout = \"60s\""));
     let (app, alive) = watched(&sse, flood);
     let calm = sse.endpoint("/n").public().handler(async || http2::numbers()).expect("a route");
     let server = Server::start(&sse, app.merge(calm)).await;
@@ -474,7 +475,7 @@ async fn a_stalled_http2_stream_is_revoked_alone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_took_the_farewell_keeps_its_connection() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app: Router = sse.endpoint("/s").public().handler(async || burst(1)).expect("a route");
     let server = Server::start(&sse, app).await;
     let mut socket = TcpStream::connect(server.address).await.expect("a socket");
@@ -526,8 +527,9 @@ fn figures(what: &str, times: &mut [Duration]) -> (Duration, Duration) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revocation_reaches_every_client_of_a_tenant_within_a_second_and_no_other() {
     const TENANTS: [&str; 5] = ["t0", "t1", "t2", "t3", "t4"];
-    let sse =
-        kit(options("WriteTimeout = \"60s\"\nMaxPerPrincipal = 1000\nConnectsPerMinute = \"off\""));
+    let sse = sse_with(options(
+        "WriteTimeout = \"60s\"\nMaxPerPrincipal = 1000\nConnectsPerMinute = \"off\"",
+    ));
     let alive = Alive::default();
     let (one, other) = (alive.clone(), alive.clone());
     let healthy = sse.endpoint("/calm").handler(async move || one.watch(calm().boxed()));
@@ -549,7 +551,8 @@ async fn a_revocation_reaches_every_client_of_a_tenant_within_a_second_and_no_ot
             let mut stream = stream.await.expect("a stream");
             calm.push(tokio::spawn(async move {
                 loop {
-                    let event = stream.next().await.expect("in time").expect("a farewell first");
+                    let event =
+                        stream.next().await.expect("in time").expect("a closing event first");
                     if event.event == "hero.close" {
                         let data: Value = event.json().expect("JSON");
                         return (Instant::now(), data["reason"] == "revoked");
@@ -607,14 +610,14 @@ async fn a_token_in_its_leeway_does_not_open_stream_after_stream() {
         .environment(Vec::<(String, String)>::new())
         .authenticator(jwt().leeway(Duration::from_secs(2)))
         .build()
-        .expect("a kit");
+        .expect("a server");
     let app: Router = sse.endpoint("/s").handler(async || burst(1)).expect("a route");
     let late = sign(&claims(|c| c["exp"] = json!(now() - 1)));
     let mut streams = 0;
     let error = loop {
         match testing::open(&app, "/s").bearer(&late).await {
             Ok(mut stream) => {
-                assert_eq!(farewell(&mut stream).await, ("token_expired".to_owned(), false));
+                assert_eq!(read_close(&mut stream).await, ("token_expired".to_owned(), false));
                 streams += 1;
             }
             Err(error) => break error,
@@ -637,7 +640,7 @@ async fn a_credential_whose_time_is_over_opens_nothing_whatever_the_authenticato
             .environment(Vec::<(String, String)>::new())
             .authenticator(forgetful)
             .build()
-            .expect("a kit");
+            .expect("a server");
         let private: Router = sse.endpoint("/s").handler(async || burst(1)).expect("a route");
         let public = sse.endpoint("/p").public().handler(async || burst(1)).expect("a route");
         let app = private.merge(public);
@@ -652,14 +655,14 @@ async fn a_credential_whose_time_is_over_opens_nothing_whatever_the_authenticato
 #[tokio::test(start_paused = true)]
 async fn a_permission_that_is_gone_ends_the_stream_at_the_next_look() {
     let oracle = Oracle::new(Answer::Yes);
-    let sse = kit_of(options("ReauthorizeInterval = \"10s\""), oracle.clone());
+    let sse = sse_with_authorizer(options("ReauthorizeInterval = \"10s\""), oracle.clone());
     let app: Router =
         sse.endpoint("/s").permission("read").handler(async || burst(1)).expect("a route");
     let mut stream = testing::open(&app, "/s").principal("ann").await.expect("a stream");
     stream.next().await.expect("in time").expect("an event");
     oracle.says(Answer::No);
     let mut stream = stream.timeout(Duration::from_secs(11));
-    assert_eq!(farewell(&mut stream).await, ("revoked".to_owned(), false));
+    assert_eq!(read_close(&mut stream).await, ("revoked".to_owned(), false));
     let error = testing::open(&app, "/s").principal("ann").await.expect_err("403");
     assert_eq!(error.status, Some(StatusCode::FORBIDDEN));
 }
@@ -667,7 +670,7 @@ async fn a_permission_that_is_gone_ends_the_stream_at_the_next_look() {
 /// As above, but the client took what came first: the socket was quiet in between.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_read_for_a_while_and_then_stops_cannot_sit_a_revocation_out_either() {
-    let sse = kit(options("WriteTimeout = \"60s\""));
+    let sse = sse_with(options("WriteTimeout = \"60s\""));
     let alive = Alive::default();
     let watch = alive.clone();
     let large = || async {
@@ -690,12 +693,12 @@ async fn who_read_for_a_while_and_then_stops_cannot_sit_a_revocation_out_either(
 
 #[tokio::test]
 async fn a_later_disconnect_for_another_reason_invites_nobody_back_who_was_revoked() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let app: Router = sse.endpoint("/s").handler(async || burst(1)).expect("a route");
     let mut stream = testing::open(&app, "/s").principal("ann").await.expect("a stream");
     sse.connections().disconnect(&of("ann"), CloseReason::Revoked);
     sse.connections().disconnect(&ConnectionFilter::all(), CloseReason::MaxAge);
-    assert_eq!(farewell(&mut stream).await, ("revoked".to_owned(), false));
+    assert_eq!(read_close(&mut stream).await, ("revoked".to_owned(), false));
 }
 
 /// While a stream is cut for what it left unsent, its connection may be at work for another request.
@@ -703,7 +706,7 @@ async fn a_later_disconnect_for_another_reason_invites_nobody_back_who_was_revok
 async fn a_slow_download_after_the_farewell_is_not_cut_with_the_stream_before_it() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     const SIZE: usize = 40 << 20;
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let endpoint: Router = sse.endpoint("/s").public().handler(async || burst(1)).expect("a route");
     let app = endpoint.route("/file", get(async || vec![b'x'; SIZE]));
     let server = Server::start(&sse, app).await;
@@ -772,7 +775,7 @@ async fn an_authorizer_whose_drop_panics_keeps_nobody_in_and_brings_nothing_down
     let mind = Arc::new(Mutex::new(None));
     let says = |answer| *mind.lock().expect("no panic") = answer;
     let second = Duration::from_secs(1);
-    let sse = kit_of(
+    let sse = sse_with_authorizer(
         options("ReauthorizeInterval = \"10s\"\nAuthorizerTimeout = \"3s\""),
         Mined(mind.clone()),
     );
@@ -787,7 +790,7 @@ async fn an_authorizer_whose_drop_panics_keeps_nobody_in_and_brings_nothing_down
     // Too late, and at its end: nobody is let in.
     for answer in [None, Some(second)] {
         says(answer);
-        assert_eq!(farewell(&mut open().await).await, ("unverified".to_owned(), true));
+        assert_eq!(read_close(&mut open().await).await, ("unverified".to_owned(), true));
     }
     // Under way while its stream is sent away, is drained, is dropped; too late; and at its end.
     for step in ["disconnect", "drain", "drop", "late", "end"] {
@@ -813,7 +816,7 @@ async fn an_authorizer_whose_drop_panics_keeps_nobody_in_and_brings_nothing_down
         if step == "drop" {
             drop(stream);
         } else {
-            let (reason, again) = farewell(&mut stream).await;
+            let (reason, again) = read_close(&mut stream).await;
             assert_eq!((reason.as_str(), again), expected, "{step}");
         }
         assert_eq!((alive.count(), sse.connections().len()), (0, 0), "{step}");
@@ -823,7 +826,7 @@ async fn an_authorizer_whose_drop_panics_keeps_nobody_in_and_brings_nothing_down
 /// What a function holds is the application's as well.
 #[tokio::test]
 async fn a_function_whose_drop_panics_is_refused_all_the_same() {
-    let sse = kit(SseOptions::default());
+    let sse = sse_with(SseOptions::default());
     let (started, mut begun) = unbounded_channel();
     let endpoint = sse.endpoint("/s");
     let app: Router = endpoint
@@ -854,7 +857,7 @@ impl Drop for Heavy {
 /// Under a server of another's making that keeps bodies without polling them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
 async fn one_stream_whose_drop_blocks_does_not_keep_the_others_that_are_revoked() {
-    let sse = kit(options("MaxPerPrincipal = 100"));
+    let sse = sse_with(options("MaxPerPrincipal = 100"));
     let endpoint = sse.endpoint("/s");
     let app: Router = endpoint
         .handler(async || {
@@ -884,12 +887,12 @@ async fn a_request_by_ticket_that_is_overtaken_is_told_so_and_to_get_another_tic
     let restless = Restless::default();
     let tickets = hero_sse::auth::Tickets::new().audience("usage");
     let builder = crate::tickets::builder("").tickets(tickets).authorizer(restless.clone());
-    let sse = builder.build().expect("a kit");
+    let sse = builder.build().expect("a server");
     let _ = restless.0.set(sse.clone());
     let app = crate::tickets::app(&sse);
     let ticket = crate::tickets::buy(&app, "ann.may", "/api/usage").await;
     let path = format!("/api/usage?ticket={ticket}");
-    let mut stream = testing::open(&app, &path).await.expect("a farewell");
-    assert_eq!(farewell(&mut stream).await, ("unverified".to_owned(), false));
+    let mut stream = testing::open(&app, &path).await.expect("a closing event");
+    assert_eq!(read_close(&mut stream).await, ("unverified".to_owned(), false));
     assert!(sse.connections().is_empty());
 }

@@ -27,11 +27,13 @@ use tower::ServiceExt;
 
 use crate::support::testing;
 use crate::support::{Log, Server, burst};
-use crate::tickets::{Shared, app, assert_not_accepted, builder, buy, json_of, kit, open, post};
+use crate::tickets::{
+    Shared, app, assert_not_accepted, builder, buy, json_of, open, post, sse_with,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn double_spend_of_a_hundred_opens_at_once_one_wins() {
-    let sse = kit("FailedAttemptsPerMinute = \"off\"");
+    let sse = sse_with("FailedAttemptsPerMinute = \"off\"");
     let server = Server::start(&sse, app(&sse)).await;
     for _ in 0..3 {
         let ticket = Plain(server.address).buy("/api/held").await;
@@ -63,7 +65,7 @@ async fn double_spend_of_a_hundred_opens_at_once_one_wins() {
 
 #[tokio::test]
 async fn a_spent_an_unknown_an_expired_and_a_malformed_ticket_look_the_same() {
-    let app = app(&kit(""));
+    let app = app(&sse_with(""));
     let ticket = buy(&app, "ann.may", "/api/usage").await;
     open(&app, "/api/usage", &ticket).await.expect("a stream");
     let over = buy(&app, "ann.may.50", "/api/usage").await;
@@ -87,7 +89,7 @@ async fn a_spent_an_unknown_an_expired_and_a_malformed_ticket_look_the_same() {
 
 #[tokio::test]
 async fn a_ticket_of_one_path_opens_no_other_and_is_gone_after_the_attempt() {
-    let app = app(&kit(""));
+    let app = app(&sse_with(""));
     for (bought, opened) in [
         ("/api/held", "/api/usage"),
         ("/api/usage", "/api/held"),
@@ -109,7 +111,7 @@ async fn a_ticket_of_one_path_opens_no_other_and_is_gone_after_the_attempt() {
 
 #[tokio::test]
 async fn a_ticket_with_another_credential_or_a_second_ticket_is_refused() {
-    let app = app(&kit(""));
+    let app = app(&sse_with(""));
     let ticket = buy(&app, "ann.may", "/api/usage").await;
     let path = format!("/api/usage?ticket={ticket}");
     let refused = async |path: &str, header: &str| {
@@ -131,7 +133,7 @@ async fn a_ticket_with_another_credential_or_a_second_ticket_is_refused() {
 
 #[tokio::test]
 async fn a_preview_by_head_neither_spends_a_ticket_nor_tells_whether_it_is_good() {
-    let app = app(&kit(""));
+    let app = app(&sse_with(""));
     let ticket = buy(&app, "ann.may", "/api/usage").await;
     let head = async |ticket: &str| {
         let path = format!("/api/usage?ticket={ticket}");
@@ -146,7 +148,7 @@ async fn a_preview_by_head_neither_spends_a_ticket_nor_tells_whether_it_is_good(
 
 #[tokio::test]
 async fn a_ticket_opens_no_post_and_no_route_of_the_applications_own() {
-    let sse = kit("");
+    let sse = sse_with("");
     let own = get(async |who: Option<Principal>| who.map_or("nobody", |_| "somebody").to_owned());
     let server = Server::start(&sse, app(&sse).route("/own", own)).await;
     let router = Plain(server.address);
@@ -160,7 +162,7 @@ async fn a_ticket_opens_no_post_and_no_route_of_the_applications_own() {
 
 #[tokio::test]
 async fn a_page_whose_name_was_made_to_lead_here_gets_and_uses_no_ticket() {
-    let app = app(&kit("AllowedHosts = [\"app.example.com\"]"));
+    let app = app(&sse_with("AllowedHosts = [\"app.example.com\"]"));
     let at = |host: &str, request: http::request::Builder, body: &str| {
         let request = request.header("host", host).body(Body::from(body.to_owned()));
         app.clone().oneshot(request.expect("a request"))
@@ -184,7 +186,7 @@ async fn a_page_whose_name_was_made_to_lead_here_gets_and_uses_no_ticket() {
 async fn a_leaked_store_opens_nothing() {
     let shared = Shared::default();
     let sse = builder("").tickets(Tickets::new().audience("usage").store(shared.clone()));
-    let app = app(&sse.build().expect("a kit"));
+    let app = app(&sse.build().expect("a server"));
     let ticket = buy(&app, "ann.may", "/api/usage").await;
     let leak = shared.everything();
     assert!(leak.contains("ann") && !leak.contains(&ticket), "{leak}");
@@ -227,7 +229,7 @@ async fn a_store_that_forgets_nothing_makes_no_ticket_live_longer() {
     let app = |older_by| {
         let store = Hoarder { inner: Shared::default(), older_by };
         let tickets = Tickets::new().audience("usage").store(store);
-        app(&builder("").tickets(tickets).build().expect("a kit"))
+        app(&builder("").tickets(tickets).build().expect("a server"))
     };
     // 30 s to live, and 30 s that the clocks of two nodes may differ.
     let fresh = app(50);
@@ -243,7 +245,7 @@ async fn a_store_that_forgets_nothing_makes_no_ticket_live_longer() {
 
 #[tokio::test]
 async fn no_two_tickets_are_alike() {
-    let app = app(&kit(""));
+    let app = app(&sse_with(""));
     let mut tickets = std::collections::HashSet::new();
     let mut ones = 0;
     for _ in 0..500 {
@@ -257,7 +259,7 @@ async fn no_two_tickets_are_alike() {
 
 #[tokio::test]
 async fn a_redirect_repeats_neither_ticket_nor_token() {
-    let sse = kit("");
+    let sse = sse_with("");
     // What many an application has: to the same place with a slash, to another scheme.
     let slash = async |request: Request, next: Next| {
         let uri = request.uri().clone();
@@ -304,7 +306,7 @@ async fn a_redirect_repeats_neither_ticket_nor_token() {
 
 #[tokio::test]
 async fn the_kit_redirects_nobody() {
-    let sse = kit("");
+    let sse = sse_with("");
     let server = Server::start(&sse, app(&sse)).await;
     let router = Plain(server.address);
     for path in ["/api/usage/", "//api/usage", "/api/usage/../usage", "/api/./usage", "/api//usage"]
@@ -323,7 +325,7 @@ async fn neither_log_nor_debug_shows_a_ticket() {
     let shared = Shared::default();
     let tickets = Tickets::new().audience("usage").store(shared);
     let shown = format!("{tickets:?}");
-    let sse = builder("").tickets(tickets).build().expect("a kit");
+    let sse = builder("").tickets(tickets).build().expect("a server");
     let app = app(&sse).layer(from_fn(async |request: Request, next: Next| {
         tracing::info!("{:?}", request.extensions());
         next.run(request).await
@@ -342,7 +344,7 @@ async fn neither_log_nor_debug_shows_a_ticket() {
 
 #[tokio::test]
 async fn the_farewell_of_a_stream_by_a_ticket_never_says_to_come_back() {
-    let sse = kit("");
+    let sse = sse_with("");
     let server = Server::start(&sse, app(&sse)).await;
     let router = Plain(server.address);
     for path in ["/api/held", "/api/usage"] {
@@ -354,7 +356,8 @@ async fn the_farewell_of_a_stream_by_a_ticket_never_says_to_come_back() {
         if path == "/api/held" {
             sse.connections().drain(&hero_sse::connections::ConnectionFilter::all());
         }
-        let close = stream.read_to_end().await.expect("a clean end").pop().expect("a farewell");
+        let close =
+            stream.read_to_end().await.expect("a clean end").pop().expect("a closing event");
         assert_eq!(
             close.json::<Value>().expect("JSON")["reconnect"],
             Value::Bool(false),
@@ -366,7 +369,7 @@ async fn the_farewell_of_a_stream_by_a_ticket_never_says_to_come_back() {
 
 #[tokio::test]
 async fn a_caller_that_buys_without_end_pushes_out_nobody_else() {
-    let app = app(&kit(""));
+    let app = app(&sse_with(""));
     let bobs = buy(&app, "bob.may", "/api/usage").await;
     let first = buy(&app, "ann.may", "/api/usage").await;
     for _ in 0..300 {
@@ -379,7 +382,7 @@ async fn a_caller_that_buys_without_end_pushes_out_nobody_else() {
 /// The authenticator is not asked again when a ticket is used.
 #[tokio::test]
 async fn a_ticket_kept_for_later_brings_nobody_back_who_was_sent_away() {
-    let sse = kit("");
+    let sse = sse_with("");
     let app = app(&sse);
     let [anns, bobs, late] = [
         buy(&app, "ann.may", "/api/usage").await,
@@ -388,7 +391,7 @@ async fn a_ticket_kept_for_later_brings_nobody_back_who_was_sent_away() {
     ];
     let ann = ConnectionFilter::all().subject("ann");
     sse.connections().disconnect(&ann, CloseReason::Revoked);
-    let told = open(&app, "/api/usage", &anns).await.expect("a farewell");
+    let told = open(&app, "/api/usage", &anns).await.expect("a closing event");
     let close: Value = serde_json::from_str(&told).expect("JSON");
     assert_eq!((&close["reason"], &close["reconnect"]), (&"unverified".into(), &false.into()));
     assert!(open(&app, "/api/usage", &bobs).await.expect("a stream").starts_with("bob"));
@@ -400,13 +403,13 @@ async fn a_ticket_kept_for_later_brings_nobody_back_who_was_sent_away() {
         let other = ConnectionFilter::all().subject(n.to_string());
         sse.connections().disconnect(&other, CloseReason::Revoked);
     }
-    let told = open(&app, "/api/usage", &late).await.expect("a farewell");
+    let told = open(&app, "/api/usage", &late).await.expect("a closing event");
     assert!(told.contains("unverified"), "{told}");
 }
 
 #[tokio::test]
 async fn a_ticket_keeps_no_permission_that_was_not_its_tokens() {
-    let app = app(&kit(""));
+    let app = app(&sse_with(""));
     // No permission, so no ticket for the one; and the other's opens nothing more.
     let answer = post(&app, "/api/tickets", "bob", r#"{"path": "/api/usage"}"#).await;
     assert_eq!(answer.status(), StatusCode::FORBIDDEN);
@@ -433,7 +436,7 @@ const GOOD: (&str, &str) = ("authorization", "Bearer ann.may");
 
 /// `/api/refuse` answers with a status, what `app` has with a farewell.
 fn guarded(toml: &str) -> (HeroSse, Router) {
-    let sse = kit(toml);
+    let sse = sse_with(toml);
     let refuse = sse.endpoint("/refuse").over_limit(OverLimit::Refuse);
     let refuse = refuse.handler(async || burst(1)).expect("a route");
     let open = sse.endpoint("/open").public().handler(async || burst(1)).expect("a route");
@@ -535,7 +538,7 @@ async fn guesses_that_come_all_at_once_do_not_pass_the_limit_together() {
         .environment(Vec::<(String, String)>::new())
         .authenticator(Slow(looked_at.clone()))
         .build()
-        .expect("a kit");
+        .expect("a server");
     let app: Router = sse.endpoint("/s").handler(async || burst(1)).expect("a route");
     for _ in 0..300 {
         let burst = (0..100).map(|_| from(&app, "203.0.113.9:1", "/s", &[BAD]));
@@ -656,7 +659,7 @@ async fn a_stopped_guess_is_counted_under_the_limit_that_stopped_it() {
 #[tokio::test]
 async fn guessing_over_sockets_at_endpoints_at_the_tickets_and_at_routes_of_ones_own_is_one_count()
 {
-    let sse = kit("FailedAttemptsPerMinute = 9");
+    let sse = sse_with("FailedAttemptsPerMinute = 9");
     let own = get(async |who: Principal| who.subject().to_owned());
     let server = Server::start(&sse, app(&sse).route("/own", own)).await;
     let router = Plain(server.address);

@@ -7,7 +7,7 @@ use hero_sse::topic::Position;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::support::kit;
+use crate::support::sse_with;
 use crate::support::testing::{self, EventReader, Received};
 
 #[derive(Clone, Serialize, SseEvent)]
@@ -25,7 +25,7 @@ struct Shop {
 impl Shop {
     fn open(tenant: &str) -> Self {
         let orders = Topic::builder(format!("orders of {tenant}")).retain_events(50).build();
-        let (ours, sse) = (orders.clone(), kit(SseOptions::default()));
+        let (ours, sse) = (orders.clone(), sse_with(SseOptions::default()));
         let app = sse.endpoint("/orders").public().handler(async move || {
             ours.subscribe().from_start().filter(|order: &Order| order.seen_by_all)
         });
