@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime};
 use axum::extract::OriginalUri;
 use futures_core::future::BoxFuture;
 use futures_util::FutureExt;
+use hmac_sha256::Hash as Sha256;
 use http::request::Parts;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
 use super::principal::Inner;
@@ -319,7 +319,7 @@ async fn call_store<T>(call: impl Future<Output = Result<T, AuthError>>) -> Resu
 
 /// Returns the key of a ticket in the store.
 fn key(ticket: &Secret<String>) -> String {
-    hex(&Sha256::digest(ticket.expose().as_bytes()))
+    hex(&Sha256::hash(ticket.expose().as_bytes()))
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -1,10 +1,12 @@
 //! Positions of events in a topic, and the ids that stand for them on the wire.
 
 use std::fmt;
+use std::hash::Hasher as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use sha2::{Digest, Sha256};
+use hmac_sha256::HMAC;
+use siphasher::sip::SipHasher24;
 
 use crate::frame::LastEventId;
 
@@ -89,19 +91,19 @@ impl fmt::Debug for Position {
 
 /// Makes and reads the ids of one topic in one epoch.
 ///
-/// An id is a tag and the offset, encrypted under that tag (a synthetic initialisation vector, with SHA-256 as the
-/// pseudorandom function). Only an id that was made with the same key can be read.
+/// An id is a tag and the offset, encrypted under that tag: a synthetic initialisation vector, with SipHash-2-4 as the
+/// pseudorandom function. It is made for short inputs and a secret key, and takes a third of SHA-256's time with every
+/// event that is published. Only an id that was made with the same key can be read.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct EpochIds {
-    key: [u8; 32],
+    key: [u8; 16],
 }
 
 impl EpochIds {
     pub(super) fn new(topic: &str, epoch: Epoch) -> Self {
-        let mut hash = Sha256::new();
-        hash.update(epoch.0);
-        hash.update(topic);
-        Self { key: hash.finalize().into() }
+        let mut key = [0; 16];
+        key.copy_from_slice(&HMAC::mac(topic, epoch.0)[..16]);
+        Self { key }
     }
 
     pub(super) fn position(&self, offset: u64) -> Position {
@@ -134,12 +136,10 @@ impl EpochIds {
     }
 
     fn keyed(&self, domain: u8, input: u64) -> u64 {
-        let mut hash = Sha256::new();
-        hash.update(self.key);
-        hash.update([domain]);
-        hash.update(input.to_be_bytes());
-        let [a, b, c, d, e, f, g, h, ..] = <[u8; 32]>::from(hash.finalize());
-        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+        let mut hash = SipHasher24::new_with_key(&self.key);
+        hash.write(&[domain]);
+        hash.write(&input.to_be_bytes());
+        hash.finish()
     }
 }
 
