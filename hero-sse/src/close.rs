@@ -9,8 +9,8 @@ macro_rules! reasons {
     )*) => {
         /// Why an open stream ended.
         ///
-        /// Before the head is sent a failure is a refusal, an ordinary HTTP answer; after it, one of
-        /// these. Where the server ends the stream the client reads the reason in `hero.close`.
+        /// Before the response's head is sent, a failure is an ordinary HTTP response. After it, a failure is one
+        /// of these reasons. If the server ends the stream, the client receives the reason in `hero.close`.
         ///
         #[doc = concat!(
             "| reason | what the client sees | what it does next | what the operator does |\n|---|---|---|---|\n",
@@ -21,15 +21,15 @@ macro_rules! reasons {
         pub enum CloseReason { $($(#[$doc])* $variant,)* }
 
         impl CloseReason {
-            /// Every reason there is.
+            /// All reasons.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            /// The reason as logs, counts and `hero.close` spell it.
+            /// Returns the name of the reason in logs, metrics and `hero.close`.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }
             }
 
-            /// Whether a client that comes back just as it is can hope for the stream.
+            /// Returns whether a client can get the stream again if it reconnects with the same request.
             pub const fn reconnect(self) -> bool {
                 match self { $(Self::$variant => $reconnect,)* }
             }
@@ -38,90 +38,90 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// The client closed the connection, or it broke.
+    /// The client closed the connection, or the connection broke.
     ClientGone = "client_gone", reconnect: true,
-    sees: "it left by itself, or a broken connection",
-    next: "a browser whose connection broke reconnects after its `retry`",
-    operator: "nothing; a rise of these is the network, or a proxy that cuts idle connections: compare its timeout \
+    sees: "its own disconnect, or a broken connection",
+    next: "after a broken connection a browser reconnects after its `retry`",
+    operator: "nothing; a rise comes from the network, or from a proxy that cuts idle connections: compare its timeout \
                with `HeartbeatInterval`";
     /// The client did not take a write within the write timeout.
     WriteTimeout = "write_timeout", reconnect: true,
     sees: "a reset connection",
-    next: "when it runs again it reconnects, and resumes from its cursor",
+    next: "once it reads again, it reconnects and resumes from its last id",
     operator: "nothing for a few; for many, a longer `WriteTimeout`, or smaller and fewer events";
-    /// The client's machine acknowledged nothing for the peer timeout.
+    /// The client's machine acknowledged nothing within the peer timeout.
     PeerTimeout = "peer_timeout", reconnect: true,
-    sees: "nothing: it was not reachable, and learns of it by its own watchdog",
-    next: "with a watchdog (`HeartbeatEvent`) it reconnects, without one it waits for ever",
-    operator: "nothing; shorter cuts clients in tunnels";
+    sees: "nothing: it was unreachable, and notices only by its own watchdog",
+    next: "with a watchdog (`HeartbeatEvent`) it reconnects, without one it waits forever",
+    operator: "nothing; a shorter timeout cuts off clients in tunnels";
     /// The stream reached its maximum age.
     MaxAge = "max_age", reconnect: true,
-    sees: "`hero.close`, a clean end",
+    sees: "`hero.close` and a clean end",
     next: "it reconnects and resumes, perhaps on another node",
-    operator: "nothing; `MaxAge` sets the pace";
-    /// The token expired; come back with a new one.
+    operator: "nothing; `MaxAge` sets the interval";
+    /// The caller's token expired. The client needs a new one.
     TokenExpired = "token_expired", reconnect: false,
-    sees: "`hero.close`, a clean end",
-    next: "a page renews its token and opens a new `EventSource`; one that only reconnects gets a final `401`",
-    operator: "nothing; for many a minute, longer tokens";
-    /// Access was withdrawn: somebody said so, or a check did.
+    sees: "`hero.close` and a clean end",
+    next: "a page renews its token and opens a new `EventSource`; a client that only reconnects gets a final `401`",
+    operator: "nothing; for many a minute, issue longer tokens";
+    /// Access was withdrawn, by [`disconnect`](crate::connections::Connections::disconnect) or by a permission check.
     Revoked = "revoked", reconnect: false,
-    sees: "`hero.close`, a clean end; a stalled client a reset",
-    next: "one that only reconnects is refused, where the token is no longer accepted or the permission gone",
-    operator: "makes sure of that first: whoever is let in again is in again";
-    /// Whether the caller may have the stream could not be found out, so it may not.
+    sees: "`hero.close` and a clean end; if it has stalled, a reset connection",
+    next: "if it reconnects, it is refused, provided that the token or the permission is no longer accepted",
+    operator: "makes sure of that first; otherwise the client is admitted again";
+    /// The server could not verify whether the caller may have the stream, so it may not.
     Unverified = "unverified", reconnect: true,
-    sees: "`hero.close`, a clean end; who comes meanwhile gets that alone, under `OverLimit = \"refuse\"` a `503`",
-    next: "it tries again after its `retry`; after a refusal a browser never does",
+    sees: "`hero.close` and a clean end; new clients get only that, or under `OverLimit = \"refuse\"` a `503`",
+    next: "it retries after its `retry`; after a refusal a browser never does",
     operator: "reads the ERROR line: the issuer, or the database behind the authorizer, does not answer";
     /// The client read too slowly: the buffer of its stream overflowed, or it fell too far behind in a topic
     /// ([`Overflow::Disconnect`](crate::options::Overflow::Disconnect)).
     Overflow = "overflow", reconnect: true,
-    sees: "what waited, then `hero.close` and a clean end",
-    next: "it reconnects and resumes from its last id, without a hole where the application keeps one",
-    operator: "a larger `Buffer`, a topic that keeps more, or another `Overflow`";
-    /// The server is shutting down, the endpoint is closed, or an operator asked the stream to go
+    sees: "the waiting events, then `hero.close` and a clean end",
+    next: "it reconnects and resumes from its last id, without a gap if the application retains the events",
+    operator: "a larger `Buffer`, a topic that retains more, or another `Overflow`";
+    /// The server is shutting down, the endpoint is closed, or the stream was drained
     /// ([`Connections::drain`](crate::connections::Connections::drain)).
     Draining = "draining", reconnect: true,
-    sees: "`hero.close` with a `retry` spread over `DrainJitter`, a clean end; who comes meanwhile gets that alone, \
-           under `OverLimit = \"refuse\"` a `503`",
-    next: "it reconnects, to another node or the next process; after a refusal a browser never does",
-    operator: "nothing: a deploy";
-    /// A connection limit was reached, or the caller comes too often, so the stream never began.
+    sees: "`hero.close` with a `retry` spread over `DrainJitter`, and a clean end; new clients get only that, or under \
+           `OverLimit = \"refuse\"` a `503`",
+    next: "it reconnects to another node or to the next process; after a refusal a browser never does",
+    operator: "nothing: a deployment";
+    /// A connection limit was reached, or the caller connects too often. The stream never began.
     OverLimit = "over_limit", reconnect: true,
-    sees: "`200`, `retry`, `hero.close`, a clean end; under `OverLimit = \"refuse\"` a `503` or `429`",
-    next: "it tries again after its `retry`; after a refusal a browser never does",
-    operator: "reads the WARN line, which names the limit; then a higher one, more nodes, or a look at who holds the \
-               streams";
-    /// The application's stream came to its end.
+    sees: "`200`, `retry`, `hero.close` and a clean end; under `OverLimit = \"refuse\"` a `503` or `429`",
+    next: "it retries after its `retry`; after a refusal a browser never does",
+    operator: "reads the WARN line, which names the limit; then a higher limit, more nodes, or a check of who holds \
+               the streams";
+    /// The application's stream ended.
     Ended = "ended", reconnect: true,
-    sees: "`hero.close`, a clean end",
-    next: "it reconnects, so that the application's function runs again",
-    operator: "if that was not meant: a last event, which says that there is no more";
-    /// The stream's last event was sent: there is nothing more to come, ever.
+    sees: "`hero.close` and a clean end",
+    next: "it reconnects, so the endpoint's function runs again",
+    operator: "if that was not intended: send a last event, so that clients do not reconnect";
+    /// The stream's last event was sent. No event will ever follow.
     LastEvent = "last_event", reconnect: false,
-    sees: "the event with the end mark in its id, `hero.close`, a clean end",
-    next: "it reconnects once, is answered `204` and stays away",
+    sees: "the event with the end mark in its id, `hero.close` and a clean end",
+    next: "it reconnects once, is answered `204`, and does not reconnect again",
     operator: "nothing";
-    /// The application's stream yielded an error, or an event that could not be written.
+    /// The application's stream yielded an error, or an event that could not be encoded.
     StreamError = "stream_error", reconnect: true,
-    sees: "`hero.close`, a clean end; never the error",
+    sees: "`hero.close` and a clean end; never the error",
     next: "it reconnects",
     operator: "reads the ERROR line, which has the error";
     /// The application's stream panicked.
     StreamPanic = "stream_panic", reconnect: true,
-    sees: "`hero.close`, a clean end",
+    sees: "`hero.close` and a clean end",
     next: "it reconnects",
-    operator: "reads the ERROR line and the panic's own, and mends the application";
+    operator: "reads the ERROR line and the panic message, and fixes the application";
 }
 
 impl CloseReason {
-    /// Its place in [`ALL`](Self::ALL), for tables of counts.
+    /// Its index in [`ALL`](Self::ALL), for tables of counts.
     pub(crate) const fn index(self) -> usize {
         self as usize
     }
 
-    /// Whether whoever is asked to go for it loses what it has begun, too.
+    /// Whether the caller loses access: even the function of a `POST` must not finish.
     pub(crate) const fn is_withdrawal(self) -> bool {
         matches!(self, Self::Revoked | Self::TokenExpired | Self::Unverified)
     }

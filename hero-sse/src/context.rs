@@ -19,19 +19,23 @@ use crate::refusal::Refusal;
 use crate::setup::SetupError;
 use crate::telemetry;
 
-/// The path of a handler that stands at none.
+/// The path of a handler without a route, such as a fallback.
 const FALLBACK: &str = "/{*path}";
 
-/// An extractor that turns a handler's own stream into an event stream of the kit: same head,
-/// heartbeats, deadlines, limits and farewells as an endpoint's.
+/// An extractor that turns a handler's own stream into an event stream of hero-sse, with the same head,
+/// heartbeats, timeouts, limits and closing events as an endpoint's.
 ///
-/// The handler itself runs first: only the token has been checked when it starts. Permission, limits
-/// and end mark are checked by [`stream`](Self::stream), so start costly work inside the stream.
+/// Use it for handlers that return `axum::response::Sse` today. New code is shorter as an
+/// [endpoint](crate::sse_endpoint).
 ///
-/// Limits, options and counts go by the pattern of its route, those of a fallback by `/{*path}`.
+/// The handler runs first: only the token has been checked when it starts. [`stream`](Self::stream) checks the
+/// permission, the limits and the cursor, so start expensive work inside the stream. As for an endpoint, a valid
+/// token is required unless the handler calls [`public`](Self::public).
 ///
-/// It finds the kit under [`HeroSse::serve`]; elsewhere add `.layer(Extension(sse))`. As for an
-/// endpoint a valid token is required unless [`public`](Self::public) is said.
+/// Limits, options and counts belong to the pattern of the handler's route. Those of a fallback belong to
+/// `/{*path}`.
+///
+/// The extractor works under [`HeroSse::serve`] and [`HeroSse::guard`]. Elsewhere add `.layer(Extension(sse))`.
 ///
 /// ```
 /// use hero_sse::{Event, SseContext};
@@ -45,7 +49,7 @@ const FALLBACK: &str = "/{*path}";
 /// ```
 #[must_use = "nothing is sent until `stream`"]
 pub struct SseContext {
-    visit: AuthenticatedRequest,
+    request: AuthenticatedRequest,
     target: RequestTarget,
     declaration: Declaration,
     sse: HeroSse,
@@ -53,44 +57,47 @@ pub struct SseContext {
 }
 
 impl SseContext {
-    /// Asks for a permission, besides those named before. `{name}` in it stands for the value of that capture
-    /// of the route's path.
+    /// Requires a permission, in addition to those required before. `{name}` in it is replaced by the value of that
+    /// capture of the route's path.
     pub fn permission(mut self, permission: impl IntoPermission) -> Self {
         self.declaration.require(permission.into_rule(), &mut self.mistakes);
         self
     }
 
-    /// Serves anybody.
+    /// Makes the stream public: no token is required.
     pub fn public(mut self) -> Self {
         self.declaration.open_to_all(&mut self.mistakes);
         self
     }
 
-    /// Names the items that bring no name of their own.
+    /// Sets the name of events that have no name of their own.
     pub fn event(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.declaration.name_events(name, &mut self.mistakes);
         self
     }
 
-    /// Who is asking; `None` without a token.
+    /// Returns the caller. `None` without a token.
     pub fn principal(&self) -> Option<&Principal> {
-        self.visit.principal()
+        self.request.principal()
     }
 
-    /// Where a returning client stopped.
+    /// Returns the id of the last event that a reconnecting client received. `None` for a new client.
     pub fn last_event_id(&self) -> Option<&str> {
-        self.visit.cursor().and_then(LastEventId::as_str)
+        self.request.cursor().and_then(LastEventId::as_str)
     }
 
-    /// Answers with the stream, or refuses as an endpoint would. It awaits the kit's
-    /// [`Authorizer`](crate::auth::Authorizer), where there is one.
+    /// Answers with the stream, or with a refusal, as an endpoint does. It awaits the
+    /// [`Authorizer`](crate::auth::Authorizer), if there is one.
+    ///
+    /// A mistake in the declaration, for instance a permission that cannot be one, is logged and answered with
+    /// `500`.
     pub async fn stream<T, M>(self, stream: T) -> Response
     where
         T: Stream + Send + 'static,
         T::Item: EventItem<M>,
         M: 'static,
     {
-        let Self { visit, target, declaration, sse, mut mistakes } = self;
+        let Self { request, target, declaration, sse, mut mistakes } = self;
         let options = &sse.core().options;
         if !options.server.enabled {
             mistakes
@@ -106,7 +113,7 @@ impl SseContext {
         }
         let policies = policies(&sse, &declaration);
         let route = Route::new(declaration, policies);
-        visit.answer_with(&route, target, EventStream::new(stream)).await
+        request.answer_with(&route, target, EventStream::new(stream)).await
     }
 }
 
@@ -129,8 +136,8 @@ impl<S: Send + Sync> FromRequestParts<S> for SseContext {
             telemetry::no_kit();
             return Err(Refusal::internal());
         };
-        // The pattern, not the path: limits and options belong to the route, and clients must not write
-        // labels of metrics.
+        // The pattern, not the path: limits and options belong to the route, and clients must not make up labels
+        // of metrics.
         let matched = parts.extensions.get::<axum::extract::MatchedPath>();
         let path = matched.map_or(FALLBACK, |matched| matched.as_str());
         let mut declaration = Declaration::new("", path, Location { file: "SseContext", line: 0 });
@@ -138,11 +145,11 @@ impl<S: Send + Sync> FromRequestParts<S> for SseContext {
             declaration.method = Method::Post;
         }
         let policies = policies(&sse, &declaration);
-        let visit =
+        let request =
             AuthenticatedRequest::authenticate(sse.core(), parts, &policies.private).await?;
-        // Which permissions it will ask for is not known yet.
+        // With captures, since the handler has not named its permissions yet.
         let target = RequestTarget::of(sse.core(), true, parts).await;
-        visit.attach_principal(parts);
-        Ok(Self { visit, target, declaration, sse, mistakes: Vec::new() })
+        request.attach_principal(parts);
+        Ok(Self { request, target, declaration, sse, mistakes: Vec::new() })
     }
 }

@@ -369,7 +369,7 @@ fn where_no_token_may_stand_in_the_header_no_tickets_are_made() {
     };
     assert_eq!(mistakes(r#""header", "cookie""#), None);
     let told = mistakes(r#""cookie", "query""#).expect("a mistake");
-    assert!(told.contains("TokenSources lets none stand there"), "{told}");
+    assert!(told.contains("TokenSources has no \"header\""), "{told}");
 }
 
 #[tokio::test]

@@ -95,8 +95,7 @@ impl Connections {
     /// `tokio::task::spawn_blocking`. Each occurrence is also logged at WARN. If the number grows without a
     /// cause in the code, the machine has too few processors.
     ///
-    /// The time is measured on Tokio's clock. In a test with a paused clock only
-    /// [`tokio::time::advance`] counts.
+    /// The time is measured on Tokio's clock. In a test with a paused clock, only `tokio::time::advance` moves it.
     pub fn blocking_polls(&self) -> u64 {
         self.0.blocking.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! What the kit can do for its streams under another server than its own.
+//! Streams under other servers than [`HeroSse::serve`].
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -22,18 +22,19 @@ use crate::telemetry;
 use crate::transport::set_up;
 
 impl HeroSse {
-    /// For `axum::serve`: a listener whose connections are guarded, and the application to serve on
-    /// it. Prefer [`serve`](Self::serve), which does all of this and more.
+    /// Prepares a listener and an application for `axum::serve`. Prefer [`serve`](Self::serve), which does more.
     ///
-    /// Guarded streams have the write timeout, the peer timeout and small kernel buffers; tokens leave
-    /// the URI before any layer of `app` runs; requests carry
-    /// [`ConnectInfo`] of the peer's address, so there is no need of
-    /// `into_make_service_with_connect_info`. What only [`serve`](Self::serve) has: a shutdown that
-    /// ends streams (the graceful shutdown of `axum::serve` waits for them, so begin it with
-    /// [`drain`](Self::drain)), the reset of one stalled stream over HTTP/2
-    /// (here the application's stream is dropped and its place is free, but the client learns of it only
-    /// when it reads again), bounds on hyper's own buffers, and a time-out for clients that send no
-    /// request.
+    /// | | `guard` | `serve` |
+    /// |---|---|---|
+    /// | write timeout, peer timeout, small kernel buffers | yes | yes |
+    /// | tokens leave the URI before any layer of `app` runs | yes | yes |
+    /// | requests carry [`ConnectInfo`] | yes | yes |
+    /// | a stalled HTTP/2 client | its stream is dropped; it notices when it reads again | its stream is reset |
+    /// | a shutdown ends the streams | call [`drain`](Self::drain) when it begins | yes |
+    /// | bounds of hyper's buffers, timeout for clients that send no request | no | yes |
+    ///
+    /// The graceful shutdown of `axum::serve` waits for streams, so it must begin with [`drain`](Self::drain).
+    /// `into_make_service_with_connect_info` is not needed.
     ///
     /// ```no_run
     /// # async fn run(sse: hero_sse::HeroSse, app: hero_sse::axum::Router) -> std::io::Result<()> {
@@ -57,12 +58,14 @@ impl HeroSse {
         (GuardedListener { sse: self.clone(), listener }, GuardedApp { sse: self.clone(), app })
     }
 
-    /// For any other server: guards one connection, of which it takes the socket before anything
-    /// (TLS, too) is read or written through it, and the service for its requests. What then holds and
-    /// what does not: as [`guard`](Self::guard) says. [`ConnectInfo`] is that of a
-    /// [`TcpStream`]'s peer; for other sockets it is the server's affair.
+    /// Guards one connection, for servers other than `axum::serve`. Returns the guarded socket and the service for
+    /// the connection's requests.
     ///
-    /// For `axum-server` 0.8 that is an acceptor, with or without TLS on top of it:
+    /// It must get the socket before anything is read or written through it, TLS included. What it does and what
+    /// only [`serve`](Self::serve) does is in the table of [`guard`](Self::guard). Requests carry [`ConnectInfo`]
+    /// if the socket is a [`TcpStream`].
+    ///
+    /// For `axum-server` 0.8, write an acceptor. It works with and without TLS on top of it:
     ///
     /// ```
     /// # mod axum_server { pub mod accept {
@@ -106,10 +109,12 @@ impl HeroSse {
         (socket, service)
     }
 
-    /// Takes tokens out of requests as [`serve`](Self::serve) and [`guard`](Self::guard) do, for a router
-    /// under a server that is neither: `access_token` and `ticket` leave the URI, and credential headers
-    /// print as `Sensitive`. It must be the outermost layer, the last that is added: what runs before it
-    /// sees the token. Where they have gone already it does nothing.
+    /// Returns a layer that removes tokens from requests, for a router under a server without
+    /// [`serve`](Self::serve) and [`guard`](Self::guard).
+    ///
+    /// `access_token` and `ticket` leave the URI, and the values of credential headers print as `Sensitive`. The
+    /// layer must be the outermost one, so add it last: layers outside of it see the token. Under `serve` and
+    /// `guard` it has no effect.
     ///
     /// ```no_run
     /// # async fn run(
@@ -154,7 +159,7 @@ impl HeroSse {
     }
 }
 
-/// A listener whose connections are guarded: [`HeroSse::guard`].
+/// A listener whose connections are guarded, made by [`HeroSse::guard`].
 #[derive(Debug)]
 pub struct GuardedListener<L> {
     sse: HeroSse,
@@ -175,7 +180,7 @@ impl<L: Listener> Listener for GuardedListener<L> {
     }
 }
 
-/// The application for a [`GuardedListener`], as `axum::serve` takes it.
+/// The application of a [`GuardedListener`], made by [`HeroSse::guard`]. `axum::serve` takes it.
 #[derive(Clone)]
 pub struct GuardedApp<A> {
     sse: HeroSse,
@@ -208,11 +213,11 @@ impl<A> fmt::Debug for GuardedApp<A> {
     }
 }
 
-/// The service for the requests of one guarded connection.
+/// The service for the requests of one guarded connection, made by [`HeroSse::guard_connection`].
 #[derive(Clone)]
 pub struct GuardedService<S> {
     service: S,
-    /// What each request is given.
+    /// Added to each request.
     extensions: Extensions,
     redact_query: bool,
 }

@@ -1,4 +1,4 @@
-//! [`HeroSse`]: the kit as an application holds it, its builder and its server. The only wiring.
+//! [`HeroSse`], its builder and its server: the place where all parts are put together.
 
 mod guard;
 mod mount;
@@ -40,10 +40,20 @@ use crate::signal::Readiness;
 use crate::telemetry::{self, VerificationFailures};
 use crate::transport::{Tls, Transport};
 
-/// The kit: registry, heartbeats, writers, authentication. Building one exposes nothing: an endpoint
-/// that is not named in [`routes`](Mount::routes) is not reachable.
+/// Event streams for axum: maps endpoints to routes, serves them, and knows who is connected.
 ///
-/// Cheap to clone; all clones are one kit.
+/// Building one exposes nothing. Only the endpoints that are named in [`routes`](Mount::routes) are reachable.
+/// Clones are cheap, and share everything.
+///
+/// | task | method |
+/// |---|---|
+/// | make one | [`builder`](Self::builder) |
+/// | map endpoints to routes | [`routes`](Self::routes), [`at`](Self::at), [`endpoint`](Self::endpoint) |
+/// | serve an application | [`serve`](Self::serve) |
+/// | use other servers | [`guard`](Self::guard), [`guard_connection`](Self::guard_connection), [`drain`](Self::drain) |
+/// | list, count, end streams, and send to them | [`connections`](Self::connections) |
+/// | authenticate other routes | [`authenticate`](Self::authenticate), [`authorize`](Self::authorize) |
+/// | answer health checks | [`readiness`](Self::readiness) |
 ///
 /// ```
 /// use hero_sse::prelude::*;
@@ -77,7 +87,7 @@ struct Shared {
 }
 
 impl HeroSse {
-    /// Begins a kit.
+    /// Returns a builder with the default options.
     pub fn builder() -> Builder {
         Builder {
             options: SseOptions::default(),
@@ -89,12 +99,12 @@ impl HeroSse {
         }
     }
 
-    /// A place to mount endpoints at: `prefix` goes before their paths. Empty is the root.
+    /// Returns a mount, which maps endpoints to paths with this prefix. An empty prefix is the root.
     pub fn at(&self, prefix: impl Into<String>) -> Mount<'_> {
         Mount { sse: self, prefix: prefix.into() }
     }
 
-    /// Maps endpoints at the root; see [`Mount::routes`].
+    /// Maps endpoints to routes without a prefix. See [`Mount::routes`].
     ///
     /// # Errors
     ///
@@ -103,44 +113,51 @@ impl HeroSse {
         self.at("").routes(endpoints)
     }
 
-    /// Declares an endpoint at the root without the macro; see [`Mount::endpoint`].
+    /// Declares an endpoint without the macro and without a prefix. See [`Mount::endpoint`].
     #[track_caller]
     pub fn endpoint(&self, path: impl Into<String>) -> EndpointBuilder<'_> {
         self.at("").endpoint(path)
     }
 
-    /// The registry: who is connected, and how streams ended.
+    /// Returns the registry of open streams: lists, counts and ends them, and sends events to them.
     pub fn connections(&self) -> &Connections {
         &self.0.core.connections
     }
 
-    /// What to answer a balancer that asks whether to send requests here:
-    /// `.route("/readyz", get(sse.readiness()))`.
+    /// Returns the answer to a load balancer's health check: `.route("/readyz", get(sse.readiness()))`.
+    #[doc(alias = "health check")]
     pub fn readiness(&self) -> Readiness {
         self.0.readiness.clone()
     }
 
-    /// Who sent this request, for routes of your own: the same tokens, from the same places, under
-    /// the same rules as an endpoint's. Then [`Principal::require`] checks a permission. Under
-    /// [`serve`](Self::serve) the extractor [`Principal`] does the same.
+    /// Returns the caller of a request to a route of your own. The rules for tokens are those of an endpoint.
+    ///
+    /// Check a permission with [`Principal::require`] or [`authorize`](Self::authorize). Under
+    /// [`serve`](Self::serve) the extractor [`Principal`] does the same as this method.
     ///
     /// # Errors
     ///
-    /// `401` without a token or with one that is not accepted, `400` for doubled or malformed
-    /// credentials, `403` for a cookie that another site's page sends and for a host that is not
-    /// served, `429` after too many that were not accepted (`FailedAttemptsPerMinute`), `503` when it
-    /// cannot be told.
+    /// | status | reason |
+    /// |---|---|
+    /// | `400` | duplicate or malformed credentials |
+    /// | `401` | no token, or one that is not accepted |
+    /// | `403` | a cookie sent by another site's page, or a host that is not served |
+    /// | `429` | too many invalid tokens from the client's address (`FailedAttemptsPerMinute`) |
+    /// | `503` | the token cannot be verified at the moment |
     pub async fn authenticate(&self, parts: &Parts) -> Result<Principal, Refusal> {
         let gate = &self.core().gate;
         gate.principal(parts, gate.sources).await?.ok_or_else(Refusal::no_token)
     }
 
-    /// Whether `principal` holds `permission`, for routes of your own: asks the kit's [`Authorizer`], which
-    /// [`Principal::require`] does not, and without one the token's claims.
+    /// Checks whether `principal` has `permission`, for routes of your own.
+    ///
+    /// It asks the [`Authorizer`], if there is one, and otherwise checks the claims of the token.
+    /// [`Principal::require`] checks the claims only.
     ///
     /// # Errors
     ///
-    /// `403` without it, `503` where that cannot be told now, `500` when `permission` cannot be one.
+    /// `403` without the permission, `503` if the authorizer cannot answer at the moment, `500` if `permission`
+    /// cannot be a permission.
     pub async fn authorize(
         &self,
         principal: &Principal,
@@ -148,49 +165,64 @@ impl HeroSse {
     ) -> Result<(), Refusal> {
         let permission = permission.into_permission().map_err(|_| Refusal::internal())?;
         let rule = PermissionRule::One(permission);
-        let asked = Arc::new(AccessRequest { principal: principal.clone(), rule, target: None });
+        let request = Arc::new(AccessRequest { principal: principal.clone(), rule, target: None });
         let Core { access, connections, .. } = &**self.core();
-        connections.timed("", access.check(asked)).await
+        connections.timed("", access.check(request)).await
     }
 
-    /// Begins the shutdown of a server other than [`serve`](Self::serve), which does this by itself: the
-    /// kit is no longer [ready](Self::readiness), admits no more streams, and asks those that are open to
-    /// say farewell ([`CloseReason::Draining`](crate::CloseReason::Draining)). Returns how many there are.
-    /// For ever: a kit that drains does not come back. For some streams, or for a while:
-    /// [`Connections::drain`], [`Connections::close_endpoint`].
+    /// Begins a shutdown under a server other than [`serve`](Self::serve), and returns the number of open streams.
+    ///
+    /// From then on it is not [ready](Self::readiness), admits no more streams, and ends the open ones with
+    /// [`CloseReason::Draining`](crate::CloseReason::Draining). This cannot be undone. To drain some streams, or
+    /// for a while, use [`Connections::drain`] and [`Connections::close_endpoint`].
+    ///
+    /// `serve` calls it by itself.
+    #[doc(alias = "shutdown")]
     pub fn drain(&self) -> usize {
         self.0.readiness.drain();
         self.connections().shut_down()
     }
 
-    /// Serves `app` with everything the kit promises of its transport: the write timeout, the peer
-    /// timeout, tokens taken out of the URI before any layer of `app` runs, and a shutdown that ends
-    /// streams instead of waiting for them.
+    /// Serves `app` on `listener`. The returned server runs when awaited.
     ///
-    /// Takes any axum [`Listener`] and any service from request to response, such as a `Router`; not
-    /// `into_make_service()`, which it has no need of: requests carry
-    /// [`ConnectInfo`](axum::extract::ConnectInfo) of the peer's address already. HTTP/1.1 with
-    /// upgrades, and HTTP/2 to clients that begin with it (in clear text: no `Upgrade: h2c`);
-    /// HTTPS with `.tls(..)`, feature `tls`. Sockets other than [`TcpStream`](tokio::net::TcpStream)
-    /// are under the write timeout too, but the kernel's buffers and timeouts are then the listener's
-    /// affair; the log says so once.
+    /// It does what streams need from a server:
     ///
-    /// At its start it compares `MaxConnections`, and a tenth more for other sockets and files, with the
-    /// limit of open files: it raises the soft limit that far where the hard one allows, and else says
-    /// so in the log. A server that runs out all the same accepts nobody until a file is free, and goes
-    /// on with those it has.
+    /// * The write timeout and the peer timeout apply to each stream, also over HTTP/2.
+    /// * Tokens leave the URI before any layer of `app` runs.
+    /// * A shutdown ends the streams with a closing event, instead of waiting for them.
     ///
-    /// One kit, one server: a shutdown drains the kit, all of its streams end and no new ones open.
+    /// `listener` is any axum [`Listener`]. On sockets other than [`TcpStream`](tokio::net::TcpStream) the write
+    /// timeout applies as well, but their kernel buffers and timeouts are those that the listener sets; this is
+    /// logged once.
+    ///
+    /// `app` is a `Router`, or any other service. Do not call `into_make_service()`: requests carry
+    /// [`ConnectInfo`](axum::extract::ConnectInfo) of the peer's address already.
+    ///
+    /// The protocols are HTTP/1.1 with upgrades, and HTTP/2 for clients that start with it (without TLS: no
+    /// `Upgrade: h2c`). For HTTPS add `.tls(..)` (feature `tls`).
+    ///
+    /// At the start it compares `MaxConnections`, plus a tenth for other sockets and files, with the limit of open
+    /// files. It raises the soft limit as far as the hard limit allows, and logs a warning if that is not enough.
+    /// A server that still runs out of files accepts no connections until one is closed, and keeps the open ones.
+    ///
+    /// Call it once per `HeroSse`: a shutdown of one server drains all streams.
+    ///
+    /// ```no_run
+    /// # async fn run(sse: hero_sse::HeroSse, app: hero_sse::axum::Router) -> std::io::Result<()> {
+    /// let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+    /// sse.serve(listener, app).with_graceful_shutdown(hero_sse::shutdown_signal()).await
+    /// # }
+    /// ```
     pub fn serve<L, A>(&self, listener: L, app: A) -> Serve<L, A> {
         Serve { sse: self.clone(), listener, app, tls: None, shutdown: None }
     }
 
-    /// No code that can panic runs under the lock, so a poisoned one is still sound.
+    /// No code that can panic runs under the lock, so a poisoned lock is still sound.
     fn mapped(&self) -> MutexGuard<'_, Mapped> {
         self.0.mapped.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// For `SseContext`, and for `Principal` on other routes.
+    /// Adds what the extractors `SseContext` and `Principal` need on any route.
     fn prepare(&self, request: &mut Extensions) {
         request.insert(self.clone());
         request.insert(self.core().gate.clone());
@@ -208,10 +240,13 @@ impl fmt::Debug for HeroSse {
 }
 
 /// A server without an authorizer would silently ignore the interval.
-const NOTHING_TO_REAUTHORIZE: &str = "reauthorization needs an authorizer, and the server has none: the claims of a token never \
-                                  change. Add .authorizer(..) to the builder, or write \"off\"";
+const NOTHING_TO_REAUTHORIZE: &str = "reauthorization needs an authorizer, and the server has none: the claims of a token never change. Add \
+     .authorizer(..) to the builder, or write \"off\"";
 
-/// Collects a kit's settings; [`build`](Self::build) checks them all.
+/// Builds a [`HeroSse`]. [`build`](Self::build) checks everything and reports all mistakes together.
+///
+/// Options come from three places. Later ones take precedence: [`options`](Self::options), then
+/// [`options_file`](Self::options_file), then the environment variables `HERO_SSE_*`.
 #[must_use = "a builder does nothing until `build`"]
 pub struct Builder {
     options: SseOptions,
@@ -223,20 +258,21 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Takes these options. Those of a file, where one is named, win over them.
+    /// Sets the options.
     pub fn options(mut self, options: SseOptions) -> Self {
         self.options = options;
         self
     }
 
-    /// Takes the options of a file: its section `SseOptions`. JSON where the name ends in `.json`,
-    /// else TOML. What is wrong with it comes out of [`build`](Self::build).
+    /// Reads options from the section `SseOptions` of a file: JSON if its name ends in `.json`, otherwise TOML.
+    ///
+    /// [`build`](Self::build) reads the file, and reports its mistakes.
     pub fn options_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.file = Some(path.into());
         self
     }
 
-    /// Reads these variables in place of the process's, which are read at [`build`](Self::build).
+    /// Replaces the environment variables, which [`build`](Self::build) otherwise reads from the process. For tests.
     pub fn environment<K: Into<String>, V: Into<String>>(
         mut self,
         variables: impl IntoIterator<Item = (K, V)>,
@@ -246,31 +282,30 @@ impl Builder {
         self
     }
 
-    /// Says who may hold which token. Every endpoint that is not `public` needs one.
+    /// Sets how tokens are verified. Every endpoint that is not `public` needs an authenticator.
     pub fn authenticator(mut self, authenticator: impl Authenticator) -> Self {
         self.authenticator = Some(Arc::new(authenticator));
         self
     }
 
-    /// Says what a caller may have, in place of the claims of its token. It does not stand in for an
-    /// authenticator, which says who the caller is.
+    /// Sets who has which permission, in place of the claims of the caller's token. It does not replace the
+    /// authenticator, which determines the caller.
     pub fn authorizer(mut self, authorizer: impl Authorizer) -> Self {
         self.authorizer = Some(Arc::new(authorizer));
         self
     }
 
-    /// Lets tickets open streams, besides tokens; where they are made is said by
-    /// [`Mount::tickets`].
+    /// Accepts tickets, besides tokens. [`Mount::tickets`] maps the route that makes them.
     pub fn tickets(mut self, tickets: Tickets) -> Self {
         self.tickets = Some(tickets);
         self
     }
 
-    /// The kit.
+    /// Checks all settings, and builds the [`HeroSse`].
     ///
     /// # Errors
     ///
-    /// Every mistake of options, environment, authenticator and tickets together.
+    /// All mistakes in options, environment, authenticator and tickets together.
     pub fn build(self) -> Result<HeroSse, SetupErrors> {
         let mut mistakes = Vec::new();
         let mut options = self.options;
@@ -340,8 +375,10 @@ impl fmt::Debug for Builder {
     }
 }
 
-/// The server, which runs when awaited; [`with_graceful_shutdown`](Self::with_graceful_shutdown)
-/// gives it an end.
+/// The server that [`HeroSse::serve`] returns. It runs when awaited, without an end unless
+/// [`with_graceful_shutdown`](Self::with_graceful_shutdown) sets one.
+///
+/// Dropping it resets its connections at once.
 #[must_use = "a server does nothing until awaited"]
 pub struct Serve<L, A> {
     sse: HeroSse,
@@ -352,14 +389,17 @@ pub struct Serve<L, A> {
 }
 
 impl<L, A> Serve<L, A> {
-    /// Shuts down when `signal` resolves: is no longer [ready](HeroSse::readiness), goes on as before
-    /// for `DrainDelay` (not at all unless set), stops accepting, says farewell on every stream, waits for
-    /// the farewells to be sent and other requests to finish, `DrainTimeout` at most (5 s unless set),
-    /// then resets what is left. Unless that timeout is off, the server's future returns by the end of
-    /// both, whatever clients do; a second later at most where the application's code blocks its
-    /// threads. It does not wait for TLS handshakes, connections at rest and, beyond
-    /// half a second, heads of requests; nor for upgraded connections, which are the application's own.
-    /// Dropping the server instead resets its connections at once.
+    /// Shuts down when `signal` resolves, in these steps:
+    ///
+    /// 1. It is no longer [ready](HeroSse::readiness), and goes on as before for `DrainDelay`. Default: no delay.
+    /// 2. It stops accepting connections, and ends every stream with a closing event.
+    /// 3. It waits for the closing events to be sent and for other requests to finish, at most for `DrainTimeout`.
+    ///    Default: 5 s.
+    /// 4. It resets the remaining connections.
+    ///
+    /// It does not wait for TLS handshakes, idle connections and upgraded connections, and at most half a second for
+    /// the head of a request. User code that blocks its thread can delay the end by another second.
+    #[doc(alias = "drain")]
     pub fn with_graceful_shutdown(
         mut self,
         signal: impl Future<Output = ()> + Send + 'static,
@@ -368,7 +408,7 @@ impl<L, A> Serve<L, A> {
         self
     }
 
-    /// Speaks HTTPS, with this certificate.
+    /// Serves HTTPS with this certificate.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, tls: Tls) -> Self {
         self.tls = Some(tls);
@@ -413,7 +453,7 @@ where
         };
         Box::pin(async move {
             let serving = readiness.begin();
-            // Balancers are told first; until they have noticed everything goes on.
+            // Until load balancers notice that it is not ready, it goes on as before.
             let shutdown = async {
                 signal.await;
                 serving.ends();

@@ -1,4 +1,4 @@
-//! The route where tickets are made.
+//! The route that makes tickets.
 
 use std::panic::Location as Caller;
 
@@ -24,29 +24,34 @@ use crate::refusal::Refusal;
 use crate::setup::SetupErrors;
 use crate::telemetry;
 
-/// A path is what fits in a request's head, and no real one is as long as this.
+/// Maximum length of the request's body, which holds one path. No real path is as long.
 const MAX_BODY: usize = 4 * 1024;
 
 impl Mount<'_> {
-    /// Maps the route where [tickets](crate::auth::Tickets) are made: a router to merge into the application's
-    /// own.
+    /// Maps the route that makes [tickets](crate::auth::Tickets). Merge the returned router into your own.
     ///
-    /// `POST` with a token in the `Authorization` header, from nowhere else, and the path to open in the
-    /// body, `{"path": "/api/v1/usage/stream"}`: as the URL has it (`new URL(..).pathname`), prefix
-    /// included. The answer is `{"ticket": "..", "expires_in": 30}`, in seconds; then
-    /// `GET /api/v1/usage/stream?ticket=..` opens it. Refused are, as problem+json: a body that is
-    /// something else (`400`), a path at which no endpoint of the kit answers `GET` (`404`; a handler
-    /// with [`SseContext`](crate::SseContext) is none), a caller that lacks the endpoint's permission (`403`, as
-    /// when it is opened, where it is checked again; an [`Authorizer`](crate::auth::Authorizer) is asked only then), and tokens
-    /// as everywhere.
+    /// A client sends a `POST` with a token in the `Authorization` header, and the path to open in the body:
+    /// `{"path": "/api/v1/usage/stream"}`. The path is that of the URL, prefix included (`new URL(..).pathname`).
+    /// The response is `{"ticket": "..", "expires_in": 30}`, in seconds. Then
+    /// `GET /api/v1/usage/stream?ticket=..` opens the stream.
     ///
-    /// A router that is nested takes the tickets of endpoints that are nested with it.
+    /// | status | reason |
+    /// |---|---|
+    /// | `400` | the body has another form |
+    /// | `401` | no token in the header, or one that is not accepted |
+    /// | `403` | the caller lacks the endpoint's permission |
+    /// | `404` | no endpoint answers `GET` at the path; a handler with [`SseContext`](crate::SseContext) is none |
+    ///
+    /// Refusals are problem+json. An [`Authorizer`](crate::auth::Authorizer) is asked only when the stream is opened.
+    /// A nested router makes tickets for the endpoints that are nested with it.
     ///
     /// # Errors
     ///
-    /// A kit without [authenticator](crate::server::Builder::authenticator) or without
-    /// [tickets](crate::server::Builder::tickets), one whose `TokenSources` leave the header out, a path that is taken or can be
-    /// none, and `Enabled = false`.
+    /// * no [authenticator](crate::server::Builder::authenticator), or no
+    ///   [tickets](crate::server::Builder::tickets);
+    /// * `TokenSources` without `header`;
+    /// * a path that is taken or is not a path;
+    /// * `Enabled = false`.
     #[track_caller]
     pub fn tickets<S: AppState>(&self, path: &str) -> Result<Router<S>, SetupErrors> {
         let caller = Caller::caller();
@@ -66,13 +71,12 @@ impl Mount<'_> {
         }
         if core.gate.tickets.is_none() {
             wrong(
-                "the kit has no tickets; add .tickets(Tickets::new().audience(\"..\")) to the builder",
+                "the server has no tickets; add .tickets(Tickets::new().audience(\"..\")) to the builder",
             );
         }
         if !core.gate.sources.has(TokenSource::Header) {
             wrong(
-                "makes tickets for tokens in the header, and TokenSources lets none stand there; add \
-                 \"header\" to it",
+                "makes tickets for tokens in the header, but TokenSources has no \"header\"; add it",
             );
         }
         let mut mapped = self.sse.mapped();
@@ -87,14 +91,14 @@ impl Mount<'_> {
 }
 
 async fn answer(sse: &HeroSse, path: &str, request: Request) -> Response {
-    let mut known = None;
-    let made = make(sse, request, &mut known).await;
+    let mut principal = None;
+    let made = make(sse, request, &mut principal).await;
     let mut response = made.unwrap_or_else(|refusal| {
         telemetry::refused(path, refusal.status().as_u16(), refusal.detail());
         refusal.into_response()
     });
-    // For layers further out, such as an access log: who asked.
-    if let Some(principal) = known {
+    // For outer layers, such as an access log.
+    if let Some(principal) = principal {
         response.extensions_mut().insert(principal);
     }
     response
@@ -102,7 +106,7 @@ async fn answer(sse: &HeroSse, path: &str, request: Request) -> Response {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wish {
+struct TicketRequest {
     path: String,
 }
 
@@ -115,29 +119,30 @@ async fn make(
     let gate = &sse.core().gate;
     let checked_at =
         CheckedAt { instance: gate.instance, disconnects: sse.connections().disconnects() };
-    // A URL must not turn into another, nor a cookie, which comes by itself, into what opens from anywhere.
+    // A ticket opens from anywhere. So neither a URL nor a cookie, which browsers send by themselves, may become one.
     let header = TokenSources::of(&[TokenSource::Header]);
     let principal = gate.principal(&parts, header).await?.ok_or_else(Refusal::no_token)?;
     let principal = &*known.insert(principal);
     let body = timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY));
     let body = body.await.map_err(|_| Refusal::body_timeout())?;
-    let wish: Wish =
+    let wanted: TicketRequest =
         body.ok().and_then(|body| serde_json::from_slice(&body).ok()).ok_or_else(|| {
             Refusal::bad_request("write {\"path\": \"/..\"}: the path of the stream's URL")
         })?;
-    let parsed = wish.path.parse::<PathAndQuery>();
-    let whole = parsed.is_ok_and(|parsed| parsed.path() == wish.path && parsed.query().is_none());
-    if !whole || !wish.path.starts_with('/') {
+    let parsed = wanted.path.parse::<PathAndQuery>();
+    let is_path =
+        parsed.is_ok_and(|parsed| parsed.path() == wanted.path && parsed.query().is_none());
+    if !is_path || !wanted.path.starts_with('/') {
         return Err(Refusal::bad_request("path: write it as the URL has it, without its query"));
     }
-    let rule = sse.mapped().opened_by(inner_path(&parts, &wish.path)?)?;
-    // An authorizer may go by the stream's place and moment: it is asked when the ticket is used.
+    let rule = sse.mapped().opened_by(inner_path(&parts, &wanted.path)?)?;
+    // An authorizer may decide by the request's target and time, so it is asked when the ticket is used.
     if let Some(rule) = rule.filter(|_| !sse.core().access.has_authorizer()) {
         principal.meets(&rule)?;
     }
     let Some(tickets) = &gate.tickets else { return Err(Refusal::internal()) };
     let (ticket, ttl) =
-        tickets.issue(principal, checked_at, &wish.path).await.map_err(|error| {
+        tickets.issue(principal, checked_at, &wanted.path).await.map_err(|error| {
             if let AuthError::Unavailable(why) = &error {
                 gate.failures.log(parts.uri.path(), "ticket store", why);
             }
@@ -152,7 +157,7 @@ async fn make(
     Ok((headers, ticket.to_string()).into_response())
 }
 
-/// The path that endpoints were mapped at: where this route is nested they are, too.
+/// Returns the path at which the endpoint was mapped: without the prefix of the router that this route is nested in.
 fn inner_path<'a>(parts: &Parts, path: &'a str) -> Result<&'a str, NotFound> {
     let nest = opened_path(parts).strip_suffix(parts.uri.path()).unwrap_or_default();
     path.strip_prefix(nest).filter(|inner| inner.starts_with('/')).ok_or(NotFound)

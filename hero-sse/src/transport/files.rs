@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_soft_limit_is_raised_to_what_is_needed_as_far_as_the_hard_one_allows() {
+    fn the_soft_limit_is_raised_as_far_as_needed_and_allowed() {
         for (soft, hard, need, expected) in [
             (1_024, 524_288, 11_000, Some(11_000)),
             (1_024, 4_096, 11_000, Some(4_096)),

@@ -1,5 +1,5 @@
-//! The sockets: accepts connections, sets them up so that a stalled reader is noticed, hands them to
-//! hyper, and lets them go at shutdown.
+//! The server: accepts connections, sets their sockets up so that stalled clients are noticed, hands them to hyper,
+//! and ends them at shutdown.
 
 mod files;
 mod socket;
@@ -8,7 +8,7 @@ mod streams;
 mod tls;
 #[cfg(not(feature = "tls"))]
 mod tls {
-    /// There is none.
+    /// Without the feature `tls` no value exists.
     #[derive(Clone)]
     pub(crate) enum Tls {}
 
@@ -53,17 +53,17 @@ use crate::connections::Connections;
 use crate::delivery::{GuardedIo, SocketWatch};
 use crate::telemetry;
 
-/// For a request's head to arrive, from the connection's start or, over HTTP/1.1, the end of the last
-/// answer.
+/// Maximum time for a request's head to arrive, from the start of the connection or, over HTTP/1.1, from the end of
+/// the last response.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// At shutdown, for the first head of a connection that has had none: it may be under way.
-const LAST_HEAD: Duration = Duration::from_millis(500);
+/// Maximum time at shutdown for the first head of a connection, which may be on its way.
+const SHUTDOWN_HEAD_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// At the end of a shutdown, for tasks that were told to end.
-const LAST_TASKS: Duration = Duration::from_secs(1);
+/// Maximum time at the end of a shutdown for cancelled tasks to end.
+const SHUTDOWN_TASKS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What the loop needs to know of a kit.
+/// The settings of the server.
 #[derive(Clone)]
 pub(crate) struct Transport {
     pub(crate) connections: Connections,
@@ -74,7 +74,7 @@ pub(crate) struct Transport {
 }
 
 impl Transport {
-    /// Serves until `shutdown` resolves, then drains. `prepare` sees each request first.
+    /// Serves until `shutdown` resolves, then drains. `prepare` is called first for each request.
     pub(crate) async fn serve<L, A>(
         self,
         mut listener: L,
@@ -92,7 +92,7 @@ impl Transport {
         let (stop, stopped) = watch::channel(());
         let mut sockets = JoinSet::new();
         let streams = Streams::default();
-        // Whoever drops the server ends them; so does its own end.
+        // Ends the streams when the server ends or is dropped.
         let cut = streams.cut.clone().drop_guard();
         let mut watching = JoinSet::new();
         if let Some(tls) = &self.tls {
@@ -101,12 +101,12 @@ impl Transport {
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
             let accepted = {
-                // One future until it resolves: a listener may be in the middle of a handshake.
+                // The same future until it resolves, since a listener may be in the middle of a handshake.
                 let mut accept = std::pin::pin!(listener.accept());
                 loop {
                     tokio::select! {
                         accepted = &mut accept => break Some(accepted),
-                        // Finished connections are collected as they go.
+                        // Removes finished connections.
                         Some(_) = sockets.join_next() => {}
                         () = &mut shutdown => break None,
                     }
@@ -128,7 +128,7 @@ impl Transport {
                     prepare(&mut request);
                     let app = app.clone();
                     async move {
-                        // Here, since only the answer's future runs inside its stream's scope.
+                        // Within the future, since only that runs in the scope of its HTTP/2 stream.
                         if let Some(reset) = streams::current() {
                             request.extensions_mut().insert(reset);
                         }
@@ -141,7 +141,7 @@ impl Transport {
             let streams = streams.of_connection();
             let builder = streams::builder(HEAD_TIMEOUT, self.peer_timeout, streams.clone());
             let start = Start { head_due: Instant::now() + HEAD_TIMEOUT, begun, watch, streams };
-            // Two tasks, since what a handshake needs would weigh on every connection without one.
+            // Two kinds of tasks, so that connections without TLS do not carry the state of a handshake.
             match &self.tls {
                 None => {
                     let io = TokioIo::new(io);
@@ -169,8 +169,7 @@ impl Transport {
                 }
             }
         }
-        // A refused connection is a network error, after which a browser tries again; so the
-        // listener goes first.
+        // The listener is closed first: a refused connection is a network error, after which a browser reconnects.
         drop(listener);
         telemetry::draining(self.connections.shut_down());
         drop(stop);
@@ -184,25 +183,25 @@ impl Transport {
         };
         if !in_time {
             telemetry::drain_cut(sockets.len());
-            // Each of them is `Unfinished`.
+            // Resets the sockets: `Unfinished`.
             sockets.abort_all();
         }
-        // What they held is given back before the server is. Only code that blocks its thread keeps a
-        // task from ending: it is not waited for.
+        // Everything is released before the server returns. Only user code that blocks its thread can delay a task's
+        // end; it is not waited for.
         drop(cut);
         streams.tasks.close();
         let ended = async {
             while sockets.join_next().await.is_some() {}
             streams.tasks.wait().await;
         };
-        if tokio::time::timeout(LAST_TASKS, ended).await.is_err() {
+        if tokio::time::timeout(SHUTDOWN_TASKS_TIMEOUT, ended).await.is_err() {
             telemetry::left_behind(sockets.len() + streams.tasks.len());
         }
         Ok(())
     }
 }
 
-/// A connection's beginning: when the head of its first request is due, and whether it came.
+/// The start of a connection: when the head of its first request is due, and whether it has arrived.
 struct Start {
     head_due: Instant,
     begun: Arc<AtomicBool>,
@@ -211,8 +210,8 @@ struct Start {
 }
 
 impl Start {
-    /// Until a connection without a request is late. hyper's own timeout begins once it knows the
-    /// version, which it waits for without end.
+    /// Resolves at `due` if the connection has sent no request until then. hyper's own timeout starts only once it
+    /// knows the HTTP version, for which it waits without a limit.
     async fn silent_until(&self, due: Instant) {
         sleep_until(due).await;
         if self.begun.load(Ordering::Acquire) {
@@ -221,8 +220,8 @@ impl Start {
     }
 }
 
-/// Resets the socket of a connection that is dropped before its end: a plain close would leave what it
-/// still has to send to the kernel.
+/// Resets the socket of a connection that is dropped before its end. After a plain close, the kernel would still send
+/// the remaining bytes.
 struct Unfinished(Option<Arc<SocketWatch>>);
 
 impl Unfinished {
@@ -239,8 +238,8 @@ impl Drop for Unfinished {
     }
 }
 
-/// Drives one connection to its end; when `stopped` says so, or when it has long been at rest, to the
-/// end of its last answer. It comes in a box, since as an argument the task would hold it twice.
+/// Runs one connection to its end. At a shutdown, or when it has been idle for long, it ends after its last response.
+/// The connection is boxed, since the task would hold an argument twice.
 async fn drive<I, S>(
     mut connection: Pin<Box<auto::UpgradeableConnection<'static, I, S, Streams>>>,
     start: Start,
@@ -252,20 +251,20 @@ async fn drive<I, S>(
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     Streams: auto::HttpServerConnExec<S::Future, Body>,
 {
-    // After the connection, so that it is dropped before it.
+    // Declared after the connection, so that it is dropped before it.
     let unfinished = Unfinished(Some(start.watch.clone()));
-    // A connection's error is its client's departure; the streams on it have told the reason. What has
-    // come by now counts as come.
-    let leaving = tokio::select! {
+    // An error means that the client has disconnected; its streams have reported the reason. `biased`, so that what
+    // has arrived by now is seen first.
+    let closing = tokio::select! {
         biased;
         _ = connection.as_mut() => false,
         () = start.silent_until(start.head_due) => false,
-        () = start.streams.at_rest() => true,
+        () = start.streams.idle() => true,
         _ = stopped.changed() => true,
     };
-    if leaving {
+    if closing {
         connection.as_mut().graceful_shutdown();
-        let due = start.head_due.min(Instant::now() + LAST_HEAD);
+        let due = start.head_due.min(Instant::now() + SHUTDOWN_HEAD_TIMEOUT);
         tokio::select! {
             biased;
             _ = connection.as_mut() => {}

@@ -1,4 +1,4 @@
-//! What the kernel is asked to do for a socket.
+//! The kernel's options of a socket.
 
 use std::any::Any;
 use std::io;
@@ -10,22 +10,22 @@ use tokio::net::TcpStream;
 
 use crate::telemetry;
 
-/// Bytes that the kernel takes beyond what it has sent. Its own default is megabytes: at 200 bytes
-/// a second a stall would show after hours.
+/// Maximum number of unsent bytes in the kernel. The default is megabytes: at 200 bytes a second a stall would be
+/// noticed after hours.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const UNSENT: u32 = 16 * 1024;
 
-/// Where the kernel has no such bound, the whole send buffer is kept small.
+/// Size of the send buffer, on kernels without a bound for unsent bytes.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const SEND_BUFFER: usize = 64 * 1024;
 
-/// The longest time that the kernel takes for a probe.
+/// The longest keep-alive time that the kernel accepts.
 const PROBE_LIMIT: Duration = Duration::from_secs(32_767);
 
 static NOT_TCP: Once = Once::new();
 
-/// Asks the kernel to tell us early about readers that stop and peers that vanish. `GuardedIo` adds
-/// the peer timeout while a stream is live.
+/// Sets the options that make stalled clients and vanished peers noticeable early. `GuardedIo` adds the peer
+/// timeout while a stream is live.
 pub(crate) fn set_up<T: Any>(io: &T, peer_timeout: Option<Duration>) {
     let Some(socket) = (io as &dyn Any).downcast_ref::<TcpStream>() else {
         return NOT_TCP.call_once(telemetry::not_tcp);
@@ -42,7 +42,7 @@ fn try_set_up(socket: &SockRef<'_>, peer_timeout: Option<Duration>) -> io::Resul
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     socket.set_send_buffer_size(SEND_BUFFER)?;
     if let Some(timeout) = peer_timeout {
-        // Probes are for connections at rest. The kernel counts them in whole seconds.
+        // Keep-alive probes are for idle connections. The kernel counts in whole seconds.
         let seconds = |time: Duration| time.clamp(Duration::from_secs(1), PROBE_LIMIT);
         let keepalive =
             TcpKeepalive::new().with_time(seconds(timeout)).with_interval(seconds(timeout / 3));
@@ -57,7 +57,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn the_kernel_takes_the_options_for_any_peer_timeout() {
+    async fn the_kernel_accepts_the_options_for_any_peer_timeout() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         for (millis, probe) in [(500, 1), (2_000, 2), (60_000, 60), (366 * 86_400_000, 32_767)] {

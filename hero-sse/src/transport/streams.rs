@@ -1,4 +1,4 @@
-//! hyper, and the tasks of its HTTP/2 streams.
+//! The settings of hyper, and the tasks of its HTTP/2 streams.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,25 +14,24 @@ use tokio_util::task::TaskTracker;
 
 use crate::delivery::StreamReset;
 
-/// hyper's buffer for a connection; a request's head must fit as well.
+/// hyper's buffer for a connection. The head of a request must fit into it.
 const HYPER_BUFFER: usize = 64 * 1024;
 
-/// Over HTTP/2 a ping finds the peers that are gone while nothing is said. They have the peer timeout
-/// to answer, and a little more: the kernel's own, which tells the reason, comes first.
+/// HTTP/2 pings find vanished peers of idle connections. A peer has the peer timeout to answer, and a little more,
+/// so that the kernel's own timeout, which tells the reason, comes first.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 const PING_GRACE: Duration = Duration::from_secs(5);
 
-/// An HTTP/2 connection without a stream is closed after once or twice this time: whoever holds one for
-/// nothing holds a file of ours.
-const REST: Duration = Duration::from_secs(120);
+/// An HTTP/2 connection without streams is closed after this time, or up to twice of it, since it uses an open file.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// What one HTTP/2 stream may hold in hyper beyond what its client takes.
+/// Maximum number of bytes of one HTTP/2 stream that hyper buffers beyond the client's window.
 const STREAM_BUFFER: usize = 32 * 1024;
 
-/// Streams open at once on an HTTP/2 connection.
+/// Maximum number of open streams on an HTTP/2 connection.
 const STREAMS: u32 = 256;
 
-/// An HTTP/2 request's header list: as much as the head of one over HTTP/1.1.
+/// Maximum size of an HTTP/2 request's headers, as for a head over HTTP/1.1.
 const HEADER_LIST: u32 = 64 * 1024;
 
 pub(super) fn builder(
@@ -58,61 +57,61 @@ pub(super) fn builder(
 }
 
 tokio::task_local! {
-    /// The reset of the HTTP/2 stream whose future is running.
+    /// Resets the HTTP/2 stream whose future is running.
     static STREAM: StreamReset;
 }
 
-/// The reset of the HTTP/2 stream whose future this is a part of.
+/// Returns the reset of the HTTP/2 stream that the calling future belongs to.
 pub(super) fn current() -> Option<StreamReset> {
     STREAM.try_with(StreamReset::clone).ok()
 }
 
-/// Runs the HTTP/2 streams, each in a task of its own that a reset ends. hyper has no other way to
-/// give up a stream whose client takes nothing: dropping its future sends `RST_STREAM`.
+/// Runs each HTTP/2 stream in a task, which a reset ends. Dropping a stream's future sends `RST_STREAM`; hyper has
+/// no other way to end a stream whose client has stalled.
 #[derive(Clone, Default)]
 pub(super) struct Streams {
     pub(super) tasks: TaskTracker,
-    /// Ends them all.
+    /// Ends all streams.
     pub(super) cut: CancellationToken,
-    /// Of this connection alone.
-    tally: Arc<Tally>,
+    /// Of this connection.
+    counts: Arc<StreamCounts>,
 }
 
-/// How many HTTP/2 streams a connection has, and has had.
+/// Numbers of HTTP/2 streams of a connection: those open now, and all so far.
 #[derive(Default)]
-struct Tally {
+struct StreamCounts {
     open: AtomicUsize,
     opened: AtomicUsize,
 }
 
 impl Streams {
-    /// The same for one connection more.
+    /// Returns a clone for a new connection.
     pub(super) fn of_connection(&self) -> Self {
-        Self { tally: Arc::default(), ..self.clone() }
+        Self { counts: Arc::default(), ..self.clone() }
     }
 
-    /// Until the connection has had no HTTP/2 stream for a while, if it is one of HTTP/2. Over HTTP/1.1
-    /// hyper waits for the next request for the head timeout alone.
-    pub(super) async fn at_rest(&self) {
+    /// Resolves once an HTTP/2 connection has had no stream for a while. Over HTTP/1.1 it never resolves: there hyper
+    /// waits for the next request only for the head timeout.
+    pub(super) async fn idle(&self) {
         loop {
-            let opened = self.tally.opened.load(Ordering::Acquire);
-            sleep(REST).await;
-            let resting = self.tally.open.load(Ordering::Acquire) == 0;
-            if resting && opened > 0 && opened == self.tally.opened.load(Ordering::Acquire) {
+            let opened = self.counts.opened.load(Ordering::Acquire);
+            sleep(IDLE_TIMEOUT).await;
+            let idle = self.counts.open.load(Ordering::Acquire) == 0;
+            if idle && opened > 0 && opened == self.counts.opened.load(Ordering::Acquire) {
                 return;
             }
         }
     }
 }
 
-/// One stream in the tally.
-struct Counted(Arc<Tally>);
+/// Counts one open stream until dropped.
+struct Counted(Arc<StreamCounts>);
 
 impl Counted {
-    fn new(tally: &Arc<Tally>) -> Self {
-        tally.opened.fetch_add(1, Ordering::AcqRel);
-        tally.open.fetch_add(1, Ordering::AcqRel);
-        Self(tally.clone())
+    fn new(counts: &Arc<StreamCounts>) -> Self {
+        counts.opened.fetch_add(1, Ordering::AcqRel);
+        counts.open.fetch_add(1, Ordering::AcqRel);
+        Self(counts.clone())
     }
 }
 
@@ -129,13 +128,13 @@ where
     fn execute(&self, stream: F) {
         let token = self.cut.child_token();
         let stream = STREAM.scope(StreamReset(token.clone()), stream);
-        let counted = Counted::new(&self.tally);
+        let counted = Counted::new(&self.counts);
         self.tasks.spawn(Resettable { stream, reset: token.cancelled_owned(), counted });
     }
 }
 
 pin_project_lite::pin_project! {
-    /// A stream's future until it ends or is reset. An `async` block would hold it several times over.
+    /// Runs a stream's future until it ends or is reset. An `async` block would hold the future several times.
     struct Resettable<F> {
         #[pin]
         stream: F,

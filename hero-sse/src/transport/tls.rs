@@ -18,24 +18,24 @@ use tokio_rustls::server::TlsStream;
 use crate::setup::SetupErrors;
 use crate::telemetry;
 
-/// What rustls may hold of a connection beyond what the kernel takes: the longest record.
+/// Maximum number of bytes that rustls buffers beyond the kernel's: the longest record.
 const BUFFER: usize = 16 * 1024;
 
-/// How often the files are looked at: certificates are renewed weeks before they expire.
+/// How often the files are checked. Certificates are renewed weeks before they expire.
 const CHECK: Duration = Duration::from_secs(60);
 const SHORTEST_CHECK: Duration = Duration::from_millis(10);
 
 /// A certificate and its key, for HTTPS under [`HeroSse::serve`](crate::HeroSse::serve):
 /// [`Serve::tls`](crate::server::Serve::tls).
 ///
-/// TLS 1.2 and 1.3 through rustls, HTTP/2 to clients that ask for it (ALPN), else HTTP/1.1. All that
-/// `serve` promises holds over TLS. A handshake runs beside the others, and must be done, and the
-/// head of the first request be there, within 10 s.
+/// It offers TLS 1.2 and 1.3 through rustls, HTTP/2 for clients that ask for it (ALPN), and HTTP/1.1. Everything that
+/// `serve` does works over TLS. A handshake does not delay other connections. The handshake and the head of the
+/// first request must arrive within 10 s.
 ///
-/// While a server runs with it, the files are looked at once a minute: when one has changed, both are
-/// read anew, and new connections get the new certificate; open streams go on. Where that fails, the
-/// old one stays, and the log says why, once for each change. [`reload`](Self::reload) does it at
-/// once. Cheap to clone; all clones are one certificate.
+/// While a server runs, the files are checked once a minute. If one has changed, both are read again, and new
+/// connections use the new certificate; open streams continue. If that fails, the old certificate stays in use, and
+/// the reason is logged once for each change. [`reload`](Self::reload) reads the files at once. Clones share one
+/// certificate.
 ///
 /// ```no_run
 /// # async fn run(sse: hero_sse::HeroSse, app: hero_sse::axum::Router) -> Result<(), Box<dyn std::error::Error>> {
@@ -56,7 +56,7 @@ pub struct Tls {
 struct Shared {
     files: Option<Files>,
     config: Mutex<Arc<ServerConfig>>,
-    /// The files as they were when last read, whether that went well or not.
+    /// The state of the files when they were last read, even if that failed.
     seen: Mutex<Stamp>,
 }
 
@@ -65,16 +65,17 @@ struct Files {
     key: PathBuf,
 }
 
-/// When each file was written, and its length: what tells that it was written anew.
+/// When each file was written, and its length. A change of either means that the file is new.
 type Stamp = [Option<(SystemTime, u64)>; 2];
 
 impl Tls {
-    /// Reads the certificate, followed by its chain, from one PEM file and its key (PKCS#8, PKCS#1 or
-    /// SEC1, not encrypted) from another, or from the same. Reads files: blocks for as long.
+    /// Reads a certificate and its key from PEM files, which may be the same file. Blocks while it reads.
+    ///
+    /// The certificate is followed by its chain. The key is PKCS#8, PKCS#1 or SEC1, and not encrypted.
     ///
     /// # Errors
     ///
-    /// A file that cannot be read, holds something else or nothing; a key of another certificate.
+    /// A file that cannot be read, is empty or has other contents; a key that does not belong to the certificate.
     pub fn from_pem_files(
         certificate: impl Into<PathBuf>,
         key: impl Into<PathBuf>,
@@ -85,12 +86,12 @@ impl Tls {
         Ok(Self::new(Some(files), config, seen))
     }
 
-    /// As [`from_pem_files`](Self::from_pem_files), from the text itself. Such a certificate does not
-    /// change by itself.
+    /// Reads a certificate and its key from PEM texts, as [`from_pem_files`](Self::from_pem_files) does from files.
+    /// Such a certificate is never reloaded.
     ///
     /// # Errors
     ///
-    /// As [`from_pem_files`](Self::from_pem_files).
+    /// The same as [`from_pem_files`](Self::from_pem_files).
     pub fn from_pem(
         certificate: impl AsRef<[u8]>,
         key: impl AsRef<[u8]>,
@@ -106,19 +107,20 @@ impl Tls {
         Self { shared: Arc::new(shared), check: Some(CHECK) }
     }
 
-    /// Looks at the files this often instead of once a minute, 10 ms at the shortest; `None` is never.
-    /// What tells a change is a file's time of writing and its length.
+    /// Sets how often the files are checked. Default: once a minute. Minimum: 10 ms. `None`: never.
+    ///
+    /// A change is detected by a file's modification time and length.
     pub fn check_files_every(mut self, interval: impl Into<Option<Duration>>) -> Self {
         self.check = interval.into();
         self
     }
 
-    /// Reads the files again, for connections from now on; blocks for as long as that takes.
+    /// Reads the files again, for new connections. Blocks while it reads.
     ///
     /// # Errors
     ///
-    /// As [`from_pem_files`](Self::from_pem_files), and when there are no files. The old certificate
-    /// then stays.
+    /// The same as [`from_pem_files`](Self::from_pem_files), and a certificate without files. The old certificate
+    /// then stays in use.
     pub fn reload(&self) -> Result<(), SetupErrors> {
         match &self.shared.files {
             Some(files) => self.reload_from(files, &mut lock(&self.shared.seen)),
@@ -129,14 +131,14 @@ impl Tls {
     }
 
     fn reload_from(&self, files: &Files, seen: &mut Stamp) -> Result<(), SetupErrors> {
-        // Before they are read: what changes from here on is seen the next time.
+        // Before the files are read, so that a later change is detected the next time.
         *seen = files.stamp();
         let config = Arc::new(files.config()?);
         *lock(&self.shared.config) = config;
         Ok(())
     }
 
-    /// `None` where nothing has changed.
+    /// Returns `None` if nothing has changed.
     fn reload_if_changed(&self) -> Option<Result<PathBuf, SetupErrors>> {
         let files = self.shared.files.as_ref()?;
         let mut seen = lock(&self.shared.seen);
@@ -146,7 +148,7 @@ impl Tls {
         Some(self.reload_from(files, &mut seen).map(|()| files.certificate.clone()))
     }
 
-    /// Looks at the files for ever.
+    /// Checks the files, without an end.
     pub(super) async fn watch_files(self) {
         let (Some(_), Some(check)) = (&self.shared.files, self.check) else { return };
         loop {
@@ -155,13 +157,13 @@ impl Tls {
             match spawn_blocking(move || tls.reload_if_changed()).await {
                 Ok(Some(Ok(file))) => telemetry::certificate_reloaded(&file),
                 Ok(Some(Err(error))) => telemetry::certificate_kept(&error),
-                // A runtime that is going away, at most.
+                // No change, or a runtime that is shutting down.
                 Ok(None) | Err(_) => {}
             }
         }
     }
 
-    /// The handshake.
+    /// Performs the handshake.
     pub(super) async fn accept<I>(&self, io: I) -> io::Result<TlsStream<I>>
     where
         I: AsyncRead + AsyncWrite + Unpin,
@@ -181,7 +183,7 @@ impl fmt::Debug for Tls {
     }
 }
 
-/// Nothing is left half done under these locks, so a poisoned one is still sound.
+/// No state is left incomplete under these locks, so a poisoned lock is still sound.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -206,7 +208,7 @@ impl Files {
     }
 }
 
-/// Both, or the mistakes of both.
+/// Returns both values, or the mistakes of both.
 fn both<A, B>(a: Result<A, String>, b: Result<B, String>) -> Result<(A, B), SetupErrors> {
     match (a, b) {
         (Ok(a), Ok(b)) => Ok((a, b)),
@@ -214,7 +216,7 @@ fn both<A, B>(a: Result<A, String>, b: Result<B, String>) -> Result<(A, B), Setu
     }
 }
 
-/// What is called so, as it was written.
+/// A PEM text, and its name in error messages.
 struct Pem<'a> {
     name: &'a str,
     text: &'a [u8],
@@ -272,8 +274,7 @@ impl<'a> Pem<'a> {
 
 fn config(certificate: &Pem<'_>, key: &Pem<'_>) -> Result<ServerConfig, SetupErrors> {
     let (chain, secret) = both(certificate.chain(), key.key())?;
-    // Named, not the process's default: which that is, or whether there is one, depends on what else
-    // is linked.
+    // Not the process's default, which depends on what else is linked.
     let provider = Arc::new(crypto::aws_lc_rs::default_provider());
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
