@@ -12,6 +12,7 @@ fn ui() {
     cases.pass(every_setting());
     cases.compile_fail("ui/endpoint/*.rs");
     cases.compile_fail("ui/event/*.rs");
+    cases.compile_fail("ui/compiler/*.rs");
 }
 
 /// How a function reports a mistake by itself, or makes an assertion for the compiler.
@@ -126,7 +127,8 @@ fn every_key_is_documented() {
     }
 }
 
-/// The page of every error, made of the cases: what was written, and what is said about it.
+/// The page of every error is made of the cases: the code, and its message. For an error that has no message
+/// of ours the case brings the cure.
 #[test]
 fn the_page_of_errors_is_current() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -137,6 +139,10 @@ fn the_page_of_errors_is_current() {
         for case in cases(&here.join("ui").join(folder)) {
             text.push_str(&entry(&case));
         }
+    }
+    text.push_str(COMPILER);
+    for case in cases(&here.join("ui/compiler")) {
+        text.push_str(&compiler_entry(&case));
     }
     if std::env::var("TRYBUILD").is_ok_and(|mode| mode == "overwrite") {
         fs::write(&page, &text).expect("the page");
@@ -173,15 +179,41 @@ fn said(case: &Path) -> String {
     fs::read_to_string(case.with_extension("stderr")).expect("what the compiler says")
 }
 
-fn entry(case: &Path) -> String {
+/// A case's name, and its code without imports and `main`.
+fn name_and_code(case: &Path) -> (String, String) {
     let name = case.file_stem().expect("a name").to_string_lossy().replace('_', " ");
     let source = fs::read_to_string(case).expect("a case");
     let source = source.split("\nfn main() {").next().unwrap_or_default();
     let code: Vec<_> = source.lines().skip_while(|line| !line.is_empty()).collect();
     let code = code.join("\n").replace("{\n    futures_util::stream::empty()\n}", "{ .. }");
+    (name, code.trim().to_owned())
+}
+
+const COMPILER: &str = "
+## In the compiler's words
+
+For these mistakes the compiler has no message of ours. They violate a bound of axum's, or the item that your own
+signature promises, and Rust lets a library word only the errors about its own traits. Each entry has the compiler's
+text, to be found by a search, and the cure.
+";
+
+/// The compiler's first error in full, and the cure from the case's head.
+fn compiler_entry(case: &Path) -> String {
+    let (name, code) = name_and_code(case);
+    let said = said(case);
+    let error = said.split("\n\n").next().unwrap_or_default().trim();
+    let source = fs::read_to_string(case).expect("a case");
+    let cure: Vec<_> = source.lines().map_while(|line| line.strip_prefix("//! ")).collect();
+    assert!(!cure.is_empty(), "{}: no cure", case.display());
+    let cure = cure.join("\n");
+    format!("\n### {name}\n\n```text\n{code}\n```\n\n```text\n{error}\n```\n\n{cure}\n")
+}
+
+fn entry(case: &Path) -> String {
+    let (name, code) = name_and_code(case);
     let said = said(case);
     let said: Vec<_> = said.lines().filter_map(ours).collect();
-    format!("\n### {name}\n\n```text\n{}\n```\n\n{}\n", code.trim(), said.join("\n"))
+    format!("\n### {name}\n\n```text\n{}\n```\n\n{}\n", code, said.join("\n"))
 }
 
 /// What of a line is said by the macros or the kit, as a line of the page.
