@@ -17,7 +17,7 @@ pub enum Overflow {
     /// events: `{"missed": 3}`.
     DropOldest,
     /// Replaces the waiting event of the same name and [`key`](crate::SseEvent::key). The newer event goes to the
-    /// end of the queue, and the client receives no `hero.gap`. If no waiting event has that key, drops the oldest as
-    /// [`DropOldest`](Self::DropOldest) does. For gauges.
+    /// end of the queue, and the client receives no `hero.gap`. If the buffer is full and no waiting event has that key, drops the
+    /// oldest as [`DropOldest`](Self::DropOldest) does. For gauges.
     Latest,
 }

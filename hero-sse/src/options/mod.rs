@@ -1,5 +1,6 @@
-//! The options: the settings as a user writes them, in code, files and environment variables. The settings
-//! themselves are rows in `policy/settings.rs`.
+//! Settings as users write them: in code, in files and in environment variables.
+//!
+//! [`SseOptions`] holds them all, with the default of each and its reason. Mistakes are collected as [`SetupErrors`].
 
 mod read;
 #[cfg(test)]
@@ -26,7 +27,7 @@ const ENDPOINTS: &str = "Endpoints";
 pub(crate) const NO_COOKIE: &str =
     "a token may be in a cookie, but none is named: set TokenCookie, or leave out \"cookie\"";
 
-/// All settings of a server and its endpoints.
+/// Holds all settings of a server and its endpoints.
 ///
 /// Options come from code, from the section `SseOptions` of a TOML or JSON file, and from environment variables.
 /// A variable is `HERO_SSE_` and the key in capitals: `HERO_SSE_WRITE_TIMEOUT`. Key by key, a file wins over code,
@@ -66,6 +67,7 @@ pub(crate) const NO_COOKIE: &str =
 #[doc(alias = "keep-alive")]
 #[derive(Clone, Debug)]
 pub struct SseOptions {
+    // The settings are rows in `policy/settings.rs`.
     pub(crate) server: ServerSettings,
     general: PolicyOverrides,
     endpoints: BTreeMap<String, PolicyOverrides>,

@@ -14,6 +14,7 @@ macro_rules! endpoint_settings {
             $(check: $check:path,)?
             $(declaration: $narrow:path,)?
             $(post: $post:path,)?
+            $(alias: [$($alias:literal),*],)?
             option: $key:literal $(as $method:ident)?,
             takes: ($argument:ident: $takes:ty) = $value:expr,
             $(attribute: $attribute:ident($declared:ident: $declares:ty) = $constant:expr,)?
@@ -88,6 +89,7 @@ macro_rules! endpoint_settings {
                 $crate::policy::method_of! {
                     [$($method)?]
                     #[doc = $meaning]
+                    $($(#[doc(alias = $alias)])*)?
                     #[doc = ""]
                     #[doc = concat!("Default: `", $text, "`, because ", $why, ".")]
                     $(#[doc = concat!(
@@ -107,6 +109,7 @@ macro_rules! endpoint_settings {
                 $crate::policy::method_of! {
                     [$($attribute)?]
                     #[doc = $meaning]
+                    $($(#[doc(alias = $alias)])*)?
                     #[doc = ""]
                     #[doc = concat!("Default: as in the options, else `", $text, "`, because ", $why, ".")]
                     $(#[doc = concat!(
@@ -174,6 +177,7 @@ macro_rules! server_settings {
             meaning: $meaning:literal,
             default: $text:literal = $default:expr, $why:literal,
             $(check: $check:path,)?
+            $(alias: [$($alias:literal),*],)?
             option: $key:literal $(as $method:ident)?,
             $(takes: ($argument:ident: $takes:ty) = $value:expr,)?
         }
@@ -211,16 +215,20 @@ macro_rules! server_settings {
         )*];
 
         macro_rules! server_option_methods {
-            () => {$($(
-                #[doc = $meaning]
-                #[doc = ""]
-                #[doc = concat!("Default: `", $text, "`, because ", $why, ".")]
-                #[must_use]
-                pub fn $method(mut self, $argument: $takes) -> Self {
-                    self.server.$field = $value;
-                    self
+            () => {$(
+                $crate::policy::method_of! {
+                    [$($method)?]
+                    #[doc = $meaning]
+                    $($(#[doc(alias = $alias)])*)?
+                    #[doc = ""]
+                    #[doc = concat!("Default: `", $text, "`, because ", $why, ".")]
+                    #[must_use]
+                    $((mut self, $argument: $takes) {
+                        self.server.$field = $value;
+                        self
+                    })?
                 }
-            )?)*};
+            )*};
         }
 
         macro_rules! server_option_table {

@@ -9,12 +9,14 @@
 //! | `check` | a function that finds values out of bounds, in place of those that its type refuses |
 //! | `declaration` | a function of the options' value and the declared one, if a declaration cannot set just any value |
 //! | `post` | a function of the value, if a `POST` cannot have just any value |
+//! | `alias` | words by which users may search the documentation for its methods |
 //! | `option` | its key in options files; then its method on `SseOptions`, unless it is a setting of single endpoints |
 //! | `takes` | the argument of its methods, and what they make of it |
 //! | `attribute` | its key in `#[sse_endpoint]` and its method on `EndpointBuilder`; then the argument that generated code passes, and what becomes of it. Without this column only the options have the setting |
 //!
 //! A key of the attribute also has a row in `hero-sse-macros/src/endpoint/parse.rs`. A test compares the two. Optional columns are left out, in the order above. Types of endpoint settings are `Copy`, because
-//! declarations are constants. A new type implements [`SettingValue`], and is added to [`types`].
+//! declarations are constants. A new type implements [`SettingValue`], and is added to [`types`]. A new enum for the
+//! attribute is also exported by `__private`.
 
 use serde_json::Value;
 
@@ -34,15 +36,16 @@ pub(crate) mod types {
 
 endpoint_settings! {
     heartbeat: Option<Duration> {
-        meaning: "Longest silence between two writes. A heartbeat is a comment, which no page sees; \
-            `None` (`\"off\"`) sends none. It must be shorter than `max_age`.",
+        meaning: "Limits the silence between two writes. After this long a heartbeat is sent, which is a comment \
+            that no page sees. It must be shorter than `max_age`. `None` (`\"off\"`) sends none.",
         default: "15s" = Some(seconds(15)), "proxies close idle connections after 30 to 60 s",
+        alias: ["keep-alive", "ping"],
         option: "HeartbeatInterval" as heartbeat_interval,
         takes: (interval: impl Into<Option<Duration>>) = interval.into(),
         attribute: heartbeat(interval: Option<Duration>) = interval,
     }
     heartbeat_event: bool {
-        meaning: "Sends each heartbeat also as the event `hero.heartbeat`, for a watchdog in the page: \
+        meaning: "Sends each heartbeat also as the event `hero.heartbeat`. A page can then notice a lost server: \
             a browser has no read timeout and shows no comments.",
         default: "false" = false, "not every page has a watchdog, and each event costs bytes",
         option: "HeartbeatEvent" as heartbeat_event,
@@ -50,25 +53,26 @@ endpoint_settings! {
         attribute: heartbeat_event(enabled: bool) = enabled,
     }
     write_timeout: Option<Duration> {
-        meaning: "Time that a write may take without progress before the connection is reset and the stream dropped. \
-            `None` (`\"off\"`) waits forever.",
+        meaning: "Limits the time that a write may take without progress. After that the connection is reset and \
+            the stream dropped. `None` (`\"off\"`) waits forever.",
         default: "5s" = Some(seconds(5)), "it outlasts any healthy pause and limits what a stalled client costs",
         option: "WriteTimeout" as write_timeout,
         takes: (timeout: impl Into<Option<Duration>>) = timeout.into(),
         attribute: write_timeout(timeout: Option<Duration>) = timeout,
     }
     retry: Duration {
-        meaning: "Reconnection time of clients, from `500ms` to `24h`. \
-            Each client gets a random time between this and 1.5 times this, so that they do not return together.",
+        meaning: "Sets the reconnection time of clients, from `500ms` to `24h`. Each client gets a random time \
+            between this and 1.5 times this, so that they do not return together.",
         default: "3s" = seconds(3), "browsers wait about as long by themselves",
         check: fault_of_retry,
+        alias: ["reconnect"],
         option: "Retry" as retry,
         takes: (time: Duration) = time,
         attribute: retry(time: Duration) = time,
     }
     max_age: Option<Duration> {
-        meaning: "Maximum age of a stream. It ends up to a fifth earlier, at random, so that streams opened together \
-            do not reconnect together. `None` (`\"off\"`) is no limit.",
+        meaning: "Limits the age of a stream. It ends up to a fifth earlier, at random, so that streams opened \
+            together do not reconnect together. `None` (`\"off\"`) is no limit.",
         default: "off" = None, "a private stream loses its work when it is cut",
         subscription: "30m" = Some(minutes(30)),
             "it resumes where it was cut, and a proxy can keep the stream of a closed browser open forever",
@@ -77,9 +81,9 @@ endpoint_settings! {
         attribute: max_age(age: Option<Duration>) = age,
     }
     reauthorize: Option<Duration> {
-        meaning: "Interval at which the [`Authorizer`](crate::auth::Authorizer) decides again on an open stream. Each \
-            check comes after a random time between four fifths of this and this. It needs an authorizer, which gets \
-            one call per stream each time. `None` (`\"off\"`) checks only when the stream opens.",
+        meaning: "Sets the interval at which the [`Authorizer`](crate::auth::Authorizer) decides again on an open \
+            stream. Each check comes after a random time between four fifths of this and this. Without an \
+            authorizer it is an error. `None` (`\"off\"`) checks only when the stream opens.",
         default: "off" = None, "the claims of a token never change, and \
             [`disconnect`](crate::connections::Connections::disconnect) takes effect at once",
         option: "ReauthorizeInterval" as reauthorize_interval,
@@ -87,14 +91,15 @@ endpoint_settings! {
         attribute: reauthorize(interval: Option<Duration>) = interval,
     }
     max_connections: Option<usize> {
-        meaning: "Maximum number of open streams of one endpoint. The whole server has a limit of its own.",
+        meaning: "Limits the open streams of one endpoint. The server has a limit of its own besides. `None` \
+            (`\"off\"`) is no limit.",
         default: "off" = None, "the limit of the server covers all endpoints",
         option: "MaxConnections",
         takes: (limit: impl Into<Option<usize>>) = limit.into(),
         attribute: max_connections(limit: usize) = Some(limit),
     }
     max_per_principal: usize {
-        meaning: "Maximum number of open streams of one subject of one issuer, over all endpoints. An endpoint's own \
+        meaning: "Limits the open streams of one subject of one issuer, over all endpoints. An endpoint's own \
             value is compared with the same total. Callers without a token are not counted.",
         default: "8" = 8, "a user has a few tabs open, and a bug that opens streams in a loop stays small",
         option: "MaxPerPrincipal" as max_per_principal,
@@ -102,25 +107,25 @@ endpoint_settings! {
         attribute: max_per_principal(limit: usize) = limit,
     }
     max_per_address: Option<usize> {
-        meaning: "Maximum number of open streams of one address, over all endpoints. An IPv6 network of 64 bits counts \
-            as one address. An endpoint's own value is compared with the same total. Sockets without an address are \
-            not counted. Behind a proxy, set [`trusted_proxies`](crate::SseOptions::trusted_proxies) too, or all \
-            clients share the proxy's address.",
+        meaning: "Limits the open streams of one address, over all endpoints. An IPv6 network of 64 bits counts \
+            as one address. An endpoint's own value is compared with the same total. Sockets without an address \
+            are not counted. Behind a proxy, set [`trusted_proxies`](crate::SseOptions::trusted_proxies) too, or \
+            all clients share the proxy's address. `None` (`\"off\"`) is no limit.",
         default: "off" = None, "behind a proxy or a company's router many users share one address",
         option: "MaxPerAddress" as max_per_address,
         takes: (limit: impl Into<Option<usize>>) = limit.into(),
     }
     over_limit: OverLimit {
-        meaning: "Answer to a client over a limit: `\"retry\"` is a stream that asks it to reconnect later, \
-            `\"refuse\"` a status.",
+        meaning: "Sets the answer to a client over a limit. `\"retry\"` is a stream that asks it to reconnect \
+            later, `\"refuse\"` is an error status.",
         default: "retry" = OverLimit::Retry, "a browser never returns after an error status",
         option: "OverLimit" as over_limit,
         takes: (answer: OverLimit) = answer,
         attribute: over_limit(answer: OverLimit) = answer,
     }
     token_sources: TokenSources {
-        meaning: "Where a token may be in a request: in `Authorization`, in the cookie named by \
-            [`token_cookie`](crate::SseOptions::token_cookie), in the query (`?access_token=`). A token elsewhere is \
+        meaning: "Sets which parts of a request may hold a token: `Authorization`, the cookie named by \
+            [`token_cookie`](crate::SseOptions::token_cookie), the query (`?access_token=`). A token elsewhere is \
             ignored. A `POST` never has a token in its query. An endpoint's declaration can only remove sources.",
         default: "[\"header\", \"cookie\", \"query\"]" = TokenSources::ALL,
             "an `EventSource` cannot send headers, and without a named cookie none is read",
@@ -131,26 +136,28 @@ endpoint_settings! {
         attribute: token_sources(sources: &[TokenSource]) = TokenSources::of(sources),
     }
     buffer: Option<usize> {
-        meaning: "Number of events that wait for a slow client, at least 1. With a buffer a stream is polled as fast as \
-            it yields, and `overflow` decides on one event more; 1 MiB of waiting events fills any buffer. \
-            If only `overflow` is set, the buffer holds 256 events. For a topic's subscription this is the number of \
-            events that it may be behind, by default three quarters of what the topic retains.",
+        meaning: "Sets how many events may wait for a slow client, at least 1. A stream with a buffer is polled \
+            as fast as it yields, and `overflow` is the rule for one event more. 1 MiB of waiting events fills \
+            any buffer. If only `overflow` is set, the buffer holds 256 events. A topic's subscription has no \
+            buffer: here it is how many events a client may be behind, by default three quarters of what the \
+            topic retains.",
         default: "off" = None, "a stream that is polled at its client's pace buffers nothing and drops nothing",
         option: "Buffer" as buffer,
         takes: (events: impl Into<Option<usize>>) = events.into(),
         attribute: buffer(events: usize) = Some(events),
     }
     overflow: Overflow {
-        meaning: "Rule for one event more than the `buffer` holds: `\"disconnect\"`, `\"drop_oldest\"` or `\"latest\"`. \
-            Setting it also gives the stream a buffer.",
+        meaning: "Sets the rule for one event more than the `buffer` holds: `\"disconnect\"`, `\"drop_oldest\"` \
+            or `\"latest\"`. Setting it also gives the stream a buffer.",
         default: "disconnect" = Overflow::Disconnect, "only this rule leaves no gap",
+        alias: ["back-pressure"],
         option: "Overflow" as overflow,
         takes: (rule: Overflow) = rule,
         attribute: overflow(rule: Overflow) = rule,
     }
     drain_jitter: Option<Duration> {
-        meaning: "Time over which the clients of a drain return: each waits a random time between `retry` and `retry` \
-            plus this. `None` (`\"off\"`) spreads them like other clients.",
+        meaning: "Sets the time over which the clients of a drain return. Each waits a random time between \
+            `retry` and `retry` plus this. `None` (`\"off\"`) spreads them like other clients.",
         default: "5s" = Some(seconds(5)), "ten thousand clients then make 2,000 requests a second, and none is away for long",
         option: "DrainJitter" as drain_jitter,
         takes: (jitter: impl Into<Option<Duration>>) = jitter.into(),
@@ -159,123 +166,131 @@ endpoint_settings! {
 
 server_settings! {
     enabled: bool {
-        meaning: "`false` makes mapping an endpoint an error. A program that can do without streams checks its own \
-            configuration first.",
-        default: "true" = true, "a server without its streams should not start by accident",
+        meaning: "Allows endpoints. `false` makes mapping one an error. A program that can do without streams \
+            checks its own configuration first.",
+        default: "true" = true, "a server should not lose its streams by accident",
         option: "Enabled",
     }
     max_connections: usize {
-        meaning: "Maximum number of open streams. `serve` raises the soft limit of open files to fit, or warns.",
-        default: "10000" = 10_000, "each stream is an open file and some memory",
+        meaning: "Limits the open streams of the server. `serve` raises the soft limit of open files to fit, or \
+            logs a warning.",
+        default: "10000" = 10_000, "each stream costs an open file and memory",
         option: "MaxConnections" as max_connections,
         takes: (limit: usize) = limit,
     }
     peer_timeout: Option<Duration> {
-        meaning: "Time that sent bytes may stay unacknowledged, or a receive window shut, while a stream is live. \
-            `None` (`\"off\"`) waits as long as the kernel does.",
+        meaning: "Limits the time that sent bytes may stay unacknowledged, or a receive window shut, while a \
+            stream is live. `None` (`\"off\"`) waits as long as the kernel does.",
         default: "60s" = Some(seconds(60)), "a shorter time cuts clients in a tunnel, which never notice",
         option: "PeerTimeout" as peer_timeout,
         takes: (timeout: impl Into<Option<Duration>>) = timeout.into(),
     }
     authorizer_timeout: Option<Duration> {
-        meaning: "Time that an [`Authorizer`](crate::auth::Authorizer) may take. After that the caller is refused. \
-            `None` (`\"off\"`) waits forever.",
+        meaning: "Limits the time that an [`Authorizer`](crate::auth::Authorizer) may take. After that the caller \
+            is refused. `None` (`\"off\"`) waits forever.",
         default: "5s" = Some(seconds(5)), "the user of a browser waits about as long",
         option: "AuthorizerTimeout" as authorizer_timeout,
         takes: (timeout: impl Into<Option<Duration>>) = timeout.into(),
     }
     connects_per_minute: Option<usize> {
-        meaning: "Maximum number of attempts per minute by which one subject of one issuer opens a stream, over all \
+        meaning: "Limits the attempts per minute by which one subject of one issuer opens a stream, over all \
             endpoints. As many may come at once. Callers without a token are not counted: `MaxPerAddress` limits \
             them. `None` (`\"off\"`) is no limit.",
         default: "300" = Some(300), "eight tabs that reconnect every 3 s make 160; set more for a service that holds \
             many streams",
+        alias: ["rate limit"],
         option: "ConnectsPerMinute" as connects_per_minute,
         takes: (attempts: impl Into<Option<usize>>) = attempts.into(),
     }
     failed_attempts_per_minute: Option<usize> {
-        meaning: "Maximum number of invalid tokens and tickets per minute from one address (an IPv6 network of 64 bits \
-            counts as one). As many may come at once. Above it, all requests of that address are rejected before their \
-            token is checked, those with a valid token too. Sockets without an address are not counted. Without \
-            `TrustedProxies`, a client in a private network that sends a proxy's header is not limited, because it may \
-            be a proxy; the log says so once. `None` (`\"off\"`) is no limit.",
+        meaning: "Limits the invalid tokens and tickets per minute from one address. As many may come at once. An \
+            IPv6 network of 64 bits counts as one address. Above the limit all requests of the address are \
+            rejected before their token is checked, also those with a valid token. Sockets without an address are \
+            not counted. Without `TrustedProxies`, a client in a private network that sends a proxy's header is \
+            not limited, because it may be a proxy. The log says so once. `None` (`\"off\"`) is no limit.",
         default: "60" = Some(60), "a page with an expired token makes one attempt, guessing gets nowhere at that pace, \
             and the address is served again within a second",
+        alias: ["rate limit", "brute force"],
         option: "FailedAttemptsPerMinute" as failed_attempts_per_minute,
         takes: (attempts: impl Into<Option<usize>>) = attempts.into(),
     }
     trusted_proxies: Listed<Network> {
-        meaning: "Networks of your own proxies (`[\"10.0.0.0/8\", \"127.0.0.1\"]`; in a variable, separated by commas). \
-            Only from them is the header read that names the client's address. An invalid network is an error of \
-            [`build`](crate::server::Builder::build).",
+        meaning: "Names the networks of your own proxies, such as `[\"10.0.0.0/8\", \"127.0.0.1\"]`. A variable \
+            separates them by commas. The header with the client's address is read only from them. An invalid \
+            network is an error of [`build`](crate::server::Builder::build).",
         default: "[]" = Listed::NONE, "any client could send the header",
         option: "TrustedProxies" as trusted_proxies,
         takes: (networks: impl IntoIterator<Item: AsRef<str>>) = Listed::read(networks, Network::parse),
     }
     forwarded_header: ForwardedHeader {
-        meaning: "Header by which trusted proxies name the client's address: `\"x-forwarded-for\"`, or `\"forwarded\"` \
-            (RFC 7239). Every trusted proxy must set it, because what a proxy leaves in it is believed.",
+        meaning: "Names the header by which trusted proxies pass on the client's address: `\"x-forwarded-for\"`, \
+            or `\"forwarded\"` (RFC 7239). Every trusted proxy must set it, because what a proxy leaves in it is \
+            believed.",
         default: "x-forwarded-for" = ForwardedHeader::XForwardedFor, "most proxies set it",
         option: "ForwardedHeader" as forwarded_header,
         takes: (header: ForwardedHeader) = header,
     }
     token_cookie: Option<String> {
-        meaning: "Name of the cookie that holds a token, such as `\"__Host-session\"`. With the prefix `__Host-` browsers \
-            accept it only over TLS and from this very host, so that no sibling domain can set another. A token that \
-            is only in a cookie counts only in requests of the site's own pages and of those that `CorsCredentials` \
-            allows.",
+        meaning: "Names the cookie that holds a token, such as `\"__Host-session\"`. With the prefix `__Host-`, \
+            browsers accept it only over TLS and from this very host, so that no sibling domain can set another. \
+            A token that is only in a cookie counts only in requests of the site's own pages and of those that \
+            `CorsCredentials` allows.",
         default: "none" = None, "any page can make a browser send a cookie",
         check: fault_of_cookie,
         option: "TokenCookie" as token_cookie,
         takes: (name: impl Into<String>) = Some(name.into()),
     }
     public_origins: Listed<Origin> {
-        meaning: "Origins of the application's own pages as browsers see them, such as \
-            `[\"https://app.example.com\"]`. If empty, the host of a request is the origin. Needed for cookies behind a \
-            proxy that ends TLS or changes the host. An invalid origin is an error of \
+        meaning: "Names the origins of the application's own pages as browsers see them, such as \
+            `[\"https://app.example.com\"]`. Without any, pages of the host that a request asks for are its own. \
+            Needed for cookies behind a proxy that ends TLS or changes the host. An invalid origin is an error of \
             [`build`](crate::server::Builder::build).",
         default: "[]" = Listed::NONE, "without such a proxy the request's host is right",
         option: "PublicOrigins" as public_origins,
         takes: (origins: impl IntoIterator<Item: AsRef<str>>) = Listed::read(origins, Origin::parse),
     }
     allowed_hosts: Listed<Host> {
-        meaning: "Hosts that endpoints answer to (`\"app.example.com\"` on any port, `\"localhost:8080\"` on this one). \
-            Requests for other hosts are refused, which protects against DNS rebinding. If empty, any host. An invalid \
-            host is an error of [`build`](crate::server::Builder::build).",
+        meaning: "Names the hosts that endpoints answer to: `\"app.example.com\"` on any port, \
+            `\"localhost:8080\"` on this one. Requests for other hosts are refused, which protects against DNS \
+            rebinding. Without any, all hosts are allowed. An invalid host is an error of \
+            [`build`](crate::server::Builder::build).",
         default: "[]" = Listed::NONE, "load balancers ask by address",
         option: "AllowedHosts" as allowed_hosts,
         takes: (hosts: impl IntoIterator<Item: AsRef<str>>) = Listed::read(hosts, Host::parse),
     }
     cors_origins: Listed<Origin> {
-        meaning: "Origins of other sites whose pages may open endpoints, such as `[\"https://pages.example.net\"]`. \
-            There is no `*`. In code: [`cors`](crate::SseOptions::cors).",
-        default: "[]" = Listed::NONE, "without it browsers let no other origin read",
+        meaning: "Names the origins of other sites whose pages may open endpoints, such as \
+            `[\"https://pages.example.net\"]`. There is no `*`. In code: [`cors`](crate::SseOptions::cors).",
+        default: "[]" = Listed::NONE, "no other site should read a user's streams unless you name it",
         option: "CorsOrigins",
     }
     cors_credentials: bool {
-        meaning: "Lets the browsers of these origins send cookies. Their pages then act for the caller like the site's \
-            own pages. In code: [`cors`](crate::SseOptions::cors).",
+        meaning: "Lets the browsers of these origins send cookies. Their pages then act for the caller like the \
+            site's own pages. In code: [`cors`](crate::SseOptions::cors).",
         default: "false" = false, "a token in a header or the query needs no cookie",
         option: "CorsCredentials",
     }
     redact_query: bool {
-        meaning: "Removes `access_token` and `ticket` from the URI of every request under `serve`, `guard` and the \
-            [layer](crate::HeroSse::redact_layer). An application with a parameter of that name reads it by \
+        meaning: "Removes `access_token` and `ticket` from the URI of every request under `serve`, `guard` and \
+            the [layer](crate::HeroSse::redact_layer). An application with a parameter of that name reads it by \
             [`QueryToken`](crate::server::QueryToken), or switches this off.",
         default: "true" = true, "URIs end up in logs",
         option: "RedactQuery" as redact_query,
         takes: (enabled: bool) = enabled,
     }
     drain_delay: Option<Duration> {
-        meaning: "Time in which a server that shuts down goes on as before, but reports that it is not \
-            [ready](crate::HeroSse::readiness), so that load balancers notice. `None` (`\"off\"`) is none.",
-        default: "off" = None, "it is a bit more than your load balancer takes for two checks, which only you know",
+        meaning: "Sets the time for which a server that shuts down goes on as before, but reports that it is not \
+            [ready](crate::HeroSse::readiness). Load balancers notice in that time. `None` (`\"off\"`) is no \
+            delay.",
+        default: "off" = None, "only you know how long your load balancer takes to notice: a bit more than two of its checks",
         option: "DrainDelay" as drain_delay,
         takes: (delay: impl Into<Option<Duration>>) = delay.into(),
     }
     drain_timeout: Option<Duration> {
-        meaning: "Time that a shutdown waits until all closing events are sent. `None` (`\"off\"`) waits forever.",
+        meaning: "Limits the time that a shutdown waits until all closing events are sent. `None` (`\"off\"`) \
+            waits forever.",
         default: "5s" = Some(seconds(5)), "process managers kill after 10 to 30 s",
+        alias: ["graceful shutdown"],
         option: "DrainTimeout" as drain_timeout,
         takes: (timeout: impl Into<Option<Duration>>) = timeout.into(),
     }

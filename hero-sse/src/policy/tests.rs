@@ -52,24 +52,15 @@ fn no_default_is_out_of_bounds() {
 #[test]
 fn the_defaults_are_these() {
     let seconds = Duration::from_secs;
-    let policy = Policy {
-        heartbeat: Some(seconds(15)),
-        heartbeat_event: false,
-        write_timeout: Some(seconds(5)),
-        retry: seconds(3),
-        max_age: None,
-        reauthorize: None,
-        max_connections: None,
-        max_per_principal: 8,
-        max_per_address: None,
-        over_limit: OverLimit::Retry,
-        token_sources: TokenSources::ALL,
-        buffer: None,
-        overflow: Overflow::Disconnect,
-        drain_jitter: Some(seconds(5)),
-        ..defaults()
-    };
-    assert_eq!(defaults(), policy);
+    let policy = defaults();
+    assert_eq!((policy.heartbeat, policy.heartbeat_event), (Some(seconds(15)), false));
+    assert_eq!((policy.write_timeout, policy.retry), (Some(seconds(5)), seconds(3)));
+    assert_eq!((policy.max_age, policy.reauthorize), (None, None));
+    assert_eq!((policy.max_connections, policy.max_per_principal), (None, 8));
+    assert_eq!((policy.max_per_address, policy.over_limit), (None, OverLimit::Retry));
+    assert_eq!(policy.token_sources, TokenSources::ALL);
+    assert_eq!((policy.buffer, policy.overflow), (None, Overflow::Disconnect));
+    assert_eq!(policy.drain_jitter, Some(seconds(5)));
     let server = ServerSettings::default();
     assert!(server.enabled && server.redact_query && !server.cors_credentials);
     assert_eq!(server.peer_timeout, Some(seconds(60)));
