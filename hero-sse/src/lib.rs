@@ -57,10 +57,11 @@
 //! * `macros` (default): `#[derive(SseEvent)]`, and with `server` also `#[sse_endpoint]`.
 //! * `server` (default): everything that answers requests. Without it, `hero-sse` has events, topics and the broker
 //!   contract, and no axum: for workers that only publish.
+//! * `http2`: HTTP/2 without TLS under [`HeroSse::serve`], for proxies that are configured for it.
 //! * `jwt`: `JwtAuthenticator`, which checks JSON Web Tokens with the crypto backend aws-lc-rs.
 //! * `jwks-url`: fetches the keys that an issuer publishes, through reqwest and rustls. Includes `jwt`.
 //! * `metrics`: counters of streams and of their ends, through the crate `metrics`; see [monitoring](guide::monitoring).
-//! * `tls`: HTTPS under [`HeroSse::serve`], through rustls with aws-lc-rs.
+//! * `tls`: HTTPS under [`HeroSse::serve`], through rustls with aws-lc-rs. Includes `http2`.
 //! * `testing`: opens and reads streams in tests; see [testing](guide::testing).
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

@@ -15,15 +15,17 @@ mod sweeper;
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
 use futures_core::Stream;
+use futures_util::task::AtomicWaker;
 use http::Version;
 use http::request::Parts;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use self::guarded_io::ArmedTimeout;
 pub use self::guarded_io::GuardedIo;
@@ -52,9 +54,32 @@ pub(crate) enum Delivery {
 }
 
 /// Resets one HTTP/2 stream. The transport puts it into the request's extensions, and drops the stream's
-/// future when the token is cancelled.
-#[derive(Clone, Debug)]
-pub(crate) struct StreamReset(pub(crate) CancellationToken);
+/// future once a reset is requested.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct StreamReset(Arc<ResetState>);
+
+#[derive(Debug, Default)]
+struct ResetState {
+    requested: AtomicBool,
+    /// The task of the stream.
+    task: AtomicWaker,
+}
+
+impl StreamReset {
+    pub(crate) fn request(&self) {
+        self.0.requested.store(true, Ordering::Release);
+        self.0.task.wake();
+    }
+
+    /// Ready once a reset is requested. Only the stream's task may call it.
+    pub(crate) fn poll_requested(&self, cx: &Context<'_>) -> Poll<()> {
+        self.0.task.register(cx.waker());
+        match self.0.requested.load(Ordering::Acquire) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    }
+}
 
 impl Delivery {
     /// Decides it from what `serve` or `guard` put into the request's extensions.
@@ -95,12 +120,12 @@ impl Delivery {
                     LiveDelivery { socket: Some(socket), watched: None },
                 ))
             }
-            Self::Http2Stream { socket, reset: StreamReset(reset) } => {
+            Self::Http2Stream { socket, reset } => {
                 let socket = Some(socket.arm(write_timeout));
                 let cut = reset.clone();
-                slot.on_cut(move |_| cut.cancel());
+                slot.on_cut(move |_| cut.request());
                 let watched = sweeper.watch(write_timeout, true, move || {
-                    reset.cancel();
+                    reset.request();
                     true
                 });
                 Body::from_stream(writer(slot, LiveDelivery { socket, watched }))
@@ -171,7 +196,7 @@ mod tests {
             parts.extensions.insert(Arc::new(SocketWatch::default()));
         }
         if reset {
-            parts.extensions.insert(StreamReset(CancellationToken::new()));
+            parts.extensions.insert(StreamReset::default());
         }
         Delivery::of(&parts)
     }

@@ -93,7 +93,7 @@ impl Transport {
         let mut sockets = JoinSet::new();
         let streams = Streams::default();
         // Ends the streams when the server ends or is dropped.
-        let cut = streams.cut.clone().drop_guard();
+        let cut = streams.cut_on_drop();
         let mut watching = JoinSet::new();
         if let Some(tls) = &self.tls {
             watching.spawn(tls.clone().watch_files());
@@ -189,13 +189,12 @@ impl Transport {
         // Everything is released before the server returns. Only user code that blocks its thread can delay a task's
         // end; it is not waited for.
         drop(cut);
-        streams.tasks.close();
         let ended = async {
             while sockets.join_next().await.is_some() {}
-            streams.tasks.wait().await;
+            streams.ended().await;
         };
         if tokio::time::timeout(SHUTDOWN_TASKS_TIMEOUT, ended).await.is_err() {
-            telemetry::left_behind(sockets.len() + streams.tasks.len());
+            telemetry::left_behind(sockets.len() + streams.len());
         }
         Ok(())
     }

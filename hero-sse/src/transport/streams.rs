@@ -1,38 +1,25 @@
 //! The settings of hyper, and the tasks of its HTTP/2 streams.
 
+use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::task::AtomicWaker;
 use hyper_util::rt::TokioTimer;
 use hyper_util::server::conn::auto;
+use slab::Slab;
 use tokio::time::sleep;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tokio_util::task::TaskTracker;
 
 use crate::delivery::StreamReset;
 
 /// hyper's buffer for a connection. The head of a request must fit into it.
 const HYPER_BUFFER: usize = 64 * 1024;
 
-/// HTTP/2 pings find vanished peers of idle connections. A peer has the peer timeout to answer, and a little more,
-/// so that the kernel's own timeout, which tells the reason, comes first.
-const PING_INTERVAL: Duration = Duration::from_secs(15);
-const PING_GRACE: Duration = Duration::from_secs(5);
-
 /// An HTTP/2 connection without streams is closed after this time, or up to twice of it, since it uses an open file.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
-
-/// Maximum number of bytes of one HTTP/2 stream that hyper buffers beyond the client's window.
-const STREAM_BUFFER: usize = 32 * 1024;
-
-/// Maximum number of open streams on an HTTP/2 connection.
-const STREAMS: u32 = 256;
-
-/// Maximum size of an HTTP/2 request's headers, as for a head over HTTP/1.1.
-const HEADER_LIST: u32 = 64 * 1024;
 
 pub(super) fn builder(
     head_timeout: Duration,
@@ -45,6 +32,29 @@ pub(super) fn builder(
         .timer(TokioTimer::new())
         .header_read_timeout(head_timeout)
         .max_buf_size(HYPER_BUFFER);
+    #[cfg(feature = "http2")]
+    set_http2(&mut builder, peer_timeout);
+    #[cfg(not(feature = "http2"))]
+    let _ = peer_timeout;
+    builder
+}
+
+#[cfg(feature = "http2")]
+fn set_http2(builder: &mut auto::Builder<Streams>, peer_timeout: Option<Duration>) {
+    /// HTTP/2 pings find vanished peers of idle connections. A peer has the peer timeout to answer, and a little more,
+    /// so that the kernel's own timeout, which tells the reason, comes first.
+    const PING_INTERVAL: Duration = Duration::from_secs(15);
+    const PING_GRACE: Duration = Duration::from_secs(5);
+
+    /// Maximum number of bytes of one HTTP/2 stream that hyper buffers beyond the client's window.
+    const STREAM_BUFFER: usize = 32 * 1024;
+
+    /// Maximum number of open streams on an HTTP/2 connection.
+    const STREAMS: u32 = 256;
+
+    /// Maximum size of an HTTP/2 request's headers, as for a head over HTTP/1.1.
+    const HEADER_LIST: u32 = 64 * 1024;
+
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -53,7 +63,6 @@ pub(super) fn builder(
         .max_send_buf_size(STREAM_BUFFER)
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(HEADER_LIST);
-    builder
 }
 
 tokio::task_local! {
@@ -70,11 +79,31 @@ pub(super) fn current() -> Option<StreamReset> {
 /// no other way to end a stream whose client has stalled.
 #[derive(Clone, Default)]
 pub(super) struct Streams {
-    pub(super) tasks: TaskTracker,
-    /// Ends all streams.
-    pub(super) cut: CancellationToken,
+    /// Of all connections.
+    open: Arc<OpenStreams>,
     /// Of this connection.
     counts: Arc<StreamCounts>,
+}
+
+/// The HTTP/2 streams whose tasks have not ended.
+#[derive(Default)]
+struct OpenStreams {
+    resets: Mutex<Resets>,
+    /// Woken with each end of a stream.
+    waiter: AtomicWaker,
+}
+
+#[derive(Default)]
+struct Resets {
+    open: Slab<StreamReset>,
+    /// The server has ended: new streams are reset at once.
+    cut: bool,
+}
+
+impl OpenStreams {
+    fn resets(&self) -> MutexGuard<'_, Resets> {
+        self.resets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Numbers of HTTP/2 streams of a connection: those open now, and all so far.
@@ -88,6 +117,25 @@ impl Streams {
     /// Returns a clone for a new connection.
     pub(super) fn of_connection(&self) -> Self {
         Self { counts: Arc::default(), ..self.clone() }
+    }
+
+    /// Resets all streams when the guard is dropped, and later ones as they open.
+    pub(super) fn cut_on_drop(&self) -> CutOnDrop {
+        CutOnDrop(self.open.clone())
+    }
+
+    /// Resolves when the tasks of all streams have ended. Only one task may wait.
+    pub(super) async fn ended(&self) {
+        poll_fn(|cx| {
+            self.open.waiter.register(cx.waker());
+            if self.len() == 0 { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    /// Number of streams whose tasks have not ended.
+    pub(super) fn len(&self) -> usize {
+        self.open.resets().open.len()
     }
 
     /// Resolves once an HTTP/2 connection has had no stream for a while. Over HTTP/1.1 it never resolves: there hyper
@@ -104,20 +152,46 @@ impl Streams {
     }
 }
 
+/// Resets all streams when it is dropped.
+pub(super) struct CutOnDrop(Arc<OpenStreams>);
+
+impl Drop for CutOnDrop {
+    fn drop(&mut self) {
+        let mut resets = self.0.resets();
+        resets.cut = true;
+        let open: Vec<_> = resets.open.iter().map(|(_, reset)| reset.clone()).collect();
+        // Tasks are woken without the lock, which they take when they end.
+        drop(resets);
+        open.iter().for_each(StreamReset::request);
+    }
+}
+
 /// Counts one open stream until dropped.
-struct Counted(Arc<StreamCounts>);
+struct Counted {
+    open: Arc<OpenStreams>,
+    key: usize,
+    counts: Arc<StreamCounts>,
+}
 
 impl Counted {
-    fn new(counts: &Arc<StreamCounts>) -> Self {
+    fn new(Streams { open, counts }: &Streams, reset: StreamReset) -> Self {
         counts.opened.fetch_add(1, Ordering::AcqRel);
         counts.open.fetch_add(1, Ordering::AcqRel);
-        Self(counts.clone())
+        let mut resets = open.resets();
+        if resets.cut {
+            reset.request();
+        }
+        let key = resets.open.insert(reset);
+        drop(resets);
+        Self { open: open.clone(), key, counts: counts.clone() }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::AcqRel);
+        self.counts.open.fetch_sub(1, Ordering::AcqRel);
+        drop(self.open.resets().open.try_remove(self.key));
+        self.open.waiter.wake();
     }
 }
 
@@ -126,10 +200,10 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        let token = self.cut.child_token();
-        let stream = STREAM.scope(StreamReset(token.clone()), stream);
-        let counted = Counted::new(&self.counts);
-        self.tasks.spawn(Resettable { stream, reset: token.cancelled_owned(), counted });
+        let reset = StreamReset::default();
+        let stream = STREAM.scope(reset.clone(), stream);
+        let counted = Counted::new(self, reset.clone());
+        tokio::spawn(Resettable { stream, reset, counted });
     }
 }
 
@@ -138,8 +212,8 @@ pin_project_lite::pin_project! {
     struct Resettable<F> {
         #[pin]
         stream: F,
-        #[pin]
-        reset: WaitForCancellationFutureOwned,
+        reset: StreamReset,
+        // The last field: a stream counts until its future is dropped.
         counted: Counted,
     }
 }
@@ -149,7 +223,7 @@ impl<F: Future<Output = ()>> Future for Resettable<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
-        match this.reset.poll(cx) {
+        match this.reset.poll_requested(cx) {
             // The task drops the stream with this future.
             Poll::Ready(()) => Poll::Ready(()),
             Poll::Pending => this.stream.poll(cx),
