@@ -21,7 +21,7 @@ fn sse_with(jwt: JwtAuthenticator) -> HeroSse {
     builder.authenticator(jwt).build().expect("a server")
 }
 
-/// Every mistake that the kit's builder tells.
+/// Returns all mistakes that the builder reports.
 fn mistakes(jwt: JwtAuthenticator) -> String {
     let builder = HeroSse::builder().environment(Vec::<(String, String)>::new());
     builder.authenticator(jwt).build().err().map(|error| error.to_string()).unwrap_or_default()
@@ -37,7 +37,7 @@ async fn open(jwt: &JwtAuthenticator, token: &str) -> Result<String, OpenError> 
     Ok(stream.next().await.expect("in time").expect("an event").data)
 }
 
-/// Why a token is refused: never with anything but a 401 of the same shape.
+/// Returns why a token is refused. Checks that it is a `401` with the usual headers.
 async fn refused(jwt: &JwtAuthenticator, token: &str) -> String {
     let error = open(jwt, token).await.expect_err("a refusal");
     assert_eq!(error.status, Some(StatusCode::UNAUTHORIZED), "{error}");
@@ -109,7 +109,7 @@ async fn a_public_key_as_a_secret() {
                 assert_eq!(refused(&by_set, &token).await, SIGNATURE);
             }
         }
-        // Nor can it be set up so by mistake.
+        // The set-up cannot be that way by mistake either.
         assert!(
             mistakes(for_tests(JwtAuthenticator::pem(Algorithm::HS256, pem))).contains("HS256")
         );
@@ -192,17 +192,17 @@ async fn a_key_inside_the_token() {
             let claims = claims(|_| ()).to_string();
             let token = attacker.sign(&header.to_string(), &claims);
             assert_eq!(refused(&jwt, &token).await, SIGNATURE, "{name}");
-            // The right signature counts, whatever is in the header besides.
+            // A valid signature counts, whatever else the header contains.
             let good = issuer.sign(&header.to_string(), &claims);
             assert_eq!(open(&jwt, &good).await.is_ok(), kid == "k", "{name}");
         }
     }
     let waited = tokio::time::timeout(std::time::Duration::from_millis(50), bait.accept()).await;
-    assert!(waited.is_err(), "the kit fetched a key that a token named");
+    assert!(waited.is_err(), "a key was fetched from a URL in the token");
 }
 
 #[tokio::test]
-async fn a_kid_that_is_a_path_a_query_or_no_text() {
+async fn a_kid_that_is_a_path_a_query_or_not_a_string() {
     let signer = Signer::new();
     let jwt = for_tests(JwtAuthenticator::jwks(set([signer.jwk("k")])));
     for kid in [
@@ -242,9 +242,9 @@ async fn critical_extensions_and_payloads_that_are_not_encoded() {
     }
 }
 
-/// One reader sees the first of two, another the last.
+/// Of two members with one name, some parsers take the first and others the last.
 #[tokio::test]
-async fn a_name_said_twice() {
+async fn a_repeated_member_name() {
     let good = claims(|_| ()).to_string();
     let rest = good.strip_prefix('{').expect("an object");
     for doubled in [
@@ -280,9 +280,9 @@ async fn tokens_that_are_too_big_or_too_deep() {
     assert_eq!(refused(&jwt(), &token).await, MALFORMED);
 }
 
-/// Another spelling of the same bytes would slip past whoever keeps a list of withdrawn tokens.
+/// Another encoding of the same bytes would bypass a list of revoked tokens.
 #[tokio::test]
-async fn a_token_spelt_in_another_way() {
+async fn another_encoding_of_the_same_token() {
     let good = crate::support::token();
     assert!(open(&jwt(), &good).await.is_ok());
     let (message, signature) = good.rsplit_once('.').expect("three parts");
@@ -331,9 +331,9 @@ async fn an_encrypted_token_and_a_token_inside_a_token() {
     assert_eq!(refused(&jwt(), &encrypted).await, MALFORMED);
 }
 
-/// Zeros, which Java's ECDSA once took for everybody's signature, and others that are none.
+/// Zeros, which Java's ECDSA once accepted as a valid signature (CVE-2022-21449), and similar ones.
 #[tokio::test]
-async fn a_psychic_signature() {
+async fn a_blank_signature() {
     let claims = claims(|_| ()).to_string();
     for (algorithm, length) in [
         (Algorithm::ES256, 64),
@@ -359,7 +359,7 @@ async fn a_psychic_signature() {
 }
 
 #[tokio::test]
-async fn an_expiry_that_is_no_time() {
+async fn an_expiry_that_is_not_a_time() {
     for (exp, told) in [
         (json!("9999999999"), "the token's claims are malformed"),
         (json!([9_999_999_999u64]), "the token's claims are malformed"),
@@ -384,7 +384,7 @@ async fn an_expiry_that_is_no_time() {
 }
 
 #[tokio::test]
-async fn a_token_that_was_made_for_something_else() {
+async fn a_token_for_another_audience_or_of_another_type() {
     let mail = crate::support::sign(&claims(|claims| claims["aud"] = json!(["mail", "streams2"])));
     assert_eq!(refused(&jwt(), &mail).await, "the token is meant for another audience");
     let none = crate::support::sign(&claims(|claims| claims["aud"] = json!([])));
@@ -399,7 +399,7 @@ async fn a_token_that_was_made_for_something_else() {
 }
 
 #[tokio::test]
-async fn a_star_that_nobody_asked_for() {
+async fn a_wildcard_without_the_setting() {
     for grant in ["*", "usage.*", "usage.rea*", "USAGE.READ", "usage.read.all", "usage"] {
         let token = crate::support::sign(&claims(|claims| claims["permissions"] = json!([grant])));
         let error = open(&jwt(), &token).await.expect_err("403");
@@ -409,7 +409,7 @@ async fn a_star_that_nobody_asked_for() {
     }
 }
 
-/// Without a signature that holds, the answer is the same whatever the token claims.
+/// Without a valid signature, the response is the same whatever the claims.
 #[tokio::test]
 async fn probing_for_issuers_keys_and_audiences() {
     let (signer, attacker) = (Signer::new(), Signer::new());
@@ -442,7 +442,7 @@ async fn probing_for_issuers_keys_and_audiences() {
 }
 
 #[test]
-fn keys_that_are_too_weak_or_fit_nothing_are_told_when_the_kit_is_built() {
+fn keys_that_are_too_weak_or_of_the_wrong_kind_are_reported_by_build() {
     let (rsa, curve) = (Signer::of(Algorithm::RS256), Signer::new());
     // 1024 bits, by openssl.
     let weak = "-----BEGIN PUBLIC KEY-----\n\
@@ -504,7 +504,7 @@ fn keys_that_are_too_weak_or_fit_nothing_are_told_when_the_kit_is_built() {
 }
 
 #[tokio::test]
-async fn mistakes_that_a_wrapper_hides_let_nobody_in() {
+async fn mistakes_that_a_wrapper_hides_refuse_every_token() {
     let issuer = || Issuer::new("tests").secret(Algorithm::HS256, SECRET).audience("streams");
     let token = crate::support::token();
     for (jwt, good) in [

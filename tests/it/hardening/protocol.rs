@@ -12,13 +12,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::support::testing::{self, Received};
 use crate::support::{Log, Server, burst, claims, public, sign, sse_with, token};
 
-/// Whatever ends a line for a browser, and whatever kills its next reconnect.
+/// Characters that end a line for a browser, or that make its next reconnect fail.
 const CONTROLS: [&str; 9] = ["\n", "\r", "\r\n", "\0", "\t", "\u{b}", "\u{7f}", "\u{85}", "\u{1b}"];
 
-/// What a page would be tricked with.
+/// The field that the attacker wants to forge.
 const FORGED: &str = "data: forged";
 
-/// An event whose id and name come from whoever it is about.
+/// An event whose id comes from a user.
 #[derive(Clone, serde::Serialize, SseEvent)]
 #[sse(event = "comment")]
 struct Comment {
@@ -78,7 +78,7 @@ async fn line_breaks_in_data_forge_no_field_and_no_event() {
         assert_eq!(text.data, data.replace("\r\n", "\n").replace('\r', "\n"), "{end:?}");
         assert_eq!(json.json::<String>().expect("JSON"), data, "{end:?}");
         assert!(close.data.contains("\"ended\""), "{}", close.data);
-        // A parser of one's own might take a bare CR for no line ending: none is ever sent.
+        // Some parsers do not treat a bare CR as a line ending, so none is ever sent.
         assert!(!raw.contains('\r') && !raw.contains("\nretry: 1\n"), "{raw:?}");
     }
 }
@@ -92,18 +92,18 @@ async fn raw_json_with_line_breaks_forges_no_event() {
 }
 
 #[test]
-fn an_application_cannot_be_made_to_send_the_kits_own_events() {
+fn an_application_cannot_be_made_to_send_control_events() {
     for name in ["hero.close", "hero.gap", "hero.heartbeat", "hero.", "error", "open"] {
         assert!(EventName::new(name).is_err() && Event::text("x").named(name).is_err(), "{name}");
     }
-    // Nor ids that end a stream for whoever comes back with them.
+    // The same for ids that end the stream of a reconnecting client.
     for id in ["hero.end", "7;hero.end"] {
         assert!(EventId::new(id).is_err() && Event::text("x").with_id(id).is_err(), "{id}");
     }
 }
 
 #[tokio::test]
-async fn an_end_mark_in_the_cursor_tells_a_stranger_nothing() {
+async fn an_end_mark_in_the_cursor_reveals_nothing_to_a_stranger() {
     let sse = sse_with(SseOptions::default());
     let app: Router =
         sse.endpoint("/s").permission("usage.read").handler(async || burst(1)).expect("a route");
@@ -113,9 +113,9 @@ async fn an_end_mark_in_the_cursor_tells_a_stranger_nothing() {
     assert_eq!(lacking.await.expect_err("403").status, Some(StatusCode::FORBIDDEN));
 }
 
-/// A head as large as a client likes, over a socket: the server answers, or hangs up, and goes on.
+/// A request head of any size: the server answers or closes the connection, and goes on.
 #[tokio::test]
-async fn a_huge_cursor_brings_nobody_down() {
+async fn a_huge_cursor_does_not_stop_the_server() {
     let sse = sse_with(SseOptions::default());
     let server = Server::start(&sse, public(&sse, || burst(1))).await;
     for size in [300, 10_000, 300_000, 3_000_000] {
@@ -124,7 +124,7 @@ async fn a_huge_cursor_brings_nobody_down() {
             "GET /s HTTP/1.1\r\nhost: x\r\nconnection: close\r\nlast-event-id: {}\r\n\r\n",
             "x".repeat(size)
         );
-        // It may hang up before it has read all of it.
+        // The server may close the connection before it has read all of it.
         let _ = socket.write_all(head.as_bytes()).await;
         let mut answer = Vec::new();
         let _ = socket.read_to_end(&mut answer).await;
@@ -139,7 +139,7 @@ async fn a_huge_cursor_brings_nobody_down() {
 }
 
 #[tokio::test]
-async fn no_bytes_in_the_cursor_panic_anybody() {
+async fn no_bytes_in_the_cursor_cause_a_panic() {
     let app = public(&sse_with(SseOptions::default()), || burst(1));
     let mut random = fastrand::Rng::with_seed(5);
     for _ in 0..500 {
@@ -154,7 +154,7 @@ async fn no_bytes_in_the_cursor_panic_anybody() {
     }
 }
 
-/// A challenge other than `Bearer` makes browsers ask for a password in front of the page.
+/// With a challenge other than `Bearer`, a browser opens a password dialog.
 #[tokio::test]
 async fn no_refusal_makes_a_browser_ask_for_a_password() {
     let sse = sse_with(SseOptions::default());
@@ -210,8 +210,7 @@ async fn a_subject_with_line_breaks_forges_no_line_of_the_log() {
     assert!(!text.lines().any(|line| line.starts_with("2026-01-01")), "{text}");
 }
 
-/// One caller cannot take the places of all, and one connection cannot be held by not reading:
-/// `hostility` and `admission` have the many ways; this is the one that a single token buys.
+/// One caller cannot take all slots. `hostility` and `admission` test other ways.
 #[tokio::test]
 async fn one_callers_streams_leave_room_for_the_others() {
     let sse = sse_with(SseOptions::default().max_connections(20).over_limit(OverLimit::Refuse));
@@ -225,9 +224,9 @@ async fn one_callers_streams_leave_room_for_the_others() {
     ann.next().await.expect("in time").expect("an event");
 }
 
-/// Events that are large, many and never read are not gathered in memory.
+/// Large events that are never read are not collected in memory.
 #[tokio::test]
-async fn a_reader_that_stops_does_not_fill_the_memory() {
+async fn a_client_that_stops_reading_does_not_fill_the_memory() {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     let made = Arc::new(AtomicUsize::new(0));
