@@ -68,7 +68,7 @@ impl Cli {
     }
 }
 
-/// Nothing is stored on disk: whoever reaches this demo gets a token anyway, so a new secret costs a client one request.
+/// The secret is not stored on disk. Every client of this demo can request a token, so a new secret costs it one request.
 fn random_secret() -> Result<String, lexopt::Error> {
     let mut bytes = [0; MIN_SECRET_BYTES];
     getrandom::fill(&mut bytes).map_err(|error| format!("no random numbers: {error}"))?;
