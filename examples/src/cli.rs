@@ -5,20 +5,25 @@ use std::path::PathBuf;
 use lexopt::{Arg, Parser, ValueExt};
 
 const HELP: &str = "\
-The live example of hero-sse: a usage gauge, an audit log and a build feed, with a page that shows them.
+The live example of hero-sse: a usage gauge, an audit log and a build feed, with
+a page that shows them.
 
 Usage: live [OPTIONS]
 
-  --listen ADDR      address to listen on [default: 127.0.0.1:8080]; port 0 takes any free port
-  --secret S         HS256 secret for tokens, at least 32 bytes
-                     [default: random; a restart makes old tokens invalid, and the page signs in again by itself]
-  --options FILE     settings: a TOML or JSON file with the section SseOptions
-                     [default: examples/options.toml, compiled in]
-  --audit-log FILE   file that records every request [default: hero-sse-audit.log]
-  --help             print this help
+  --listen ADDR     address to listen on; port 0 takes any free port
+                    [default: 127.0.0.1:8080]
+  --secret S        HS256 secret for tokens, at least 32 bytes [default: random;
+                    a restart makes old tokens invalid, and the page signs in
+                    again by itself]
+  --options FILE    settings: a TOML or JSON file with the section SseOptions
+                    [default: examples/options.toml, compiled in]
+  --audit-log FILE  file that records every request
+                    [default: hero-sse-audit.log]
+  --help            print this help
 
-The first line on stdout is `listening on http://ADDR`. The log goes to stderr; RUST_LOG=debug or trace shows more.
-Ctrl-C sends a closing event on every stream, then stops the program.
+The first line on stdout is `listening on http://ADDR`. The log goes to stderr;
+RUST_LOG=debug or trace shows more. Ctrl-C sends a closing event on every
+stream, then stops the program.
 ";
 
 /// RFC 7518, section 3.2: the key must be at least as long as the hash.
