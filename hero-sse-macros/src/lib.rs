@@ -22,8 +22,8 @@ use proc_macro::TokenStream;
 
 /// # Other keys
 ///
-/// All keys are optional, in any order after the path. The keys that are settings are documented where `hero_sse`
-/// re-exports this macro.
+/// All keys are optional, in any order after the path. Keys that are settings have a table of their own in the
+/// documentation of `hero_sse::sse_endpoint`.
 ///
 #[doc = endpoint::key_table!()]
 ///

@@ -213,8 +213,8 @@ pub use hero_sse_macros::SseEvent;
 ///
 /// # Keys that are settings
 ///
-/// A key wins over the options for all endpoints. The options' table for this endpoint wins over the key.
-/// Durations are written `"15s"`, `"500ms"`, `"2m"`, `"1h"`, `"00:00:05"` (hh:mm:ss) or `"off"`.
+/// Without a key, the endpoint has the value of the [options](crate::SseOptions), whose default is in this table. A key
+/// wins over the options for all endpoints. The options' table for this endpoint wins over the key. Durations are written `"15s"`, `"500ms"`, `"2m"`, `"1h"`, `"00:00:05"` (hh:mm:ss) or `"off"`.
 ///
 #[doc = policy::settings::attribute_table!()]
 ///

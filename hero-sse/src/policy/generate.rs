@@ -155,7 +155,7 @@ macro_rules! endpoint_settings {
                 concat!(
                     "| key | default | meaning |\n|---|---|---|\n",
                     $($crate::policy::attribute_row!(
-                        [$($attribute)?] "` | as in the options, else `", $text, "`",
+                        [$($attribute)?] "` | `", $text, "`",
                         $("; for a topic's subscription `", $subscription_text, "`",)?
                         " | ", $meaning, " |\n"
                     ),)*

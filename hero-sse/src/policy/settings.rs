@@ -91,8 +91,8 @@ endpoint_settings! {
         attribute: reauthorize(interval: Option<Duration>) = interval,
     }
     max_connections: Option<usize> {
-        meaning: "Limits the open streams of one endpoint. The server has a limit of its own besides. `None` \
-            (`\"off\"`) is no limit.",
+        meaning: "Limits the open streams of one endpoint. The server has a limit of its own besides. In the options, \
+            `\"off\"` lifts the limit that an endpoint declares.",
         default: "off" = None, "the limit of the server covers all endpoints",
         option: "MaxConnections",
         takes: (limit: impl Into<Option<usize>>) = limit.into(),
