@@ -4,6 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use self::imports::{Crate, circles};
+
+mod imports;
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
 }
@@ -55,47 +59,55 @@ fn sources() -> Vec<(String, PathBuf, String)> {
         .collect()
 }
 
-/// The modules that a source names after `crate::`, whether in `use` lines or in the code.
-fn imports(text: &str) -> Vec<String> {
-    let code = text.split("#[cfg(test)]\nmod tests").next().expect("a part");
-    let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
-    let mut found = Vec::new();
-    for line in lines {
-        // A link of rustdoc is no import.
-        let line = line.replace("$crate::", "").replace("](crate::", "").replace("@crate::", "");
-        for rest in line.split("crate::").skip(1) {
-            let name: String =
-                rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-            found.push(name);
-        }
-    }
-    found
+/// The module of the floor table that a file belongs to.
+fn module_of(file: &Path) -> String {
+    let inner = file.strip_prefix(root().join("hero-sse/src")).expect("a file of the library");
+    let first = inner.components().next().expect("a name").as_os_str().to_string_lossy();
+    first.trim_end_matches(".rs").to_owned()
 }
 
 #[test]
 fn every_import_goes_down() {
     let floors = floors();
     let mut wrong = Vec::new();
-    for (module, path, text) in sources() {
-        if module == "lib" {
-            continue;
-        }
+    let library = Crate::read(&root().join("hero-sse/src"));
+    for (file, imports) in library.imports() {
+        let module = module_of(file);
         let Some(floor) = floors.get(&module) else {
-            wrong.push(format!("{} stands on no floor", path.display()));
+            wrong.push(format!("{} stands on no floor", file.display()));
             continue;
         };
-        for import in imports(&text) {
-            match floors.get(&import) {
-                Some(_) if import == module => {}
-                Some(below) if below < floor => {}
-                Some(_) => wrong.push(format!("{} imports {import}, not below it", path.display())),
-                None => {
-                    wrong.push(format!("{} imports crate::{import}, no module", path.display()))
-                }
+        for import in imports {
+            let below = module_of(import);
+            if below != module && floors.get(&below).is_none_or(|below| below >= floor) {
+                wrong.push(format!(
+                    "{} imports {}, not below it",
+                    file.display(),
+                    import.display()
+                ));
             }
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn no_files_import_each_other() {
+    let mut found = Vec::new();
+    for source in ["hero-sse/src", "hero-sse-macros/src"] {
+        let library = Crate::read(&root().join(source));
+        let imports = library.imports();
+        assert!(imports.len() > 15, "only {} files in {source}", imports.len());
+        for circle in circles(&imports) {
+            for file in &circle {
+                let within = imports[file].intersection(&circle);
+                let names: Vec<_> = within.map(|file| file.display().to_string()).collect();
+                found.push(format!("{} imports {}", file.display(), names.join(", ")));
+            }
+            found.push(String::new());
+        }
+    }
+    assert!(found.is_empty(), "these files import each other:\n{}", found.join("\n"));
 }
 
 #[test]
