@@ -91,6 +91,40 @@ fn every_import_goes_down() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// What the checks above would find, in a crate of three files for each way to write an import.
+#[test]
+fn an_import_is_found_however_it_is_written() {
+    let cases = [
+        ("use crate::b::B; use crate::b::c::C;", "pub struct B;", true),
+        ("use super::b::{B, c::{self}};", "pub struct B;", true),
+        ("fn f() -> super::b::B { crate::b::c::call() }", "pub struct B;", true),
+        // Through a re-export the import is one of the file that defines the name.
+        ("use crate::b::C;", "pub use self::c::C;", true),
+        ("use super::D;", "", true),
+        // Neither a re-export in itself, nor what only tests import, nor another crate.
+        ("use crate::b::B;", "pub struct B; pub use crate::a::A;", false),
+        ("#[cfg(test)] mod tests { use crate::b::c::C; }", "", false),
+        ("use std::b::c::C; // crate::b::c::C", "", false),
+    ];
+    for (a, b, is_circle) in cases {
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |file: &str, text: &str| {
+            std::fs::write(folder.path().join(file), text).expect("a file");
+        };
+        std::fs::create_dir(folder.path().join("b")).expect("a folder");
+        write("lib.rs", "mod a; mod b; pub use b::c::C as D;");
+        write("a.rs", &format!("pub struct A; {a}"));
+        write("b/mod.rs", &format!("mod c; {b}"));
+        write("b/c.rs", "pub struct C; fn f() { super::super::a::call() }");
+        let read = Crate::read(folder.path());
+        let found = circles(&read.imports());
+        let files = found.iter().flatten().map(|file| file.file_name().expect("a name"));
+        let files: Vec<_> = files.collect();
+        let expected: &[&str] = if is_circle { &["a.rs", "c.rs"] } else { &[] };
+        assert_eq!(files, expected, "{a}");
+    }
+}
+
 #[test]
 fn no_files_import_each_other() {
     let mut found = Vec::new();

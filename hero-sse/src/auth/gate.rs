@@ -1,8 +1,9 @@
 //! Authenticates requests: finds the credential, checks where it comes from, and has it verified.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
+use axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use futures_util::FutureExt;
 use http::request::Parts;
 use http::{Method, StatusCode};
@@ -156,4 +157,44 @@ impl Gate {
         }
         refusal
     }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Principal {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        caller(parts).await?.ok_or_else(Refusal::no_token)
+    }
+}
+
+impl<S: Send + Sync> OptionalFromRequestParts<S> for Principal {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Refusal> {
+        caller(parts).await
+    }
+}
+
+/// Marks a request whose caller the endpoint has determined. Extractors must not authenticate it again.
+#[derive(Clone)]
+pub(crate) struct CallerResolved;
+
+/// Returns the caller that the endpoint has determined. On other routes, authenticates the request.
+async fn caller(parts: &mut Parts) -> Result<Option<Principal>, Refusal> {
+    static LOGGED: Once = Once::new();
+    if let Some(principal) = parts.extensions.get::<Principal>() {
+        return Ok(Some(principal.clone()));
+    }
+    if parts.extensions.get::<CallerResolved>().is_some() {
+        return Ok(None);
+    }
+    let Some(gate) = parts.extensions.get::<Gate>().cloned() else {
+        LOGGED.call_once(telemetry::no_gate);
+        return Ok(None);
+    };
+    let principal = gate.principal(parts, gate.sources).await?;
+    if let Some(principal) = &principal {
+        parts.extensions.insert(principal.clone());
+    }
+    Ok(principal)
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::algorithm::{Algorithm, KeyKind};
 use super::backend_test;
-use super::claims::ClaimPath;
+use super::claim_path::ClaimPath;
 use super::jwks::{self, KeyCache, RefreshSchedule};
 #[cfg(feature = "jwks-url")]
 use super::jwks_url::KeysUrl;

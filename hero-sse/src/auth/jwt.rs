@@ -8,7 +8,7 @@ use futures_core::future::BoxFuture;
 use serde_json::Value;
 
 use super::algorithm::Algorithm;
-use super::claims::ClaimPath;
+use super::claim_path::ClaimPath;
 use super::compact::{Compact, MALFORMED};
 use super::issuer::{Accepted, Issuer, KeySource};
 use super::keys::{SignedMessage, Verification};

@@ -16,6 +16,8 @@ mod authorizer;
 #[cfg(feature = "jwt")]
 mod backend_test;
 #[cfg(feature = "jwt")]
+mod claim_path;
+#[cfg(feature = "jwt")]
 mod claims;
 #[cfg(feature = "jwt")]
 mod compact;
@@ -50,13 +52,12 @@ pub(crate) use self::authorizer::{
     AccessControl, AccessRequest, AccessTarget, PendingDecision, capture,
 };
 #[cfg(feature = "jwt")]
-pub use self::claims::ClaimPath;
-pub(crate) use self::gate::Gate;
+pub use self::claim_path::ClaimPath;
+pub(crate) use self::gate::{CallerResolved, Gate};
 #[cfg(feature = "jwt")]
 pub use self::issuer::Issuer;
 #[cfg(feature = "jwt")]
 pub use self::jwt::JwtAuthenticator;
-pub(crate) use self::principal::CallerResolved;
 pub use self::principal::Principal;
 #[cfg(feature = "testing")]
 pub(crate) use self::principal::TestPrincipal;

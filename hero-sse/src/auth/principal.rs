@@ -2,19 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use axum::extract::{FromRequestParts, OptionalFromRequestParts};
-use http::request::Parts;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::Gate;
 use crate::permission::{Permission, PermissionRule};
 use crate::refusal::Refusal;
-use crate::telemetry;
 
 /// The authenticated caller. An extractor that is cheap to clone.
 ///
@@ -266,46 +262,6 @@ impl fmt::Debug for Principal {
 #[cfg(feature = "testing")]
 #[derive(Clone)]
 pub(crate) struct TestPrincipal(pub(crate) Principal);
-
-impl<S: Send + Sync> FromRequestParts<S> for Principal {
-    type Rejection = Refusal;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        caller(parts).await?.ok_or_else(Refusal::no_token)
-    }
-}
-
-impl<S: Send + Sync> OptionalFromRequestParts<S> for Principal {
-    type Rejection = Refusal;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Refusal> {
-        caller(parts).await
-    }
-}
-
-/// Marks a request whose caller the endpoint has determined. Extractors must not authenticate it again.
-#[derive(Clone)]
-pub(crate) struct CallerResolved;
-
-/// Returns the caller that the endpoint has determined. On other routes, authenticates the request.
-async fn caller(parts: &mut Parts) -> Result<Option<Principal>, Refusal> {
-    static LOGGED: Once = Once::new();
-    if let Some(principal) = parts.extensions.get::<Principal>() {
-        return Ok(Some(principal.clone()));
-    }
-    if parts.extensions.get::<CallerResolved>().is_some() {
-        return Ok(None);
-    }
-    let Some(gate) = parts.extensions.get::<Gate>().cloned() else {
-        LOGGED.call_once(telemetry::no_gate);
-        return Ok(None);
-    };
-    let principal = gate.principal(parts, gate.sources).await?;
-    if let Some(principal) = &principal {
-        parts.extensions.insert(principal.clone());
-    }
-    Ok(principal)
-}
 
 #[cfg(test)]
 mod tests {

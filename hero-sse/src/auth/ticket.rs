@@ -305,6 +305,23 @@ pub trait TicketStore: Send + Sync + 'static {
     fn take<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<String>, AuthError>>;
 }
 
+impl TicketStore for MemoryTickets {
+    fn put<'a>(
+        &'a self,
+        key: &'a str,
+        grant: &'a TicketGrant,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<(), AuthError>> {
+        let stored = self.put(key, grant.owner(), grant.as_str(), ttl);
+        let full = || AuthError::unavailable("too many unused tickets");
+        Box::pin(std::future::ready(stored.then_some(()).ok_or_else(full)))
+    }
+
+    fn take<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<String>, AuthError>> {
+        Box::pin(std::future::ready(Ok(self.take(key))))
+    }
+}
+
 /// Calls the store. Every error, timeout or panic means that the caller cannot be verified at the moment.
 async fn call_store<T>(call: impl Future<Output = Result<T, AuthError>>) -> Result<T, AuthError> {
     let called = AssertUnwindSafe(timeout(STORE_TIMEOUT, call)).catch_unwind().await;
@@ -335,6 +352,26 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
+
+    #[cfg(feature = "testing")]
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_store_in_memory_fulfils_the_contract() {
+        let store = MemoryTickets::default();
+        crate::testing::ticket_store_contract(store).await.expect("the contract");
+    }
+
+    #[tokio::test]
+    async fn a_full_store_in_memory_makes_the_caller_unverified_for_now() {
+        let (store, ttl) = (MemoryTickets::default(), Duration::from_secs(30));
+        let put = async |n: u32, owner: &str| {
+            TicketStore::put(&store, &n.to_string(), &TicketGrant::new(owner, ""), ttl).await
+        };
+        for n in 0..65_536 {
+            put(n, &n.to_string()).await.expect("room");
+        }
+        let error = put(65_536, "ann").await.expect_err("full");
+        assert!(matches!(error, AuthError::Unavailable(_)), "{error}");
+    }
 
     const NEVER_DISCONNECTED: CheckedAt = CheckedAt { instance: 0, disconnects: 0 };
 

@@ -4,10 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_core::future::BoxFuture;
 use tokio::time::Instant;
-
-use super::{AuthError, TicketGrant, TicketStore};
 
 /// Maximum number of unused tickets of one caller, who has a few pages open with a few streams each.
 const MAX_PER_OWNER: usize = 64;
@@ -73,11 +70,11 @@ impl Table {
         key.is_some_and(|key| self.remove(&key).is_some())
     }
 
-    fn put(&mut self, key: &str, grant: &TicketGrant, expiry: Instant) {
+    fn put(&mut self, key: &str, owner: &str, grant: &str, expiry: Instant) {
         self.remove(key);
         let expiry = (expiry, self.next);
         self.next += 1;
-        let (grant, owner) = (grant.as_str().to_owned(), grant.owner().to_owned());
+        let (grant, owner) = (grant.to_owned(), owner.to_owned());
         self.by_expiry.insert(expiry, key.to_owned());
         self.by_owner.entry(owner.clone()).or_default().insert((expiry.1, expiry.0));
         self.tickets.insert(key.to_owned(), StoredTicket { grant, owner, expiry });
@@ -85,34 +82,28 @@ impl Table {
 }
 
 impl MemoryTickets {
-    /// No code under the lock can panic, so a poisoned lock is safe to use.
-    fn lock(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl TicketStore for MemoryTickets {
-    fn put<'a>(
-        &'a self,
-        key: &'a str,
-        grant: &'a TicketGrant,
-        ttl: Duration,
-    ) -> BoxFuture<'a, Result<(), AuthError>> {
+    /// Stores a grant. Returns whether there was room.
+    pub(super) fn put(&self, key: &str, owner: &str, grant: &str, ttl: Duration) -> bool {
         let now = Instant::now();
         let mut table = self.lock();
         table.remove_expired(now);
-        let has_room = table.make_room(grant.owner());
+        let has_room = table.make_room(owner);
         if has_room {
-            table.put(key, grant, now + ttl);
+            table.put(key, owner, grant, now + ttl);
         }
-        let full = || AuthError::unavailable("too many unused tickets");
-        Box::pin(std::future::ready(has_room.then_some(()).ok_or_else(full)))
+        has_room
     }
 
-    fn take<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<String>, AuthError>> {
+    /// Removes the grant under `key` and returns it.
+    pub(super) fn take(&self, key: &str) -> Option<String> {
         let mut table = self.lock();
         table.remove_expired(Instant::now());
-        Box::pin(std::future::ready(Ok(table.remove(key))))
+        table.remove(key)
+    }
+
+    /// No code under the lock can panic, so a poisoned lock is safe to use.
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -120,35 +111,24 @@ impl TicketStore for MemoryTickets {
 mod tests {
     use super::*;
 
-    fn grant(owner: &str, text: &str) -> TicketGrant {
-        TicketGrant::new(owner, text)
-    }
-
-    #[cfg(feature = "testing")]
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn the_store_in_memory_fulfils_the_contract() {
-        let store = MemoryTickets::default();
-        crate::testing::ticket_store_contract(store).await.expect("the contract");
-    }
-
     #[tokio::test(start_paused = true)]
     async fn at_its_limit_a_callers_own_oldest_ticket_is_evicted() {
         let store = MemoryTickets::default();
         let ttl = Duration::from_secs(30);
-        store.put("bob's", &grant("bob", "b"), ttl).await.expect("room");
+        assert!(store.put("bob's", "bob", "b", ttl));
         for n in 0..1000 {
             let ttl = Duration::from_secs(if n % 2 == 0 { 60 } else { 30 });
-            store.put(&format!("a{n}"), &grant("ann", "a"), ttl).await.expect("room");
+            assert!(store.put(&format!("a{n}"), "ann", "a", ttl));
         }
         let stored = store.lock().tickets.len();
         assert_eq!(stored, MAX_PER_OWNER + 1);
         for n in 0..1000 - MAX_PER_OWNER {
-            assert_eq!(store.take(&format!("a{n}")).await, Ok(None), "{n}");
+            assert_eq!(store.take(&format!("a{n}")), None, "{n}");
         }
         for n in 1000 - MAX_PER_OWNER..1000 {
-            assert_eq!(store.take(&format!("a{n}")).await, Ok(Some("a".to_owned())), "{n}");
+            assert_eq!(store.take(&format!("a{n}")).as_deref(), Some("a"), "{n}");
         }
-        assert_eq!(store.take("bob's").await, Ok(Some("b".to_owned())));
+        assert_eq!(store.take("bob's").as_deref(), Some("b"));
         let table = store.lock();
         assert!(
             table.tickets.is_empty() && table.by_expiry.is_empty() && table.by_owner.is_empty()
@@ -160,15 +140,14 @@ mod tests {
         let store = MemoryTickets::default();
         let ttl = Duration::from_secs(30);
         for n in 0..MAX_TICKETS {
-            store.put(&n.to_string(), &grant(&n.to_string(), ""), ttl).await.expect("room");
+            assert!(store.put(&n.to_string(), &n.to_string(), "", ttl));
         }
-        let error = store.put("x", &grant("ann", ""), ttl).await.expect_err("full");
-        assert!(matches!(error, AuthError::Unavailable(_)), "{error}");
-        store.put("y", &grant("7", "7"), ttl).await.expect("its own ticket is replaced");
-        assert_eq!(store.take("7").await, Ok(None));
-        assert_eq!(store.take("y").await, Ok(Some("7".to_owned())));
+        assert!(!store.put("x", "ann", "", ttl), "full");
+        assert!(store.put("y", "7", "7", ttl), "its own ticket is replaced");
+        assert_eq!(store.take("7"), None);
+        assert_eq!(store.take("y").as_deref(), Some("7"));
         tokio::time::advance(ttl).await;
-        assert_eq!(store.take("8").await, Ok(None));
+        assert_eq!(store.take("8"), None);
         let table = store.lock();
         assert!(
             table.tickets.is_empty() && table.by_expiry.is_empty() && table.by_owner.is_empty()

@@ -1,6 +1,7 @@
 //! [`HeroSse`], its builder and its server: the place where all parts are put together.
 
 mod guard;
+mod mapped;
 mod mount;
 mod tickets;
 
@@ -11,7 +12,6 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 
-use axum::Router;
 use axum::extract::Request;
 use axum::response::Response;
 use axum::serve::Listener;
@@ -20,7 +20,7 @@ use http::request::Parts;
 use tower::Service;
 
 pub use self::guard::{GuardedApp, GuardedListener, GuardedService};
-use self::mount::Mapped;
+use self::mapped::Mapped;
 pub use self::mount::{EndpointBuilder, Mount};
 use crate::auth::{
     AccessControl, AccessRequest, Attempts, Authenticator, Authorizer, Gate, OverTls, Principal,
@@ -29,7 +29,6 @@ use crate::auth::{
 use crate::client_addr::TrustedProxies;
 use crate::connections::Connections;
 use crate::delivery::Sweeper;
-use crate::endpoint::{AppState, Endpoints};
 use crate::options::SseOptions;
 use crate::permission::{IntoPermission, PermissionRule};
 use crate::pipeline::Core;
@@ -97,26 +96,6 @@ impl HeroSse {
             authorizer: None,
             tickets: None,
         }
-    }
-
-    /// Returns a mount, which maps endpoints to paths with this prefix. An empty prefix is the root.
-    pub fn at(&self, prefix: impl Into<String>) -> Mount<'_> {
-        Mount { sse: self, prefix: prefix.into() }
-    }
-
-    /// Maps endpoints to routes without a prefix. See [`Mount::routes`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Mount::routes`].
-    pub fn routes<S: AppState>(&self, endpoints: Endpoints<S>) -> Result<Router<S>, SetupErrors> {
-        self.at("").routes(endpoints)
-    }
-
-    /// Declares an endpoint without the macro and without a prefix. See [`Mount::endpoint`].
-    #[track_caller]
-    pub fn endpoint(&self, path: impl Into<String>) -> EndpointBuilder<'_> {
-        self.at("").endpoint(path)
     }
 
     /// Returns the registry of open streams: lists, counts and ends them, and sends events to them.

@@ -10,9 +10,10 @@ use axum::extract::{Request, State};
 use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, get, post};
 
+use super::mapped::Mapped;
 use super::{HeroSse, NOTHING_TO_REAUTHORIZE};
 use crate::cors;
-use crate::descriptor::{Declaration, Location, MALFORMED_CAPTURES};
+use crate::descriptor::{Declaration, Location};
 use crate::endpoint::{AppState, Endpoints, EventHandler, FromParts, OpeningStream};
 use crate::options::NO_COOKIE;
 use crate::permission::{IntoPermission, PermissionRule};
@@ -20,7 +21,6 @@ use crate::pipeline::{self, Core, Route};
 use crate::policy::Method;
 use crate::policy::settings::types::*;
 use crate::policy::settings::{ENDPOINT_SETTINGS, Setting, endpoint_builder_methods};
-use crate::refusal::Refusal;
 use crate::setup::{SetupError, SetupErrors};
 
 /// A prefix under which endpoints are mapped.
@@ -81,6 +81,26 @@ impl<'a> Mount<'a> {
 }
 
 impl HeroSse {
+    /// Returns a mount, which maps endpoints to paths with this prefix. An empty prefix is the root.
+    pub fn at(&self, prefix: impl Into<String>) -> Mount<'_> {
+        Mount { sse: self, prefix: prefix.into() }
+    }
+
+    /// Maps endpoints to routes without a prefix. See [`Mount::routes`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Mount::routes`].
+    pub fn routes<S: AppState>(&self, endpoints: Endpoints<S>) -> Result<Router<S>, SetupErrors> {
+        self.at("").routes(endpoints)
+    }
+
+    /// Declares an endpoint without the macro and without a prefix. See [`Mount::endpoint`].
+    #[track_caller]
+    pub fn endpoint(&self, path: impl Into<String>) -> EndpointBuilder<'_> {
+        self.at("").endpoint(path)
+    }
+
     /// Maps a declaration, or adds what is wrong with it to `mistakes`.
     fn map(
         &self,
@@ -122,78 +142,6 @@ impl HeroSse {
         entered.err().iter().for_each(|why| wrong(why));
         mistakes.is_empty().then(|| Arc::new(Route::new(declaration, policies)))
     }
-}
-
-/// All endpoints that have been mapped.
-#[derive(Clone, Default)]
-pub(super) struct Mapped {
-    /// Each path has the index of its first entry.
-    routes: matchit::Router<usize>,
-    entries: Vec<Entry>,
-}
-
-#[derive(Clone)]
-struct Entry {
-    path: String,
-    method: Method,
-    location: Location,
-    rule: Option<PermissionRule>,
-}
-
-impl Mapped {
-    pub(super) fn has(&self, path: &str) -> bool {
-        self.entries.iter().any(|entry| entry.path == path)
-    }
-
-    /// Returns the permissions of the endpoint that answers `GET` at the path of a URL; `None`: public.
-    pub(super) fn opened_by(&self, path: &str) -> Result<Option<PermissionRule>, Refusal> {
-        let found = self.routes.at(path).map_err(|_| NotFound)?;
-        let first = self.entries.get(*found.value).ok_or(NotFound)?;
-        let get = |entry: &&Entry| entry.method == Method::Get && entry.path == first.path;
-        let entry = self.entries.iter().find(get).ok_or(NotFound)?;
-        // Not decoded: a value that can be part of a permission is never encoded.
-        let capture = |name: &str| found.params.get(name);
-        Ok(entry.rule.as_ref().map(|rule| rule.resolved(&capture)).transpose()?)
-    }
-
-    /// Adds a path to the router that axum uses, because axum itself panics on conflicts.
-    pub(super) fn enter(&mut self, declaration: &Declaration) -> Result<(), String> {
-        declaration.check_path()?;
-        let Declaration { path, method, location, rule, .. } = declaration;
-        let (method, location) = (*method, *location);
-        let same = |entry: &&Entry| entry.path == *path && entry.method == method;
-        if let Some(first) = self.entries.iter().find(same) {
-            return Err(taken(path, Some(&first.location)));
-        }
-        // The router knows only paths: it would refuse the second method of one.
-        if !self.has(path) {
-            let place = self.entries.len();
-            self.routes.insert(path, place).map_err(|error| match error {
-                matchit::InsertError::Conflict { with } => {
-                    let found = self.routes.at(&with).ok();
-                    let first = found.and_then(|found| self.entries.get(*found.value));
-                    taken(&with, first.map(|first| &first.location))
-                }
-                _ => MALFORMED_CAPTURES.to_owned(),
-            })?;
-        }
-        self.entries.push(Entry { path: path.clone(), method, location, rule: rule.clone() });
-        Ok(())
-    }
-}
-
-/// No endpoint answers `GET` at that path.
-pub(super) struct NotFound;
-
-impl From<NotFound> for Refusal {
-    fn from(NotFound: NotFound) -> Self {
-        Self::not_found("no stream is opened by GET at this path")
-    }
-}
-
-fn taken(path: &str, first: Option<&Location>) -> String {
-    let place = first.map(|l| format!(" ({}:{})", l.file, l.line)).unwrap_or_default();
-    format!("the path is taken by {path}{place}")
 }
 
 /// Declares an endpoint. [`handler`](Self::handler) or [`post_handler`](Self::post_handler) maps it.

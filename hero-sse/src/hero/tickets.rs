@@ -15,7 +15,8 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::HeroSse;
-use super::mount::{Mount, NotFound, open_to_pages};
+use super::mapped::NotFound;
+use super::mount::{Mount, open_to_pages};
 use crate::auth::{AuthError, CheckedAt, Principal, opened_path};
 use crate::descriptor::{Declaration, Location};
 use crate::endpoint::{AppState, BODY_TIMEOUT};

@@ -22,8 +22,7 @@ use serde_json::Value;
 
 use self::types::*;
 use super::generate::{endpoint_settings, first_of, server_settings};
-use super::value::{fault_of_cookie, fault_of_retry};
-use super::{Layers, Method, SettingValue, StreamKind};
+use super::value::{Method, SettingValue, StreamKind, fault_of_cookie, fault_of_retry};
 
 /// The types that rows name. Files that call a macro made of the rows import them all.
 pub(crate) mod types {
@@ -31,7 +30,25 @@ pub(crate) mod types {
 
     pub(crate) use crate::client_addr::{ForwardedHeader, Network};
     pub(crate) use crate::origin::{Host, Listed, Origin};
-    pub(crate) use crate::policy::{OverLimit, Overflow, TokenSource, TokenSources};
+    pub(crate) use crate::overflow::Overflow;
+    pub(crate) use crate::policy::{OverLimit, TokenSource, TokenSources};
+}
+
+/// Settings by who made them, from the weakest to the strongest.
+#[derive(Clone, Copy)]
+pub(crate) struct Layers<'a> {
+    /// The options for all endpoints.
+    pub(crate) options: &'a PolicyOverrides,
+    /// The endpoint's own declaration.
+    pub(crate) declaration: &'a PolicyOverrides,
+    /// The options' table for the endpoint.
+    pub(crate) table: &'a PolicyOverrides,
+}
+
+impl Layers<'_> {
+    pub(super) fn set<T>(&self, field: fn(&PolicyOverrides) -> Option<T>) -> bool {
+        [self.options, self.declaration, self.table].into_iter().any(|layer| field(layer).is_some())
+    }
 }
 
 endpoint_settings! {

@@ -18,7 +18,7 @@ fn written(default: &str) -> Option<Value> {
 /// Documentation shows the text, and code has the value.
 #[test]
 fn the_text_of_each_default_stands_for_its_value() {
-    let debug = |value: &dyn fmt::Debug| format!("{value:?}");
+    let debug = |value: &dyn std::fmt::Debug| format!("{value:?}");
     let mut server = ServerSettings::default();
     for Setting { key, default, read, .. } in SERVER_SETTINGS {
         if let Some(value) = written(default) {

@@ -1,14 +1,121 @@
 //! The types that a setting can have: how an options file writes them, and which values are out of bounds.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{OverLimit, Overflow, TokenSource, TokenSources};
 use crate::client_addr::{ForwardedHeader, Network};
 use crate::duration::{BOUNDS, parse_duration};
 use crate::frame::RETRY;
 use crate::origin::{Host, Listed, Origin};
+use crate::overflow::Overflow;
+
+/// The method by which a client asks an endpoint for its stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Method {
+    /// `GET`, which an `EventSource` sends. `HEAD` is answered with the head alone.
+    Get,
+    /// `POST`, for clients that use `fetch`. The request may have a body, and its URL has no token.
+    Post,
+}
+
+/// The answer to a client that is over a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OverLimit {
+    /// `200` with a reconnection time, `hero.close` and a clean end. A browser tries again by itself; after
+    /// any other status it gives up for good.
+    Retry,
+    /// `503`, or `429` for the limit of one principal or address, with `Retry-After`. For clients other than
+    /// browsers.
+    Refuse,
+}
+
+/// A part of a request that can hold the caller's token.
+///
+/// All parts are read. A request with two different tokens is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TokenSource {
+    /// `Authorization: Bearer`.
+    Header,
+    /// The cookie named by [`token_cookie`](crate::SseOptions::token_cookie). Any page can make a browser send
+    /// it. A token that is only in a cookie therefore counts only in requests of trusted pages.
+    Cookie,
+    /// `?access_token=`, for `EventSource`, which cannot send headers. Never read from a `POST`.
+    Query,
+}
+
+impl TokenSource {
+    const ALL: [Self; 3] = [Self::Header, Self::Cookie, Self::Query];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Header => "header",
+            Self::Cookie => "cookie",
+            Self::Query => "query",
+        }
+    }
+}
+
+/// A set of token sources.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TokenSources(u8);
+
+impl TokenSources {
+    pub(crate) const ALL: Self = Self::of(&TokenSource::ALL);
+
+    pub(crate) const fn of(sources: &[TokenSource]) -> Self {
+        let (mut bits, mut left) = (0, sources);
+        while let Some((first, rest)) = left.split_first() {
+            bits |= 1 << *first as u8;
+            left = rest;
+        }
+        Self(bits)
+    }
+
+    pub(crate) const fn has(self, source: TokenSource) -> bool {
+        self.0 & (1 << source as u8) != 0
+    }
+
+    pub(crate) const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Keeps the sources that are in both sets.
+    pub(super) fn and(self, others: Self) -> Self {
+        Self(self.0 & others.0)
+    }
+
+    /// A client that sends a body can send a header, and URLs end up in logs.
+    pub(super) fn without_query(self) -> Self {
+        Self(self.0 & !(1 << TokenSource::Query as u8))
+    }
+}
+
+impl FromIterator<TokenSource> for TokenSources {
+    fn from_iter<T: IntoIterator<Item = TokenSource>>(sources: T) -> Self {
+        Self::of(&sources.into_iter().collect::<Vec<_>>())
+    }
+}
+
+impl fmt::Debug for TokenSources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sources = TokenSource::ALL.into_iter().filter(|source| self.has(*source));
+        f.debug_list().entries(sources.map(TokenSource::as_str)).finish()
+    }
+}
+
+/// The two kinds of streams, some of whose defaults differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StreamKind {
+    /// Made by user code for one client. Its work is lost when it is cut.
+    Private,
+    /// A topic's subscription, which resumes where it was cut.
+    Subscription,
+}
 
 /// A type of setting.
 pub(crate) trait SettingValue: Sized {

@@ -1,6 +1,6 @@
-//! Which source file imports which: through `crate::`, `super::`, `self::` and child modules, whether in `use` or in code.
+//! The imports of source files: through `crate::`, `super::`, `self::` and child modules, in `use` and in code.
 //!
-//! A name that a module re-exports counts as an import of the file that defines it. A re-export in itself is none.
+//! Importing a re-exported name counts as an import of the file that defines it. A re-export in itself does not count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -100,7 +100,7 @@ impl Crate {
             own.extend(paths.filter_map(|import| self.resolve(path, import, 0)));
             own.remove(module.file.as_path());
         }
-        let is_root = |file: &Path| file.ends_with("src/lib.rs");
+        let is_root = |file: &Path| file.ends_with("lib.rs");
         imports.retain(|file, _| !is_root(file));
         imports.values_mut().for_each(|files| files.retain(|file| !is_root(file)));
         imports
