@@ -1,4 +1,4 @@
-//! Who is let in, who is not, and what those are told.
+//! Admission: limits, and the answers to clients over a limit.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -13,21 +13,21 @@ use serde_json::Value;
 use crate::support::testing::{self, Open};
 use crate::support::{Log, Server, burst, eventually, flood, options, public, sse_with};
 
-/// `/s` and `/t` for callers with a token, `/p` for anybody.
+/// `/s` and `/t` require a token, `/p` is public.
 fn app(sse: &HeroSse) -> Router {
     let route = |path: &str| sse.endpoint(path).handler(async || burst(1)).expect("a route");
     let anybody = sse.endpoint("/p").public().handler(async || burst(1)).expect("a route");
     anybody.merge(route("/s")).merge(route("/t"))
 }
 
-/// As if the request had come from there.
+/// Makes requests come from this address.
 fn from(app: &Router, address: &str) -> Router {
     let address: SocketAddr = address.parse().expect("an address");
     app.clone().layer(axum::Extension(ConnectInfo(address)))
 }
 
-/// The reason and the reconnection time of one who is turned away with a `200`.
-async fn turned_away(open: Open<Router>) -> (String, Duration) {
+/// Returns the reason and the reconnection time of a rejected client.
+async fn rejected(open: Open<Router>) -> (String, Duration) {
     let mut stream = open.await.expect("a closing event in a 200");
     assert_eq!(stream.headers()["content-type"], "text/event-stream");
     let events = stream.read_to_end().await.expect("a clean end");
@@ -40,7 +40,7 @@ async fn turned_away(open: Open<Router>) -> (String, Duration) {
 }
 
 #[tokio::test]
-async fn an_address_has_so_many_streams_and_ipv6_counts_by_network() {
+async fn the_limit_per_address_counts_ipv6_by_network() {
     let sse = sse_with(options(
         "MaxPerAddress = 2\n[SseOptions.Endpoints.\"/s\"]\nMaxPerAddress = 3\n\
          [SseOptions.Endpoints.\"/t\"]\nMaxPerAddress = \"off\"",
@@ -54,10 +54,10 @@ async fn an_address_has_so_many_streams_and_ipv6_counts_by_network() {
     }
     for address in ["[2001:db8::9]:1", "192.0.2.1:9"] {
         let open = |path| testing::open(&from(&app, address), path);
-        assert_eq!(turned_away(open("/p")).await.0, "over_limit", "{address}");
-        // Another endpoint's limit is compared with the same count, or there is none.
+        assert_eq!(rejected(open("/p")).await.0, "over_limit", "{address}");
+        // The count is shared by all endpoints, the limit is each endpoint's own.
         held.push(open("/s").principal("ann").await.expect("the third"));
-        assert_eq!(turned_away(open("/s").principal("bob")).await.0, "over_limit", "{address}");
+        assert_eq!(rejected(open("/s").principal("bob")).await.0, "over_limit", "{address}");
         held.push(open("/t").principal("bob").await.expect("no limit"));
     }
     for other in ["[2001:db8:0:1::1]:1", "192.0.2.2:1"] {
@@ -72,7 +72,7 @@ async fn an_address_has_so_many_streams_and_ipv6_counts_by_network() {
         let address = Some(address.parse().expect("an address"));
         snapshot.iter().filter(|one| one.address == address).count()
     };
-    // Of the two spellings of one address the registry knows one.
+    // The registry knows one spelling of an address.
     assert_eq!((count("192.0.2.1"), count("2001:db8::1"), count("::ffff:192.0.2.1")), (4, 1, 0));
     assert_eq!(snapshot.iter().filter(|one| one.address.is_none()).count(), 3);
     drop(held);
@@ -80,7 +80,7 @@ async fn an_address_has_so_many_streams_and_ipv6_counts_by_network() {
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_says_whose_request_it_is_and_nobody_else_does() {
+async fn only_a_trusted_proxy_can_name_the_client() {
     for (proxies, header, value, counted) in [
         ("", "x-forwarded-for", "192.0.2.{}", "127.0.0.1"),
         ("TrustedProxies = [\"10.0.0.0/8\"]", "x-forwarded-for", "192.0.2.{}", "127.0.0.1"),
@@ -113,10 +113,10 @@ async fn a_trusted_proxy_says_whose_request_it_is_and_nobody_else_does() {
         let snapshot = sse.connections().snapshot();
         let address = snapshot.first().and_then(|one| one.address).map(|one| one.to_string());
         assert_eq!(address.as_deref(), Some(counted), "{proxies} {value}");
-        assert_eq!(turned_away(open(2)).await.0, "over_limit", "{proxies} {value}");
+        assert_eq!(rejected(open(2)).await.0, "over_limit", "{proxies} {value}");
         drop(first);
         let connections = sse.connections().clone();
-        eventually("the place is free", || connections.is_empty()).await;
+        eventually("the slot is released", || connections.is_empty()).await;
         drop(open(3).await.expect("a stream").next().await.expect("in time").expect("an event"));
         server.stop().await;
     }
@@ -131,7 +131,7 @@ trait ChainPending: futures_util::Stream<Item = Event> + Sized {
 impl<T: futures_util::Stream<Item = Event>> ChainPending for T {}
 
 #[tokio::test]
-async fn clients_of_one_proxy_are_told_apart_by_what_it_says() {
+async fn clients_of_one_proxy_are_counted_apart() {
     let sse = sse_with(options("MaxPerAddress = 1\nTrustedProxies = [\"127.0.0.0/8\"]"));
     let server = Server::start(&sse, public(&sse, || burst(1))).await;
     let mut held = Vec::new();
@@ -146,7 +146,7 @@ async fn clients_of_one_proxy_are_told_apart_by_what_it_says() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_socket_without_an_address_is_not_counted_and_its_headers_are_not_read() {
+async fn sockets_without_an_address_are_not_counted_and_their_headers_not_read() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let sse = sse_with(options("MaxPerAddress = 1\nTrustedProxies = [\"127.0.0.1\"]"));
     let folder = tempfile::tempdir().expect("a folder");
@@ -169,14 +169,14 @@ async fn a_socket_without_an_address_is_not_counted_and_its_headers_are_not_read
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_comes_too_often_is_told_to_stay_away_until_there_is_room() {
+async fn a_client_over_the_rate_limit_is_asked_to_wait_until_it_may_connect_again() {
     let sse = sse_with(options("ConnectsPerMinute = 4\nRetry = \"2s\""));
     let app = app(&sse);
     let open = |path: &'static str, who: &str| testing::open(&app, path).principal(who);
     for path in ["/s", "/t", "/s", "/t"] {
         drop(open(path, "ann").await.expect("a stream").next().await.expect("in time"));
     }
-    let (reason, retry) = turned_away(open("/s", "ann")).await;
+    let (reason, retry) = rejected(open("/s", "ann")).await;
     assert_eq!(reason, "over_limit");
     assert!((15_000..=22_500).contains(&retry.as_millis()), "{retry:?}");
     for _ in 0..20 {
@@ -186,12 +186,12 @@ async fn who_comes_too_often_is_told_to_stay_away_until_there_is_room() {
     tokio::time::advance(retry).await;
     let mut back = open("/s", "ann").await.expect("a stream");
     assert_eq!(back.next().await.expect("in time").expect("an event").data, "1");
-    assert_eq!(turned_away(open("/s", "ann")).await.0, "over_limit");
+    assert_eq!(rejected(open("/s", "ann")).await.0, "over_limit");
     assert_eq!(sse.connections().closed(CloseReason::OverLimit), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn eight_tabs_that_reconnect_all_the_time_are_let_in_by_default() {
+async fn eight_tabs_that_keep_reconnecting_are_admitted_by_default() {
     let sse = sse_with(options(""));
     let app = app(&sse);
     for _ in 0..100 {
@@ -205,7 +205,7 @@ async fn eight_tabs_that_reconnect_all_the_time_are_let_in_by_default() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_names_its_limit_and_nobody_else() {
+async fn a_refusal_names_its_limit_and_no_caller() {
     let (log, _guard) = Log::everything();
     for (limit, path, status, detail, line, least) in [
         ("MaxConnections = 1", "/t", 503, "on this server", "all connections", 2),
@@ -255,7 +255,7 @@ async fn a_refusal_names_its_limit_and_nobody_else() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_overload_does_not_flood_the_log() {
+async fn an_overload_logs_one_line_a_second() {
     let (log, _guard) = Log::everything();
     let sse =
         sse_with(options("MaxConnections = 1\nMaxPerPrincipal = 1\nConnectsPerMinute = \"off\""));
@@ -269,12 +269,12 @@ async fn an_overload_does_not_flood_the_log() {
             .collect::<Vec<_>>()
     };
     for _ in 0..500 {
-        turned_away(testing::open(&app, "/p")).await;
-        turned_away(testing::open(&app, "/s").principal("ann")).await;
+        rejected(testing::open(&app, "/p")).await;
+        rejected(testing::open(&app, "/s").principal("ann")).await;
     }
     assert_eq!(lines().len(), 2, "one for each endpoint: {:?}", lines());
     tokio::time::advance(Duration::from_secs(1)).await;
-    turned_away(testing::open(&app, "/p")).await;
+    rejected(testing::open(&app, "/p")).await;
     let lines = lines();
     assert_eq!(lines.len(), 3);
     assert!(lines.last().is_some_and(|line| line.contains("kept_back=499")), "{lines:?}");
@@ -282,7 +282,7 @@ async fn an_overload_does_not_flood_the_log() {
 }
 
 #[tokio::test]
-async fn places_are_taken_before_the_function_runs_and_given_back_when_it_refuses() {
+async fn slots_are_taken_before_the_function_runs_and_released_when_it_refuses() {
     let sse = sse_with(options("MaxPerAddress = 1\nMaxPerPrincipal = 1\nMaxConnections = 1"));
     let app: Router = sse
         .endpoint("/s")
@@ -297,9 +297,9 @@ async fn places_are_taken_before_the_function_runs_and_given_back_when_it_refuse
     assert_eq!(sse.connections().counts().map(|(_, count)| count).sum::<u64>(), 0);
 }
 
-/// As a proxy that goes on reading for a browser that has gone.
+/// For instance a proxy that keeps reading after its browser has disconnected.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_that_is_always_read_ends_at_its_age_all_the_same() {
+async fn a_stream_that_is_always_read_ends_at_its_maximum_age() {
     let sse = sse_with(options("MaxAge = \"2s\"\nHeartbeatInterval = \"1s\"\nRetry = \"2s\""));
     let server = Server::start(&sse, public(&sse, flood)).await;
     let readers = (0..10).map(|_| {
@@ -333,7 +333,7 @@ async fn a_stream_that_is_always_read_ends_at_its_age_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_ages_of_streams_that_began_together_are_spread_over_the_last_fifth() {
+async fn maximum_ages_of_streams_that_began_together_are_spread_over_the_last_fifth() {
     let sse =
         sse_with(options("MaxAge = \"100s\"\nMaxConnections = 1000\nHeartbeatInterval = \"off\""));
     let app = public(&sse, || burst(0));
@@ -351,7 +351,7 @@ async fn the_ages_of_streams_that_began_together_are_spread_over_the_last_fifth(
         ages.push(reader.await.expect("no panic"));
     }
     assert!(ages.iter().all(|age| (80.0..=100.1).contains(age)), "{ages:?}");
-    // A hundred are expected in each quarter of the last fifth; nine deviations is no accident.
+    // A hundred are expected in each quarter of the last fifth. Nine standard deviations are no coincidence.
     for quarter in 0..4 {
         let from = 80.0 + 5.0 * f64::from(quarter);
         let count = ages.iter().filter(|age| (from..from + 5.0).contains(*age)).count();

@@ -1,4 +1,4 @@
-//! A slow client, and what waits for it: back-pressure, or a buffer and its overflow.
+//! Slow clients: back-pressure, or a buffer and its overflow.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +17,7 @@ use crate::support::{
 
 const ALL: [Overflow; 3] = [Overflow::Disconnect, Overflow::DropOldest, Overflow::Latest];
 
-/// Lets the other tasks run until all of them wait; under a paused clock that is no time.
+/// Lets the other tasks run until all of them wait. The clock is paused, so this takes no time.
 async fn settle() {
     tokio::time::sleep(Duration::from_millis(1)).await;
 }
@@ -26,7 +26,7 @@ fn numbered(n: u64) -> Event {
     Event::text(format!("{n} {}", "x".repeat(1000))).with_id(n).expect("an id")
 }
 
-/// A kilobyte after another, all ready, numbered from 1.
+/// Events of a kilobyte, all ready, numbered from 1.
 fn torrent(count: u64) -> impl Stream<Item = Event> + Send + 'static {
     stream::iter((1..=count).map(numbered))
 }
@@ -49,7 +49,7 @@ fn reason(close: &Received) -> String {
     close.json::<Value>().expect("JSON")["reason"].as_str().expect("a reason").to_owned()
 }
 
-/// Everything until the end, slowly: 64 KiB, a pause, and so on.
+/// Reads to the end, slowly: 64 KiB, then a pause, and so on.
 async fn read_slowly(slow: &mut SlowReader) -> String {
     let mut text = Vec::new();
     loop {
@@ -63,7 +63,7 @@ async fn read_slowly(slow: &mut SlowReader) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_buffer_a_slow_reader_holds_its_stream_back() {
+async fn without_a_buffer_a_slow_client_slows_its_stream_down() {
     let sse = sse_with(SseOptions::default());
     let made = Arc::new(AtomicUsize::new(0));
     let count = made.clone();
@@ -90,7 +90,7 @@ async fn without_a_buffer_a_slow_reader_holds_its_stream_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn disconnect_delivers_what_waits_and_the_client_resumes_without_a_hole() {
+async fn disconnect_delivers_the_waiting_events_and_the_client_resumes_without_a_gap() {
     let sse = sse_with(options("Buffer = 8"));
     let (alive, opened) = (Alive::default(), Arc::new(AtomicUsize::new(0)));
     let (watch, count) = (alive.clone(), opened.clone());
@@ -110,17 +110,20 @@ async fn disconnect_delivers_what_waits_and_the_client_resumes_without_a_hole() 
         let headers: &[_] = if last == 0 { &[] } else { &[("last-event-id", cursor.as_str())] };
         let mut slow = SlowReader::connect(server.address, "/s", headers).await.expect("a socket");
         eventually("opened", || opened.load(Ordering::SeqCst) == round).await;
-        // The client has read nothing, so the writer still holds what waits.
+        // The client has read nothing, so the events still wait in the writer.
         eventually("the stream is dropped at once", || alive.count() == 0).await;
         let text = read_slowly(&mut slow).await;
         let ids = text.lines().filter_map(|line| line.strip_prefix("id: "));
         for id in ids {
             last += 1;
-            assert_eq!(id.parse(), Ok(last), "a hole or a double");
+            assert_eq!(id.parse(), Ok(last), "a gap or a duplicate");
         }
         assert!(last >= 8 * round as u64, "{last} events after {round} rounds");
-        let (_, farewell) = text.split_once("event: hero.close\n").expect("a closing event");
-        assert!(farewell.contains("\"reason\":\"overflow\",\"reconnect\":true"), "{farewell}");
+        let (_, close_event) = text.split_once("event: hero.close\n").expect("a closing event");
+        assert!(
+            close_event.contains("\"reason\":\"overflow\",\"reconnect\":true"),
+            "{close_event}"
+        );
         let closed = || sse.connections().closed(CloseReason::Overflow);
         eventually("counted", || closed() == round as u64).await;
     }
@@ -129,7 +132,7 @@ async fn disconnect_delivers_what_waits_and_the_client_resumes_without_a_hole() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn drop_oldest_tells_how_many_are_missing_and_where() {
+async fn drop_oldest_reports_the_number_of_missed_events_in_their_place() {
     let sse = sse_with(options("Overflow = \"drop_oldest\"\nBuffer = 4"));
     let app = public(&sse, || {
         let later = stream::once(tokio::time::sleep(Duration::from_secs(1))).map(|()| 11);
@@ -152,10 +155,10 @@ async fn drop_oldest_tells_how_many_are_missing_and_where() {
     assert_eq!(sse.connections().gaps(), 2);
 }
 
-/// What has not been asked for stays in the buffer, where it makes room: a client that comes back to reading gets the
-/// newest, and not what had waited for longest.
+/// Events beyond one write stay in the buffer, where newer ones replace them. A client that resumes reading therefore
+/// receives the newest events, not the oldest.
 #[tokio::test(start_paused = true)]
-async fn a_write_takes_no_more_out_of_a_buffer_than_it_sends() {
+async fn a_write_takes_no_more_from_a_buffer_than_it_sends() {
     let sse = sse_with(options("Overflow = \"drop_oldest\"\nBuffer = 100"));
     let app = public(&sse, || {
         let later = stream::once(tokio::time::sleep(Duration::from_secs(1))).map(|()| 101);
@@ -171,10 +174,10 @@ async fn a_write_takes_no_more_out_of_a_buffer_than_it_sends() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn over_a_real_socket_nothing_is_lost_that_drop_oldest_does_not_count() {
+async fn over_a_real_socket_drop_oldest_counts_every_missed_event() {
     const PRODUCED: u64 = 20_000;
     let sse = sse_with(options("Overflow = \"drop_oldest\"\nBuffer = 16"));
-    // Now and then a rest, so that gaps come in many places.
+    // With pauses, so that there are gaps in many places.
     let app = public(&sse, || {
         torrent(PRODUCED).enumerate().then(async |(at, event)| {
             if at % 500 == 0 {
@@ -206,8 +209,8 @@ async fn over_a_real_socket_nothing_is_lost_that_drop_oldest_does_not_count() {
     server.stop().await;
 }
 
-/// What a reader that comes late finds: names, data.
-async fn found_late(sse: &hero_sse::HeroSse, events: Vec<Event>) -> Vec<(String, String)> {
+/// Returns name and data of the events that a client reads once all of them are buffered.
+async fn read_late(sse: &hero_sse::HeroSse, events: Vec<Event>) -> Vec<(String, String)> {
     let path = format!("/{}", events.len());
     let app: Router = sse
         .endpoint(path.as_str())
@@ -222,7 +225,7 @@ async fn found_late(sse: &hero_sse::HeroSse, events: Vec<Event>) -> Vec<(String,
 }
 
 #[tokio::test(start_paused = true)]
-async fn latest_keeps_the_newest_of_each_name_and_key_in_order_of_their_last_word() {
+async fn latest_keeps_the_newest_event_of_each_name_and_key_in_order() {
     let sse = sse_with(options("Overflow = \"latest\"\nBuffer = 16"));
     let event = |name: Option<&str>, key: Option<&str>, n: u32| {
         let event = Event::text(n.to_string());
@@ -242,7 +245,7 @@ async fn latest_keeps_the_newest_of_each_name_and_key_in_order_of_their_last_wor
         }
     }
     events.push(event(Some("load"), Some("c"), 100));
-    let found = found_late(&sse, events).await;
+    let found = read_late(&sse, events).await;
     let pair = |name: &str, data: &str| (name.to_owned(), data.to_owned());
     let expected = [
         pair("load", "99"),
@@ -253,16 +256,16 @@ async fn latest_keeps_the_newest_of_each_name_and_key_in_order_of_their_last_wor
     ];
     assert_eq!(found, expected);
 
-    // More keys than places: as with the oldest, and no less honest.
+    // More keys than the buffer holds: the oldest are dropped, and counted.
     let keys = (1..=100u32).map(|n| Event::text(n.to_string()).with_key(n)).collect();
-    let found = found_late(&sse, keys).await;
+    let found = read_late(&sse, keys).await;
     assert_eq!(found[0], pair("hero.gap", "{\"missed\":84}"));
     let rest: Vec<_> = found[1..].iter().map(|(_, data)| data.parse::<u32>()).collect();
     assert_eq!(rest, (85..=100).map(Ok).collect::<Vec<_>>());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_keeps_up_loses_nothing_however_small_the_buffer() {
+async fn a_client_that_keeps_up_misses_nothing_however_small_the_buffer() {
     for overflow in ALL {
         let sse = sse_with(SseOptions::default().buffer(1).overflow(overflow));
         let app = public(&sse, || torrent(1000).map(|event| event.with_key("k")));
@@ -281,9 +284,9 @@ async fn a_client_that_keeps_up_loses_nothing_however_small_the_buffer() {
 }
 
 #[test]
-fn a_stream_that_is_always_ready_leaves_the_thread_to_its_neighbours() {
+fn a_buffered_stream_that_is_always_ready_lets_others_run_on_its_thread() {
     let (done, finished) = std::sync::mpsc::channel();
-    // Starved, the runtime would not even notice a timeout.
+    // On a thread, since a starved runtime would not even notice a timeout.
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(async {
@@ -319,7 +322,7 @@ fn a_stream_that_is_always_ready_leaves_the_thread_to_its_neighbours() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_end_comes_after_what_waits_with_its_reason_and_its_log() {
+async fn every_end_follows_the_waiting_events_with_its_reason_and_its_log_line() {
     let (log, _guard) = Log::everything();
     let sse = sse_with(options("Buffer = 4"));
     let alive = Alive::default();
@@ -357,7 +360,7 @@ async fn every_end_comes_after_what_waits_with_its_reason_and_its_log() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_waits_learns_of_the_end_at_once() {
+async fn a_waiting_client_receives_the_end_at_once() {
     for overflow in ALL {
         let sse = sse_with(SseOptions::default().overflow(overflow));
         let app = public(&sse, || {
@@ -371,7 +374,7 @@ async fn a_client_that_waits_learns_of_the_end_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn large_events_take_no_longer_turns_than_small_ones() {
+async fn a_turn_of_the_task_is_bounded_in_bytes() {
     let sse = sse_with(options("Buffer = 1000"));
     let made = Arc::new(AtomicUsize::new(0));
     let count = made.clone();
@@ -388,7 +391,7 @@ async fn large_events_take_no_longer_turns_than_small_ones() {
     assert!((1..10).contains(&made), "{made} events in a turn");
 }
 
-/// Panics when it is dropped, after counting that.
+/// Counts its drop, then panics.
 struct Explosive(Arc<AtomicUsize>);
 
 impl Drop for Explosive {
@@ -399,7 +402,7 @@ impl Drop for Explosive {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drop_that_panics_is_contained_whoever_drops_and_happens_once() {
+async fn a_drop_that_panics_is_caught_and_happens_once() {
     for overflow in ALL {
         for ends in [true, false] {
             let (log, _guard) = Log::everything();
@@ -440,7 +443,7 @@ async fn dropping_the_body_drops_the_stream_on_the_spot() {
         assert_eq!((alive.count(), sse.connections().len()), (1, 1), "{overflow:?}");
         drop(read);
         assert_eq!((alive.count(), sse.connections().len()), (0, 0), "{overflow:?}");
-        // Nor is a task left behind.
+        // No task remains either.
         settle().await;
         let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
         assert_eq!(tasks, 0, "{overflow:?}");
@@ -448,9 +451,9 @@ async fn dropping_the_body_drops_the_stream_on_the_spot() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_that_leave_leave_nothing_behind() {
+async fn clients_that_disconnect_leave_nothing_behind() {
     for overflow in ALL {
-        // Dropped when idle, and when always busy: then the task may be at work on the other thread.
+        // Dropped while idle, and while always busy, when the task may run on the other thread.
         for busy in [false, true] {
             let sse = sse_with(SseOptions::default().overflow(overflow).buffer(4));
             let (app, alive) = watched(&sse, move || {
@@ -470,7 +473,7 @@ async fn clients_that_leave_leave_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stalled_reader_is_reset_in_time_though_its_stream_goes_on() {
+async fn a_stalled_client_is_reset_in_time_while_its_stream_continues() {
     let sse = sse_with(options("WriteTimeout = \"1s\"\nOverflow = \"drop_oldest\"\nBuffer = 4"));
     let (app, alive) = watched(&sse, flood);
     let server = Server::start(&sse, app).await;
@@ -495,12 +498,12 @@ async fn a_shutdown_ends_buffered_streams_too() {
     let events = stream.read_to_end().await.expect("a clean end");
     assert_eq!(reason(events.last().expect("a closing event")), "draining");
     assert_eq!(sse.connections().len(), 0);
-    // A stream that is just being polled goes when that poll returns.
+    // A stream that is being polled is dropped when that poll returns.
     eventually("dropped", || alive.count() == 0).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_age_ends_a_stream_whose_events_wait() {
+async fn the_maximum_age_ends_a_stream_with_waiting_events() {
     let sse = sse_with(options("Overflow = \"drop_oldest\"\nMaxAge = \"20s\""));
     let (app, alive) = watched(&sse, flood);
     let mut stream = testing::open(&app, "/s").await.expect("a stream");
@@ -512,7 +515,7 @@ async fn an_age_ends_a_stream_whose_events_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_event_survives_a_full_buffer() {
+async fn the_last_event_is_accepted_by_a_full_buffer() {
     for overflow in ALL {
         let sse = sse_with(SseOptions::default().overflow(overflow).buffer(3));
         let app = public(&sse, || {
@@ -535,18 +538,18 @@ fn number(event: &Received) -> u64 {
     event.data.split_once(' ').expect("a number").0.parse().expect("a number")
 }
 
-/// Whoever keeps up has events of any length; whoever does not costs a megabyte and one event.
+/// A client that keeps up receives events of any length. A slow one costs a megabyte and one event.
 #[tokio::test(start_paused = true)]
 async fn a_buffer_is_bounded_in_bytes_too() {
     const MIB: usize = 1 << 20;
-    // Twelve of them, how many of which are kept, and which are.
+    // Of twelve events these are kept.
     for (overflow, size, kept) in [
         (Overflow::Disconnect, MIB / 4, 0..4),
         (Overflow::Disconnect, MIB / 4 + MIB / 16, 0..4),
         (Overflow::Disconnect, 3 * MIB, 0..1),
         (Overflow::DropOldest, MIB / 4, 8..12),
         (Overflow::DropOldest, 3 * MIB, 11..12),
-        // The newest of each of the three keys, and two of them where there is no room for more.
+        // The newest of each of the three keys, or of two keys if there is no room for more.
         (Overflow::Latest, MIB / 4, 9..12),
         (Overflow::Latest, MIB * 3 / 5, 10..12),
     ] {
@@ -585,7 +588,7 @@ async fn a_buffer_is_bounded_in_bytes_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_operators_table_wins_over_the_declaration() {
+async fn the_options_table_takes_precedence_over_the_declaration() {
     let sse = sse_with(options(
         "Buffer = 9\n[SseOptions.Endpoints.\"/b\"]\nBuffer = 2\nOverflow = \"drop_oldest\"",
     ));

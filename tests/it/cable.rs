@@ -1,6 +1,5 @@
-//! A cable that is pulled: no FIN, no RST, nothing. The client stands in a network namespace of its
-//! own, behind a switch in another, and the link between the two goes down and up; the server's own
-//! link stays up, as it would.
+//! A pulled cable: the client vanishes without FIN or RST. It is in a network namespace of its own, behind a switch in
+//! another. The link between those two goes down and up; the server's own link stays up.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -33,7 +32,7 @@ fn ip(arguments: &str) {
     assert!(done.status.success(), "no network namespace: `ip {arguments}`: {why} Is this root?");
 }
 
-/// The namespaces of a client and of the switch between it and us; gone with it.
+/// The namespaces of a client and of the switch before it. Dropping it removes them.
 struct Cable {
     client: String,
     switch: String,
@@ -72,7 +71,7 @@ impl Cable {
         cable
     }
 
-    /// Removes those of processes that did not get to it.
+    /// Removes namespaces of earlier processes that ended too early to do so.
     fn sweep() {
         let names = Command::new("ip").args(["netns", "list"]).output();
         let names = names.map(|names| names.stdout).unwrap_or_default();
@@ -103,7 +102,7 @@ impl Drop for Cable {
     }
 }
 
-/// Numbered events, one an interval, of which each client gets those behind its cursor.
+/// Numbered events, one per interval. A client receives those after its cursor.
 fn numbers(from: u64, begun: Instant, interval: Duration) -> impl Stream<Item = Event> + Send {
     stream::unfold(from, move |n| async move {
         let due = begun + interval * u32::try_from(n).expect("a short test");
@@ -119,12 +118,12 @@ struct Scene {
     alive: Alive,
     _stop: oneshot::Sender<()>,
     _client: Child,
-    /// What the client says, each with the time when it was heard.
+    /// What the client printed, with the times.
     said: Arc<Mutex<Vec<(Instant, Value)>>>,
 }
 
 impl Scene {
-    /// Events every `interval`; `None` is a stream that says nothing after the first.
+    /// Events every `interval`. `None`: no event after the first.
     async fn open(settings: &str, interval: Option<Duration>, silence: Option<Duration>) -> Self {
         let cable = Cable::new();
         let sse = sse_with(options(settings));
@@ -200,13 +199,13 @@ impl Scene {
         counts.filter(|(_, count)| *count > 0).collect()
     }
 
-    /// How long until the server has given the stream up.
+    /// Returns how long it took until the server dropped the stream.
     async fn dropped(&self, case: &str, limit: Duration) -> f64 {
         let gone = || self.alive.count() == 0 && self.sse.connections().is_empty();
         let seconds = self.until("the stream is dropped", limit, gone).await;
         println!("figure {{\"case\":\"{case}\",\"seconds\":{seconds:.3}}}");
         std::io::stdout().flush().expect("a flush");
-        // The place is free a moment before its end is counted.
+        // The slot is released a moment before the end is counted.
         self.until("it is counted", SECOND, || !self.closed().is_empty()).await;
         assert_eq!(self.closed(), [(CloseReason::PeerTimeout, 1)], "{case}");
         seconds
@@ -218,7 +217,7 @@ impl Scene {
     }
 }
 
-/// With a heartbeat that soon finds nobody; then with a probe of the kernel's alone.
+/// With a heartbeat, and then with the kernel's keep-alive probes alone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs root and `ip`: ./tests/run installs it and runs this"]
 async fn pulled_while_idle() {
@@ -236,7 +235,7 @@ async fn pulled_while_idle() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs root and `ip`: ./tests/run installs it and runs this"]
 async fn pulled_while_busy() {
-    // The write timeout is no help here: what is sent slowly fills no buffer.
+    // The write timeout does not help here, since few bytes fill no buffer.
     let settings = "PeerTimeout = \"2s\"\nWriteTimeout = \"60s\"";
     let scene = Scene::open(settings, Some(SECOND / 50), None).await;
     scene.until("a good many", 10 * SECOND, || scene.events().len() > 20).await;
@@ -246,8 +245,8 @@ async fn pulled_while_busy() {
     scene.in_order();
 }
 
-/// With the default of 60 s the kernel has found out by then that nobody answers at that address, and
-/// reports that. Here it is made to find out sooner.
+/// With the default of 60 s the kernel finds out before that no host answers at the address, and reports that instead.
+/// Here it is made to find out sooner.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs root and `ip`: ./tests/run installs it and runs this"]
 async fn pulled_for_long_enough_to_be_unreachable() {
@@ -257,7 +256,7 @@ async fn pulled_for_long_enough_to_be_unreachable() {
     for (name, value) in [("base_reachable_time_ms", "1000"), ("delay_first_probe_time", "1")] {
         std::fs::write(format!("{neighbours}/{name}"), value).expect("a setting of the kernel");
     }
-    // Those that are known already keep their time.
+    // Known neighbours keep their old setting.
     ip(&format!("neigh flush dev {}", scene.cable.outside));
     sleep(SECOND).await;
     scene.cable.pull();
@@ -306,7 +305,7 @@ async fn plugged_in_again_after_the_peer_timeout() {
 
 #[test]
 #[ignore = "needs root, `ip`, Chromium and Node.js: ./tests/run installs them and runs this"]
-fn a_page_behind_a_pulled_cable_loses_nothing() {
+fn a_page_behind_a_pulled_cable_misses_nothing() {
     let Cable { client, switch, address, .. } = &Cable::new();
     let variables = [
         ("CABLE_CLIENT", client.as_str()),

@@ -1,4 +1,4 @@
-//! How streams are asked to go: at a shutdown, and on demand.
+//! Draining: at a shutdown, and on demand.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ async fn opened(address: SocketAddr, path: &str) -> EventReader {
     stream
 }
 
-/// The farewell's reason and its reconnection time in milliseconds, the same in both places.
+/// Returns the reason and the reconnection time (milliseconds) of the closing event.
 async fn read_close(stream: &mut EventReader) -> (String, u64) {
     let events = stream.read_to_end().await.expect("a clean end");
     let [close] = events.as_slice() else { panic!("{events:?}") };
@@ -34,7 +34,7 @@ async fn read_close(stream: &mut EventReader) -> (String, u64) {
     (data["reason"].as_str().expect("a text").to_owned(), millis)
 }
 
-/// Status, body and `cache-control` of an ordinary request; `None` when nobody answers.
+/// Returns status and body of an ordinary request; `None` without an answer.
 async fn ask(address: SocketAddr, path: &str) -> Option<(u16, String)> {
     let mut socket = TcpStream::connect(address).await.ok()?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
@@ -53,7 +53,7 @@ fn app(sse: &HeroSse, paths: &[&str]) -> Router {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_clients_of_a_shutdown_come_back_spread_over_the_window() {
+async fn clients_of_a_shutdown_reconnect_spread_over_the_jitter() {
     const STREAMS: usize = 200;
     let sse = sse_with(options("Retry = \"2s\"\nDrainJitter = \"8s\""));
     let server = Server::start(&sse, app(&sse, &["/s"])).await;
@@ -72,7 +72,7 @@ async fn the_clients_of_a_shutdown_come_back_spread_over_the_window() {
     times.sort_unstable();
     let (least, most) = (times[0], times[STREAMS - 1]);
     assert!(least >= 2_000 && most <= 10_000, "{least} to {most}");
-    // Twenty-five are expected in each eighth of the window, with a deviation of less than five.
+    // Twenty-five are expected in each eighth of the window, with a standard deviation below five.
     let eighths: Vec<_> = (0..8)
         .map(|n| 2_000 + n * 1_000)
         .map(|from| times.iter().filter(|time| (from..from + 1_000).contains(*time)).count())
@@ -84,10 +84,9 @@ async fn the_clients_of_a_shutdown_come_back_spread_over_the_window() {
     assert_eq!(sse.connections().closed(CloseReason::Draining), STREAMS as u64);
 }
 
-/// First balancers are told, then nothing changes for a while, then the listener goes, then the
-/// streams.
+/// First it is not ready, then nothing changes for a while, then the listener is closed, then the streams end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_shutdown_begins_with_readiness_and_waits_before_anything_else() {
+async fn a_shutdown_first_stops_being_ready_and_then_waits_for_the_delay() {
     const DELAY: Duration = Duration::from_secs(2);
     let sse = sse_with(options("DrainDelay = \"2s\"\nRetry = \"2s\""));
     let readiness = sse.readiness();
@@ -110,7 +109,7 @@ async fn a_shutdown_begins_with_readiness_and_waits_before_anything_else() {
         assert_eq!(read_close(stream).await.0, "draining");
         assert!(start.elapsed() >= DELAY, "{:?}", start.elapsed());
         let refused = TcpStream::connect(address).await;
-        assert!(refused.is_err(), "it still listened when it said farewell");
+        assert!(refused.is_err(), "it still listened when the streams ended");
     }
     let took = stopping.await.expect("no panic");
     assert!(took >= DELAY && took < DELAY + Duration::from_secs(3), "{took:?}");
@@ -132,7 +131,7 @@ async fn delay_and_timeout_together_bound_a_shutdown() {
 }
 
 #[tokio::test]
-async fn readiness_tells_a_server_that_has_not_begun_from_one_that_has_ended() {
+async fn readiness_distinguishes_starting_ready_and_draining() {
     let answer = async |sse: &HeroSse| {
         use http_body_util::BodyExt as _;
         use tower::ServiceExt as _;
@@ -165,7 +164,7 @@ async fn readiness_tells_a_server_that_has_not_begun_from_one_that_has_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_endpoint_drains_and_the_others_stay() {
+async fn draining_one_endpoint_leaves_the_others() {
     let sse = sse_with(options("Retry = \"2s\"\nDrainJitter = \"3s\""));
     let alive = Alive::default();
     let watch = alive.clone();
@@ -197,7 +196,7 @@ async fn one_endpoint_drains_and_the_others_stay() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_subjects_streams_drain_alone() {
+async fn draining_one_subject_leaves_the_others() {
     let sse = sse_with(SseOptions::default());
     let app: Router = sse.endpoint("/s").handler(async || burst(1)).expect("a route");
     let bob = crate::support::sign(&crate::support::claims(|claims| claims["sub"] = "bob".into()));
@@ -218,7 +217,7 @@ async fn one_subjects_streams_drain_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_drain_over_a_window_takes_that_long() {
+async fn a_drain_over_a_window_takes_the_whole_window() {
     let sse = sse_with(options("Retry = \"2s\""));
     let server = Server::start(&sse, app(&sse, &["/s"])).await;
     let mut streams = Vec::new();
@@ -234,7 +233,7 @@ async fn a_drain_over_a_window_takes_that_long() {
         ends.push(start.elapsed());
     }
     assert_eq!(drain.await.expect("no panic"), 20);
-    // The oldest first; none before its turn.
+    // The oldest first, and none too early.
     for (place, end) in ends.iter().enumerate() {
         assert!(*end >= window.mul_f64(place as f64 / 19.0), "{place}: {ends:?}");
     }
@@ -243,7 +242,7 @@ async fn a_drain_over_a_window_takes_that_long() {
 }
 
 #[tokio::test]
-async fn a_closed_endpoint_asks_to_come_back_later_and_the_others_do_not_notice() {
+async fn a_closed_endpoint_asks_clients_to_reconnect_later_and_others_stay_open() {
     let sse = sse_with(options(
         "Retry = \"2s\"\nDrainJitter = \"30s\"\n[SseOptions.Endpoints.\"/z\"]\nOverLimit = \"refuse\"",
     ));
@@ -275,7 +274,7 @@ async fn a_closed_endpoint_asks_to_come_back_later_and_the_others_do_not_notice(
 }
 
 #[tokio::test]
-async fn who_comes_while_the_server_drains_is_spread_as_well() {
+async fn clients_rejected_during_a_drain_are_spread_as_well() {
     let sse = sse_with(options("Retry = \"2s\"\nDrainJitter = \"30s\""));
     let app = public(&sse, || burst(1));
     Server::start(&sse, app.clone()).await.stop().await;
@@ -291,7 +290,7 @@ async fn who_comes_while_the_server_drains_is_spread_as_well() {
 }
 
 #[tokio::test]
-async fn every_reason_has_its_count_in_one_call() {
+async fn counts_returns_every_reason_with_its_count() {
     let sse = sse_with(SseOptions::default());
     let app = public(&sse, || burst(1));
     let _held = testing::open(&app, "/s").await.expect("a stream");

@@ -1,4 +1,4 @@
-//! The limit of open files: servers in processes of their own, under a limit that a shell sets.
+//! The limit of open files. Each server is a process of its own, under a limit that a shell sets.
 
 use std::fs;
 use std::io::Write;
@@ -16,15 +16,15 @@ use crate::http2::within;
 use crate::support::testing;
 use crate::support::{options, public, sse_with};
 
-/// Says in the child how many connections its server is to have; elsewhere it is not set.
+/// Set in the child process only: the `MaxConnections` of its server.
 const CHILD: &str = "OPEN_FILES_TEST";
 
-/// A server in a process of its own, which stops when its standard input ends.
+/// A server process, which stops when its standard input ends.
 struct Server {
     child: Child,
     out: Lines<BufReader<ChildStdout>>,
     address: SocketAddr,
-    /// What it said before its address: its log.
+    /// What it printed before its address: its log.
     log: String,
 }
 
@@ -56,7 +56,7 @@ impl Server {
         }
     }
 
-    /// The soft limit it has now.
+    /// Returns its soft limit.
     fn limit(&self) -> u64 {
         let limits = fs::read_to_string(format!("/proc/{}/limits", self.pid())).expect("limits");
         let line = limits.lines().find(|line| line.starts_with("Max open files"));
@@ -64,7 +64,7 @@ impl Server {
         words.and_then(|word| word.parse().ok()).expect("a number")
     }
 
-    /// Processor time it has used, in hundredths of a second.
+    /// Returns its processor time, in hundredths of a second.
     fn busy(&self) -> u64 {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("its state");
         let (_, fields) = stat.rsplit_once(") ").expect("fields");
@@ -76,7 +76,7 @@ impl Server {
         self.child.id().expect("it runs")
     }
 
-    /// Stops it, and returns what it said since its start.
+    /// Stops it, and returns its log since the start.
     async fn stop(mut self) -> String {
         drop(self.child.stdin.take());
         let status = within(self.child.wait()).await.expect("an end");
@@ -90,7 +90,7 @@ impl Server {
     }
 }
 
-/// Not a test but the child: a server of events every tenth of a second.
+/// Not a test but the child process: a server that sends an event every tenth of a second.
 #[tokio::test]
 async fn a_server_for_the_others() {
     let Ok(connections) = std::env::var(CHILD) else { return };
@@ -106,7 +106,7 @@ async fn a_server_for_the_others() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    // Not tokio's own standard input, whose thread would wait for it at the end.
+    // Not Tokio's standard input, whose thread would delay the end of the process.
     std::thread::spawn(move || {
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
         drop(stop);
@@ -131,7 +131,7 @@ async fn serve_raises_the_soft_limit_as_far_as_needed() {
 }
 
 #[tokio::test]
-async fn serve_warns_where_the_hard_limit_does_not_allow_it() {
+async fn serve_warns_if_the_hard_limit_is_too_low() {
     let server = Server::start(100, 500, 1_000).await;
     assert_eq!(server.limit(), 500);
     let words =
@@ -143,21 +143,21 @@ async fn serve_warns_where_the_hard_limit_does_not_allow_it() {
 }
 
 #[tokio::test]
-async fn a_limit_that_is_high_enough_is_left_alone() {
+async fn a_limit_that_is_high_enough_is_not_changed() {
     let server = Server::start(1_500, 2_000, 1_000).await;
     assert_eq!(server.limit(), 1_500);
     assert!(!server.log.contains("open files"), "{}", server.log);
     server.stop().await;
 }
 
-/// At the limit it goes on with those it has, does not spin, and takes others when there is room.
+/// At the limit it serves the open connections, does not spin, and accepts others once there is room.
 #[tokio::test]
 async fn a_server_without_a_free_file_waits_for_one() {
     let server = Server::start(50, 50, 1_000).await;
     let mut stream = testing::connect(server.address, "/s").await.expect("a stream");
     let mut idle = Vec::new();
     for _ in 0..100 {
-        // The kernel accepts them even if the server does not.
+        // The kernel accepts connections even if the server does not.
         idle.push(TcpStream::connect(server.address).await.expect("a socket"));
     }
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -172,7 +172,7 @@ async fn a_server_without_a_free_file_waits_for_one() {
     let late = tokio::time::timeout(Duration::from_secs(1), late.into_future()).await;
     assert!(late.is_err(), "there was room after all: the test shows nothing");
     drop(idle);
-    // The listener looks again after a second.
+    // The listener retries after a second.
     let start = Instant::now();
     let mut next = testing::connect(server.address, "/s").await.expect("a stream");
     next.next().await.expect("in time").expect("an event");

@@ -1,4 +1,4 @@
-//! The router under a server that is not `sse.serve`: what the kit can still do there.
+//! The router under a server without `sse.serve` and `sse.guard`.
 
 use std::time::Duration;
 
@@ -18,15 +18,15 @@ fn flood() -> impl stream::Stream<Item = Event> + Send + 'static {
     stream::repeat_with(|| Event::text("x".repeat(8 * 1024)))
 }
 
-/// A server that keeps a body without polling it, as one does whose client takes nothing.
+/// A server keeps the body of a stalled client without polling it.
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_the_server_does_not_poll_is_taken_back_from_it() {
+async fn a_body_that_the_server_does_not_poll_is_revoked() {
     let sse = sse_with(options("WriteTimeout = \"2s\""));
     let (app, alive) = watched(&sse, flood);
     let request = || Request::get("/s").body(Body::empty()).expect("a request");
     let mut kept = app.clone().oneshot(request()).await.expect("an answer").into_body();
     let mut read = app.oneshot(request()).await.expect("an answer").into_body();
-    // Not before the first piece: a body that was never polled has not been given to a client.
+    // Only after the first piece: a body that was never polled has no client yet.
     sleep(Duration::from_secs(60)).await;
     assert_eq!((alive.count(), sse.connections().len()), (2, 2));
     assert!(kept.frame().await.is_some());
@@ -45,9 +45,9 @@ async fn a_stream_that_the_server_does_not_poll_is_taken_back_from_it() {
     assert!(read.frame().await.expect("a frame").is_ok());
 }
 
-/// Whoever keeps what it was given, as a test does that collects a body, has taken it.
+/// Bytes that are kept, for instance by a test that collects a body, count as taken.
 #[tokio::test(start_paused = true)]
-async fn a_body_that_is_collected_is_read_to_its_end() {
+async fn a_body_that_is_collected_is_not_a_stall() {
     let sse = sse_with(options("WriteTimeout = \"2s\""));
     let app = public(&sse, || {
         stream::iter(0..10).then(|n| async move {
@@ -63,7 +63,7 @@ async fn a_body_that_is_collected_is_read_to_its_end() {
 }
 
 #[tokio::test]
-async fn under_axums_own_server_a_stalled_reader_costs_no_place_and_no_stream() {
+async fn under_axums_own_server_a_stalled_client_loses_its_stream_and_slot() {
     let sse = sse_with(options("WriteTimeout = \"500ms\""));
     let (app, alive) = watched(&sse, flood);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -80,7 +80,7 @@ async fn under_axums_own_server_a_stalled_reader_costs_no_place_and_no_stream() 
     assert!(start.elapsed() >= Duration::from_millis(500), "{:?}", start.elapsed());
     assert_eq!((alive.count(), sse.connections().len()), (1, 1));
     healthy.next().await.expect("in time").expect("an event");
-    // Whoever reads again finds the end; to a browser that is the time to reconnect.
+    // If the client reads again it finds the end, after which a browser reconnects.
     let mut rest = Vec::new();
     while !rest.ends_with(b"\r\n0\r\n\r\n") {
         let more = stalled.read(64 * 1024).await.expect("no reset");

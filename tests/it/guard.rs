@@ -1,4 +1,4 @@
-//! What holds under other servers than `sse.serve`, over real sockets.
+//! Guarded connections of servers other than `sse.serve`, over real sockets.
 
 use std::future::{Ready, ready};
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use crate::support::testing::{self, SlowReader};
 use crate::support::{Log, burst, eventually, flood, options, public, sse_with, token, watched};
 
-/// The recipe of `HeroSse::guard_connection`.
+/// The acceptor from the documentation of `HeroSse::guard_connection`.
 #[derive(Clone)]
 struct Guard(HeroSse);
 
@@ -47,8 +47,8 @@ async fn axum_server(sse: &HeroSse, app: Router) -> (SocketAddr, JoinHandle<std:
     (address, tokio::spawn(server.serve(app.into_make_service())))
 }
 
-/// A stalled reader goes within the write timeout of a second, and a healthy one never notices.
-async fn a_stalled_reader_goes(
+/// Checks that a stalled client is dropped within the write timeout, and a healthy one unaffected.
+async fn a_stalled_client_is_dropped(
     name: &str,
     server: impl AsyncFn(&HeroSse, Router) -> (SocketAddr, JoinHandle<std::io::Result<()>>),
 ) {
@@ -70,24 +70,24 @@ async fn a_stalled_reader_goes(
     eventually("the stalled stream is dropped", || alive.count() == 1).await;
     assert_eq!(sse.connections().closed(CloseReason::WriteTimeout), 1);
     reading.await.expect("an undisturbed reader");
-    eventually("the healthy one has left", || sse.connections().is_empty()).await;
+    eventually("the healthy client has disconnected", || sse.connections().is_empty()).await;
     serving.abort();
     assert!(!log.text().contains("there is no write timeout"), "{}", log.text());
 }
 
 #[tokio::test]
-async fn under_axum_serve_a_stalled_reader_is_dropped_in_time() {
-    a_stalled_reader_goes("axum::serve", axum_serve).await;
+async fn under_axum_serve_a_stalled_client_is_dropped_in_time() {
+    a_stalled_client_is_dropped("axum::serve", axum_serve).await;
 }
 
 #[tokio::test]
-async fn under_axum_server_a_stalled_reader_is_dropped_in_time() {
-    a_stalled_reader_goes("axum-server", axum_server).await;
+async fn under_axum_server_a_stalled_client_is_dropped_in_time() {
+    a_stalled_client_is_dropped("axum-server", axum_server).await;
 }
 
-/// The peer's address, the caller of a route of one's own, and no token for anybody to see.
+/// The peer's address and the caller of an ordinary route, but no token.
 #[tokio::test]
-async fn guarded_requests_carry_what_they_carry_under_serve() {
+async fn guarded_requests_carry_the_same_extensions_as_under_serve() {
     let show = async |ConnectInfo(peer): ConnectInfo<SocketAddr>,
                       who: hero_sse::Principal,
                       uri: Uri| { format!("{} {} {uri}", peer.ip(), who.subject()) };
@@ -127,9 +127,9 @@ async fn under_axum_serve_a_peer_that_acknowledges_nothing_is_dropped_by_the_ker
     serving.abort();
 }
 
-/// The recipe of `HeroSse::guard`. Whoever is still on the way to an endpoint when it begins is told too.
+/// The shutdown from the documentation of `HeroSse::guard`. A client that connects after its begin is rejected.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn under_axum_serve_streams_are_asked_to_end_at_shutdown() {
+async fn under_axum_serve_streams_end_at_shutdown() {
     let sse = sse_with(options("Retry = \"2s\""));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");

@@ -1,5 +1,5 @@
-//! The hard end of a drain: `serve` returns in bounded time whatever clients do, and leaves nothing
-//! behind in the kernel.
+//! The hard end of a drain: `serve` returns in bounded time, whatever clients do, and leaves nothing behind in the
+//! kernel.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use crate::http2::within;
 use crate::support::{Server, burst, echo, eventually, flood, options, public, sse_with};
 use crate::tls::{self, Certificate};
 
-/// The server's sockets, as the kernel lists them: their state, and the bytes that it could not send.
+/// Returns state and unsent bytes of the server's sockets, as the kernel lists them.
 fn sockets(server: SocketAddr) -> Vec<(String, u64)> {
     let port = format!(":{:04X}", server.port());
     let table = fs::read_to_string("/proc/net/tcp").expect("the kernel's list");
@@ -29,12 +29,12 @@ fn sockets(server: SocketAddr) -> Vec<(String, u64)> {
         let unsent = u64::from_str_radix(queues.split(':').next()?, 16).ok()?;
         local.ends_with(&port).then(|| ((*state).to_owned(), unsent))
     };
-    // 0A is the listener.
+    // 0A is a listening socket.
     table.lines().filter_map(socket).filter(|(state, _)| state != "0A").collect()
 }
 
-/// `/s` floods. `/odd`, no stream of the kit's, yields what a small window does not take, then nothing:
-/// hyper has written all of it, and the kernel is left with the rest.
+/// `/s` floods. `/odd` is an ordinary response that exceeds a small window and then stays open: hyper has written all
+/// of it, and the kernel keeps the rest.
 fn app(sse: &HeroSse) -> Router {
     let odd = async || {
         let first = stream::iter([Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; 12_000]))]);
@@ -45,13 +45,13 @@ fn app(sse: &HeroSse) -> Router {
 
 async fn full(server: SocketAddr, count: usize) {
     let stuck = || sockets(server).into_iter().filter(|(_, unsent)| *unsent > 0).count() == count;
-    eventually("the kernel holds what nobody reads", stuck).await;
+    eventually("the kernel holds unsent bytes", stuck).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(stuck(), "{:?}", sockets(server));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_left_after_the_drain_timeout_is_reset_and_nothing_lingers() {
+async fn connections_are_reset_after_the_drain_timeout_and_nothing_lingers() {
     let sse = sse_with(options("WriteTimeout = \"60s\"\nDrainTimeout = \"500ms\""));
     let server = Server::start(&sse, app(&sse)).await;
     let address = server.address;
@@ -67,7 +67,7 @@ async fn what_is_left_after_the_drain_timeout_is_reset_and_nothing_lingers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn over_tls_as_well() {
+async fn connections_over_tls_are_reset_as_well() {
     let (sse, certificate) =
         (sse_with(options("WriteTimeout = \"60s\"\nDrainTimeout = \"500ms\"")), Certificate::new());
     let server = tls::start(&sse, app(&sse), certificate.tls()).await;
@@ -84,7 +84,7 @@ async fn over_tls_as_well() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_is_dropped_leaves_nothing_either() {
+async fn a_dropped_server_leaves_no_socket_behind() {
     let sse = sse_with(options("WriteTimeout = \"60s\""));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -96,10 +96,10 @@ async fn a_server_that_is_dropped_leaves_nothing_either() {
     eventually("nothing is left", || sockets(address).is_empty()).await;
 }
 
-/// All of it is in the kernel, farewell included, so the connection has ended in order: the kernel may
-/// go on trying, as for a client in a tunnel, but not for ever.
+/// Everything is in the kernel, closing event included, so the connection has ended in order. The kernel may retry, as
+/// for a client in a tunnel, but not forever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_kernel_has_after_a_farewell_it_has_for_the_peer_timeout() {
+async fn after_an_orderly_end_the_kernel_retries_for_the_peer_timeout() {
     let sse = sse_with(options("PeerTimeout = \"2s\""));
     let long = || stream::iter([Event::text("x".repeat(20_000))]).chain(stream::pending());
     let server = Server::start(&sse, public(&sse, long)).await;
@@ -126,13 +126,13 @@ async fn connect(address: SocketAddr, bytes: &[u8]) -> TcpStream {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn half_a_head_holds_nobody_up_and_a_whole_one_is_answered() {
+async fn an_incomplete_head_does_not_delay_a_shutdown_and_a_complete_one_is_answered() {
     let sse = sse_with(options("DrainTimeout = \"30s\"\nRetry = \"1s\""));
     let server = Server::start(&sse, public(&sse, || burst(1))).await;
     let request = b"GET /s HTTP/1.1\r\nhost: x\r\n\r\n";
     let _first = connect(server.address, &request[..20]).await;
     let mut under_way = connect(server.address, &request[..20]).await;
-    // The second head of a connection, after a request that was answered.
+    // The second head of a connection whose first request was answered.
     let mut second = connect(server.address, b"GET /no HTTP/1.1\r\nhost: x\r\n\r\n").await;
     let read = second.read(&mut [0; 4096]).await.expect("an answer");
     assert!(read > 0);
@@ -153,7 +153,7 @@ async fn half_a_head_holds_nobody_up_and_a_whole_one_is_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_handshake_in_progress_holds_nobody_up() {
+async fn a_handshake_in_progress_does_not_delay_a_shutdown() {
     let (sse, certificate) = (sse_with(options("DrainTimeout = \"30s\"")), Certificate::new());
     let server = tls::start(&sse, public(&sse, || burst(1)), certificate.tls()).await;
     let _silent = connect(server.address, b"").await;
@@ -162,9 +162,9 @@ async fn a_handshake_in_progress_holds_nobody_up() {
     assert!(took < Duration::from_secs(1), "{took:?}");
 }
 
-/// It had its answer, and then says nothing any more, to no `GOAWAY` and to no ping.
+/// A client that answers neither `GOAWAY` nor pings after its response.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_mute_client_of_http2_holds_nobody_up_beyond_the_drain_timeout() {
+async fn a_silent_http2_client_delays_a_shutdown_by_the_drain_timeout_at_most() {
     let sse = sse_with(options("DrainTimeout = \"700ms\""));
     let server = Server::start(&sse, public(&sse, || burst(1))).await;
     let mut request = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
@@ -178,9 +178,9 @@ async fn a_mute_client_of_http2_holds_nobody_up_beyond_the_drain_timeout() {
     assert!((0.6..1.7).contains(&took.as_secs_f64()), "{took:?}");
 }
 
-/// It is the application's own by then: `serve` neither waits for it nor ends it.
+/// After the upgrade the connection belongs to the application: `serve` neither waits for it nor ends it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_upgraded_connection_holds_nobody_up_and_goes_on() {
+async fn an_upgraded_connection_does_not_delay_a_shutdown_and_continues() {
     let sse = sse_with(options("DrainTimeout = \"30s\""));
     let app = public(&sse, || burst(1)).route("/echo", get(echo));
     let server = Server::start(&sse, app).await;
@@ -199,7 +199,7 @@ async fn an_upgraded_connection_holds_nobody_up_and_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn code_that_blocks_its_thread_does_not_hold_the_server() {
+async fn user_code_that_blocks_its_thread_does_not_stop_a_shutdown() {
     let sse = sse_with(options("DrainTimeout = \"500ms\""));
     let app = public(&sse, || {
         futures_util::stream::iter(0..2).map(|n| {

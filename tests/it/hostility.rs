@@ -1,7 +1,7 @@
-//! Every way to stall or to vanish, over real sockets. Each costs its own stream alone, within its
-//! bound, and is counted once; a healthy client beside it loses nothing.
+//! Every way in which a client can stall or vanish, over real sockets. Each ends its own stream only, in time, and
+//! is counted once. A healthy client beside it misses nothing.
 //!
-//! Each prints a line `figure {"case":..,"seconds":..}`: `tests/figures` collects them over many runs.
+//! Each test prints a line `figure {"case":..,"seconds":..}`: `tests/figures` collects them over many runs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,13 +18,13 @@ use tokio::task::JoinHandle;
 use crate::support::testing::{self, SlowReader};
 use crate::support::{Alive, Server, burst, eventually, flood, options, sse_with, watched};
 
-/// Small enough that a test is short, large enough that a loaded machine does not reach it by itself.
+/// Short enough for tests, and long enough that a loaded machine alone does not exceed it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A loaded machine is slow to run what is due.
+/// A loaded machine runs timers late.
 const MARGIN: f64 = 2.0;
 
-/// A server, what is open on its endpoint `/s`, and a healthy client on another.
+/// A server with streams on its endpoint `/s`, and a healthy client on another endpoint.
 struct Scene {
     sse: HeroSse,
     server: Server,
@@ -64,7 +64,7 @@ impl Scene {
             }
             count
         });
-        eventually("the healthy one is there", || sse.connections().len() == 1).await;
+        eventually("the healthy client is connected", || sse.connections().len() == 1).await;
         Self { sse, server, alive, healthy, over }
     }
 
@@ -73,7 +73,7 @@ impl Scene {
         counts.filter(|(_, count)| *count > 0).collect()
     }
 
-    /// A raw connection that has asked for `/s`.
+    /// Opens a raw connection that has requested `/s`.
     async fn ask(&self) -> TcpStream {
         let mut socket = TcpStream::connect(self.server.address).await.expect("a socket");
         socket.write_all(b"GET /s HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
@@ -84,7 +84,7 @@ impl Scene {
         eventually("the streams are open", || self.alive.count() == count).await;
     }
 
-    /// Waits until nothing but the healthy one is left, and says how long that took.
+    /// Waits until only the healthy client is left, and returns how long that took.
     async fn gone(&self, limit: Duration) -> f64 {
         let start = Instant::now();
         while self.alive.count() > 0 || self.sse.connections().len() > 1 {
@@ -94,9 +94,9 @@ impl Scene {
         start.elapsed().as_secs_f64()
     }
 
-    /// The end: what was counted, and that the healthy one lost nothing.
+    /// Checks the counts, and that the healthy client missed nothing.
     async fn end(self, counted: &[(CloseReason, u64)]) {
-        // The place is free a moment before its end is counted.
+        // The slot is released a moment before the end is counted.
         let start = Instant::now();
         while self.closed() != counted && start.elapsed() < Duration::from_secs(1) {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -113,12 +113,12 @@ fn figure(case: &str, seconds: f64) {
     println!("figure {{\"case\":\"{case}\",\"seconds\":{seconds:.3}}}");
 }
 
-/// From one write timeout to `most` of them: how the deadline sees who stalls.
+/// Checks that a stall was noticed between one and `most` write timeouts.
 #[track_caller]
 fn after_the_timeout(case: &str, seconds: f64, most: f64) {
     figure(case, seconds);
     let timeout = WRITE_TIMEOUT.as_secs_f64();
-    // What is measured begins a little after the write that blocked.
+    // The measurement starts shortly after the write that blocked.
     assert!((timeout - 0.1..=timeout * most + MARGIN).contains(&seconds), "{case}: {seconds}");
 }
 
@@ -141,7 +141,7 @@ async fn never_reads() {
     scene.end(&[(CloseReason::WriteTimeout, 1)]).await;
 }
 
-/// The kernel tells of a byte only when it has room for many, so this is as good as never.
+/// The kernel reports progress only once it has room for many bytes, so this counts as a stall.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reads_one_byte_now_and_then() {
     let scene = Scene::open("", flood).await;
@@ -158,7 +158,7 @@ async fn reads_one_byte_now_and_then() {
     scene.end(&[(CloseReason::WriteTimeout, 1)]).await;
 }
 
-/// Half a kilobyte five times a timeout is progress now and then, and too little.
+/// Half a kilobyte five times per timeout is progress, but too little.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reads_a_trickle() {
     let scene = Scene::open("", flood).await;
@@ -189,7 +189,7 @@ async fn reads_for_a_while_then_stops() {
     scene.end(&[(CloseReason::WriteTimeout, 1)]).await;
 }
 
-/// Who says that nothing more will come is taken for gone, as hyper does; no browser half-closes.
+/// hyper treats a half-closed connection as closed. No browser half-closes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_closed() {
     for (case, busy) in [("half-closed, idle", false), ("half-closed, busy", true)] {
@@ -198,7 +198,7 @@ async fn half_closed() {
         let mut socket = scene.ask().await;
         scene.streams(1).await;
         SockRef::from(&socket).shutdown(std::net::Shutdown::Write).expect("a FIN");
-        // It goes on reading: this is no stall.
+        // It still reads, so it does not stall.
         let reading = tokio::spawn(async move {
             let mut bytes = [0; 4096];
             while socket.read(&mut bytes).await.is_ok_and(|read| read > 0) {}
@@ -222,7 +222,7 @@ async fn pipelines_extra_bytes_then_stops_reading() {
     scene.end(&[(CloseReason::WriteTimeout, 1)]).await;
 }
 
-/// The same, and the client leaves: the next writes find out, so two heartbeats are the bound.
+/// The client disconnects as well. The next writes notice, so two heartbeats are the bound.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pipelines_extra_bytes_then_leaves() {
     let scene = Scene::open("HeartbeatInterval = \"500ms\"", || burst(1)).await;
@@ -238,8 +238,8 @@ async fn pipelines_extra_bytes_then_leaves() {
     scene.end(&[(CloseReason::ClientGone, 1)]).await;
 }
 
-/// Frames by hand: one stream whose window is shut from the start, and one beside it whose client
-/// says all the time that it takes more.
+/// Frames written by hand: one stream whose window is closed from the start, and one whose client keeps opening
+/// its window.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn window_zero_on_one_http2_stream() {
     let scene = Scene::open("", || burst(1)).await;
@@ -259,7 +259,7 @@ async fn window_zero_on_one_http2_stream() {
     scene.streams(1).await;
     let start = Instant::now();
     let (mut text, mut reset) = (String::new(), None);
-    // For a while after the reset as well.
+    // Also for a while after the reset.
     while reset.is_none_or(|at: Duration| start.elapsed() < at + Duration::from_millis(500)) {
         assert!(start.elapsed() < LIMIT, "never reset");
         let mut head = [0; 9];
@@ -288,8 +288,8 @@ async fn window_zero_on_one_http2_stream() {
     scene.end(&[(CloseReason::ClientGone, 1), (CloseReason::WriteTimeout, 1)]).await;
 }
 
-/// No stream comes of these, so none is counted: they may hold a socket for as long as a head may
-/// take. Half of them send nothing, half a byte a second.
+/// These connections open no stream, so none is counted. They may hold a socket for the head timeout. Half of them
+/// send nothing, the others one byte a second.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sends_nothing_or_its_head_a_byte_a_second() {
     let scene = Scene::open("", flood).await;
@@ -330,7 +330,7 @@ async fn sends_nothing_or_its_head_a_byte_a_second() {
     scene.end(&[]).await;
 }
 
-/// Vanishes with a reset, a large event half read.
+/// Resets the connection when half of a large event is read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn resets_in_the_middle_of_a_frame() {
     let large = || stream::repeat_with(|| Event::text("x".repeat(1 << 20)));
@@ -346,8 +346,8 @@ async fn resets_in_the_middle_of_a_frame() {
     scene.end(&[(CloseReason::ClientGone, 1)]).await;
 }
 
-/// A third leaves before a request, a third in the middle of one or right behind it, a third once it
-/// has an answer; by FIN and by reset.
+/// A third disconnects before its request, a third within or right after it, a third after the response; by FIN and
+/// by reset.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_thousand_connect_and_drop() {
     let made = Arc::new(AtomicUsize::new(0));
@@ -385,7 +385,7 @@ async fn two_thousand_connect_and_drop() {
     assert!(seconds < 1.0 + MARGIN, "{seconds} after {dropped:?}");
     let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     eventually("their tasks are gone", || tasks() <= before).await;
-    // Who leaves right behind its request may overtake it.
+    // A client that disconnects right after its request may be gone before the request is read.
     let opened = made.load(Ordering::SeqCst) as u64;
     assert!((666..=1000).contains(&opened), "{opened}");
     scene.end(&[(CloseReason::ClientGone, opened)]).await;

@@ -1,4 +1,4 @@
-//! `sse.serve` over HTTP/2, with a client that holds windows shut as it likes.
+//! `sse.serve` over HTTP/2, with a client that controls its receive windows.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -22,10 +22,10 @@ use crate::support::{
     Log, Server, burst, echo, eventually, flood, options, public, sse_with, token, watched,
 };
 
-/// What a stream of the client may be sent before it must say that it took some.
+/// The receive window of each stream.
 const WINDOW: u32 = 16 * 1024;
 
-/// A connection of prior knowledge.
+/// An HTTP/2 connection with prior knowledge.
 pub(crate) struct Client {
     requests: SendRequest<Bytes>,
     driver: JoinHandle<Result<(), h2::Error>>,
@@ -65,7 +65,7 @@ pub(crate) async fn within<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(10), future).await.expect("within ten seconds")
 }
 
-/// The next bytes, which it takes at once.
+/// Returns the next bytes, and opens the window for as many.
 pub(crate) async fn piece(body: &mut RecvStream) -> Option<Result<Bytes, h2::Error>> {
     let piece = within(body.data()).await?;
     Some(piece.inspect(|bytes| {
@@ -73,7 +73,7 @@ pub(crate) async fn piece(body: &mut RecvStream) -> Option<Result<Bytes, h2::Err
     }))
 }
 
-/// Reads until `end` has come.
+/// Reads until `end` arrives.
 pub(crate) async fn until(body: &mut RecvStream, end: &str) -> String {
     let mut text = String::new();
     while !text.contains(end) {
@@ -83,7 +83,7 @@ pub(crate) async fn until(body: &mut RecvStream, end: &str) -> String {
     text
 }
 
-/// Takes the window's worth without a word, and waits: for how long, and how the server ended it.
+/// Reads without opening the window, until the server ends the stream. Returns how long that took, and the error.
 pub(crate) async fn stalled(mut body: RecvStream) -> (Duration, Option<Reason>) {
     let start = Instant::now();
     loop {
@@ -129,7 +129,7 @@ pub(crate) fn numbers() -> impl Stream<Item = Event> + Send + 'static {
     })
 }
 
-/// Reads numbers for that long, and sees that none is lost or doubled; how many.
+/// Reads numbers for that long, and checks that none is missing or duplicate. Returns how many.
 pub(crate) async fn in_order(body: &mut RecvStream, time: Duration) -> u64 {
     let (start, mut text, mut next) = (Instant::now(), String::new(), 0u64);
     while start.elapsed() < time {
@@ -194,7 +194,7 @@ async fn each_stream_is_held_to_its_own_write_timeout() {
 }
 
 #[tokio::test]
-async fn an_idle_stream_and_other_answers_are_left_alone() {
+async fn idle_streams_and_other_responses_are_not_reset() {
     let sse = sse_with(options("WriteTimeout = \"300ms\"\nHeartbeatInterval = \"off\""));
     let app = public(&sse, || burst(1)).route("/download", get(async || vec![b'x'; 1 << 20]));
     let server = Server::start(&sse, app).await;
@@ -214,7 +214,7 @@ async fn an_idle_stream_and_other_answers_are_left_alone() {
     server.stop().await;
 }
 
-/// At two hundred bytes a millisecond the event takes four timeouts, and shows progress in each.
+/// At two hundred bytes a millisecond the event takes four timeouts, with progress in each.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_event_may_take_longer_than_the_timeout() {
     let sse = sse_with(options("WriteTimeout = \"500ms\""));
@@ -235,7 +235,7 @@ async fn a_long_event_may_take_longer_than_the_timeout() {
     server.stop().await;
 }
 
-/// Not one stream's window is shut but the socket: that is the connection's end.
+/// Not a stream's window is closed but the socket, so the connection ends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_stops_reading_its_socket_is_dropped_with_all_its_streams() {
     let sse = sse_with(options("WriteTimeout = \"1s\""));
@@ -287,7 +287,7 @@ async fn upgrades_of_other_routes_still_work() {
 }
 
 #[tokio::test]
-async fn a_client_that_resets_its_stream_or_leaves_is_noticed_at_once() {
+async fn a_client_that_resets_its_stream_or_disconnects_is_noticed_at_once() {
     let sse = sse_with(SseOptions::default());
     let (app, alive) = watched(&sse, || burst(1));
     let server = Server::start(&sse, app).await;
@@ -316,7 +316,7 @@ async fn a_client_that_resets_its_stream_or_leaves_is_noticed_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn shutdown_says_farewell_on_every_stream() {
+async fn a_shutdown_sends_hero_close_on_every_stream() {
     let sse = sse_with(options("Retry = \"2s\""));
     let (app, alive) = watched(&sse, || burst(1));
     let server = Server::start(&sse, app).await;
@@ -352,7 +352,7 @@ async fn shutdown_says_farewell_on_every_stream() {
 }
 
 #[tokio::test]
-async fn one_endpoint_drains_and_the_other_streams_of_the_connection_go_on() {
+async fn draining_one_endpoint_leaves_the_other_streams_of_the_connection() {
     let sse = sse_with(options("Retry = \"2s\""));
     let stays = sse.endpoint("/n").public().handler(async || numbers()).expect("a route");
     let server = Server::start(&sse, public(&sse, || burst(1)).merge(stays)).await;
@@ -373,7 +373,7 @@ async fn one_endpoint_drains_and_the_other_streams_of_the_connection_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn shutdown_does_not_wait_for_a_stalled_stream_beyond_the_drain_timeout() {
+async fn a_shutdown_waits_for_a_stalled_stream_no_longer_than_the_drain_timeout() {
     let sse = sse_with(options("WriteTimeout = \"60s\"\nDrainTimeout = \"500ms\""));
     let (app, alive) = watched(&sse, flood);
     let server = Server::start(&sse, app).await;
@@ -402,7 +402,7 @@ async fn dropping_the_server_ends_its_streams() {
 
 /// Nothing; a preface that never ends; a head that never ends; a preface, then nothing.
 #[tokio::test]
-async fn whoever_sends_no_request_is_closed_within_the_head_timeout() {
+async fn a_connection_without_a_request_is_closed_within_the_head_timeout() {
     let sse = sse_with(SseOptions::default());
     let server = Server::start(&sse, public(&sse, || burst(1))).await;
     let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -442,7 +442,7 @@ async fn whoever_sends_no_request_is_closed_within_the_head_timeout() {
 }
 
 #[tokio::test]
-async fn no_log_ever_sees_a_token() {
+async fn no_log_contains_a_token() {
     let (log, _guard) = Log::everything();
     let sse = sse_with(SseOptions::default());
     let endpoint = sse.endpoint("/s").permission("usage.read");
@@ -454,7 +454,7 @@ async fn no_log_ever_sees_a_token() {
         .expect("a route");
     let server = Server::start(&sse, app).await;
     let token = token();
-    // The client's own log is not the matter: its frames are made where nobody listens.
+    // Not the client's own log: its frames are made on a thread without a subscriber.
     let (address, sent) = (server.address, token.clone());
     let client = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -480,7 +480,7 @@ async fn no_log_ever_sees_a_token() {
     assert!(!log.contains(signature), "a token in the log: {log}");
 }
 
-/// Hands out the far ends of pipes: a server without sockets, for a clock that stands still.
+/// Accepts pipes: a server without sockets, so that the clock can be paused.
 struct Pipes(tokio::sync::mpsc::Receiver<tokio::io::DuplexStream>);
 
 impl axum::serve::Listener for Pipes {
@@ -500,7 +500,7 @@ impl axum::serve::Listener for Pipes {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_without_a_stream_is_let_go_and_one_with_a_stream_is_kept() {
+async fn an_idle_connection_is_closed_and_one_with_a_stream_is_kept() {
     let sse = sse_with(SseOptions::default());
     let (connect, pipes) = tokio::sync::mpsc::channel(1);
     let app = public(&sse, || burst(1)).route("/plain", get(async || "done"));
@@ -515,7 +515,7 @@ async fn a_connection_without_a_stream_is_let_go_and_one_with_a_stream_is_kept()
     asking.get("/plain").await;
     let mut stream = streaming.get("/s").await.into_body();
     until(&mut stream, "data: 1\n\n").await;
-    // Over HTTP/1.1 a stream is none of these, and no less busy.
+    // A stream over HTTP/1.1 must not count as idle.
     let (mut old, far) = tokio::io::duplex(64 * 1024);
     connect.send(far).await.expect("a server");
     old.write_all(b"GET /s HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
@@ -527,7 +527,7 @@ async fn a_connection_without_a_stream_is_let_go_and_one_with_a_stream_is_kept()
         if closed.is_none() && resting.driver.is_finished() {
             closed = Some(start.elapsed().as_secs());
         }
-        // Heartbeats, which a client must make room for.
+        // Opens the window for heartbeats.
         while let Ok(Some(beat)) =
             tokio::time::timeout(Duration::from_millis(1), stream.data()).await
         {
@@ -542,9 +542,9 @@ async fn a_connection_without_a_stream_is_let_go_and_one_with_a_stream_is_kept()
     server.abort();
 }
 
-/// Not all that a client takes slowly is a stream: an answer's task may long be over.
+/// The task of an ordinary response may be over long before the client has received all of it.
 #[tokio::test(start_paused = true)]
-async fn a_slow_download_is_no_connection_at_rest() {
+async fn a_connection_with_a_slow_download_is_not_idle() {
     let sse = sse_with(SseOptions::default());
     let app = public(&sse, || burst(1)).route("/download", get(async || vec![b'x'; 1 << 20]));
     let (connect, pipes) = tokio::sync::mpsc::channel(1);
@@ -564,8 +564,8 @@ async fn a_slow_download_is_no_connection_at_rest() {
     assert_eq!(read, 1 << 20);
 }
 
-/// What a client of these sends by hand: a window of so many bytes for a stream, a large one for the
-/// connection, and `GET http /s`.
+/// Frames written by hand: a window of this size for each stream, a large one for the connection, and
+/// `GET http /s`.
 fn by_hand(window: u8) -> Vec<u8> {
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     bytes.extend(b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0");
@@ -577,9 +577,9 @@ fn by_hand(window: u8) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_window_of_nearly_nothing_is_a_stall_though_nothing_more_is_to_come() {
+async fn a_nearly_closed_window_is_a_stall_even_after_the_last_event() {
     const LENGTH: usize = 2000;
-    // One that has come to its end has said so in what it could not send.
+    // The stream that has ended could not send its closing event.
     for (window, ends) in [(0, false), (1, false), (200, false), (0, true)] {
         let sse = sse_with(options("WriteTimeout = \"1s\"\nHeartbeatInterval = \"off\""));
         let (app, alive) = watched(&sse, move || {
@@ -632,7 +632,7 @@ async fn the_applications_stream_does_not_wait_for_a_slow_client_at_its_end() {
     assert!(dropped.expect("dropped") < Duration::from_secs(3), "{dropped:?}");
     let text = String::from_utf8(read).expect("UTF-8");
     assert!(text.contains(&"x".repeat(200_000)), "what was begun is sent");
-    assert!(text.contains("\"reason\":\"max_age\""), "and then the farewell");
+    assert!(text.contains("\"reason\":\"max_age\""), "and then the closing event");
     server.stop().await;
 }
 

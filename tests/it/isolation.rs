@@ -1,17 +1,17 @@
-//! One application's stream that misbehaves, and the others, which must not notice.
+//! A stream that misbehaves must not affect other streams.
 
 use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{FutureExt, Stream, StreamExt, stream};
 use hero_sse::{CloseReason, Event, HeroSse};
 use tokio::time::{Instant, interval, sleep, timeout};
 
 use crate::support::testing::{self, EventReader};
 use crate::support::{Log, Server, burst, options, sse_with};
 
-/// Says something every 50 ms.
+/// An event every 50 ms.
 fn ticks() -> impl Stream<Item = Event> + Send + 'static {
     stream::unfold(interval(Duration::from_millis(50)), |mut interval| async move {
         interval.tick().await;
@@ -37,7 +37,7 @@ async fn longest_gap(mut stream: EventReader) -> Duration {
     let (start, mut last, mut longest) = (Instant::now(), Instant::now(), Duration::ZERO);
     while start.elapsed() < Duration::from_millis(1500) {
         let before = stream.raw().len();
-        // Heartbeats are no events: the reader must be asked again and again.
+        // A read returns only at an event. Heartbeats show in the raw bytes.
         let _ = timeout(Duration::from_millis(10), stream.next()).await;
         if stream.raw().len() > before {
             longest = longest.max(last.elapsed());
@@ -69,7 +69,7 @@ where
 }
 
 #[tokio::test]
-async fn a_stream_that_is_always_ready_leaves_its_thread_to_others() {
+async fn a_stream_that_is_always_ready_lets_others_run_on_its_thread() {
     // One thread for server and clients.
     let sse = sse_with(options(""));
     let gaps = neighbours_of(&sse, || stream::repeat_with(|| Event::text("x"))).await;
@@ -78,7 +78,7 @@ async fn a_stream_that_is_always_ready_leaves_its_thread_to_others() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_that_blocks_its_thread_is_counted_and_the_others_go_on() {
+async fn a_stream_that_blocks_its_thread_is_counted_and_others_continue() {
     let sse = sse_with(options(""));
     let blocks = || {
         stream::poll_fn(|_| {
@@ -93,7 +93,7 @@ async fn a_stream_that_blocks_its_thread_is_counted_and_the_others_go_on() {
 }
 
 #[tokio::test]
-async fn a_stream_that_takes_its_time_over_each_event_sends_each_as_it_comes() {
+async fn a_slow_stream_sends_each_event_as_it_is_made() {
     let slow = || {
         stream::iter(0..40).map(|n| {
             std::thread::sleep(Duration::from_millis(50));
@@ -109,17 +109,18 @@ async fn a_stream_that_takes_its_time_over_each_event_sends_each_as_it_comes() {
         let start = Instant::now();
         let mut stream = testing::connect(server.address, path).await.expect("a stream");
         assert_eq!(stream.next().await.expect("in time").expect("an event").data, "0");
-        // Of the two seconds that all of them take.
+        // All of them take two seconds.
         assert!(start.elapsed() < Duration::from_secs(1), "{path}: {:?}", start.elapsed());
     }
 }
 
-#[tokio::test]
-async fn blocking_is_told_whether_in_the_function_the_stream_its_buffer_or_its_drop() {
+#[tokio::test(start_paused = true)]
+async fn blocking_is_counted_in_the_function_the_stream_its_buffer_and_its_drop() {
     struct Slow;
     impl Drop for Slow {
         fn drop(&mut self) {
-            std::thread::sleep(Duration::from_millis(120));
+            // Moves the paused clock without yielding.
+            tokio::time::advance(Duration::from_millis(100)).now_or_never();
         }
     }
     fn block() {

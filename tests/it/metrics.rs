@@ -1,4 +1,4 @@
-//! The metrics say what the registry says.
+//! Metrics agree with the registry.
 
 use axum::Router;
 use futures_util::{StreamExt, stream};
@@ -9,7 +9,7 @@ use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use crate::support::testing;
 use crate::support::{burst, options, sse_with};
 
-/// The value of a metric under exactly these labels; a snapshot takes what it shows, so it is made once.
+/// Metrics by name and labels. Taking a snapshot resets the values, so it is taken once.
 struct Metrics(Vec<(String, DebugValue)>);
 
 impl Metrics {
@@ -34,7 +34,7 @@ impl Metrics {
 }
 
 #[tokio::test]
-async fn every_stream_and_every_end_is_counted_as_the_registry_counts_it() {
+async fn metrics_and_registry_count_the_same_streams_and_ends() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     let _guard = metrics::set_default_local_recorder(&recorder);
@@ -58,8 +58,8 @@ async fn every_stream_and_every_end_is_counted_as_the_registry_counts_it() {
     let open = |n: u8| testing::open(&app, &format!("/open/{n}")).into_future();
     let kept =
         (open(1).await.expect("one"), open(2).await.expect("two"), open(3).await.expect("three"));
-    let mut turned_away = open(4).await.expect("a closing event");
-    while turned_away.next().await.expect("in time").is_some() {}
+    let mut rejected = open(4).await.expect("a closing event");
+    while rejected.next().await.expect("in time").is_some() {}
     drop(kept.0);
     let sent = sse.connections().send(&ConnectionFilter::all(), Event::text("x"));
     assert_eq!(sent.expect("a good event").accepted, 2);
@@ -90,9 +90,9 @@ async fn every_stream_and_every_end_is_counted_as_the_registry_counts_it() {
     }
 }
 
-/// A client must not make up labels.
+/// Clients must not be able to make up labels.
 #[tokio::test]
-async fn a_fallback_is_one_path_whatever_clients_ask_for() {
+async fn a_fallback_counts_under_one_path_whatever_clients_request() {
     let sse = sse_with(options(""));
     let app: Router = Router::new()
         .fallback(async |sse: SseContext| sse.public().stream(burst(1)).await)

@@ -1,4 +1,4 @@
-//! Every stream is counted once, whichever way it ends.
+//! Every stream is counted once, however it ends.
 
 use axum::Router;
 use futures_util::stream;
@@ -18,7 +18,7 @@ fn counts(connections: &Connections) -> Vec<(CloseReason, u64)> {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_is_counted_and_its_stream_dropped() {
+async fn a_client_that_disconnects_is_counted_and_its_stream_dropped() {
     let sse = sse_with(SseOptions::default());
     let (app, alive) = watched(&sse, || burst(1));
     let mut stream = testing::open(&app, "/s").await.expect("a stream");
@@ -30,7 +30,7 @@ async fn a_client_that_leaves_is_counted_and_its_stream_dropped() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_never_polled_gives_its_place_back() {
+async fn a_body_that_is_never_polled_releases_its_slot() {
     let sse = sse_with(SseOptions::default());
     let app = public(&sse, || burst(1));
     let stream = testing::open(&app, "/s").await.expect("a stream");
@@ -41,7 +41,7 @@ async fn a_body_that_is_never_polled_gives_its_place_back() {
 }
 
 #[tokio::test]
-async fn a_request_dropped_while_the_function_still_opens_gives_its_place_back() {
+async fn a_request_dropped_while_the_function_runs_releases_its_slot() {
     let sse = sse_with(SseOptions::default());
     let app: Router = sse
         .endpoint("/s")
@@ -60,7 +60,7 @@ async fn a_request_dropped_while_the_function_still_opens_gives_its_place_back()
 }
 
 #[tokio::test]
-async fn a_refusal_by_the_function_is_no_end_of_a_stream() {
+async fn a_refusal_by_the_function_is_not_counted_as_an_end() {
     let sse = sse_with(SseOptions::default());
     let app: Router = sse
         .endpoint("/s/{n}")
@@ -107,7 +107,7 @@ async fn a_refusal_with_the_status_of_a_success_is_a_mistake_of_the_function() {
 }
 
 #[tokio::test]
-async fn a_future_that_is_never_polled_takes_no_place() {
+async fn a_future_that_is_never_polled_takes_no_slot() {
     let sse = sse_with(SseOptions::default());
     let app = public(&sse, || burst(1));
     drop(testing::open(&app, "/s").into_future());
@@ -116,7 +116,7 @@ async fn a_future_that_is_never_polled_takes_no_place() {
 }
 
 #[tokio::test]
-async fn a_stream_whose_drop_panics_is_counted_all_the_same() {
+async fn a_stream_whose_drop_panics_is_counted_as_well() {
     struct Bomb;
     impl Drop for Bomb {
         fn drop(&mut self) {
@@ -141,7 +141,7 @@ async fn a_stream_whose_drop_panics_is_counted_all_the_same() {
 }
 
 #[tokio::test]
-async fn the_snapshot_tells_who_is_connected() {
+async fn the_snapshot_lists_path_subject_and_tenant() {
     let sse = sse_with(SseOptions::default());
     let app: Router = sse.at("/api").endpoint("/s").handler(async || burst(1)).expect("a route");
     let ann = Principal::test("ann").with_tenant("t1");
@@ -153,7 +153,7 @@ async fn the_snapshot_tells_who_is_connected() {
 }
 
 #[tokio::test]
-async fn over_the_limit_a_browser_is_asked_to_come_back() {
+async fn over_the_limit_a_browser_is_asked_to_reconnect() {
     let sse = sse_with(options("MaxPerPrincipal = 2\nRetry = \"2s\""));
     let app: Router = sse.endpoint("/s").handler(async || burst(1)).expect("a route");
     let open = || testing::open(&app, "/s").principal("ann");
@@ -165,12 +165,12 @@ async fn over_the_limit_a_browser_is_asked_to_come_back() {
     let data: Value = close.json().expect("JSON");
     assert_eq!((close.event.as_str(), data["reason"].as_str()), ("hero.close", Some("over_limit")));
     assert!(third.retry().is_some_and(|retry| (2000..=3000).contains(&retry.as_millis())));
-    testing::open(&app, "/s").principal("bob").await.expect("another's place is free");
+    testing::open(&app, "/s").principal("bob").await.expect("another principal's limit");
     assert_eq!(sse.connections().closed(CloseReason::OverLimit), 1);
 }
 
 #[tokio::test]
-async fn an_endpoints_own_limit_is_kept_and_leaves_the_others_alone() {
+async fn an_endpoints_own_limit_applies_to_that_endpoint_alone() {
     let sse = sse_with(options("[SseOptions.Endpoints.\"/s\"]\nMaxConnections = 1"));
     let app = public(&sse, || burst(1));
     let other = sse.endpoint("/t").public().handler(async || burst(1)).expect("a route");
@@ -183,7 +183,7 @@ async fn an_endpoints_own_limit_is_kept_and_leaves_the_others_alone() {
 }
 
 #[tokio::test]
-async fn over_the_limit_other_clients_can_be_refused_instead() {
+async fn over_the_limit_clients_can_be_refused_instead() {
     let sse = sse_with(options(
         "OverLimit = \"refuse\"\nMaxConnections = 2\nMaxPerPrincipal = 1\nRetry = \"2s\"",
     ));
@@ -198,7 +198,7 @@ async fn over_the_limit_other_clients_can_be_refused_instead() {
 }
 
 #[tokio::test]
-async fn a_client_that_closes_its_socket_is_noticed_though_nothing_is_due() {
+async fn a_closed_socket_is_noticed_while_nothing_is_due() {
     let sse = sse_with(options("HeartbeatInterval = \"60s\""));
     let alive = Alive::default();
     let watch = alive.clone();
@@ -214,7 +214,7 @@ async fn a_client_that_closes_its_socket_is_noticed_though_nothing_is_due() {
     assert_eq!((sse.connections().len(), alive.count()), (1, 1));
     drop(stream);
     let connections = sse.connections().clone();
-    eventually("the place is free", || connections.is_empty()).await;
+    eventually("the slot is released", || connections.is_empty()).await;
     assert_eq!(alive.count(), 0);
     assert_eq!(counts(&connections), [(CloseReason::ClientGone, 1)]);
     server.stop().await;

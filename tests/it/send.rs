@@ -1,4 +1,4 @@
-//! One event to many open streams: who gets it, what is counted, and what does not get in the way.
+//! Sending one event to many open streams: who receives it, what is counted, and which streams accept none.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -50,7 +50,7 @@ async fn texts(stream: &mut EventReader, count: usize) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_reaches_those_whom_the_filter_means_and_nobody_else() {
+async fn it_reaches_exactly_the_streams_that_match_the_filter() {
     let sse = sse_with(SseOptions::default());
     let app: Router = sse.endpoint("/s").public().handler(async || silence()).expect("a route");
     let of = |name: &str, tenant: &str| Principal::test(name).with_tenant(tenant);
@@ -88,9 +88,9 @@ async fn a_stream_that_waits_is_woken_at_once_buffered_or_not() {
     }
 }
 
-/// The id of an event from elsewhere is no place in a stream, nor is its end the stream's.
+/// The id of a direct event is no position in the stream, and its end mark not the stream's end.
 #[tokio::test(start_paused = true)]
-async fn it_brings_its_name_and_neither_its_id_nor_an_end() {
+async fn it_keeps_its_name_and_omits_its_id_and_end_mark() {
     let sse = sse_with(SseOptions::default());
     let app: Router =
         sse.endpoint("/s").public().event("own").handler(async || burst(1)).expect("a route");
@@ -109,7 +109,7 @@ async fn it_brings_its_name_and_neither_its_id_nor_an_end() {
 }
 
 #[tokio::test]
-async fn what_comes_while_the_function_runs_is_there_when_the_stream_opens() {
+async fn events_sent_while_the_function_runs_arrive_when_the_stream_opens() {
     let sse = sse_with(SseOptions::default());
     let (gate, opening) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (wait, begun) = (gate.clone(), opening.clone());
@@ -132,7 +132,7 @@ async fn what_comes_while_the_function_runs_is_there_when_the_stream_opens() {
 }
 
 #[tokio::test]
-async fn what_never_was_a_stream_or_has_said_its_last_word_takes_nothing() {
+async fn requests_without_a_stream_and_streams_that_are_closing_accept_nothing() {
     let sse = sse_with(SseOptions::default());
     let app: Router = sse
         .endpoint("/s")
@@ -153,7 +153,7 @@ async fn what_never_was_a_stream_or_has_said_its_last_word_takes_nothing() {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_asked_to_go_takes_nothing_and_what_waited_goes_with_it() {
+async fn a_stream_that_is_draining_accepts_nothing_and_drops_its_queued_events() {
     for disconnect in [false, true] {
         let sse = sse_with(SseOptions::default());
         let app = public(&sse, silence);
@@ -185,7 +185,7 @@ impl SseEvent for Bad {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_that_fails_or_panics_is_the_callers_alone() {
+async fn an_event_that_fails_to_encode_affects_the_caller_alone() {
     let sse = sse_with(SseOptions::default());
     let app = public(&sse, silence);
     let mut stream = testing::open(&app, "/s").await.expect("a stream");
@@ -197,7 +197,7 @@ async fn an_event_that_fails_or_panics_is_the_callers_alone() {
     assert!(!stream.raw().contains("half"), "{}", stream.raw());
 }
 
-/// What came of it over a socket: the data of the events of this name, in order.
+/// Returns the data of the events of this name, in order.
 fn read_off<'a>(text: &'a str, name: &'a str) -> Vec<&'a str> {
     let event = move |frame: &'a str| {
         let rest = frame.split_once(name)?.1;
@@ -206,7 +206,7 @@ fn read_off<'a>(text: &'a str, name: &'a str) -> Vec<&'a str> {
     text.split("\n\n").filter_map(event).collect()
 }
 
-/// Takes the chunks apart: their sizes would stand inside of frames.
+/// Removes the sizes of HTTP chunks, which would stand within frames.
 fn unchunked(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let (_, mut rest) = text.split_once("\r\n\r\n").expect("a head");
@@ -230,7 +230,7 @@ async fn a_stalled_clients_queue_fills_up_and_each_accepted_event_arrives_once_i
         let mut brisk = testing::connect(server.address, "/s").await.expect("a stream");
         eventually("connected", || sse.connections().len() == 2).await;
         if busy {
-            // By then the slow one, which is older, has been sent as many.
+            // By then the slow client, which connected first, has been sent as many.
             texts(&mut brisk, 5).await;
         }
         let (mut accepted, mut full, mut sent) = (Vec::new(), 0, 0);
@@ -262,7 +262,7 @@ async fn a_stalled_clients_queue_fills_up_and_each_accepted_event_arrives_once_i
         let body = unchunked(&text);
         assert_eq!(read_off(&body, "event: note\n"), accepted);
         if busy {
-            // Its own events lack nothing either.
+            // None of its own events is missing either.
             let own: Vec<_> = body
                 .split("\n\n")
                 .filter_map(|frame| frame.strip_prefix("data: ")?.split_once(' ')?.0.parse().ok())
@@ -294,7 +294,7 @@ async fn it_reaches_streams_over_http2_of_handlers_and_under_other_servers() {
     assert_eq!(next(&mut handler).await.data, "x");
     assert_eq!(next(&mut elsewhere).await.data, "x");
     http2::until(&mut over_http2, "event: note\ndata: x\n\n").await;
-    // Longer than a window: it leaves in pieces, and what is sent meanwhile comes behind it.
+    // Longer than a window, so it leaves in pieces. What is sent meanwhile follows it.
     let long = "y".repeat(40_000);
     assert_eq!((send(&sse, &all(), &long), send(&sse, &all(), "z")), ((3, 0), (3, 0)));
     let text = http2::until(&mut over_http2, "event: note\ndata: z\n\n").await;

@@ -1,4 +1,4 @@
-//! `sse.serve` over TLS: the same promises, handshakes that hold off nobody, certificates that change.
+//! `sse.serve` over TLS: timeouts, shutdown, slow handshakes, and certificates that change.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -24,7 +24,7 @@ use crate::support::{
     Alive, Log, Server, burst, eventually, flood, options, public, sse_with, watched,
 };
 
-/// A certificate for `localhost`, which is its own root.
+/// A self-signed certificate for `localhost`.
 pub(crate) struct Certificate {
     der: CertificateDer<'static>,
     chain: String,
@@ -50,7 +50,7 @@ impl Certificate {
         Tls::from_pem_files(chain, key).expect("a certificate and its key")
     }
 
-    /// Shakes hands over `socket`, with a client that trusts this certificate alone.
+    /// Performs the handshake over `socket`, with a client that trusts this certificate only.
     async fn greet(&self, socket: TcpStream, protocols: &[&str]) -> TlsStream<TcpStream> {
         self.try_greet(socket, protocols).await.expect("a handshake")
     }
@@ -90,7 +90,7 @@ impl Certificate {
         Client::over(self.connect(address, &["h2"]).await).await
     }
 
-    /// An HTTP/1.1 client of `path` that reads nothing, through a receive buffer as small as may be.
+    /// An HTTP/1.1 client of `path` that reads nothing, with the smallest receive buffer.
     pub(crate) async fn stall(&self, address: SocketAddr, path: &str) -> TlsStream<TcpStream> {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(4096).expect("an option");
@@ -106,7 +106,7 @@ pub(crate) async fn start(sse: &HeroSse, app: Router, tls: Tls) -> Server {
     Server::start_as(sse, app, |serve| serve.tls(tls)).await
 }
 
-/// How long it takes until the socket is reset; nothing is read.
+/// Waits until the socket is reset, without reading, and returns how long that took.
 pub(crate) async fn reset(stream: &TlsStream<TcpStream>) -> Duration {
     let start = Instant::now();
     while stream.get_ref().0.take_error().expect("an option").is_none() {
@@ -116,7 +116,7 @@ pub(crate) async fn reset(stream: &TlsStream<TcpStream>) -> Duration {
     start.elapsed()
 }
 
-/// Reads an HTTP/1.1 stream until it holds `end`.
+/// Reads an HTTP/1.1 stream until `end` arrives.
 async fn read_until(stream: &mut TlsStream<TcpStream>, end: &str) -> String {
     let (mut text, mut piece) = (String::new(), [0; 4096]);
     while !text.contains(end) {
@@ -128,7 +128,7 @@ async fn read_until(stream: &mut TlsStream<TcpStream>, end: &str) -> String {
 }
 
 #[tokio::test]
-async fn both_versions_of_http_are_spoken_as_the_client_likes() {
+async fn the_client_chooses_between_http1_and_http2() {
     let (sse, certificate) = (sse_with(SseOptions::default()), Certificate::new());
     let server = start(&sse, public(&sse, || burst(2)), certificate.tls()).await;
     for (offered, spoken) in
@@ -149,7 +149,7 @@ async fn both_versions_of_http_are_spoken_as_the_client_likes() {
     server.stop().await;
 }
 
-/// `/s` to stall on, watched, and `/n` for a neighbour.
+/// `/s` for a stalled client, watched, and `/n` for a healthy one.
 fn flood_and_numbers(sse: &HeroSse) -> (Router, Alive) {
     let (stalling, alive) = watched(sse, flood);
     let healthy = sse.endpoint("/n").public().handler(async || numbers()).expect("a route");
@@ -157,7 +157,7 @@ fn flood_and_numbers(sse: &HeroSse) -> (Router, Alive) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reader_that_stops_is_dropped_in_time_and_the_others_never_notice() {
+async fn a_stalled_client_is_dropped_in_time_and_others_are_unaffected() {
     let (sse, certificate) = (sse_with(options("WriteTimeout = \"1s\"")), Certificate::new());
     let (app, alive) = flood_and_numbers(&sse);
     let server = start(&sse, app, certificate.tls()).await;
@@ -199,7 +199,7 @@ async fn a_stalled_stream_of_http2_is_reset_alone_and_in_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn shutdown_says_farewell_over_tls() {
+async fn a_shutdown_sends_hero_close_over_tls() {
     let (sse, certificate) = (sse_with(options("Retry = \"2s\"")), Certificate::new());
     let server = start(&sse, public(&sse, || burst(1)), certificate.tls()).await;
     let mut client = certificate.client(server.address).await;
@@ -224,9 +224,9 @@ async fn shutdown_says_farewell_over_tls() {
     }
 }
 
-/// The ten seconds are for handshake and head together.
+/// The head timeout is for the handshake and the head together.
 #[tokio::test]
-async fn whoever_shakes_hands_late_and_asks_for_nothing_is_closed_in_time() {
+async fn a_late_handshake_without_a_request_is_closed_within_the_head_timeout() {
     let (sse, certificate) = (sse_with(SseOptions::default()), Certificate::new());
     let server = start(&sse, public(&sse, || burst(1)), certificate.tls()).await;
     let socket = TcpStream::connect(server.address).await.expect("a socket");
@@ -239,9 +239,9 @@ async fn whoever_shakes_hands_late_and_asks_for_nothing_is_closed_in_time() {
     server.stop().await;
 }
 
-/// Nothing; a ClientHello that never ends; another protocol; noise.
+/// Nothing; a ClientHello that never ends; another protocol; random bytes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_handshake_that_drags_on_holds_off_nobody_and_ends_with_the_head_timeout() {
+async fn a_slow_handshake_delays_no_other_and_ends_with_the_head_timeout() {
     let (sse, certificate) = (sse_with(SseOptions::default()), Certificate::new());
     let server = start(&sse, public(&sse, || burst(1)), certificate.tls()).await;
     let address = server.address;
@@ -275,7 +275,7 @@ async fn a_handshake_that_drags_on_holds_off_nobody_and_ends_with_the_head_timeo
             send.abort();
         });
     }
-    // Meanwhile others come and go at once.
+    // Meanwhile other connections are served at once.
     while !closed.is_empty() {
         let start = Instant::now();
         let mut stream = certificate.connect(address, &[]).await;
@@ -291,7 +291,7 @@ async fn a_handshake_that_drags_on_holds_off_nobody_and_ends_with_the_head_timeo
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_read_anew_is_for_new_connections_and_open_streams_go_on() {
+async fn a_reloaded_certificate_is_used_for_new_connections_and_open_streams_continue() {
     let folder = tempfile::tempdir().expect("a folder");
     let (old, new) = (Certificate::new(), Certificate::new());
     let sse = sse_with(options("HeartbeatInterval = \"100ms\""));
@@ -316,7 +316,7 @@ async fn a_certificate_that_is_read_anew_is_for_new_connections_and_open_streams
 }
 
 #[tokio::test]
-async fn files_that_change_are_noticed_and_a_bad_one_is_told_once_a_change() {
+async fn changed_files_are_reloaded_and_a_bad_one_is_logged_once_per_change() {
     let (log, _guard) = Log::everything();
     let folder = tempfile::tempdir().expect("a folder");
     let (old, new) = (Certificate::new(), Certificate::new());
@@ -325,9 +325,9 @@ async fn files_that_change_are_noticed_and_a_bad_one_is_told_once_a_change() {
     let server = start(&sse, public(&sse, || burst(1)), tls).await;
     let told = || log.text().matches("the old one stays in use").count();
     fs::write(folder.path().join("chain.pem"), "").expect("written");
-    eventually("the log tells of it", || told() == 1).await;
+    eventually("it is logged", || told() == 1).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
-    assert_eq!(told(), 1, "told again and again");
+    assert_eq!(told(), 1, "logged repeatedly");
     assert!(log.text().contains("chain.pem is empty"), "{}", log.text());
     assert!(old.trusted_at(server.address).await);
     fs::write(folder.path().join("key.pem"), &new.key).expect("written");
@@ -337,9 +337,9 @@ async fn files_that_change_are_noticed_and_a_bad_one_is_told_once_a_change() {
     server.stop().await;
 }
 
-/// Each names what is wrong with which file, and the cure.
+/// Each message names the file, what is wrong with it, and the cure.
 #[test]
-fn mistakes_in_certificate_and_key_are_told_at_the_start() {
+fn mistakes_in_certificate_and_key_are_reported_at_the_start() {
     let (one, other) = (Certificate::new(), Certificate::new());
     let folder = tempfile::tempdir().expect("a folder");
     let file = |name: &str, text: &str| {
@@ -419,10 +419,10 @@ fn mistakes_in_certificate_and_key_are_told_at_the_start() {
     assert_eq!(kinds, [SetupErrorKind::Tls]);
 }
 
-/// Chain and key are replaced one after the other, with a look at them in between; and a chain
-/// that is half written. Either way round the new pair is in use in the end, and never a wrong one.
+/// Chain and key are replaced one after the other, with a check of the files in between; and a chain is half written.
+/// In either order the new pair is in use in the end, and never a wrong one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn files_that_are_replaced_one_by_one_are_taken_in_the_end() {
+async fn files_that_are_replaced_one_by_one_are_used_in_the_end() {
     for key_first in [false, true] {
         let folder = tempfile::tempdir().expect("a folder");
         let (old, new) = (Certificate::new(), Certificate::new());
@@ -453,7 +453,7 @@ async fn files_that_are_replaced_one_by_one_are_taken_in_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_takes_nothing_cannot_sit_a_revocation_out() {
+async fn a_stalled_client_is_disconnected_when_access_is_revoked() {
     let (sse, certificate) = (sse_with(options("WriteTimeout = \"60s\"")), Certificate::new());
     let large = || async {
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -475,7 +475,7 @@ async fn a_client_that_takes_nothing_cannot_sit_a_revocation_out() {
         sse.connections().disconnect(&all, CloseReason::Revoked);
         let took = reset(&stream).await;
         assert!((0.4..1.5).contains(&took.as_secs_f64()), "{path}: {took:?}");
-        eventually("its place is free", || sse.connections().is_empty() && alive.count() == 0)
+        eventually("its slot is released", || sse.connections().is_empty() && alive.count() == 0)
             .await;
     }
     eventually("both are counted", || sse.connections().closed(CloseReason::Revoked) == 2).await;

@@ -1,4 +1,4 @@
-//! What `sse.serve` promises, over real sockets.
+//! `sse.serve`, over real sockets.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ use crate::support::{
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reader_that_stops_is_dropped_in_time_and_the_others_never_notice() {
+async fn a_stalled_client_is_dropped_in_time_and_others_are_unaffected() {
     let sse = sse_with(options("WriteTimeout = \"1s\""));
     let (app, alive) = watched(&sse, flood);
     let server = Server::start(&sse, app).await;
@@ -40,8 +40,8 @@ async fn a_reader_that_stops_is_dropped_in_time_and_the_others_never_notice() {
         }
         (count, longest)
     });
-    // At a kilobyte a millisecond the kernel's few kilobytes are full at once: the first blocked
-    // write comes within the first tenth of a second.
+    // At a kilobyte a millisecond the kernel's few kilobytes are full at once: the first write blocks within a tenth
+    // of a second.
     let reset = stalled.reset_within(Duration::from_secs(4)).await.expect("a reset");
     assert!((0.9..=2.1).contains(&reset.as_secs_f64()), "{reset:?}");
     eventually("the stalled stream is dropped", || alive.count() == 1).await;
@@ -51,7 +51,7 @@ async fn a_reader_that_stops_is_dropped_in_time_and_the_others_never_notice() {
     assert!(count > 1000, "{count}");
     assert!(longest < Duration::from_secs(1), "{longest:?}");
     let connections = sse.connections().clone();
-    eventually("the healthy one has left", || connections.is_empty()).await;
+    eventually("the healthy client has disconnected", || connections.is_empty()).await;
     server.stop().await;
 }
 
@@ -75,7 +75,7 @@ async fn a_peer_that_acknowledges_nothing_is_dropped_by_the_kernel() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reader_that_stalls_for_less_than_the_timeout_is_kept() {
+async fn a_client_that_stalls_for_less_than_the_timeout_is_kept() {
     let sse = sse_with(options("WriteTimeout = \"2s\""));
     let server = Server::start(&sse, public(&sse, flood)).await;
     let mut slow = SlowReader::connect(server.address, "/s", &[]).await.expect("a socket");
@@ -92,7 +92,7 @@ async fn a_reader_that_stalls_for_less_than_the_timeout_is_kept() {
 }
 
 #[tokio::test]
-async fn other_routes_of_the_same_server_are_not_under_the_deadline() {
+async fn other_routes_have_no_write_timeout() {
     let sse = sse_with(options("WriteTimeout = \"500ms\"\nPeerTimeout = \"500ms\""));
     let app = Router::new()
         .merge(public(&sse, || burst(1)))
@@ -106,7 +106,7 @@ async fn other_routes_of_the_same_server_are_not_under_the_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn shutdown_says_farewell_to_all_and_returns_at_once() {
+async fn a_shutdown_sends_hero_close_to_all_streams_and_returns_at_once() {
     let sse = sse_with(options("Retry = \"2s\""));
     let (app, alive) = watched(&sse, || burst(1));
     let server = Server::start(&sse, app).await;
@@ -133,7 +133,7 @@ async fn shutdown_says_farewell_to_all_and_returns_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn shutdown_does_not_wait_for_a_stalled_reader_beyond_the_drain_timeout() {
+async fn a_shutdown_waits_for_a_stalled_client_no_longer_than_the_drain_timeout() {
     let sse = sse_with(options("WriteTimeout = \"60s\"\nDrainTimeout = \"500ms\""));
     let (app, alive) = watched(&sse, flood);
     let server = Server::start(&sse, app).await;
@@ -146,7 +146,7 @@ async fn shutdown_does_not_wait_for_a_stalled_reader_beyond_the_drain_timeout() 
 }
 
 #[tokio::test]
-async fn a_request_that_comes_while_draining_is_turned_away_with_a_farewell() {
+async fn a_request_during_a_drain_is_answered_with_hero_close() {
     let sse = sse_with(options("Retry = \"2s\""));
     let hold = Arc::new(tokio::sync::Notify::new());
     let wait = hold.clone();
@@ -191,7 +191,7 @@ async fn head_and_first_events_arrive_in_one_piece() {
 }
 
 #[tokio::test]
-async fn no_layer_and_no_log_ever_sees_a_token() {
+async fn no_layer_and_no_log_contains_a_token() {
     use tower_http::trace::{DefaultMakeSpan, DefaultOnRequest, DefaultOnResponse, TraceLayer};
     use tracing::Level;
 
@@ -220,7 +220,7 @@ async fn no_layer_and_no_log_ever_sees_a_token() {
     let forged = format!("{}x", token);
     let address = server.address;
     let query = |token: &str| format!("/s?a=1&access%5Ftoken={token}&b=2");
-    // Raw sockets: the client's own log is not the matter.
+    // Raw sockets, since a client's own log would contain the token.
     for (path, header) in [
         (query(&token), String::new()),
         (query(&forged), String::new()),
@@ -251,7 +251,7 @@ async fn no_layer_and_no_log_ever_sees_a_token() {
 }
 
 #[tokio::test]
-async fn handlers_know_the_peers_address() {
+async fn handlers_receive_the_peers_address() {
     let sse = sse_with(SseOptions::default());
     let app = sse
         .endpoint("/s")
@@ -267,7 +267,7 @@ async fn handlers_know_the_peers_address() {
 }
 
 #[tokio::test]
-async fn a_connection_carries_request_after_request() {
+async fn a_connection_carries_several_requests() {
     let sse = sse_with(SseOptions::default());
     let app = public(&sse, || stream::iter([Event::text("x")]));
     let server = Server::start(&sse, app).await;
@@ -296,12 +296,12 @@ async fn dropping_the_server_ends_its_connections() {
     stream.next().await.expect("in time").expect("an event");
     serving.abort();
     let connections = sse.connections().clone();
-    eventually("the stream is gone", || connections.is_empty()).await;
+    eventually("the stream is dropped", || connections.is_empty()).await;
 }
 
 #[tokio::test]
-async fn a_listener_in_the_middle_of_a_handshake_is_not_disturbed() {
-    /// Takes a while over each connection, as TLS would.
+async fn a_listener_in_the_middle_of_a_handshake_is_not_cancelled() {
+    /// Takes a while for each connection, as TLS does.
     struct Slow(tokio::net::TcpListener);
     impl axum::serve::Listener for Slow {
         type Io = TcpStream;
@@ -343,7 +343,7 @@ async fn a_connection_that_sends_no_request_is_closed() {
 }
 
 #[tokio::test]
-async fn noise_on_the_socket_hurts_nobody() {
+async fn random_bytes_on_a_socket_affect_no_other_connection() {
     let sse = sse_with(SseOptions::default());
     let server = Server::start(&sse, public(&sse, || burst(1))).await;
     for noise in [&b"\0\xff\r\n\r\n"[..], b"GET", b"GET /s HTTP/9.9\r\n\r\n", b"\r\n\r\n\r\n"] {

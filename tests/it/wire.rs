@@ -1,4 +1,4 @@
-//! The bytes of a stream, rule by rule.
+//! The bytes of a stream: one test for each rule.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn names(events: &[Received]) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn the_head_is_the_one_of_an_event_stream() {
+async fn the_head_is_that_of_an_event_stream() {
     let app = public(&sse_with(SseOptions::default()), || burst(1));
     let stream = testing::open(&app, "/s").await.expect("a stream");
     let headers = stream.headers();
@@ -32,32 +32,33 @@ async fn the_head_is_the_one_of_an_event_stream() {
     }
 }
 
-#[tokio::test]
-async fn the_reconnection_time_and_all_that_is_ready_come_in_one_chunk() {
-    use http_body_util::BodyExt as _;
-    use tower::ServiceExt as _;
+#[tokio::test(start_paused = true)]
+async fn the_reconnection_time_and_all_ready_events_leave_in_one_chunk() {
     let app = public(&sse_with(options("Retry = \"2s\"")), || burst(3));
-    let mut seen = Vec::new();
-    // A thread that is interrupted for long sends what it has by then: not every time.
-    let retry = loop {
-        let request = http::Request::get("/s").body(axum::body::Body::empty()).expect("a request");
-        let mut body = app.clone().oneshot(request).await.expect("an answer").into_body();
-        let chunk = body.frame().await.expect("a frame").expect("no error").into_data();
-        let chunk = chunk.expect("data");
-        let (retry, events) =
-            std::str::from_utf8(&chunk).expect("UTF-8").split_once("\n\n").expect("blocks");
-        if events == "data: 1\n\ndata: 2\n\ndata: 3\n\n" {
-            break retry.to_owned();
-        }
-        seen.push(events.to_owned());
-        assert!(seen.len() < 5, "never in one chunk: {seen:?}");
-    };
+    let chunk = chunk(&mut body(app).await).await.expect("data");
+    let (retry, events) =
+        std::str::from_utf8(&chunk).expect("UTF-8").split_once("\n\n").expect("blocks");
+    assert_eq!(events, "data: 1\n\ndata: 2\n\ndata: 3\n\n");
     let millis: u32 = retry.strip_prefix("retry: ").expect("retry").parse().expect("digits");
     assert!((2000..=3000).contains(&millis), "{millis}");
 }
 
+/// The body of a stream from `/s`.
+async fn body(app: axum::Router) -> axum::body::Body {
+    use tower::ServiceExt as _;
+    let request = http::Request::get("/s").body(axum::body::Body::empty()).expect("a request");
+    app.oneshot(request).await.expect("an answer").into_body()
+}
+
+/// The next write of a stream, `None` at its end.
+async fn chunk(body: &mut axum::body::Body) -> Option<bytes::Bytes> {
+    use http_body_util::BodyExt as _;
+    let frame = body.frame().await?.expect("no error");
+    Some(frame.into_data().expect("data"))
+}
+
 #[tokio::test(start_paused = true)]
-async fn heartbeats_are_exact_and_fill_every_silence() {
+async fn heartbeats_are_on_time_while_the_stream_has_no_events() {
     let app = public(&sse_with(options("HeartbeatInterval = \"10s\"")), || burst(0));
     let mut stream = testing::open(&app, "/s").await.expect("a stream");
     let start = Instant::now();
@@ -71,8 +72,8 @@ async fn heartbeats_are_exact_and_fill_every_silence() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_pushes_the_heartbeat_back_and_no_silence_outlasts_the_interval() {
-    // Events at 0, 4, 8, 12 s, then silence: heartbeats at 22 and 32 s.
+async fn an_event_postpones_the_heartbeat_and_no_pause_exceeds_the_interval() {
+    // Events at 0, 4, 8, 12 s, then none: heartbeats at 22 and 32 s.
     let app = public(&sse_with(options("HeartbeatInterval = \"10s\"")), || {
         stream::iter(0..4)
             .then(|n| async move {
@@ -96,7 +97,7 @@ async fn an_event_pushes_the_heartbeat_back_and_no_silence_outlasts_the_interval
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_heartbeat_event_is_for_pages_that_watch() {
+async fn the_heartbeat_event_has_the_interval_and_comes_at_the_start_too() {
     let app =
         public(&sse_with(options("HeartbeatInterval = \"10s\"\nHeartbeatEvent = true")), || {
             burst(0)
@@ -124,7 +125,7 @@ async fn heartbeats_can_be_off() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_end_of_the_servers_says_farewell_with_its_reason() {
+async fn every_end_by_the_server_sends_hero_close_with_its_reason() {
     let sse = sse_with(options("MaxAge = \"60s\"\nRetry = \"2s\""));
     let route = |path: &str, events: Vec<Result<Event, String>>, then_pending: bool| {
         sse.endpoint(path)
@@ -159,7 +160,7 @@ async fn every_end_of_the_servers_says_farewell_with_its_reason() {
         let retry = data["retry_ms"].as_u64().expect("a number");
         assert!((2000..=3000).contains(&retry), "{retry}");
         assert_eq!(stream.retry(), Some(Duration::from_millis(retry)), "{path}");
-        assert_eq!(close.id, None, "a farewell must not move the cursor");
+        assert_eq!(close.id, None, "a closing event must not move the cursor");
         assert!(!stream.raw().contains("secret"), "{}", stream.raw());
         assert_eq!(sse.connections().closed(reason), 1, "{path}");
     }
@@ -167,7 +168,7 @@ async fn every_end_of_the_servers_says_farewell_with_its_reason() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_maximum_age_is_spread() {
+async fn maximum_ages_are_spread_at_random() {
     let sse = sse_with(options("MaxAge = \"100s\"\nMaxPerPrincipal = 1000"));
     let app = public(&sse, || burst(0));
     let mut ages = Vec::new();
@@ -182,7 +183,7 @@ async fn the_maximum_age_is_spread() {
 }
 
 #[tokio::test]
-async fn an_event_that_panics_half_written_is_not_sent() {
+async fn an_event_whose_encoding_panics_is_not_sent() {
     struct Half;
     impl hero_sse::SseEvent for Half {
         fn encode(
@@ -204,7 +205,7 @@ async fn an_event_that_panics_half_written_is_not_sent() {
 }
 
 #[tokio::test]
-async fn the_applications_stream_is_dropped_with_the_farewell_not_with_the_connection() {
+async fn the_applications_stream_is_dropped_with_the_closing_event_not_with_the_connection() {
     let sse = sse_with(SseOptions::default());
     let alive = Alive::default();
     let watch = alive.clone();
@@ -244,7 +245,7 @@ async fn a_panicking_stream_is_contained() {
 }
 
 #[tokio::test]
-async fn a_function_that_panics_is_a_500_and_its_place_is_free() {
+async fn a_function_that_panics_is_a_500_and_its_slot_is_released() {
     let sse = sse_with(SseOptions::default());
     let app: Router = sse
         .endpoint("/s")
@@ -261,7 +262,7 @@ async fn a_function_that_panics_is_a_500_and_its_place_is_free() {
 }
 
 #[tokio::test]
-async fn a_client_that_has_seen_the_last_event_gets_204_before_the_function_runs() {
+async fn a_client_that_received_the_last_event_gets_204_before_the_function_runs() {
     let sse = sse_with(SseOptions::default());
     let calls = Alive::default();
     let count = calls.clone();
@@ -288,7 +289,7 @@ async fn a_client_that_has_seen_the_last_event_gets_204_before_the_function_runs
 }
 
 #[tokio::test]
-async fn an_unwritable_event_ends_the_stream_and_is_not_sent() {
+async fn an_event_that_cannot_be_encoded_ends_the_stream_and_is_not_sent() {
     #[derive(serde::Serialize, Clone)]
     struct Bad;
     impl hero_sse::SseEvent for Bad {
@@ -310,21 +311,20 @@ async fn an_unwritable_event_ends_the_stream_and_is_not_sent() {
     assert!(!stream.raw().contains("seen by nobody"));
 }
 
-#[tokio::test]
-async fn an_always_ready_stream_is_cut_into_batches_and_cannot_hold_off_its_end() {
-    use http_body_util::BodyExt as _;
-    use tower::ServiceExt as _;
+#[tokio::test(start_paused = true)]
+async fn an_always_ready_stream_leaves_in_batches_and_ends_at_its_maximum_age() {
     let sse = sse_with(options("MaxAge = \"1s\"\nHeartbeatInterval = \"500ms\""));
     let app = public(&sse, || stream::repeat_with(|| Event::text("x".repeat(100))));
-    let request = http::Request::get("/s").body(axum::body::Body::empty()).expect("a request");
-    let mut body = app.oneshot(request).await.expect("an answer").into_body();
+    let (start, mut body) = (Instant::now(), body(app).await);
     let mut last = bytes::Bytes::new();
-    let start = Instant::now();
-    while let Some(frame) = body.frame().await {
-        last = frame.expect("no error").into_data().expect("data");
-        assert!(last.len() < 17 * 1024, "{}", last.len());
-        assert!(start.elapsed() < Duration::from_secs(3), "it never ended");
+    while let Some(write) = chunk(&mut body).await {
+        assert!(write.len() < 17 * 1024, "{}", write.len());
+        last = write;
+        // The stream is never idle, so time does not pass by itself.
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(start.elapsed() <= Duration::from_millis(1001), "it never ended");
     }
+    assert!(start.elapsed() >= Duration::from_millis(800), "{:?}", start.elapsed());
     assert!(last.ends_with(b"\n\n") && says_max_age(&last), "{last:?}");
 }
 
@@ -333,7 +333,7 @@ fn says_max_age(bytes: &[u8]) -> bool {
 }
 
 mod property {
-    //! Whatever is sent, a parser of another crate reads back.
+    //! A parser of another crate reads every event back as it was sent.
 
     use crate::support::testing;
     use bytes::BytesMut;
@@ -350,7 +350,7 @@ mod property {
         data: String,
     }
 
-    /// Text rich in what breaks event streams.
+    /// Texts with many of the characters that break event streams.
     fn text() -> impl Strategy<Value = String> {
         let piece = prop_oneof![
             Just("\n".to_owned()),
@@ -376,7 +376,7 @@ mod property {
             .prop_map(|(name, id, data)| Sent { name, id, data })
     }
 
-    /// Legal names and ids are kept; illegal ones are refused, and sent without.
+    /// Illegal names and ids are refused; then the event is sent without.
     fn event(sent: &Sent) -> (Event, Option<String>, Option<String>) {
         let mut event = Event::text(sent.data.clone());
         let (mut name, mut id) = (None, None);
@@ -411,7 +411,7 @@ mod property {
                 });
                 let mut stream = testing::open(&app, "/s").await.expect("a stream");
                 let ours = stream.read_to_end().await.expect("a clean end");
-                // The reader of `testing` agrees before the other parser is asked.
+                // The reader of `testing` must agree first.
                 for ((_, name, id), (sent, got)) in made.iter().zip(all.iter().zip(&ours)) {
                     assert_eq!(got.data, joined(&sent.data));
                     assert_eq!(got.event, name.clone().unwrap_or("message".into()));

@@ -343,29 +343,40 @@ mod tests {
         });
     }
 
-    /// Two servers of one `HeroSse`, each on its own runtime. The runtime of the ticker ends.
+    /// Servers of one `HeroSse`, each on its own runtime. The runtime of the ticker ends, perhaps before the ticker
+    /// could start there. Another one has ended already.
     #[test]
     fn a_ticker_moves_to_a_runtime_that_still_has_streams() {
-        let sweeper = Sweeper::default();
         let runtime = || {
-            let mut builder = tokio::runtime::Builder::new_multi_thread();
-            builder.worker_threads(1).enable_time().build().expect("a runtime")
+            let mut builder = tokio::runtime::Builder::new_current_thread();
+            builder.enable_time().build().expect("a runtime")
         };
-        let (first, second) = (runtime(), runtime());
-        let left = first.block_on(async { stream(&sweeper, 60 * SECOND) });
-        let (stalled, ended) = second.block_on(async { stream(&sweeper, SECOND / 20) });
-        drop(first);
-        let _held = stalled.hand_over(Bytes::new(), Instant::now());
-        second.block_on(async {
-            let start = Instant::now();
-            while !ended.load(Ordering::SeqCst) {
-                assert!(start.elapsed() < 10 * SECOND, "no ticker runs");
-                sleep(SECOND / 100).await;
+        for started in [false, true] {
+            let sweeper = Sweeper::default();
+            let (first, gone, last) = (runtime(), runtime(), runtime());
+            let watch = |runtime: &tokio::runtime::Runtime, timeout| {
+                let _guard = runtime.enter();
+                stream(&sweeper, timeout)
+            };
+            let left = (watch(&first, 60 * SECOND), watch(&gone, 60 * SECOND));
+            let (stalled, ended) = watch(&last, SECOND / 20);
+            if started {
+                first.block_on(tokio::task::yield_now());
             }
-        });
-        // No runtime remains.
-        drop(second);
-        assert!(!sweeper.0.lock().ticking);
-        drop((left, stalled));
+            drop(gone);
+            drop(first);
+            let _held = stalled.hand_over(Bytes::new(), Instant::now());
+            last.block_on(async {
+                let start = Instant::now();
+                while !ended.load(Ordering::SeqCst) {
+                    assert!(start.elapsed() < 10 * SECOND, "no ticker runs");
+                    sleep(SECOND / 100).await;
+                }
+            });
+            // No runtime remains.
+            drop(last);
+            assert!(!sweeper.0.lock().ticking);
+            drop((left, stalled));
+        }
     }
 }

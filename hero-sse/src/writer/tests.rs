@@ -272,6 +272,7 @@ async fn events_that_take_time_leave_at_the_end_of_a_time_slice() {
         let mut writer = writer_in(&Connections::default(), buffered(buffer), events);
         let (mut writes, mut pauses) = (Vec::new(), 0);
         while writes.len() < 3 {
+            assert!(pauses < 20, "{writes:?}");
             match futures_util::StreamExt::next(&mut writer).now_or_never() {
                 Some(Some(Ok(write))) => {
                     let text = String::from_utf8(write.to_vec()).expect("UTF-8");
