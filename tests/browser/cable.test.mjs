@@ -1,4 +1,4 @@
-// A page behind a cable that is pulled: the browser stands in a network namespace, which tests/it/cable.rs makes.
+// A page whose network cable is pulled. The browser runs in a network namespace, which tests/it/cable.rs creates.
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -28,26 +28,26 @@ after(async () => {
   if (folder) rmSync(folder, { recursive: true, force: true });
 });
 
-/** The README's client, with a list of what it saw. */
+/** A client with a watchdog, as in the guide on browsers, which records what it receives. */
 function watchdog() {
   window.seen = { ids: [], opened: 0, silences: 0 };
-  let source, cursor = "0", silence, patience = 15_000;
+  let source, cursor = "0", watchdog, interval = 15_000;
   const open = () => {
     source = new EventSource(`/feed?last_event_id=${cursor}`);
     const alive = () => {
-      clearTimeout(silence);
-      silence = setTimeout(() => (seen.silences++, source.close(), open()), 2.5 * patience);
+      clearTimeout(watchdog);
+      watchdog = setTimeout(() => (seen.silences++, source.close(), open()), 2.5 * interval);
     };
     alive();
     source.onopen = () => seen.opened++;
     source.onmessage = ({ lastEventId }) => (alive(), seen.ids.push(Number(lastEventId)), (cursor = lastEventId));
-    source.addEventListener("hero.heartbeat", ({ data }) => ((patience = JSON.parse(data).interval_ms), alive()));
+    source.addEventListener("hero.heartbeat", ({ data }) => ((interval = JSON.parse(data).interval_ms), alive()));
   };
   open();
 }
 
 for (const [when, peerTimeout, down] of [["before", "20s", 2_000], ["after", "2s", 6_000]]) {
-  test(`plugged in again ${when} the peer timeout, a page loses nothing`, async () => {
+  test(`plugged in again ${when} the peer timeout, a page misses nothing`, async () => {
     const settings = ["HeartbeatEvent=true", "HeartbeatInterval=4s", `PeerTimeout=${peerTimeout}`, "WriteTimeout=60s", "Retry=1s"];
     const server = await new Server(["--interval-ms", "50", ...settings.flatMap((setting) => ["--set", setting])], { host: CABLE_ADDRESS }).start();
     const page = await browser.newPage();

@@ -1,6 +1,5 @@
-// What a real Chromium does with cookies, origins and CORS, and whom the server lets in: the rows I of the observations
-// on browsers. Every page is served by a server of its own port: another port is another origin of the same site, and
-// `localhost` is another site than `127.0.0.1`.
+// Cookies, origins and CORS in a real Chromium, and what the server accepts. Every page has a server of its own:
+// another port is another origin of the same site, and `localhost` is another site than `127.0.0.1`.
 //
 //   cargo build -p hero-sse-tests --bin trial && cd tests/browser && npm ci && \
 //     TRIAL_BIN=../../target/debug/trial node --test credentials.test.mjs
@@ -19,7 +18,7 @@ const overTls = (...settings) =>
   new Server(["--self-signed", "--interval-ms", "50", ...set("TokenCookie=t", ...settings)], { scheme: "https" }).start();
 const elsewhere = (server) => server.url.replace("127.0.0.1", "localhost");
 
-// `pages` serves nothing but pages of others.
+// `pages` serves pages of another origin only.
 let folder, context, page, pages;
 
 before(async () => {
@@ -38,7 +37,7 @@ beforeEach(async () => {
   page = await context.newPage();
 });
 
-/** What becomes of an EventSource of this page: `open`, with its first event, or `closed`. */
+/** Opens an EventSource in the page. Returns `open` with its first event, or `closed`. */
 const follow = (url, withCredentials = false) =>
   page.evaluate(
     ([url, withCredentials]) =>
@@ -51,7 +50,7 @@ const follow = (url, withCredentials = false) =>
     [url, withCredentials],
   );
 
-/** The status of a fetch, or `failed` where the page is told nothing. */
+/** Returns the status of a fetch, or `failed` if the page cannot see it. */
 const fetched = (url, options) =>
   page.evaluate(
     ([url, options]) => fetch(url, { ...options, signal: AbortSignal.timeout(5_000) }).then(({ status, type }) => (type === "opaque" ? type : status), () => "failed"),
@@ -64,7 +63,7 @@ const login = async (server, attributes = "") => {
   assert.equal(cookie?.value, "ann", "the browser keeps the cookie");
 };
 
-/** How often the application's function ran, and how many requests with a cookie there were, since `before`. */
+/** Returns how often handlers ran and how many requests had a cookie since `before`. */
 const since = async (server, before) => {
   const now = await server.stats();
   return { ran: now.opened - before.opened, cookies: now.cookies - before.cookies, preflights: now.preflights - before.preflights };
@@ -88,7 +87,7 @@ describe("without CORS", () => {
     assert.deepEqual(await since(server, start), { ran: 1, cookies: 1, preflights: 0 });
   });
 
-  test("a form and a fetch of the same origin post with it", async () => {
+  test("a form and a fetch of the same origin post with their cookie", async () => {
     await login(server);
     const start = await server.stats();
     assert.equal(await fetched("/posted", { method: "POST" }), 200);
@@ -97,7 +96,7 @@ describe("without CORS", () => {
   });
 
   for (const sameSite of ["SameSite=Strict", "SameSite=Lax", ""]) {
-    test(`another port is of the same site, so the cookie comes, and is refused (${sameSite || "no SameSite"})`, async () => {
+    test(`another port is of the same site: the cookie is sent, and refused (${sameSite || "no SameSite"})`, async () => {
       await login(server, sameSite);
       await page.goto(pages.url);
       const start = await server.stats();
@@ -106,7 +105,7 @@ describe("without CORS", () => {
     });
   }
 
-  test("an image, a script, a fetch without CORS and a form of another port run nothing", async () => {
+  test("an image, a script, a fetch without CORS and a form of another port run no handler", async () => {
     await login(server);
     await page.goto(pages.url);
     const start = await server.stats();
@@ -121,7 +120,7 @@ describe("without CORS", () => {
     assert.deepEqual(await since(server, start), { ran: 0, cookies: 5, preflights: 0 });
   });
 
-  test("a link from another site brings a Lax cookie, and runs nothing", async () => {
+  test("a link from another site sends a Lax cookie, and runs no handler", async () => {
     await login(server, "SameSite=Lax");
     await page.goto(elsewhere(pages));
     const start = await server.stats();
@@ -132,7 +131,7 @@ describe("without CORS", () => {
     assert.deepEqual(await since(server, start), { ran: 0, cookies: 1, preflights: 0 });
   });
 
-  test("a page of another site sends no cookie unless SameSite=None says so, and is refused in either case", async () => {
+  test("a page of another site sends only a cookie with SameSite=None, and is refused in either case", async () => {
     for (const [attributes, cookies] of [["SameSite=Lax", 0], ["SameSite=None;Secure", 1]]) {
       await context.clearCookies();
       await login(secure, attributes);
@@ -143,7 +142,7 @@ describe("without CORS", () => {
     }
   });
 
-  test("a sandboxed frame, whose origin is null, runs nothing", async () => {
+  test("a sandboxed frame, whose origin is null, runs no handler", async () => {
     await login(secure, "SameSite=None;Secure");
     await page.goto(secure.url);
     const start = await secure.stats();
@@ -163,7 +162,7 @@ describe("without CORS", () => {
     assert.deepEqual({ ran, cookies }, { ran: 0, cookies: 1 });
   });
 
-  test("a public stream is not read by a page of another origin either", async () => {
+  test("a page of another origin cannot read a public stream either", async () => {
     await page.goto(pages.url);
     assert.equal(await follow(`${server.url}/feed`), "closed");
     assert.equal(await fetched(`${server.url}/private`, { headers: { authorization: "Bearer ann" } }), "failed");
@@ -183,7 +182,7 @@ describe("with CORS", () => {
     await secure?.stop();
   });
 
-  test("without credentials a page that is let in reads with a token, and with a cookie nothing", async () => {
+  test("without credentials, an allowed page can read with a token, but not with a cookie", async () => {
     await login(reads);
     await page.goto(pages.url);
     assert.equal(await follow(`${reads.url}/feed`), "open");
@@ -192,11 +191,11 @@ describe("with CORS", () => {
     assert.equal(await follow(`${reads.url}/private`, true), "closed");
     assert.equal(await follow(`${reads.url}/feed`, true), "closed");
     assert.equal(await fetched(`${reads.url}/private`, { headers: { authorization: "Bearer ann", "last-event-id": "5" } }), 200);
-    // The cookie came with both; on the public feed it was ann's, whom this page may not act for.
+    // The cookie is sent with both. On the public feed it is ann's, for whom this page must not act.
     assert.deepEqual(await since(reads, start), { ran: 1, cookies: 2, preflights: 1 });
   });
 
-  test("a refusal can be told from other failures", async () => {
+  test("a page can tell a refusal from other failures", async () => {
     await page.goto(pages.url);
     assert.equal(await fetched(`${reads.url}/private`, {}), 401);
     assert.equal(await fetched(`${reads.url}/private`, { headers: { authorization: "Bearer eve" } }), 401);
@@ -204,7 +203,7 @@ describe("with CORS", () => {
     assert.match(challenge, /^Bearer /);
   });
 
-  test("with credentials a page that is let in opens the stream with the cookie, and comes back with its cursor", async () => {
+  test("with credentials, an allowed page opens the stream with the cookie, and resumes with its cursor", async () => {
     await login(acts);
     await page.goto(pages.url);
     const start = await acts.stats();
@@ -231,7 +230,7 @@ describe("with CORS", () => {
   });
 });
 
-test("a page whose name was made to lead here reads nothing where hosts are named", async () => {
+test("with allowed hosts, a page with a rebound DNS name can read nothing", async () => {
   const open = await started();
   const guarded = await started("AllowedHosts=127.0.0.1,localhost");
   try {

@@ -1,13 +1,13 @@
-// A real OAuth server on loopback, which a Rust test tells what to do, a line at a time:
-// `token` prints a token of its own, `rotate` signs with a new key and still publishes the old one,
-// `withdraw` publishes the newest alone. Each line is answered by one.
+// A real OAuth server on loopback, controlled by a Rust test with one command per line:
+// `token` prints a token, `rotate` signs with a new key and still publishes the old one,
+// `withdraw` publishes the newest key only. Each command gets a line as its answer.
 import { generateKeyPairSync } from "node:crypto";
 import { createServer } from "node:http";
 import { createInterface } from "node:readline";
 import { Provider } from "oidc-provider";
 
 const secret = "a secret of the client's own, for tests";
-console.info = console.error;  // its notices are no answers
+console.info = console.error;  // its notices must not mix with the answers
 let made = 0;
 let keys = [];
 let handler;

@@ -1,5 +1,5 @@
-// Tokens that expire under a page, and tickets that open once, in a real Chromium. Every wait is bounded. Lines that
-// begin with `figure` are what was measured.
+// Tokens that expire while a page uses them, and tickets, in a real Chromium. Every wait is bounded. Lines that
+// begin with `figure` are measurements.
 //
 //   cargo build -p hero-sse-tests --bin trial && cd tests/browser && npm ci && \
 //     TRIAL_BIN=../../target/debug/trial node --test renew.test.mjs
@@ -16,7 +16,7 @@ let browser;
 before(async () => (browser = await launch()));
 after(() => browser?.close());
 
-/** A page of a server of its own, which goes with it; `asked` are the requests for the feed, with their status. */
+/** Opens a page of a new server, which ends with it. `asked` are the requests for the feed, with their status. */
 async function visit(settings, go) {
   const epoch = Date.now();
   const args = ["--epoch-ms", String(epoch), "--interval-ms", String(EVERY), ...["Retry=500ms", ...settings].flatMap((set) => ["--set", set])];
@@ -42,7 +42,7 @@ async function visit(settings, go) {
 
 const everyOne = (ids) => assert.deepEqual(ids, Array.from(ids, (_, place) => place + 1), "every event once and in order");
 
-test("a page that streams by tickets lives through ends and restarts and sees every event once", () =>
+test("a page with tickets sees every event once, through ends and restarts", () =>
   visit(["MaxAge=2s", "HeartbeatInterval=1s"], async ({ server, page, asked, seen, caughtUp }) => {
     await page.evaluate(async () => {
       const { ticketStream } = await import("/tickets.js");
@@ -73,7 +73,7 @@ test("a page that streams by tickets lives through ends and restarts and sees ev
     assert.equal(asked.length, count, "closed is closed");
   }));
 
-test("a page whose token expires under its tickets' stream goes on with the next one", () =>
+test("a page whose token expires during a stream by ticket goes on with the next token", () =>
   visit([], async ({ page, asked, seen, caughtUp }) => {
     await page.evaluate(async () => {
       const { ticketStream } = await import("/tickets.js");
@@ -86,7 +86,7 @@ test("a page whose token expires under its tickets' stream goes on with the next
     assert.deepEqual(asked.filter(({ status }) => status !== 200), []);
   }));
 
-test("a page that renews its access token loses nothing", () =>
+test("a page that renews its access token misses nothing", () =>
   visit([], async ({ page, asked, seen, caughtUp }) => {
     await page.evaluate(async () => {
       let cursor = "0";
@@ -147,7 +147,7 @@ test("the client of the guide sees every event once, through expiring tokens, a 
     assert.equal(asked.length, count, "closed is closed");
   }));
 
-for (const by of ["token", "ticket"]) test(`a page that does not renew ends closed by one 401, no loop: ${by}`, () =>
+for (const by of ["token", "ticket"]) test(`a page that does not renew ends with a single 401, without a loop: ${by}`, () =>
   visit([], async ({ page, asked, seen, server }) => {
     await page.evaluate(async (by) => {
       const token = await (await fetch("/token?2000")).text();

@@ -1,4 +1,4 @@
-// What the trials share: the server, the browser, bounded waits.
+// Shared by the trials: the server, the browser, bounded waits.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -22,7 +22,7 @@ export function program(path, name, cure) {
   return resolve(path);
 }
 
-/** Waits until `holds` is true of what `look` returns; how long that took. */
+/** Waits until `holds` is true of what `look` returns. Returns how long that took. */
 export async function until(what, look, holds, limit = SOON, pause = 50) {
   const start = performance.now();
   for (;;) {
@@ -47,7 +47,7 @@ export class Server {
       this.child.stdout.once("data", (text) => done(String(text)));
       this.gone.then((code) => fail(new Error(`The server ended with ${code} before it listened.`)));
     });
-    // From now on this address, also after a restart.
+    // Keeps this address, also after a restart.
     this.listen = JSON.parse(line.split("\n")[0]).listening;
     this.url = `${this.scheme}://${this.listen}`;
     return this;
@@ -58,7 +58,7 @@ export class Server {
     await this.gone;
   }
 
-  /** What the server says of itself, whoever signed its certificate. */
+  /** Returns the server's figures. Accepts any certificate. */
   stats = () =>
     new Promise((done, fail) => {
       const client = this.scheme === "https" ? https : http;
@@ -70,7 +70,7 @@ export class Server {
       asked.on("error", fail).on("timeout", () => asked.destroy(new Error("no answer in time")));
     });
 
-  /** How long until this many streams are open. */
+  /** Waits until this many streams are open. Returns how long that took. */
   open = (count, limit = SOON) => until(`${count} open streams`, this.stats, ({ open, alive }) => open === count && alive === count, limit, 10);
 }
 
@@ -88,7 +88,7 @@ async function playwright() {
 
 export const launch = async (executablePath = chromium()) => (await playwright()).launch({ executablePath, args: FLAGS });
 
-/** A browser with a profile of its own, in this folder, which sends cookies to third parties as well. */
+/** Starts a browser with a new profile in this folder. It sends third-party cookies as well. */
 export async function launchWithCookies(folder, more = []) {
   mkdirSync(join(folder, "Default"));
   writeFileSync(join(folder, "Default", "Preferences"), JSON.stringify({ profile: { cookie_controls_mode: 0, block_third_party_cookies: false } }));

@@ -1,5 +1,5 @@
-// What a real Chromium does to a server, and a server to it: tabs that leave, and servers that are restarted under
-// their tabs. Every wait is bounded. Lines that begin with `figure` are what was measured.
+// A real Chromium and a server: tabs that close, and servers that restart while tabs are open. Every wait is bounded.
+// Lines that begin with `figure` are measurements.
 //
 //   cargo build -p hero-sse-tests --bin trial && cd tests/browser && npm ci && \
 //     TRIAL_BIN=../../target/debug/trial node --test trial.test.mjs
@@ -9,7 +9,7 @@ import { after, before, describe, test } from "node:test";
 
 import { Server, figure, launch, sleep, until } from "./trial.mjs";
 
-// Until the server has noticed that a client left: 1 s is promised, the browser takes some time of its own.
+// Time until the server notices that a client has left: 1 s is promised, and the browser takes some time itself.
 const GONE = 2_000;
 
 let browser;
@@ -17,7 +17,7 @@ let browser;
 before(async () => (browser = await launch()));
 after(() => browser?.close());
 
-/** The page opens so many streams, and keeps what they tell. */
+/** Lets the page open so many streams, and records their events. */
 function follow(page, path, count = 1) {
   return page.evaluate(
     ([path, count]) => {
@@ -41,7 +41,7 @@ const seen = (page) => page.evaluate(() => ({ ...window.seen, state: window.sour
 
 // ---------------------------------------------------------------------------------------------------------------------
 
-// Nothing is due for a minute: whoever notices, notices the departure itself.
+// No event is due for a minute, so only the disconnect itself can end a stream.
 const bases = [
   { protocol: "http/1.1", args: [], scheme: "http", streams: 6 },
   { protocol: "h2", args: ["--self-signed"], scheme: "https", streams: 20 },
@@ -60,7 +60,7 @@ for (const { protocol, args, scheme, streams } of bases) {
       ["reload", 1, (page) => page.reload()],
       ["another page", 1, (page) => page.goto("about:blank")],
       ["context closed", 1, (page) => page.context().close()],
-      // The renderer dies in the middle of this; nothing is left to answer.
+      // The renderer crashes in the middle of this, so there is no result.
       ["crash", 1, (page) => [page.waitForEvent("crash"), page.goto("chrome://crash").catch(() => {})][0]],
     ];
     for (const [how, count, leave] of departures) {
@@ -85,7 +85,7 @@ for (const { protocol, args, scheme, streams } of bases) {
   });
 }
 
-for (const { protocol, args, scheme } of bases) test(`over ${protocol} three tabs live through restarts and see every event once`, async () => {
+for (const { protocol, args, scheme } of bases) test(`over ${protocol} three tabs see every event once, through restarts`, async () => {
   const epoch = Date.now();
   const server = await new Server(["--epoch-ms", String(epoch), "--interval-ms", "50", "--set", "Retry=1s", ...args], { scheme }).start();
   const context = await browser.newContext({ ignoreHTTPSErrors: true });
@@ -111,7 +111,7 @@ for (const { protocol, args, scheme } of bases) test(`over ${protocol} three tab
     for (const [n, { ids, opens, errors, closed, reasons, state }] of (await all()).entries()) {
       figure({ drill: `tab ${n + 1}`, protocol, events: ids.length, first: ids[0], last: ids.at(-1), opens, errors, closed });
       assert.deepEqual(ids, Array.from(ids, (_, place) => place + 1), "every event once and in order");
-      // More, where the machine's network changes meanwhile: then Chromium closes its connections.
+      // There may be more: if the machine's network changes, Chromium closes its connections.
       assert.ok(opens >= 4, `${opens} opened`);
       assert.deepEqual(reasons, ["draining", "draining"], "a killed server says nothing");
       assert.equal(closed, 0, "none gave up");
@@ -123,8 +123,8 @@ for (const { protocol, args, scheme } of bases) test(`over ${protocol} three tab
   }
 });
 
-// A page that is busy reads nothing; what it has not read it must not lose.
-for (const { protocol, args, scheme } of bases) test(`over ${protocol} a page that is stuck is dropped in time, comes back and misses nothing`, async () => {
+// A busy page does not read. It must not miss what it has not read.
+for (const { protocol, args, scheme } of bases) test(`over ${protocol} a page that hangs is dropped in time, reconnects and misses nothing`, async () => {
   const epoch = Date.now();
   const fast = ["--epoch-ms", String(epoch), "--interval-ms", "5", "--payload", "20000", "--set", "Retry=1s", "--set", "WriteTimeout=1s"];
   const server = await new Server([...fast, ...args], { scheme }).start();

@@ -1,10 +1,13 @@
-//! Clients written by hand, so that they can be as good or as bad as a trial wants them.
+//! Clients for trials, written by hand so that they can misbehave.
 
 use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use bytes::Bytes;
+use h2::client::SendRequest;
+use http::Request;
 use lexopt::{Arg, ValueExt};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -13,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::Outcome;
 
-/// What lies between two blank lines of a stream.
+/// A block of a stream: fields up to a blank line.
 #[derive(Debug, Default)]
 pub(crate) struct Frame {
     pub(crate) name: Option<String>,
@@ -22,7 +25,7 @@ pub(crate) struct Frame {
     pub(crate) retry: Option<Duration>,
 }
 
-/// Takes the text of a stream apart.
+/// Splits the text of a stream into frames.
 #[derive(Default)]
 pub(crate) struct Frames {
     text: Vec<u8>,
@@ -55,18 +58,18 @@ impl Frames {
     }
 }
 
-/// A body in chunks.
+/// Decodes a chunked body.
 #[derive(Default)]
 struct Chunks {
-    /// Bytes that are left of the chunk, the line break behind it included.
+    /// Remaining bytes of the chunk, with the line break after it.
     left: usize,
     line: Vec<u8>,
-    over: bool,
+    ended: bool,
 }
 
 impl Chunks {
     fn take(&mut self, mut bytes: &[u8], frames: &mut Frames) -> io::Result<()> {
-        while !bytes.is_empty() && !self.over {
+        while !bytes.is_empty() && !self.ended {
             if self.left > 0 {
                 let some = self.left.min(bytes.len());
                 let text = some.min(self.left.saturating_sub(2));
@@ -84,7 +87,7 @@ impl Chunks {
             let line = String::from_utf8_lossy(&self.line).trim().to_owned();
             self.line.clear();
             let size = usize::from_str_radix(&line, 16).map_err(io::Error::other)?;
-            self.over = size == 0;
+            self.ended = size == 0;
             self.left = size + 2;
         }
         Ok(())
@@ -98,7 +101,7 @@ pub(crate) struct H1 {
     frames: Frames,
 }
 
-/// Sends the request and reads nothing.
+/// Connects and sends a request. Reads nothing.
 pub(crate) async fn request(
     address: SocketAddr,
     path: &str,
@@ -142,18 +145,18 @@ impl H1 {
         Ok(Self { socket, chunks: Chunks::default(), frames: Frames::default() })
     }
 
-    /// The next frame; `None` at a clean end.
-    pub(crate) async fn next(&mut self, most: usize) -> io::Result<Option<Frame>> {
+    /// Returns the next frame, or `None` at a clean end. Reads at most `max` bytes at a time.
+    pub(crate) async fn next(&mut self, max: usize) -> io::Result<Option<Frame>> {
         let mut bytes = [0; 4096];
         loop {
             if let Some(frame) = self.frames.next() {
                 return Ok(Some(frame));
             }
-            if self.chunks.over {
+            if self.chunks.ended {
                 return Ok(None);
             }
-            let most = most.min(bytes.len());
-            let read = self.socket.read(&mut bytes[..most]).await?;
+            let max = max.min(bytes.len());
+            let read = self.socket.read(&mut bytes[..max]).await?;
             if read == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
@@ -162,17 +165,17 @@ impl H1 {
     }
 }
 
-/// What a client knows of the sequence it follows, across all its connections.
+/// The position of a client in the feed, and what went wrong, across all its connections.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cursor {
     pub(crate) last: Option<u64>,
     pub(crate) seen: u64,
-    pub(crate) lost: u64,
-    pub(crate) doubled: u64,
-    pub(crate) spoilt: u64,
+    pub(crate) missed: u64,
+    pub(crate) repeated: u64,
+    pub(crate) malformed: u64,
     pub(crate) retry: Duration,
-    /// The reason in the farewell that came last.
-    pub(crate) farewell: Option<String>,
+    /// The reason of the last `hero.close`.
+    pub(crate) close_reason: Option<String>,
 }
 
 impl Cursor {
@@ -180,46 +183,104 @@ impl Cursor {
         Self { last: Some(last), retry: Duration::from_secs(3), ..Self::default() }
     }
 
-    /// Takes one frame; whether it was an event of the feed.
-    pub(crate) fn take(&mut self, frame: &Frame) -> bool {
+    /// Records a frame. Returns whether it is an event of the feed.
+    pub(crate) fn record(&mut self, frame: &Frame) -> bool {
         self.retry = frame.retry.unwrap_or(self.retry);
         let Some(data) = &frame.data else { return false };
         if let Some(name) = &frame.name {
             if name == "hero.close" {
                 let close: serde_json::Value = serde_json::from_str(data).unwrap_or_default();
-                self.farewell = close["reason"].as_str().map(str::to_owned);
+                self.close_reason = close["reason"].as_str().map(str::to_owned);
             }
             return false;
         }
         let Some(id) = frame.id else {
-            self.spoilt += 1;
+            self.malformed += 1;
             return false;
         };
         let written = data.split(' ').next().and_then(|number| number.parse().ok());
-        self.spoilt += u64::from(written != Some(id));
+        self.malformed += u64::from(written != Some(id));
         self.seen += 1;
         match self.last {
-            Some(last) if id <= last => self.doubled += 1,
-            Some(last) => self.lost += id - last - 1,
+            Some(last) if id <= last => self.repeated += 1,
+            Some(last) => self.missed += id - last - 1,
             None => {}
         }
         self.last = Some(id);
         true
     }
 
-    pub(crate) fn flawless(&self) -> bool {
-        self.lost == 0 && self.doubled == 0 && self.spoilt == 0
+    /// Returns whether every event was received once and in order.
+    pub(crate) fn is_flawless(&self) -> bool {
+        self.missed == 0 && self.repeated == 0 && self.malformed == 0
     }
 }
 
+/// The task of an HTTP/2 connection. Dropping it closes the connection.
+pub(crate) struct Driver(tokio::task::JoinHandle<Result<(), h2::Error>>);
+
+impl Driver {
+    pub(crate) fn abort(&self) {
+        self.0.abort();
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.abort();
+    }
+}
+
+/// Opens an HTTP/2 connection whose streams have this window.
+pub(crate) async fn connect_http2(
+    address: SocketAddr,
+    window: u32,
+) -> io::Result<(SendRequest<Bytes>, Driver)> {
+    let connect = async {
+        let socket = TcpStream::connect(address).await?;
+        socket.set_nodelay(true)?;
+        let mut builder = h2::client::Builder::new();
+        builder.initial_window_size(window).initial_connection_window_size(1 << 24);
+        builder.handshake(socket).await.map_err(io::Error::other)
+    };
+    let late = |_| io::Error::from(io::ErrorKind::TimedOut);
+    let (requests, connection) =
+        timeout(Duration::from_secs(10), connect).await.map_err(late)??;
+    Ok((requests, Driver(tokio::spawn(connection))))
+}
+
+/// Requests the feed on an HTTP/2 connection.
+pub(crate) async fn open_http2(
+    requests: &SendRequest<Bytes>,
+    cursor: Option<u64>,
+) -> io::Result<h2::RecvStream> {
+    let open = async {
+        let mut requests = requests.clone().ready().await?;
+        let mut request = Request::get("http://localhost/feed");
+        if let Some(id) = cursor {
+            request = request.header("last-event-id", id);
+        }
+        let request = request.body(()).map_err(|_| h2::Error::from(h2::Reason::INTERNAL_ERROR))?;
+        let (answer, _) = requests.send_request(request, true)?;
+        answer.await
+    };
+    let late = |_| io::Error::from(io::ErrorKind::TimedOut);
+    let answer = timeout(Duration::from_secs(10), open).await.map_err(late)?;
+    let answer = answer.map_err(io::Error::other)?;
+    if answer.status() != 200 {
+        return Err(io::Error::other(answer.status().to_string()));
+    }
+    Ok(answer.into_body())
+}
+
 const FOLLOW_HELP: &str = "\
-Follows a feed and prints a line of JSON for whatever happens.
+Reads a feed and prints each event as a line of JSON.
 
 Usage: trial follow --connect ADDR [OPTIONS]
 
   --path PATH          [default: /feed]
-  --silence-ms N       after so much silence it opens the stream anew, with its cursor, as the
-                       watchdog of a page would [default: never]
+  --silence-ms N       reconnects with its cursor after so much silence, as the watchdog of a page
+                       does [default: never]
 ";
 
 pub(crate) async fn follow(mut parser: lexopt::Parser) -> Outcome {
@@ -239,27 +300,27 @@ pub(crate) async fn follow(mut parser: lexopt::Parser) -> Outcome {
     let address = address.ok_or("--connect: the server's address is missing")?;
     let mut cursor = Cursor::default();
     let start = Instant::now();
-    let say = |what: serde_json::Value| {
+    let print = |what: serde_json::Value| {
         println!("{}", json!({ "at_ms": start.elapsed().as_millis() as u64, "it": what }));
     };
     loop {
         match H1::open(address, &path, cursor.last, None).await {
-            Err(error) => say(json!({ "refused": error.to_string() })),
+            Err(error) => print(json!({ "refused": error.to_string() })),
             Ok(mut stream) => {
-                say(json!({ "opened": cursor.last }));
+                print(json!({ "opened": cursor.last }));
                 let end = loop {
                     match timeout(silence, stream.next(4096)).await {
                         Err(_) => break "silence".to_owned(),
                         Ok(Err(error)) => break error.to_string(),
                         Ok(Ok(None)) => break "the end".to_owned(),
                         Ok(Ok(Some(frame))) => {
-                            if cursor.take(&frame) {
-                                say(json!({ "event": cursor.last }));
+                            if cursor.record(&frame) {
+                                print(json!({ "event": cursor.last }));
                             }
                         }
                     }
                 };
-                say(json!({ "closed": end, "lost": cursor.lost, "doubled": cursor.doubled }));
+                print(json!({ "closed": end, "lost": cursor.missed, "doubled": cursor.repeated }));
             }
         }
         sleep(Duration::from_millis(500)).await;

@@ -1,7 +1,8 @@
-//! Trials of hero-sse under load: a feed server that can be told apart from no other process of its
-//! kind, and what is let loose on it.
+//! Trials of hero-sse under load: a feed server, and clients of every kind. All processes with the same arguments
+//! serve the same feed.
 
 mod client;
+mod load;
 mod memory;
 mod node;
 mod renew;
@@ -16,12 +17,12 @@ Trials of hero-sse under load.
 
 Usage: trial COMMAND [OPTIONS]; each command has its own --help.
 
-  serve     a feed server: every process with the same arguments serves the same sequence
+  serve     a feed server: every process with the same arguments serves the same feed
   renew     the feed for tokens that expire, and for tickets
-  soak      two servers, thousands of clients of mixed temper, restarts; ends with a verdict
-  topic     ten thousand subscribers of one topic, half of which take nothing
+  soak      two servers, thousands of healthy and misbehaving clients, restarts; ends with a verdict
+  topic     ten thousand subscribers of one topic, half of which do not read
   memory    what a stalled client costs, as a table
-  follow    a client that follows the feed, and comes back with its cursor after silence
+  follow    a client that reads the feed, and reconnects with its cursor after silence
 ";
 
 #[tokio::main]

@@ -1,4 +1,4 @@
-//! What a stalled client costs, beside healthy ones, before and after it is given up.
+//! Measures what a stalled client costs, before and after the server drops it.
 
 use std::process::{Command, ExitCode};
 use std::time::Duration;
@@ -9,9 +9,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::Outcome;
-use crate::client::{Cursor, request};
+use crate::client::{Cursor, Driver, connect_http2, open_http2, request};
+use crate::load::Load;
 use crate::node::{FIN_WAIT, Node};
-use crate::soak::{Driver, Load, connect_http2, open_http2};
 
 const HELP: &str = "\
 What a stalled client costs: memory of the server and of the kernel, as a table in Markdown.
@@ -19,11 +19,11 @@ What a stalled client costs: memory of the server and of the kernel, as a table 
 Usage: trial memory [OPTIONS]
 
   --healthy N     healthy clients beside them [default: 1000]
-  --stalled N     clients that take nothing [default: 1000]
-  --peers N       as many under axum's own Sse, where each may hold megabytes [default: 100]
+  --stalled N     clients that do not read [default: 1000]
+  --peers N       the same under axum's own Sse, where each may hold megabytes [default: 100]
 
-Events of 1,000 bytes, ten a second; who stalls asks for hours of them at once. The write timeout is
-20 s, so that there is time to measure; what is held does not depend on it.
+Events of 1,000 bytes, ten a second. A stalled client requests hours of them at once. The write timeout
+is 20 s, to leave time to measure. The memory does not depend on it.
 ";
 
 const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -36,7 +36,7 @@ enum Kind {
     Axum,
 }
 
-/// Keeps a connection that takes nothing.
+/// An open connection that is not read.
 enum Stalled {
     Http1 { _socket: TcpStream },
     Http2 { _driver: Driver, _body: h2::RecvStream },
@@ -73,7 +73,7 @@ pub(crate) async fn run(mut parser: lexopt::Parser) -> Outcome {
     Ok(if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// One row of the table, and whether nothing is wrong with it.
+/// Returns a row of the table, and whether it is as expected.
 async fn measure(kind: Kind, healthy: usize, stalled: usize) -> Outcome<(String, bool)> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
     let epoch = now - Duration::from_secs(3600);
@@ -94,7 +94,7 @@ async fn measure(kind: Kind, healthy: usize, stalled: usize) -> Outcome<(String,
     for _ in 0..healthy {
         followers.spawn(load.clone().http1(0, from, None));
     }
-    until(&node, "the healthy ones are there", |alive| alive == healthy as u64).await?;
+    until(&node, "healthy clients are connected", |alive| alive == healthy as u64).await?;
     sleep(Duration::from_secs(5)).await;
     let before = node.stats().await?;
     let idle = queues(&node);
@@ -114,11 +114,13 @@ async fn measure(kind: Kind, healthy: usize, stalled: usize) -> Outcome<(String,
         });
     }
     let all = (healthy + stalled) as u64;
-    until(&node, "the stalled ones are there", |alive| alive == all).await?;
+    until(&node, "stalled clients are connected", |alive| alive == all).await?;
     sleep(Duration::from_secs(8)).await;
     let during = node.stats().await?;
     if during.get("alive") != all {
-        return Err("the machine is too slow: some were given up before the measurement".into());
+        return Err(
+            "the machine is too slow: some clients were dropped before the measurement".into()
+        );
     }
     let full = queues(&node);
 
@@ -131,7 +133,7 @@ async fn measure(kind: Kind, healthy: usize, stalled: usize) -> Outcome<(String,
             left,
         )
     } else {
-        until(&node, "the stalled ones are given up", |alive| alive == healthy as u64).await?;
+        until(&node, "stalled clients are dropped", |alive| alive == healthy as u64).await?;
         let dropped = format!("{:.1} s", begun.elapsed().as_secs_f64());
         sleep(Duration::from_secs(3)).await;
         (dropped, node.stats().await?)
@@ -148,7 +150,7 @@ async fn measure(kind: Kind, healthy: usize, stalled: usize) -> Outcome<(String,
         }
     };
     let _ = timeout(Duration::from_secs(30), finish).await;
-    let flawless = cursors.iter().filter(|cursor| cursor.flawless() && cursor.seen > 50).count();
+    let flawless = cursors.iter().filter(|cursor| cursor.is_flawless() && cursor.seen > 50).count();
     drop(held);
     if kind == Kind::Axum {
         node.kill().await?;
@@ -191,7 +193,7 @@ async fn until(node: &Node, what: &str, holds: impl Fn(u64) -> bool) -> Outcome<
     }
 }
 
-/// What waits in the kernel to be sent by this server: the bytes, and the memory that they take there.
+/// The kernel's send queues of a server: the bytes, and the memory they take.
 struct Queues {
     bytes: u64,
     memory: u64,
@@ -200,7 +202,7 @@ struct Queues {
 fn queues(node: &Node) -> Queues {
     let (_, bytes) = node.sockets(&[crate::node::ESTABLISHED]);
     let port = format!("sport = :{}", node.address.port());
-    // iproute2's; without it the memory is not known.
+    // Of iproute2. Without it, the memory is unknown.
     let listed = Command::new("ss").args(["-tnmHO", "state", "established", &port]).output();
     let listed = listed.map(|listed| listed.stdout).unwrap_or_default();
     let memory = String::from_utf8_lossy(&listed)

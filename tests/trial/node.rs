@@ -1,4 +1,4 @@
-//! Servers as processes of their own.
+//! Feed servers as child processes.
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::Outcome;
 
-/// A `trial serve`; it ends with this value.
+/// A process of `trial serve`. Dropping it kills the process.
 pub(crate) struct Node {
     pub(crate) address: SocketAddr,
     arguments: Vec<String>,
@@ -33,50 +33,51 @@ impl Node {
         let stdout = child.stdout.take().ok_or("no output")?;
         let mut lines = BufReader::new(stdout).lines();
         let line = timeout(Duration::from_secs(10), lines.next_line()).await??;
-        let said: Value = serde_json::from_str(&line.ok_or("a server did not start")?)?;
-        let address = said["listening"].as_str().ok_or("a server names no address")?.parse()?;
+        let started: Value = serde_json::from_str(&line.ok_or("a server did not start")?)?;
+        let address =
+            started["listening"].as_str().ok_or("a server printed no address")?.parse()?;
         Ok(Self { address, arguments, child, lines })
     }
 
-    /// What it says of itself when it has ended, and how long that took.
+    /// Stops the server by SIGTERM. Returns the figures that it prints at its end, and how long it took.
     pub(crate) async fn stop(&mut self) -> Outcome<(Value, Duration)> {
-        let pid = self.child.id().ok_or("a server is gone")?;
+        let pid = self.child.id().ok_or("a server has ended")?;
         let start = Instant::now();
         let kill = Command::new("sh").args(["-c", &format!("kill -TERM {pid}")]).status().await?;
         if !kill.success() {
-            return Err("a server is gone".into());
+            return Err("a server has ended".into());
         }
         timeout(Duration::from_secs(60), self.child.wait()).await??;
         let took = start.elapsed();
-        let line = self.lines.next_line().await?.ok_or("a server ended without a word")?;
-        let mut said: Value = serde_json::from_str(&line)?;
-        Ok((said["stopped"].take(), took))
+        let line = self.lines.next_line().await?.ok_or("a server printed no figures at its end")?;
+        let mut printed: Value = serde_json::from_str(&line)?;
+        Ok((printed["stopped"].take(), took))
     }
 
     pub(crate) async fn kill(&mut self) -> Outcome<()> {
         Ok(self.child.kill().await?)
     }
 
-    /// Starts it again at its address, after it was stopped.
+    /// Starts a stopped server again, at the same address.
     pub(crate) async fn restart(&mut self) -> Outcome<()> {
         *self = Self::listen(self.arguments.clone(), &self.address.to_string()).await?;
         Ok(())
     }
 
     pub(crate) async fn stats(&self) -> Outcome<Stats> {
-        let asked = async {
+        let request = async {
             let mut socket = TcpStream::connect(self.address).await?;
-            let request = "GET /stats HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
-            socket.write_all(request.as_bytes()).await?;
+            let head = "GET /stats HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+            socket.write_all(head.as_bytes()).await?;
             let mut answer = String::new();
             socket.read_to_string(&mut answer).await?;
             let (_, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
             Ok::<Value, std::io::Error>(serde_json::from_str(body)?)
         };
-        Ok(Stats(timeout(Duration::from_secs(20), asked).await.map_err(|_| "no stats")??))
+        Ok(Stats(timeout(Duration::from_secs(20), request).await.map_err(|_| "no stats")??))
     }
 
-    /// Its sockets in this state, as the kernel lists them, and the bytes in their send queues.
+    /// Returns the number of its sockets in these states, as the kernel counts, and the bytes in their send queues.
     pub(crate) fn sockets(&self, states: &[&str]) -> (usize, u64) {
         let port = format!(":{:04X}", self.address.port());
         let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
@@ -97,7 +98,7 @@ impl Node {
 pub(crate) const ESTABLISHED: &str = "01";
 pub(crate) const FIN_WAIT: [&str; 4] = ["04", "05", "09", "0B"];
 
-/// What a server says of itself.
+/// The figures of a server.
 #[derive(Clone, Debug)]
 pub(crate) struct Stats(pub(crate) Value);
 
@@ -106,7 +107,7 @@ impl Stats {
         self.0[name].as_u64().unwrap_or_default()
     }
 
-    /// How many streams were counted at their end.
+    /// Returns the number of streams that have ended.
     pub(crate) fn closed(&self) -> u64 {
         let counts = self.0["closed"].as_object().into_iter().flatten();
         counts.filter_map(|(_, count)| count.as_u64()).sum()

@@ -1,4 +1,4 @@
-//! A server whose tokens live for as long as their asker says: for trials of renewal.
+//! A server whose clients choose the lifetime of their tokens, for trials of renewal.
 
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -18,36 +18,36 @@ use crate::Outcome;
 use crate::serve::{Census, Feed, options};
 
 const HELP: &str = "\
-A feed that asks for a token, for trials of renewal.
+A feed that needs a token, for trials of renewal.
 
 Usage: trial renew [OPTIONS]
 
   --listen ADDR        address to listen on [default: 127.0.0.1:0]; port 0 takes any free one
   --epoch-ms N         when event 0 is due, in milliseconds after 1970 [default: now]
-  --interval-ms N      from one event to the next [default: 200]
-  --set KEY=VALUE      an option of the kit, as in its section SseOptions; may be repeated
+  --interval-ms N      time between events [default: 200]
+  --set KEY=VALUE      an option, as in the section SseOptions; may be repeated
 
   /feed        event n has the id n and is due at epoch + n * interval
-  /tickets     where tickets for it are made
-  /token?N     a token that is good for N milliseconds
-  /tickets.js  the page's part: the documentation's own
+  /tickets     makes tickets for the feed
+  /token?N     a token that is valid for N milliseconds
+  /tickets.js  the script of the guide on access
   /stream.js   the client of the guide on browsers
   /stats       what the server holds, as JSON
   /            an empty page
 ";
 
-/// Tokens are the time until which they are good.
-fn until(token: &str) -> Result<Principal, AuthError> {
+/// Accepts a token, which is the time when it expires.
+fn authenticate(token: &str) -> Result<Principal, AuthError> {
     let millis = token.parse().ok().map(Duration::from_millis);
     let until = millis.and_then(|millis| UNIX_EPOCH.checked_add(millis));
-    let good = until.filter(|until| *until > SystemTime::now());
-    let principal = good.map(|until| Principal::new("ann").valid_until(until));
+    let valid = until.filter(|until| *until > SystemTime::now());
+    let principal = valid.map(|until| Principal::new("ann").valid_until(until));
     principal.ok_or(AuthError::invalid("the token has expired"))
 }
 
 async fn token(RawQuery(millis): RawQuery) -> String {
-    let life = millis.and_then(|millis| millis.parse().ok()).unwrap_or(60_000);
-    let until = SystemTime::now() + Duration::from_millis(life);
+    let lifetime = millis.and_then(|millis| millis.parse().ok()).unwrap_or(60_000);
+    let until = SystemTime::now() + Duration::from_millis(lifetime);
     until.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis().to_string()
 }
 
@@ -72,10 +72,10 @@ pub(crate) async fn run(mut parser: lexopt::Parser) -> Outcome {
     println!("{}", json!({ "listening": listener.local_addr()?.to_string() }));
     let sse = HeroSse::builder()
         .options(options(&settings)?)
-        .authenticator(authenticator_fn(async |token: Secret<String>| until(token.expose())))
+        .authenticator(authenticator_fn(async |token: Secret<String>| authenticate(token.expose())))
         .tickets(Tickets::new().audience("trial"))
         .build()?;
-    let (watch, stats, kit) = (census.clone(), census, sse.clone());
+    let (watch, stats, own) = (census.clone(), census, sse.clone());
     let feed = sse.endpoint("/feed").handler(async move |cursor: LastEventId| {
         let from = feed.after(cursor.as_str()).map_err(Refusal::bad_request)?;
         Ok::<_, Refusal>(watch.watch(feed.from(from)))
@@ -91,7 +91,7 @@ pub(crate) async fn run(mut parser: lexopt::Parser) -> Outcome {
         .route("/token", get(token))
         .route("/tickets.js", get(async move || ([(CONTENT_TYPE, "text/javascript")], script)))
         .route("/stream.js", get(async move || ([(CONTENT_TYPE, "text/javascript")], client)))
-        .route("/stats", get(async move || axum::Json(stats.stats(Some(&kit)))))
+        .route("/stats", get(async move || axum::Json(stats.stats(Some(&own)))))
         .route("/", get(async || Html("<!doctype html><title>trial</title>")));
     sse.serve(listener, app).with_graceful_shutdown(hero_sse::shutdown_signal()).await?;
     Ok(ExitCode::SUCCESS)

@@ -1,4 +1,4 @@
-//! The feed server.
+//! The feed server of the trials.
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -34,25 +34,25 @@ Usage: trial serve [OPTIONS]
 
   --listen ADDR        address to listen on [default: 127.0.0.1:0]; port 0 takes any free one
   --epoch-ms N         when event 0 is due, in milliseconds after 1970 [default: now]
-  --interval-ms N      from one event to the next [default: 200]
+  --interval-ms N      time between events [default: 200]
   --payload BYTES      length of an event's data [default: 100]
-  --set KEY=VALUE      an option of the kit, as in its section SseOptions; may be repeated
+  --set KEY=VALUE      an option, as in the section SseOptions; may be repeated
   --cert FILE          speak HTTPS with this certificate (PEM), and this key
   --key FILE
-  --self-signed        speak HTTPS with a certificate of its own making
+  --self-signed        speak HTTPS with a generated certificate
   --axum               serve the feed with axum's own Sse under axum::serve, for comparison
-  --topic EVENTS       publish the feed to a topic that keeps so many events; ids are the topic's
+  --topic EVENTS       publish the feed to a topic that retains so many events; ids are the topic's
 
-  /feed     event n has the id n and is due at epoch + n * interval; goes on after Last-Event-ID or
-            ?last_event_id=, with the next event due without it
-  /idle     says nothing; its heartbeat is 60 s
-  /private  the same feed, for whoever has the token `ann`
-  /posted   that, by POST
-  /login    sets the cookie `t` to this token; its attributes stand behind the question mark
+  /feed     event n has the id n and is due at epoch + n * interval; resumes after Last-Event-ID or
+            ?last_event_id=, and begins with the next event that is due otherwise
+  /idle     sends no events; its heartbeat is 60 s
+  /private  the same feed, for the token `ann`
+  /posted   the same feed for the token `ann`, by POST
+  /login    sets the cookie `t` to this token; the query has the cookie's attributes
   /stats    what the server holds, as JSON
   /         an empty page
 
-Prints one line of JSON when it listens and one when it has ended, which SIGTERM asks for.
+Prints a line of JSON when it listens, and another when it has ended. SIGTERM ends it.
 ";
 
 struct Arguments {
@@ -134,7 +134,7 @@ pub(crate) async fn run(parser: lexopt::Parser) -> Outcome {
     let options = options(&arguments.settings)?;
     let only_ann = authenticator_fn(async |token: Secret<String>| match token.expose().as_str() {
         "ann" => Ok(Principal::new("ann")),
-        _ => Err(AuthError::invalid("not ann's")),
+        _ => Err(AuthError::invalid("not the token of ann")),
     });
     let sse = HeroSse::builder().options(options).authenticator(only_ann).build()?;
     let app = match arguments.topic {
@@ -150,7 +150,7 @@ pub(crate) async fn run(parser: lexopt::Parser) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// `WriteTimeout=1s` as the line of TOML that it stands for.
+/// Reads options from settings such as `WriteTimeout=1s`.
 pub(crate) fn options(settings: &[String]) -> Outcome<SseOptions> {
     let mut toml = "[SseOptions]\n".to_owned();
     for setting in settings {
@@ -164,7 +164,7 @@ pub(crate) fn options(settings: &[String]) -> Outcome<SseOptions> {
 
 fn app(sse: &HeroSse, feed: Feed, census: Census) -> Outcome<Router> {
     let (idle, stats, watch) = (census.clone(), census.clone(), census.clone());
-    let kit = sse.clone();
+    let own = sse.clone();
     let (ours, private) = (feed.clone(), census.clone());
     let private = move |cursor: LastEventId| {
         let from = ours.after(cursor.as_str()).unwrap_or_default();
@@ -197,21 +197,21 @@ fn app(sse: &HeroSse, feed: Feed, census: Census) -> Outcome<Router> {
         .merge(idle)
         .merge(private)
         .merge(posted)
-        // Not the icon that a browser asks for by itself.
+        // Does not count the icon that a browser requests by itself.
         .route_layer(from_fn(count))
         .route("/login", get(login))
-        .route("/stats", get(async move || axum::Json(stats.stats(Some(&kit)))))
+        .route("/stats", get(async move || axum::Json(stats.stats(Some(&own)))))
         .route("/", get(async || Html("<!doctype html><title>trial</title>"))))
 }
 
-/// The feed as one topic, which every client follows.
+/// The feed as one topic, to which every client subscribes.
 fn topic(sse: &HeroSse, feed: Feed, keep: usize) -> Outcome<Router> {
     let topic = Topic::builder("feed").retain_events(keep).retain_bytes(64 << 20).build();
-    let (ours, kit) = (topic.clone(), sse.clone());
+    let (ours, own) = (topic.clone(), sse.clone());
     let endpoint = sse.endpoint("/feed").public().handler(async move || ours.subscribe())?;
     let stats = async move || {
-        let connections = kit.connections();
-        let mut stats = Census::default().stats(Some(&kit));
+        let connections = own.connections();
+        let mut stats = Census::default().stats(Some(&own));
         stats["gaps"] = connections.gaps().into();
         axum::Json(stats)
     };
@@ -231,7 +231,7 @@ async fn login(attributes: RawQuery) -> impl IntoResponse {
     ([(header::SET_COOKIE, format!("t=ann; Path=/; HttpOnly; {attributes}"))], "hello, ann")
 }
 
-/// The same feed as others serve it.
+/// The same feed by axum's own `Sse`.
 fn peer(feed: Feed, census: Census) -> Router {
     use axum::http::HeaderMap;
     use axum::response::sse::{Event, KeepAlive, Sse};
@@ -251,11 +251,11 @@ fn peer(feed: Feed, census: Census) -> Router {
         .route("/stats", get(async move || axum::Json(stats.stats(None))))
 }
 
-/// The sequence: event n is due at epoch + n * interval, whoever serves it.
+/// The feed: event n is due at epoch + n * interval, in every process.
 #[derive(Clone)]
 pub(crate) struct Feed {
     zero: Instant,
-    /// How long before `zero` event 0 was due.
+    /// Time from event 0 to `zero`.
     past: Duration,
     interval: Duration,
     filler: Arc<str>,
@@ -273,13 +273,13 @@ impl Feed {
         }
     }
 
-    /// How long after this process's zero event `n` is due; `None` when that was before.
+    /// Returns the time from `zero` to event `n`. `None`: it was due before.
     fn due(&self, n: u64) -> Option<Duration> {
         let millis = u64::try_from(self.interval.as_millis()).unwrap_or(1).saturating_mul(n);
         Duration::from_millis(millis).checked_sub(self.past)
     }
 
-    /// The first event for a client with this cursor; without one, the next that is due.
+    /// Returns the first event for a client with this cursor. Without a cursor: the next that is due.
     pub(crate) fn after(&self, cursor: Option<&str>) -> Result<u64, String> {
         let Some(cursor) = cursor else {
             let since = self.past + self.zero.elapsed();
@@ -310,7 +310,7 @@ impl Feed {
         self.numbers(from).map(move |n| Event::text(feed.data(n)).with_id(n))
     }
 
-    /// The number, filled up to the payload's length.
+    /// Returns the number, padded to the length of the payload.
     fn data(&self, n: u64) -> String {
         let mut data = format!("{n} ");
         let rest = self.filler.len().saturating_sub(data.len());
@@ -319,15 +319,15 @@ impl Feed {
     }
 }
 
-/// Counts the application's streams, those that live and those that ever did.
+/// Counts user streams and requests.
 #[derive(Clone, Default)]
 pub(crate) struct Census(Arc<Counts>);
 
 #[derive(Default)]
 struct Counts {
-    /// Requests for a stream: each is counted once at its end, under one reason or another.
+    /// Requests for a stream. Each is counted once at its end, with its reason.
     asked: AtomicU64,
-    /// Those that brought a cookie, and a browser's questions before one.
+    /// Requests with a cookie, and preflights.
     cookies: AtomicU64,
     preflights: AtomicU64,
     opened: AtomicU64,
@@ -380,7 +380,7 @@ impl<T> Drop for Watched<T> {
     }
 }
 
-/// What the process holds in memory, in KiB.
+/// Returns the resident memory of the process in KiB.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
