@@ -309,7 +309,8 @@ impl Soak {
             format!("healthy streams ended only with their server: {ends:?}"),
         );
         let spoilt = tally.flawed.load(Ordering::SeqCst);
-        self.verdict.check(spoilt == 0, format!("{spoilt} flaws in what reconnecting clients received"));
+        self.verdict
+            .check(spoilt == 0, format!("{spoilt} flaws in what reconnecting clients received"));
         let resets = tally.resets.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let never = tally.never_reset.load(Ordering::SeqCst);
         let most = resets.iter().max().copied().unwrap_or_default();
