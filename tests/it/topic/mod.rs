@@ -1,4 +1,16 @@
-//! KeyedTopics, through an endpoint: who begins, who comes back, who missed something.
+//! Topics through an endpoint: new and reconnecting clients, gaps, filters, ends.
+
+mod adaptors;
+mod filters;
+mod gaps_and_snapshots;
+mod lines;
+mod merge;
+mod publish;
+mod reconnects;
+mod slow_clients;
+mod starts_and_ends;
+mod steps;
+mod transports;
 
 use axum::Router;
 use axum::extract::State;
@@ -58,7 +70,7 @@ async fn numbers(reader: &mut EventReader, count: usize) -> Vec<u64> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_comes_back_goes_on_where_it_stopped() {
+async fn a_reconnecting_client_resumes_after_its_last_event() {
     let topic = Topic::new("orders");
     let app = app(&topic);
     topic.publish(order(1)).await.expect("published");
@@ -84,7 +96,7 @@ async fn a_client_that_comes_back_goes_on_where_it_stopped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_gone_is_told() {
+async fn evicted_events_are_reported_as_a_gap() {
     let topic = Topic::builder("orders").retain_events(3).build();
     let app = app(&topic);
     let first = topic.publish(order(1)).await.expect("published");
@@ -105,7 +117,7 @@ async fn what_is_gone_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_burst_larger_than_what_is_kept_is_a_gap_for_who_follows() {
+async fn a_burst_larger_than_the_retention_is_a_gap_for_subscribers() {
     let topic = Topic::builder("orders").retain_events(3).build();
     let sse = sse_with(SseOptions::default().overflow(Overflow::DropOldest));
     let endpoints = sse.routes(endpoints![orders]).expect("routes");

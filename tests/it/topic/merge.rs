@@ -156,7 +156,7 @@ async fn topics_may_come_and_go() {
 
 /// A topic with much to say leaves room for one with little, and no write is large.
 #[tokio::test(start_paused = true)]
-async fn nobody_starves() {
+async fn a_busy_topic_starves_no_other() {
     let (orders, notes) =
         (Topic::builder("orders").retain_events(5_000).build(), Topic::new("notes"));
     orders.publish_all((1..=5_000).map(order)).await.expect("sent");
@@ -180,7 +180,7 @@ async fn nobody_starves() {
 
 /// A large state leaves alone; what a topic begins with meanwhile is of the life that it has by then.
 #[tokio::test(start_paused = true)]
-async fn a_place_is_of_the_life_that_its_event_is_of() {
+async fn an_id_belongs_to_the_epoch_of_its_event() {
     #[derive(Clone, Serialize, SseEvent)]
     struct Large {
         pad: String,
@@ -290,7 +290,7 @@ async fn a_merged_stream_behind_an_adaptor_has_its_gaps_and_its_end() {
 
 /// One that has ended is not asked again and again while the others have nothing to say.
 #[test]
-fn who_waits_beside_one_that_has_ended_sleeps() {
+fn a_stream_beside_an_ended_topic_is_not_woken_in_vain() {
     struct Wakes(std::sync::atomic::AtomicUsize);
     impl std::task::Wake for Wakes {
         fn wake(self: std::sync::Arc<Self>) {
@@ -308,7 +308,7 @@ fn who_waits_beside_one_that_has_ended_sleeps() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_is_too_slow_on_its_own() {
+async fn a_client_is_too_slow_for_each_topic_on_its_own() {
     for (overflow, orders_left) in [(Overflow::DropOldest, 5), (Overflow::Latest, 1)] {
         let (orders, notes) = (Topic::new("orders"), Topic::new("notes"));
         let settings = SseOptions::default().overflow(overflow).buffer(5);
@@ -354,7 +354,7 @@ async fn each_is_too_slow_on_its_own() {
 
 /// What one topic has not told yet is told to who comes back with an id of another's event.
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_takes_long_holds_nobody_up_and_is_not_lost() {
+async fn a_slow_gap_reply_delays_no_other_topic_and_is_not_lost() {
     let (orders, notes) =
         (Topic::builder("orders").retain_events(2).build(), Topic::<Note>::new("notes"));
     let sse = sse_with(SseOptions::default());
@@ -473,7 +473,7 @@ async fn a_ninth_topic_on_a_stream_is_refused() {
 
 /// Three topics that are published to while a client breaks off again and again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_or_doubled_by_who_breaks_off() {
+async fn a_client_that_reconnects_often_gets_each_event_once() {
     const EVENTS: u64 = 1_500;
     let topics: Vec<Topic<Note>> = ["a", "b", "c"].into_iter().map(Topic::new).collect();
     let publishers: Vec<_> = topics
@@ -549,7 +549,7 @@ async fn nothing_is_lost_or_doubled_by_who_breaks_off() {
 
 /// What happens in a topic that is new on the stream is not lost with a connection that had no event yet.
 #[tokio::test(start_paused = true)]
-async fn a_topic_that_is_new_has_a_place_to_come_back_to() {
+async fn an_added_topic_has_a_position_to_resume_from() {
     let (orders, notes) = (Topic::new("orders"), Topic::new("notes"));
     let id = orders.publish(order(1)).await.expect("sent").to_string();
     let app = both(&orders, &notes);
@@ -565,7 +565,7 @@ async fn a_topic_that_is_new_has_a_place_to_come_back_to() {
 
 /// Of the latest nothing is missing, whatever the id; the other topic's gap is told.
 #[tokio::test(start_paused = true)]
-async fn of_the_latest_no_other_life_is_a_gap() {
+async fn an_id_of_another_epoch_is_no_gap_for_latest_values() {
     let (orders, notes) = (Topic::new("orders"), Topic::latest("notes"));
     orders.publish(order(1)).await.expect("sent");
     notes.publish(note(2)).await.expect("sent");
