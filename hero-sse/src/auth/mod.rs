@@ -3,7 +3,7 @@
 //!
 //! | to do this | use |
 //! |---|---|
-//! | accept JSON Web Tokens | [`JwtAuthenticator`](crate::JwtAuthenticator), with an `Issuer` each for several issuers (feature `jwt`) |
+//! | accept JSON Web Tokens | [`JwtAuthenticator`], with an `Issuer` each for several issuers (feature `jwt`) |
 //! | accept other tokens, such as session ids | [`authenticator_fn`], or an [`Authenticator`] of your own |
 //! | let the token's claims decide | a [`PermissionRule`] at the endpoint; nothing else is needed |
 //! | let a database decide | [`authorizer_fn`], or an [`Authorizer`] of your own |
