@@ -429,7 +429,7 @@ async fn a_state_is_of_the_events_that_there_are() {
     };
     other.publish_all([4, 13, 5].map(order)).await.expect("published");
     assert_eq!((state().await, topic.len()), (9, 3));
-    // As a broker passes it that is another process. Where nobody has said how it is read that is told once.
+    // As a broker in another process passes it. Without `decode`, the log says so once.
     let (log, _guard) = support::Log::everything();
     broker.with("orders", |kept| {
         let body = kept.records[0].body().clone();

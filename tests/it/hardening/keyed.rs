@@ -15,7 +15,7 @@ use crate::support::testing::{self, OpenError};
 use crate::support::{Log, burst, claims, jwt, sign, sse_with};
 use crate::tickets;
 
-/// A kit whose tokens may hold grants that end in `*`.
+/// A server whose tokens may hold grants that end in `*`.
 fn with_wildcards() -> HeroSse {
     HeroSse::builder()
         .environment(Vec::<(String, String)>::new())

@@ -76,7 +76,7 @@ async fn an_id_of_another_tenants_topic_opens_nothing_of_either() {
     assert_ne!(ours[4].to_string(), theirs[4].to_string());
     let events = one.come_back(theirs[4].as_str()).await;
     assert!(gap(&events)["missed"].is_null() && gap(&events)["from"].is_null(), "{events:?}");
-    // The caller gets what anybody gets here, and is told that nothing is known of what it had.
+    // The caller gets what any new client gets, after a gap of unknown size.
     assert_eq!(numbers(&events), [1, 11, 21]);
     assert_eq!(numbers(&one.come_back(ours[4].as_str()).await), [11, 21]);
 }

@@ -2,7 +2,7 @@
 
 use super::steps::*;
 
-/// Behind an adaptor a gap is told by the next frame, all of it, and before it on the wire.
+/// Behind an adaptor the next event reports the whole gap, and `hero.gap` is sent before that event.
 #[tokio::test(start_paused = true)]
 async fn a_mapped_event_reports_the_gap_before_it() {
     let topic = Topic::builder("steps").retain_events(3).build();
@@ -180,7 +180,7 @@ async fn a_subscription_may_be_read_before_it_is_returned() {
     topic.publish_all((1..=3).map(step)).await.expect("sent");
     let mut reader = testing::open(&app, "/s").await.expect("a stream");
     assert_eq!(there(&mut reader), steps([2, 3]));
-    // Nor is it sent again to who comes back.
+    // A reconnecting client does not get it again.
     let of = topic.clone();
     let read = async move |cursor: LastEventId| {
         let mut subscription = of.subscribe().resume(&cursor);
@@ -195,7 +195,8 @@ async fn a_subscription_may_be_read_before_it_is_returned() {
     assert_eq!(there(&mut back.await.expect("a stream")), steps([3]));
 }
 
-/// Nor is a gap that it came upon: alone it is told with the state, once; beside others it is told to who leaves before.
+/// A gap that was read by hand is not lost either. It is sent once with the state; on a merged stream, a client that
+/// disconnects earlier gets it again.
 #[tokio::test(start_paused = true)]
 async fn a_gap_that_was_read_by_hand_is_sent_when_the_subscription_is_returned() {
     let topic = summed(3);

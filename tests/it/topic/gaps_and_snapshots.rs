@@ -26,7 +26,7 @@ async fn a_gap_reply_is_sent_once_and_whole() {
     };
     let mut reader = testing::open(&app, "/s").last_event_id(&id).await.expect("a stream");
     let gap = next(&mut reader).await;
-    // Whoever leaves before the answer is told again: its cursor has not moved.
+    // A client that disconnects before the reply gets the gap again: its cursor has not moved.
     assert_eq!((gap.event.as_str(), gap.id), ("hero.gap", None));
     assert!(there(&mut reader).is_empty());
     drop(reader);
@@ -106,7 +106,7 @@ async fn a_failing_gap_reply_ends_its_own_stream() {
     assert!(dropped.load(Ordering::SeqCst));
 }
 
-/// An answer skips what is there, but the end is told to everybody.
+/// A reply skips the events that are there, but every client gets the last event.
 #[tokio::test(start_paused = true)]
 async fn the_last_event_follows_a_gap_reply_and_a_snapshot() {
     let (topic, id) = with_a_gap().await;
@@ -214,7 +214,7 @@ async fn a_snapshot_and_its_changes_fit_under_load() {
     }
 }
 
-/// A client that is cut between the two is told again.
+/// A client that is disconnected between the two gets both again.
 #[tokio::test(start_paused = true)]
 async fn a_gap_carries_no_id_before_its_reply() {
     let topic = summed(3);

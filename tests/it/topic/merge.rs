@@ -352,7 +352,7 @@ async fn a_client_is_too_slow_for_each_topic_on_its_own() {
     assert_eq!(of(&some(&mut reader, 90).await, "order"), (1..=90).collect::<Vec<_>>());
 }
 
-/// What one topic has not told yet is told to who comes back with an id of another's event.
+/// A gap that one topic has not completed is sent again to a client that reconnects with the id of another's event.
 #[tokio::test(start_paused = true)]
 async fn a_slow_gap_reply_delays_no_other_topic_and_is_not_lost() {
     let (orders, notes) =
@@ -512,7 +512,7 @@ async fn a_client_that_reconnects_often_gets_each_event_once() {
         }
         let mut reader = match request.await {
             Ok(reader) => reader,
-            // It broke off between the end mark and the farewell.
+            // It disconnected between the end mark and `hero.close`.
             Err(refused) if refused.status == Some(http::StatusCode::NO_CONTENT) => break,
             Err(refused) => panic!("a stream: {refused:?}"),
         };
@@ -563,7 +563,7 @@ async fn an_added_topic_has_a_position_to_resume_from() {
     assert_eq!(what(&next(&mut reader).await).1, 2);
 }
 
-/// Of the latest nothing is missing, whatever the id; the other topic's gap is told.
+/// A topic of latest values has no gap, whatever the id. The other topic's gap is sent.
 #[tokio::test(start_paused = true)]
 async fn an_id_of_another_epoch_is_no_gap_for_latest_values() {
     let (orders, notes) = (Topic::new("orders"), Topic::latest("notes"));

@@ -108,7 +108,7 @@ async fn evicted_events_are_reported_as_a_gap() {
     let told: serde_json::Value = gap.json().expect("JSON");
     assert_eq!(told["missed"], 6);
     assert_eq!(numbers(&mut reader, 3).await, [8, 9, 10]);
-    // It is told once.
+    // The gap is sent once.
     let id = gap.id.expect("an id");
     assert_eq!(told["to"], id);
     let mut reader = testing::open(&app, "/orders").last_event_id(&id).await.expect("a stream");
@@ -187,7 +187,7 @@ async fn newest(State(orders): State<Topic<Order>>) -> Subscription<Order> {
     orders.subscribe()
 }
 
-/// What is left out is told, and then it is not sent all the same.
+/// Events in a gap are not sent afterwards.
 #[tokio::test(start_paused = true)]
 async fn who_skips_gets_the_last_ones_once() {
     let topic = Topic::new("orders");

@@ -57,7 +57,7 @@ async fn a_client_disconnected_before_its_replay_still_gets_the_replay() {
     assert_eq!((got.close.as_deref(), got.id), (Some("draining"), None));
 }
 
-/// Events that a filter left out, and then the end: who comes back has no gap of what it did not want.
+/// Filtered events, then the end: a reconnecting client has no gap for events that its filter excludes.
 #[tokio::test(start_paused = true)]
 async fn filtered_events_are_no_gap_for_a_disconnected_client() {
     for reason in ["draining", "overflow"] {

@@ -21,7 +21,7 @@ async fn a_slow_client_is_treated_as_the_endpoint_says() {
     assert!(next(&mut reader).await.data.contains("\"overflow\""));
     drop(reader);
     assert_eq!(sse.connections().closed(CloseReason::Overflow), 1);
-    // Nothing is gone by then; who comes back may be as far behind as it is.
+    // Nothing is evicted by then. A reconnecting client may lag as far as it does.
     assert_eq!(topic.len(), 100);
     let mut reader = testing::open(&app, "/s").last_event_id(&id).await.expect("a stream");
     assert_eq!(what(&next(&mut reader).await).0, "hero.gap");
@@ -73,7 +73,7 @@ async fn a_burst_disconnects_no_client_that_was_up_to_date() {
         assert_eq!(there(&mut reader), []);
         topic.publish_all((1..=100).map(step)).await.expect("sent");
         assert_eq!(there(&mut reader), steps(1..=100), "{settings}");
-        // One after the other, and more than is kept: what is gone is told in place.
+        // One after the other, and more than is kept: a gap reports the evicted events.
         for n in 101..=210 {
             topic.publish(step(n)).await.expect("sent");
         }
@@ -148,7 +148,7 @@ async fn a_buffer_disconnects_no_client_without_need() {
     gauges.publish_all((1..=50).map(step)).await.expect("sent");
     assert_eq!(there(&mut reader), steps([48, 49, 50]));
 
-    // Who comes back, or begins far behind, is not slow.
+    // A client that replays events is not slow.
     let topic = Topic::builder("steps").retain_events(100).build();
     let of = topic.clone();
     let settings = options("Buffer = 10\nOverflow = \"drop_oldest\"");
@@ -163,7 +163,7 @@ async fn a_buffer_disconnects_no_client_without_need() {
     topic.publish_all((61..=90).map(step)).await.expect("sent");
     assert_eq!(there(&mut back)[1..], steps(81..=90));
 
-    // With a buffer as long as the topic the client is told in time as well.
+    // With a buffer as long as the topic, the client is disconnected in time as well.
     let topic = Topic::builder("steps").retain_events(100).build();
     let of = topic.clone();
     let app = serving(&sse_with(options("Buffer = 1000")), move || of.subscribe());

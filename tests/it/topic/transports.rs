@@ -38,7 +38,7 @@ async fn beside_a_shut_window(
     (stalled, body, wires)
 }
 
-/// A server of another's making, with a shutdown that begins as the kit's documentation says.
+/// A server other than `serve`, with a shutdown as the documentation describes it.
 async fn foreign(
     sse: &HeroSse,
     app: Router,
@@ -316,7 +316,7 @@ async fn stalled_streams_of_an_ended_topic_get_the_rest_and_the_end() {
     }
 }
 
-/// The others get all of it while the one takes nothing; that one is told when it takes again, and comes back.
+/// The other clients get everything while one reads nothing. That one overflows when it reads again, and reconnects.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_http2_a_closed_window_delays_no_other_stream_and_overflows() {
     let topic = topic(LINES as usize);

@@ -221,7 +221,7 @@ pub fn two_share_what_one_joined() {
     });
 }
 
-/// What goes while somebody reads is told, and counted.
+/// Events that are evicted during a read are reported as missed, and counted.
 pub fn eviction_is_told() {
     explore(2, || {
         let ring = ring(2);
@@ -274,8 +274,8 @@ pub fn the_last_event_ends_the_reader() {
     });
 }
 
-/// The log begins anew while a reader reads: it learns of it, and gets all of the new life, and nothing of the
-/// old one at a place of the new one. A resume with an offset of the old life does not stand in the new one.
+/// A new epoch starts while a reader reads: the reader learns of it, gets all events of the new epoch, and none of the
+/// old one at an offset of the new one. A resume with an offset of the old epoch fails.
 pub fn another_life_is_told() {
     explore(3, || {
         let ring = ring(8);
@@ -297,7 +297,7 @@ pub fn another_life_is_told() {
         while cursor.epoch().0 == 1 || cursor.next() <= 2 {
             got.extend(next(&mut cursor));
         }
-        let told = got.iter().position(|got| *got == Got::Missed(None, 1)).expect("it is told");
+        let told = got.iter().position(|got| *got == Got::Missed(None, 1)).expect("it is reported");
         let (old, new) = got.split_at(told);
         assert!(events(old).is_empty() || events(old) == [12], "{old:?}");
         assert_eq!(events(&new[1..]), [21, 22], "{new:?}");
