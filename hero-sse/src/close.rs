@@ -88,6 +88,7 @@ reasons! {
     next: "it reconnects to another node or to the next process; after a refusal a browser never does",
     operator: "nothing: a deployment";
     /// A connection limit was reached, or the caller connects too often. The stream never began.
+    #[doc(alias = "rate limit")]
     OverLimit = "over_limit", reconnect: true,
     sees: "`200`, `retry`, `hero.close` and a clean end; under `OverLimit = \"refuse\"` a `503` or `429`",
     next: "it retries after its `retry`; after a refusal a browser never does",

@@ -219,8 +219,8 @@ impl fmt::Debug for HeroSse {
 }
 
 /// A server without an authorizer would silently ignore the interval.
-const NOTHING_TO_REAUTHORIZE: &str = "reauthorization needs an authorizer, and the server has none: the claims of a token never change. Add \
-     .authorizer(..) to the builder, or write \"off\"";
+const NOTHING_TO_REAUTHORIZE: &str = "reauthorization needs an authorizer, and the server has none: \
+    the claims of a token never change. Add .authorizer(..) to the builder, or write \"off\"";
 
 /// Builds a [`HeroSse`]. [`build`](Self::build) checks everything and reports all mistakes together.
 ///
