@@ -164,8 +164,9 @@ pub mod extend {
     #[cfg(feature = "server")]
     pub use crate::endpoint::{
         AppState, BodyExtractor, Endpoint, EndpointMeta, Endpoints, EventHandler, EventItem,
-        EventStream, Events, Extractor, IntoEventStream, OpeningStream,
+        EventStream, Events, Extractor, IntoEventStream, OpeningStream, markers,
     };
+    pub use crate::event::emit::Outcome;
     pub use crate::topic::broker::{
         Broker, BrokerError, Log, LogReplica, Record, Retention, WakeOnDrop,
     };

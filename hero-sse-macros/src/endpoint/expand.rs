@@ -29,6 +29,7 @@ pub(super) fn endpoint(endpoint: &Endpoint) -> TokenStream {
         shared,
         quote! {
             #assertions
+            impl __sse::Declared for #ident {}
             #[automatically_derived]
             impl __sse::EndpointMeta for #ident {
                 const DESCRIPTOR: __sse::Descriptor = #descriptor;
@@ -333,6 +334,7 @@ fn stub_items(Stub { krate, visibility, ident, name, shared }: &Stub) -> TokenSt
         &private(krate.as_ref()),
         shared,
         quote! {
+            impl __sse::Declared for #ident {}
             #[automatically_derived]
             impl __sse::EndpointMeta for #ident {
                 const DESCRIPTOR: __sse::Descriptor = __sse::Descriptor::new(#name, "/");

@@ -23,7 +23,7 @@ pub use axum::extract::Request;
 
 pub use crate::descriptor::{Descriptor, Rule};
 pub use crate::endpoint::{
-    AppState, BodyExtractor, Endpoint, EndpointMeta, Events, Extractor, IntoEventStream,
+    AppState, BodyExtractor, Declared, Endpoint, EndpointMeta, Events, Extractor, IntoEventStream,
     OpeningStream,
 };
 pub use crate::permission::IntoPermission;

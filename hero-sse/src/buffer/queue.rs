@@ -15,7 +15,7 @@ use tracing::Instrument;
 use super::user_stream::{TIME_SLICE, UserStream};
 use crate::close::CloseReason;
 use crate::connections::Attribution;
-use crate::endpoint::About;
+use crate::endpoint::Appended;
 use crate::frame::{Contents, GAP, PreEncoded, contents_of, name_of, write_control};
 use crate::policy::Overflow;
 use crate::topic::BATCH;
@@ -211,13 +211,13 @@ impl Shared {
                 return Turn::Pending;
             };
             let ask_key = self.overflow == Overflow::Latest;
-            let Poll::Ready((step, about)) = stream.poll(cx, &mut out, ask_key) else {
+            let Poll::Ready((step, appended)) = stream.poll(cx, &mut out, ask_key) else {
                 return Turn::Pending;
             };
             budget.made_progress();
             if !out.is_empty() {
                 // An exact copy: a slice of `out` would keep its whole allocation.
-                match self.push(Bytes::copy_from_slice(&out), about, step.is_break()) {
+                match self.push(Bytes::copy_from_slice(&out), appended, step.is_break()) {
                     Pushed::Continue => {}
                     Pushed::Yield => return Turn::Again,
                     Pushed::Overflow => return Turn::Over(CloseReason::Overflow),
@@ -233,16 +233,16 @@ impl Shared {
     }
 
     /// Buffers a frame. The stream's last frame is accepted above the bound, since no other follows.
-    fn push(&self, frame: Bytes, about: About, last: bool) -> Pushed {
-        let About { key, whole } = about;
+    fn push(&self, frame: Bytes, appended: Appended, last: bool) -> Pushed {
+        let Appended { key, pre_encoded } = appended;
         let latest = self.overflow == Overflow::Latest;
-        let Contents { gaps, events, name } = match whole {
+        let Contents { gaps, events, name } = match pre_encoded {
             PreEncoded::Event | PreEncoded::Batch => contents_of(&frame),
             PreEncoded::No if latest => Contents { gaps: 0, events: 1, name: name_of(&frame) },
             PreEncoded::No => Contents { gaps: 0, events: 1, name: None },
         };
         // A batch replaces no other frame, even if it is a single event.
-        let key = (latest && whole != PreEncoded::Batch)
+        let key = (latest && pre_encoded != PreEncoded::Batch)
             .then(|| Arc::new(CompactionKey { name: name.map(Box::from), key }));
         let mut state = self.lock();
         if state.closed {

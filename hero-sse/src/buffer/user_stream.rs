@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::close::CloseReason;
 use crate::connections::Attribution;
-use crate::endpoint::{About, Source, Step};
+use crate::endpoint::{Appended, Source, Step};
 use crate::frame::{EventName, PreEncoded, contents_of};
 use crate::telemetry;
 use crate::topic::BATCH;
@@ -62,8 +62,8 @@ impl UserStream {
         let start = Instant::now();
         let end = loop {
             let before = out.len();
-            let Poll::Ready((flow, about)) = self.poll(cx, out, false) else { break None };
-            if about.whole != PreEncoded::No {
+            let Poll::Ready((flow, appended)) = self.poll(cx, out, false) else { break None };
+            if appended.pre_encoded != PreEncoded::No {
                 let contents = contents_of(out.get(before..).unwrap_or_default());
                 (0..contents.gaps).for_each(|_| self.attribution.gap());
             }
@@ -85,13 +85,13 @@ impl UserStream {
         cx: &mut Context<'_>,
         out: &mut BytesMut,
         ask_key: bool,
-    ) -> Poll<(ControlFlow<CloseReason>, About)> {
+    ) -> Poll<(ControlFlow<CloseReason>, Appended)> {
         let Some(stream) = self.stream.as_mut() else {
-            return Poll::Ready((ControlFlow::Break(CloseReason::Ended), About::default()));
+            return Poll::Ready((ControlFlow::Break(CloseReason::Ended), Appended::default()));
         };
         let start = out.len();
         let poll = || stream.as_mut().poll_frame(cx, out, self.name.as_ref(), ask_key);
-        let (step, about) = match catch_unwind(AssertUnwindSafe(poll)) {
+        let (step, appended) = match catch_unwind(AssertUnwindSafe(poll)) {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(made)) => made,
             Err(_) => {
@@ -99,7 +99,7 @@ impl UserStream {
                 out.truncate(start);
                 telemetry::panicked(self.attribution.path(), "stream");
                 let reason = CloseReason::StreamPanic;
-                return Poll::Ready((ControlFlow::Break(reason), About::default()));
+                return Poll::Ready((ControlFlow::Break(reason), Appended::default()));
             }
         };
         let flow = match step {
@@ -111,7 +111,7 @@ impl UserStream {
                 ControlFlow::Break(CloseReason::StreamError)
             }
         };
-        Poll::Ready((flow, about))
+        Poll::Ready((flow, appended))
     }
 }
 

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use futures_core::Stream;
 
-/// A stream of what an async block sends, one event after another.
+/// Makes a stream of the events that an async block sends.
 ///
 /// ```
 /// use std::time::Duration;
@@ -18,7 +18,7 @@ use futures_core::Stream;
 /// #[derive(Serialize, SseEvent)]
 /// struct Tick { left: u8 }
 ///
-/// /// Counts down, a second apart.
+/// /// Counts down, once a second.
 /// #[sse_endpoint("/countdown", public)]
 /// async fn countdown() -> impl Stream<Item = Tick> {
 ///     hero_sse::stream(|mut tx| async move {
@@ -30,12 +30,17 @@ use futures_core::Stream;
 /// }
 /// ```
 ///
-/// The block runs as the stream is polled, at the client's pace, and nowhere else: [`send`](Emitter::send) hands
-/// over one event and returns when it was taken. The stream ends with the block, and dropping the stream, as
-/// when the client leaves, drops the block where it waits.
+/// The block runs only while the stream is polled, so at the client's pace. [`send`](Emitter::send) returns when the
+/// stream has taken the event. The stream ends when the block ends.
 ///
-/// A block may also end with a `Result`: then so are the items, and `?` works in it. An error ends the
-/// stream; as the `Err` of any other stream it is logged and never sent.
+/// # Cancellation
+///
+/// When the client leaves, the stream is dropped. That drops the block at the `await` where it is.
+///
+/// # Errors
+///
+/// A block may end with a `Result`, so that `?` works in it. The stream then yields a `Result` for each event. An error
+/// ends the stream. It is logged and never sent, as the `Err` of any other stream.
 ///
 /// ```
 /// use hero_sse::Event;
@@ -48,43 +53,52 @@ use futures_core::Stream;
 ///     Ok::<(), std::num::ParseIntError>(())
 /// });
 /// ```
+#[doc(alias = "channel")]
+#[doc(alias = "generator")]
+#[doc(alias = "yield")]
+#[doc(alias = "async_stream")]
 pub fn stream<E, F>(block: impl FnOnce(Emitter<E>) -> F) -> EmitterStream<E, F>
 where
     E: Send + 'static,
     F: Future<Output: Outcome<E>> + Send + 'static,
 {
-    let exchange = Arc::new(Exchange::default());
-    let block = block(Emitter { exchange: exchange.clone() });
-    EmitterStream { block: Some(block), exchange }
+    let handover = Arc::new(Handover::default());
+    let block = block(Emitter { handover: handover.clone() });
+    EmitterStream { block: Some(block), handover }
 }
 
-/// What the block of a [`stream`] sends its events with.
+/// Sends events from the block of a [`stream`].
 ///
-/// It belongs to that block: where it is taken elsewhere, as into a task, and the stream is gone, `send`
-/// waits for ever. For a task there are channels.
+/// Use it in that block only. In a spawned task [`send`](Self::send) waits forever once the stream is dropped: use a
+/// channel there.
+#[doc(alias = "sender")]
 pub struct Emitter<E> {
-    exchange: Arc<Exchange<E>>,
+    handover: Arc<Handover<E>>,
 }
 
 impl<E> Emitter<E> {
-    /// Hands over one event, and returns when it was taken: events that follow each other without another
-    /// `await` still leave as one write. An event whose `send` is dropped before it was taken is not sent.
+    /// Sends an event, and returns when the stream has taken it. Events without another `await` between them leave in
+    /// one write.
+    ///
+    /// # Cancellation
+    ///
+    /// If the future is dropped before the stream has taken the event, the event is not sent.
     pub async fn send(&mut self, event: E) {
-        let _withdrawn = Withdraw(&self.exchange);
+        let _withdraw = Withdraw(&self.handover);
         let mut event = Some(event);
         poll_fn(|cx| {
-            let mut hand = self.exchange.lock();
+            let mut state = self.handover.lock();
             let event = event.take();
-            if event.is_none() && hand.event.is_none() {
+            if event.is_none() && state.event.is_none() {
                 return Poll::Ready(());
             }
             if event.is_some() {
-                hand.event = event;
-                hand.inside = hand.polling;
+                state.event = event;
+                state.sent_by_block = state.polling;
             }
-            hand.sender = Some(cx.waker().clone());
-            let stream = hand.stream.take();
-            drop(hand);
+            state.sender = Some(cx.waker().clone());
+            let stream = state.stream.take();
+            drop(state);
             stream.into_iter().for_each(Waker::wake);
             Poll::Pending
         })
@@ -98,8 +112,8 @@ impl<E> fmt::Debug for Emitter<E> {
     }
 }
 
-/// Takes an event back that nobody has taken.
-struct Withdraw<'a, E>(&'a Exchange<E>);
+/// Removes an event that the stream has not taken.
+struct Withdraw<'a, E>(&'a Handover<E>);
 
 impl<E> Drop for Withdraw<'_, E> {
     fn drop(&mut self) {
@@ -108,21 +122,28 @@ impl<E> Drop for Withdraw<'_, E> {
     }
 }
 
-/// How the block of a [`stream`] may end: with `()`, or with a `Result<(), X>`.
+mod sealed {
+    pub trait Outcome {}
+
+    impl Outcome for () {}
+    impl<X> Outcome for Result<(), X> {}
+}
+
+/// What the block of a [`stream`] may end with: `()`, or a `Result<(), X>`.
 #[diagnostic::on_unimplemented(
     message = "the block of a stream cannot end with `{Self}`",
     label = "neither `()` nor a `Result<(), X>`",
     note = "end it with nothing, or with `Ok::<(), X>(())` if it uses `?`",
     note = "an endless `loop` has the type `!`: write `for n in 0..` instead"
 )]
-pub trait Outcome<E> {
-    /// What the stream yields.
+pub trait Outcome<E>: sealed::Outcome {
+    /// The stream's item.
     type Item;
 
-    /// An event that was sent.
+    /// Returns the item for an event that the block sent.
     fn item(event: E) -> Self::Item;
 
-    /// What comes last.
+    /// Returns the item for the end of the block, if there is one.
     fn last(self) -> Option<Self::Item>;
 }
 
@@ -150,40 +171,40 @@ impl<E, X> Outcome<E> for Result<(), X> {
     }
 }
 
-/// Where an event passes from the block to the stream. Nobody contends for its lock: the stream polls
-/// the block.
-struct Exchange<E>(Mutex<Hand<E>>);
+/// Passes one event at a time from the block to the stream. Its lock is hardly ever contended, since the stream
+/// polls the block.
+struct Handover<E>(Mutex<State<E>>);
 
-struct Hand<E> {
+struct State<E> {
     event: Option<E>,
     sender: Option<Waker>,
-    /// Whether it was placed while the stream polled the block.
-    inside: bool,
+    /// Whether the event was sent while the stream polled the block.
+    sent_by_block: bool,
     polling: bool,
     stream: Option<Waker>,
 }
 
-impl<E> Default for Exchange<E> {
+impl<E> Default for Handover<E> {
     fn default() -> Self {
-        let (event, sender, stream, inside, polling) = (None, None, None, false, false);
-        Self(Mutex::new(Hand { event, sender, inside, polling, stream }))
+        let (event, sender, stream) = (None, None, None);
+        Self(Mutex::new(State { event, sender, sent_by_block: false, polling: false, stream }))
     }
 }
 
-impl<E> Exchange<E> {
+impl<E> Handover<E> {
     /// No code that can panic runs under the lock, so a poisoned one is still sound.
-    fn lock(&self) -> MutexGuard<'_, Hand<E>> {
+    fn lock(&self) -> MutexGuard<'_, State<E>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 pin_project_lite::pin_project! {
-    /// The stream that [`stream`] makes.
+    /// The stream that [`stream`] returns.
     #[must_use = "streams do nothing unless polled"]
     pub struct EmitterStream<E, F> {
         #[pin]
         block: Option<F>,
-        exchange: Arc<Exchange<E>>,
+        handover: Arc<Handover<E>>,
     }
 }
 
@@ -207,28 +228,28 @@ where
             return Poll::Ready(None);
         };
         {
-            let mut hand = this.exchange.lock();
-            hand.polling = true;
-            hand.stream = None;
+            let mut state = this.handover.lock();
+            state.polling = true;
+            state.stream = None;
         }
         let outcome = block.poll(cx);
-        let mut hand = this.exchange.lock();
-        hand.polling = false;
-        let event = hand.event.take();
+        let mut state = this.handover.lock();
+        state.polling = false;
+        let event = state.event.take();
         if let Poll::Ready(outcome) = outcome {
-            drop(hand);
+            drop(state);
             this.block.set(None);
             return Poll::Ready(outcome.last());
         }
         let Some(event) = event else {
-            hand.stream = Some(cx.waker().clone());
+            state.stream = Some(cx.waker().clone());
             return Poll::Pending;
         };
-        // The block goes on when this is polled for more; only a part of it with a waker of its own, or a
-        // sender elsewhere, must be told.
-        let inside = hand.inside;
-        let sender = hand.sender.take_if(|sender| !(inside && sender.will_wake(cx.waker())));
-        drop(hand);
+        // The next poll of this stream continues the block. A wake is needed only for a part of the block with a
+        // waker of its own, and for a sender outside of it.
+        let by_block = state.sent_by_block;
+        let sender = state.sender.take_if(|sender| !(by_block && sender.will_wake(cx.waker())));
+        drop(state);
         sender.into_iter().for_each(Waker::wake);
         Poll::Ready(Some(<F::Output as Outcome<E>>::item(event)))
     }
@@ -253,7 +274,7 @@ mod tests {
         }
     }
 
-    /// All that is there without a wait, and how often the task was woken meanwhile.
+    /// The items that are ready without waiting, and how often the task was woken meanwhile.
     fn ready<S: Stream>(stream: S) -> (Vec<S::Item>, usize) {
         let wakes = Arc::new(Wakes::default());
         let waker = Waker::from(wakes.clone());
@@ -268,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_comes_in_order_without_a_wait_and_the_end_after_it() {
+    fn events_come_in_order_without_a_wait_and_then_the_end() {
         let events = stream(|mut tx| async move {
             for n in 0..100 {
                 tx.send(n).await;
@@ -281,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_woken_for_what_is_sent_as_the_stream_is_polled() {
+    fn sending_while_the_stream_is_polled_wakes_no_task() {
         let (go, gone) = tokio::sync::oneshot::channel();
         let mut events = Box::pin(stream(|mut tx| async move {
             gone.await.expect("a sender");
@@ -293,7 +314,7 @@ mod tests {
         let waker = Waker::from(wakes.clone());
         let mut poll = || events.as_mut().poll_next(&mut Context::from_waker(&waker));
         assert!(poll().is_pending());
-        go.send(()).expect("it waits");
+        go.send(()).expect("the other side is there");
         for n in 0..9 {
             assert_eq!(poll(), Poll::Ready(Some(n)));
         }
@@ -317,7 +338,7 @@ mod tests {
             assert_eq!(made.load(Ordering::SeqCst), n);
         }
         drop(events);
-        assert_eq!(Arc::strong_count(&made), 1, "the block goes with its stream");
+        assert_eq!(Arc::strong_count(&made), 1, "dropping the stream drops the block");
     }
 
     #[test]
@@ -339,7 +360,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_polls_the_sending_it_goes_on() {
+    async fn sending_works_within_other_futures_and_tasks() {
         let nested = stream(|mut tx| async move {
             let send = async {
                 for n in 0..10 {
@@ -349,7 +370,7 @@ mod tests {
                     }
                 }
             };
-            // Each of its futures is polled only when it is woken itself.
+            // It polls a future only when that future is woken.
             let mut all: FuturesUnordered<_> = [send].into_iter().collect();
             while all.next().await.is_some() {}
         });
@@ -369,31 +390,31 @@ mod tests {
         assert_eq!(all, Ok((0..10).collect()));
     }
 
-    /// In one task with the stream, and not in its block: the waker is the same, and must be used.
+    /// A sender in the same task as the stream and outside of its block has the same waker, which must be woken.
     #[tokio::test(start_paused = true)]
-    async fn a_sender_beside_the_stream_is_told_too() {
+    async fn a_sender_outside_of_the_block_is_woken() {
         let (give, taken) = tokio::sync::oneshot::channel();
         let (done, finished) = tokio::sync::oneshot::channel();
         let mut events = Box::pin(stream(|tx| async move {
-            give.send(tx).unwrap_or_else(|_| panic!("it waits"));
+            give.send(tx).unwrap_or_else(|_| panic!("the other side is there"));
             future::pending::<()>().await;
         }));
         let send = async {
             let mut tx = taken.await.expect("an emitter");
             tx.send(1).await;
             tx.send(2).await;
-            done.send(()).expect("it waits");
+            done.send(()).expect("the other side is there");
         };
         let read = async {
             assert_eq!(events.next().await, Some(1));
             tokio::time::sleep(Duration::from_secs(1)).await;
             assert_eq!(events.next().await, Some(2));
-            finished.await.expect("it was taken");
+            finished.await.expect("the stream took the event");
         };
         let start = tokio::time::Instant::now();
         let both = tokio::time::timeout(Duration::from_secs(9), future::join(send, read));
         both.await.expect("in time");
-        assert_eq!(start.elapsed(), Duration::from_secs(1), "nobody told the sender");
+        assert_eq!(start.elapsed(), Duration::from_secs(1), "the sender was not woken");
     }
 
     #[tokio::test(start_paused = true)]

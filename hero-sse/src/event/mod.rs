@@ -1,6 +1,6 @@
-//! What an application sends: the [`SseEvent`] trait and the dynamic [`Event`].
+//! Events: the trait [`SseEvent`], the dynamic [`Event`], and [`stream`] to send them from an async block.
 
-mod emit;
+pub(crate) mod emit;
 
 use std::any::Any;
 use std::fmt::Display;
@@ -11,7 +11,7 @@ use serde::Serialize;
 pub use self::emit::{Emitter, EmitterStream, stream};
 pub use crate::frame::{EventId, EventName, FrameWriter, InvalidEvent, InvalidField, LastEventId};
 
-/// A type whose values are events. Derive it:
+/// A type whose values are events. Derive it with `#[derive(SseEvent)]`:
 ///
 /// ```
 /// use hero_sse::prelude::*;
@@ -25,7 +25,7 @@ pub use crate::frame::{EventId, EventName, FrameWriter, InvalidEvent, InvalidFie
 ///     used: u64,
 /// }
 ///
-/// /// What a build reports: every variant is an event of its own, its data the fields alone.
+/// /// What a build reports. Each variant is an event, and its data is the fields of the variant.
 /// #[derive(SseEvent)]
 /// enum Build {
 ///     Queued { job: u64 },
@@ -36,48 +36,51 @@ pub use crate::frame::{EventId, EventName, FrameWriter, InvalidEvent, InvalidFie
 ///
 /// # Contract
 ///
-/// `encode` names the event, then gives its id, then its data, each at most once. It is called once
-/// for each time the event is sent and must not depend on the connection. An error ends the stream
-/// with [`CloseReason::StreamError`](crate::CloseReason::StreamError); nothing of the event is sent.
+/// [`encode`](Self::encode) writes the event's name, then its id, then its data, each at most once. It is called each
+/// time the event is sent, and must not depend on the connection. An error ends the stream with
+/// [`CloseReason::StreamError`](crate::CloseReason::StreamError), and nothing of the event is sent.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an event",
     label = "this type does not implement `SseEvent`",
     note = "put `#[derive(serde::Serialize, hero_sse::SseEvent)]` on it, or send a `hero_sse::Event`"
 )]
 pub trait SseEvent {
-    /// The name that the declaration writes out, where all values have the same: `#[sse(event)]` on
-    /// a struct. An endpoint that writes another does not compile.
+    /// The name that `#[sse(event = "..")]` on a struct gives to all its values. An endpoint with another
+    /// `event` does not compile.
     const NAME: Option<&'static str> = None;
 
-    /// Writes this event.
+    /// Writes the event.
     ///
     /// # Errors
     ///
-    /// [`InvalidEvent`] when the id is illegal or the data does not serialise.
+    /// [`InvalidEvent`] if the id is illegal, or the data cannot be serialized.
     fn encode(&self, frame: &mut FrameWriter<'_>) -> Result<(), InvalidEvent>;
 
-    /// Whether the stream has nothing more to say after this event, now or after a reconnect. Its
-    /// id then carries the end mark, and a client that comes back with it is answered `204`.
+    /// Returns whether the stream ends for good after this event. Its id then has the end mark, and a client that
+    /// reconnects with that id gets `204`.
     fn is_last(&self) -> bool {
         false
     }
 
-    /// What this event is the state of: what `#[sse(key)]` marks, as its `Display` prints it. Only
-    /// asked for under [`Overflow::Latest`](crate::options::Overflow::Latest), where a newer event of the same
-    /// name and key takes the place of one that waits. Events without a key share one place a name.
+    /// Returns the key: the field that `#[sse(key)]` marks, as its `Display` prints it.
+    ///
+    /// A newer event replaces an older one with the same name and key. That happens to events that wait for a slow
+    /// client under [`Overflow::Latest`](crate::options::Overflow::Latest), and to those that a
+    /// [`Topic::latest`](crate::Topic::latest) keeps. All events of a name without a key count as one.
+    #[doc(alias = "compaction")]
+    #[doc(alias = "deduplicate")]
     fn key(&self) -> Option<String> {
         None
     }
 
-    /// What is behind a stream of these, where that is a topic. Not public API.
+    /// Returns the topic behind a stream of these events, if there is one. Not public API.
     #[doc(hidden)]
     fn of_topic(_stream: &mut dyn Any) -> Option<Box<dyn Any + Send>> {
         None
     }
 }
 
-/// An event behind a pointer is the event: one that is shared (`Arc`, from a broadcast), boxed, or
-/// lent.
+/// An event behind a pointer is the same event: shared in an `Arc`, boxed, or borrowed.
 macro_rules! pointer {
     ($($pointer:ty),*) => {
         $(
@@ -103,7 +106,7 @@ macro_rules! pointer {
 
 pointer!(Arc<E>, Box<E>, &E);
 
-/// An event made at run time, for names and shapes that no type describes.
+/// An event whose name and data are chosen at run time.
 ///
 /// ```
 /// use hero_sse::Event;
@@ -127,16 +130,16 @@ enum Data {
 }
 
 impl Event {
-    /// An event with plain text; a client reads its lines back joined by LF.
+    /// Makes an event with text as its data. A client gets the lines joined by LF, whatever separated them.
     pub fn text(data: impl Into<String>) -> Self {
         Self::new(Data::Text(data.into()))
     }
 
-    /// An event with the value's JSON.
+    /// Makes an event with the value as JSON.
     ///
     /// # Errors
     ///
-    /// [`InvalidEvent`] when the value refuses to serialise.
+    /// [`InvalidEvent`] if the value cannot be serialized.
     pub fn json<T: Serialize + ?Sized>(data: &T) -> Result<Self, InvalidEvent> {
         let data = serde_json::value::to_raw_value(data).map_err(InvalidEvent::data)?;
         Ok(Self::new(Data::Json(data)))
@@ -146,34 +149,34 @@ impl Event {
         Self { name: None, id: None, key: None, data, last: false }
     }
 
-    /// The event under this name, which wins over the endpoint's.
+    /// Sets the name. It overrides the endpoint's `event`.
     ///
     /// # Errors
     ///
-    /// [`InvalidEvent`] when the text cannot be an [`EventName`].
+    /// [`InvalidEvent`] if the text cannot be an [`EventName`].
     pub fn named(mut self, name: impl Into<String>) -> Result<Self, InvalidEvent> {
         self.name = Some(EventName::new(name.into())?);
         Ok(self)
     }
 
-    /// The event with this id.
+    /// Sets the id.
     ///
     /// # Errors
     ///
-    /// [`InvalidEvent`] when the text cannot be an [`EventId`].
+    /// [`InvalidEvent`] if the text cannot be an [`EventId`].
     pub fn with_id(mut self, id: impl Display) -> Result<Self, InvalidEvent> {
         self.id = Some(EventId::new(id.to_string())?);
         Ok(self)
     }
 
-    /// The event as the state of this; see [`SseEvent::key`]. A client does not see it.
+    /// Sets the [key](SseEvent::key). It is not sent.
     #[must_use]
     pub fn with_key(mut self, key: impl Display) -> Self {
         self.key = Some(key.to_string());
         self
     }
 
-    /// The event as the last of its stream; see [`SseEvent::is_last`].
+    /// Makes the event [the last of its stream](SseEvent::is_last).
     #[must_use]
     pub fn last(mut self) -> Self {
         self.last = true;

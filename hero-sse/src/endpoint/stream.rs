@@ -1,0 +1,294 @@
+//! The return value of an endpoint's function: a stream of events.
+
+use std::fmt::{self, Display};
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use axum::response::{ErrorResponse, IntoResponse, Response};
+use bytes::BytesMut;
+use futures_core::Stream;
+
+use super::sealed;
+use crate::event::SseEvent;
+use crate::frame::{EventName, LastEventId, PreEncoded, write_event};
+use crate::policy::StreamKind;
+use crate::topic::TopicFeed;
+
+/// Marks a stream, or an event: the value itself.
+#[derive(Debug)]
+pub enum Direct {}
+
+/// Marks a `Result` of a stream or of an event.
+#[derive(Debug)]
+pub enum Fallible {}
+
+/// Marks an `axum::response::Result` of a stream, whose error does not implement `IntoResponse`.
+#[derive(Debug)]
+pub enum AxumFallible {}
+
+/// A return type of an endpoint's function: a stream, or a `Result` of one, such as axum's own
+/// `axum::response::Result`.
+///
+/// An `Err` is the response in place of the stream. With a status of success other than `204`, which a
+/// `String` or `()` has, it is a mistake: it is logged and answered with `500`.
+///
+/// `M` is a [marker](super::markers), and inferred.
+#[diagnostic::on_unimplemented(
+    message = "an endpoint cannot return `{Self}`",
+    label = "not a stream",
+    note = "write `-> impl Stream<Item = E>` or `-> Result<impl Stream<Item = E>, R>`, where `E` is an \
+            `SseEvent` and `R: IntoResponse`, such as `Refusal`",
+    note = "for a topic write `-> Subscription<E>`, and return `topic.subscribe()`"
+)]
+pub trait IntoEventStream<M>: sealed::IntoEventStream<M> {
+    /// The stream.
+    type Stream: Stream;
+
+    /// Returns the stream.
+    ///
+    /// # Errors
+    ///
+    /// The response in its place.
+    fn into_event_stream(self) -> Result<Self::Stream, Response>;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: Stream> sealed::IntoEventStream<Direct> for T {}
+
+#[diagnostic::do_not_recommend]
+impl<T: Stream> IntoEventStream<Direct> for T {
+    type Stream = T;
+
+    fn into_event_stream(self) -> Result<T, Response> {
+        Ok(self)
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<T, R> sealed::IntoEventStream<Fallible> for Result<T, R> {}
+
+#[diagnostic::do_not_recommend]
+impl<T: Stream, R: IntoResponse> IntoEventStream<Fallible> for Result<T, R> {
+    type Stream = T;
+
+    fn into_event_stream(self) -> Result<T, Response> {
+        self.map_err(IntoResponse::into_response)
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<T> sealed::IntoEventStream<AxumFallible> for Result<T, ErrorResponse> {}
+
+#[diagnostic::do_not_recommend]
+impl<T: Stream> IntoEventStream<AxumFallible> for Result<T, ErrorResponse> {
+    type Stream = T;
+
+    fn into_event_stream(self) -> Result<T, Response> {
+        // Of the error's own methods none returns the response.
+        self.map_err(|error| Err::<(), _>(error).into_response())
+    }
+}
+
+/// A stream whose items are events. `N` is a [marker](super::markers), and inferred.
+pub trait Events<N>: sealed::Events {
+    /// Erases the stream's type.
+    fn into_events(self) -> EventStream;
+}
+
+impl<T: Stream> sealed::Events for T {}
+
+impl<T, N> Events<N> for T
+where
+    T: Stream + Send + 'static,
+    T::Item: EventItem<N>,
+    N: 'static,
+{
+    fn into_events(self) -> EventStream {
+        EventStream::new(self)
+    }
+}
+
+/// An item of a stream: an event, or a `Result` of one. An `Err` ends the stream. It is logged and never
+/// sent.
+///
+/// `M` is a [marker](super::markers), and inferred.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an event",
+    label = "a stream of `{Self}` is not a stream of events",
+    note = "put `#[derive(Serialize, SseEvent)]` on the item's type, or send a `hero_sse::Event`; a stream \
+            may also yield a `Result` of an event and an error that implements `Display`"
+)]
+pub trait EventItem<M>: sealed::EventItem<M> {
+    /// The event's type.
+    type Event: SseEvent;
+
+    /// Returns the event.
+    ///
+    /// # Errors
+    ///
+    /// The item's own error, as text for the log.
+    fn into_event(self) -> Result<Self::Event, String>;
+}
+
+#[diagnostic::do_not_recommend]
+impl<E: SseEvent> sealed::EventItem<Direct> for E {}
+
+#[diagnostic::do_not_recommend]
+impl<E: SseEvent> EventItem<Direct> for E {
+    type Event = E;
+
+    fn into_event(self) -> Result<E, String> {
+        Ok(self)
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<E, X> sealed::EventItem<Fallible> for Result<E, X> {}
+
+#[diagnostic::do_not_recommend]
+impl<E: SseEvent, X: Display> EventItem<Fallible> for Result<E, X> {
+    type Event = E;
+
+    fn into_event(self) -> Result<E, String> {
+        self.map_err(|error| error.to_string())
+    }
+}
+
+/// The stream of an endpoint's function, with its type erased.
+pub struct EventStream(pub(crate) Kind);
+
+/// The source of a stream's events.
+pub(crate) enum Kind {
+    /// User code, which makes events one by one.
+    Items(Pin<Box<dyn Source>>),
+    /// A topic, whose events are encoded already.
+    Topic(Box<dyn TopicFeed>),
+}
+
+impl EventStream {
+    pub(crate) fn new<T, M>(stream: T) -> Self
+    where
+        T: Stream + Send + 'static,
+        T::Item: EventItem<M>,
+        M: 'static,
+    {
+        let mut stream = Some(stream);
+        let topic = <T::Item as EventItem<M>>::Event::of_topic(&mut stream);
+        let feed = topic.and_then(|feed| feed.downcast::<Box<dyn TopicFeed>>().ok());
+        Self(match (feed, stream) {
+            (Some(feed), _) => Kind::Topic(*feed),
+            (None, stream) => Kind::Items(Box::pin(Items { stream, marker: PhantomData })),
+        })
+    }
+
+    /// Checks that the stream can be sent at all.
+    ///
+    /// # Errors
+    ///
+    /// What the endpoint's author must change.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        match &self.0 {
+            Kind::Items(_) => Ok(()),
+            Kind::Topic(feed) => feed.check(),
+        }
+    }
+
+    /// Resumes a topic after the client's last event.
+    pub(crate) fn resume(&mut self, cursor: Option<&LastEventId>) {
+        if let Kind::Topic(feed) = &mut self.0 {
+            feed.resume(cursor);
+        }
+    }
+
+    pub(crate) fn kind(&self) -> StreamKind {
+        match self.0 {
+            Kind::Items(_) => StreamKind::Private,
+            Kind::Topic(_) => StreamKind::Subscription,
+        }
+    }
+}
+
+impl fmt::Debug for EventStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventStream").finish_non_exhaustive()
+    }
+}
+
+/// What a slow client's buffer must know of an event that was appended, besides its bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Appended {
+    /// The event's key, if the caller asked for it.
+    pub(crate) key: Option<String>,
+    /// Whether the event was encoded before. Its frame may then have other events and a gap in it, too.
+    pub(crate) pre_encoded: PreEncoded,
+}
+
+/// The result of polling a user's stream once.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// A frame was appended.
+    Wrote,
+    /// A frame was appended, and it is the stream's last.
+    WroteLast,
+    /// The stream ended.
+    Ended,
+    /// The stream yielded an error, or an event that cannot be written.
+    Failed(String),
+}
+
+/// A stream of events whose type is erased.
+pub(crate) trait Source: Send {
+    /// Appends the next event to `out`, if there is one. Asks it for its key if `ask_key` is set.
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut BytesMut,
+        name: Option<&EventName>,
+        ask_key: bool,
+    ) -> Poll<(Step, Appended)>;
+}
+
+pin_project_lite::pin_project! {
+    struct Items<T, M> {
+        // Always `Some`.
+        #[pin]
+        stream: Option<T>,
+        marker: PhantomData<fn(M)>,
+    }
+}
+
+impl<T, M> Source for Items<T, M>
+where
+    T: Stream + Send,
+    T::Item: EventItem<M>,
+{
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut BytesMut,
+        name: Option<&EventName>,
+        ask_key: bool,
+    ) -> Poll<(Step, Appended)> {
+        let mut appended = Appended::default();
+        let Some(stream) = self.project().stream.as_pin_mut() else {
+            return Poll::Ready((Step::Ended, appended));
+        };
+        let step = match ready!(stream.poll_next(cx)).map(EventItem::into_event) {
+            None => Step::Ended,
+            Some(Err(error)) => Step::Failed(error),
+            Some(Ok(event)) => {
+                let last = event.is_last();
+                appended.key = if ask_key { event.key() } else { None };
+                match write_event(out, name, last, |frame| event.encode(frame)) {
+                    Ok(pre_encoded) => {
+                        appended.pre_encoded = pre_encoded;
+                        if last { Step::WroteLast } else { Step::Wrote }
+                    }
+                    Err(error) => Step::Failed(error.to_string()),
+                }
+            }
+        };
+        Poll::Ready((step, appended))
+    }
+}
