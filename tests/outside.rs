@@ -70,8 +70,8 @@ fn a_worker_without_the_server_publishes_and_has_no_axum() {
     }
 }
 
-/// The endpoints and events of a source, from their docs to the end, without what a formatter changes
-/// and without what tells where hero-sse is.
+/// The endpoints and events of a source, from their docs to their end. Without white space and the path to hero-sse,
+/// so that they can be compared.
 fn declarations(source: &str) -> Vec<String> {
     let lines: Vec<&str> = source.lines().collect();
     let starts = |line: &&str| line.starts_with("///") || line.starts_with("#[");

@@ -1,5 +1,5 @@
-//! What the macros say about mistakes: a file in `ui/` for each, named after it. After a change of
-//! words, `TRYBUILD=overwrite cargo test --test ui` writes what is said now; read it.
+//! The messages of the macros: one file in `ui/` for each mistake, named after it. After a change
+//! `TRYBUILD=overwrite cargo test --test ui` writes the new messages. Read them.
 #![allow(missing_docs)]
 
 use std::fs;
@@ -20,8 +20,7 @@ const REPORTS: &[&str] = &["errors.push(", "input.error(", "syn::Error::new(", "
 /// What a function returns if its caller reports the mistake.
 const RETURNS: &[&str] = &["&str) -> Option<String> {", "&str) -> Option<Fault> {"];
 
-/// A rule is a function that reports a mistake, or returns what to report; each has a case of its
-/// name.
+/// A rule is a function that reports a mistake, or returns what to report. Each has a case with its name.
 #[test]
 fn every_rule_has_a_case() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -119,10 +118,10 @@ fn every_key_is_documented() {
             let section = section.unwrap_or_else(|| panic!("{table}: no heading for `{key}`"));
             let code: String = section.split("```").skip(1).step_by(2).collect();
             let attributes = code.lines().filter(|line| line.trim_start().contains("#[sse"));
-            let said = |line: &str| {
+            let names = |line: &str| {
                 line.split(|c: char| c != '_' && !c.is_alphanumeric()).any(|w| w == key)
             };
-            assert!(attributes.into_iter().any(said), "{table}: no example of `{key}`");
+            assert!(attributes.into_iter().any(names), "{table}: no example of `{key}`");
         }
     }
 }
@@ -148,17 +147,17 @@ fn the_page_of_errors_is_current() {
         fs::write(&page, &text).expect("the page");
     }
     let current = fs::read_to_string(&page).unwrap_or_default();
-    assert!(current == text, "the page is behind: TRYBUILD=overwrite cargo test --test ui");
+    assert!(current == text, "the page is out of date: TRYBUILD=overwrite cargo test --test ui");
 }
 
-/// One mistake makes one error, and no error is a wall: on average twelve lines at most.
+/// One mistake makes one error, with twelve lines on average at most.
 #[test]
 fn one_mistake_makes_one_short_error() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("ui");
     let cases: Vec<_> = ["endpoint", "event"].iter().flat_map(|f| cases(&here.join(f))).collect();
     let mut lines = 0;
     for case in &cases {
-        let errors = said(case);
+        let errors = message(case);
         lines += errors.lines().count();
         let count = errors.lines().filter(|line| line.starts_with("error")).count();
         let several = case.ends_with("several_mistakes_at_once.rs");
@@ -175,8 +174,9 @@ fn cases(folder: &Path) -> Vec<PathBuf> {
     cases
 }
 
-fn said(case: &Path) -> String {
-    fs::read_to_string(case.with_extension("stderr")).expect("what the compiler says")
+/// What the compiler prints for a case.
+fn message(case: &Path) -> String {
+    fs::read_to_string(case.with_extension("stderr")).expect("a message")
 }
 
 /// A case's name, and its code without imports and `main`.
@@ -200,8 +200,8 @@ text, to be found by a search, and the cure.
 /// The compiler's first error in full, and the cure from the case's head.
 fn compiler_entry(case: &Path) -> String {
     let (name, code) = name_and_code(case);
-    let said = said(case);
-    let error = said.split("\n\n").next().unwrap_or_default().trim();
+    let message = message(case);
+    let error = message.split("\n\n").next().unwrap_or_default().trim();
     let source = fs::read_to_string(case).expect("a case");
     let cure: Vec<_> = source.lines().map_while(|line| line.strip_prefix("//! ")).collect();
     assert!(!cure.is_empty(), "{}: no cure", case.display());
@@ -211,12 +211,12 @@ fn compiler_entry(case: &Path) -> String {
 
 fn entry(case: &Path) -> String {
     let (name, code) = name_and_code(case);
-    let said = said(case);
-    let said: Vec<_> = said.lines().filter_map(ours).collect();
-    format!("\n### {name}\n\n```text\n{}\n```\n\n{}\n", code, said.join("\n"))
+    let message = message(case);
+    let message: Vec<_> = message.lines().filter_map(ours).collect();
+    format!("\n### {name}\n\n```text\n{}\n```\n\n{}\n", code, message.join("\n"))
 }
 
-/// What of a line is said by the macros or the kit, as a line of the page.
+/// A line of the message that is ours and not the compiler's, as a line of the page.
 fn ours(line: &str) -> Option<String> {
     let error = line.strip_prefix("error").and_then(|rest| rest.split_once(": "));
     let note = line.trim_start().strip_prefix("= note: ");
@@ -251,8 +251,8 @@ fn every_key_has_a_passing_case() {
             let shown = match part {
                 "endpoint" => setting || pass.join(format!("key_{key}.rs")).exists(),
                 _ => {
-                    let said = |mark: &str| cases.contains(mark);
-                    said(&format!("#[sse({key}")) || said(&format!(", {key}"))
+                    let has = |attribute: &str| cases.contains(attribute);
+                    has(&format!("#[sse({key}")) || has(&format!(", {key}"))
                 }
             };
             if !shown {
@@ -263,7 +263,7 @@ fn every_key_has_a_passing_case() {
     assert_eq!(missing, Vec::<String>::new());
 }
 
-/// The name and text of each function that stands at the left margin, or in an `impl` there.
+/// The name and text of each function.
 fn functions(source: &str) -> impl Iterator<Item = (&str, &str)> {
     let source = source.split("#[cfg(test)]").next().unwrap_or_default();
     source.split("fn ").skip(1).filter_map(|text| Some((text.split(['(', '<']).next()?, text)))

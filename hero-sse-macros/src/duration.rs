@@ -1,19 +1,18 @@
-//! Durations, as the kit's `parse_duration` reads them. The table in `tests/rules.json` holds both
-//! to the same rules.
+//! Durations. hero-sse reads them by the same rules: the table in `tests/rules.json` checks both.
 
 use syn::LitStr;
 
 use crate::errors::Errors;
 use crate::key::Key;
 
-/// Anything quicker, and browsers hammer a server that is down.
+/// Browsers that reconnect more often overload a server that is down.
 const SHORTEST_RETRY: u64 = 500;
-/// Browsers misread values from 2^31 milliseconds on, and a day is long enough.
+/// Browsers misread values from 2^31 milliseconds on. A day is long enough.
 const LONGEST_RETRY: u64 = 24 * 3_600_000;
-/// A year: longer is a mistake.
-const MOST: u64 = 366 * 24 * 3_600_000;
+/// A year. A longer duration is a mistake.
+const LONGEST: u64 = 366 * 24 * 3_600_000;
 
-/// The milliseconds that stand behind a key; what is wrong with them is reported.
+/// The milliseconds of a key's value. Reports what is wrong with it.
 pub(crate) fn check(key: &Key, written: &LitStr, errors: &mut Errors) -> Option<u64> {
     bad_duration(key, written, errors);
     let millis = millis(&written.value())?;
@@ -31,7 +30,7 @@ fn bad_duration(key: &Key, written: &LitStr, errors: &mut Errors) {
         errors.push(
             written,
             format!(
-                "{text:?} is no value for `{name}`: write `{example}`\n{}",
+                "{text:?} is not a value for `{name}`: write `{example}`\n{}",
                 takes.duration_forms()
             ),
         );
@@ -43,8 +42,8 @@ fn retry_too_short(written: &LitStr, millis: u64, errors: &mut Errors) {
         errors.push(
             written,
             format!(
-                "browsers that come back every {millis} ms would hammer a server that is down: \
-                 write at least \"{SHORTEST_RETRY}ms\""
+                "browsers that reconnect every {millis} ms would overload a server that is down: write at \
+                 least \"{SHORTEST_RETRY}ms\""
             ),
         );
     }
@@ -54,8 +53,7 @@ fn retry_too_long(written: &LitStr, millis: u64, errors: &mut Errors) {
     if millis > LONGEST_RETRY {
         errors.push(
             written,
-            "a browser that lost its stream would be gone for more than a day: write at most \
-             \"24h\"",
+            "a browser would wait for more than a day before it reconnects: write at most \"24h\"",
         );
     }
 }
@@ -68,7 +66,7 @@ pub(crate) fn millis(text: &str) -> Option<u64> {
         [simple] => number_and_unit(simple)?,
         _ => return None,
     };
-    (1..=MOST).contains(&millis).then_some(millis)
+    (1..=LONGEST).contains(&millis).then_some(millis)
 }
 
 fn number_and_unit(text: &str) -> Option<u64> {
@@ -87,7 +85,7 @@ fn number_and_unit(text: &str) -> Option<u64> {
 fn clock(hours: &str, minutes: &str, seconds: &str) -> Option<u64> {
     let (seconds, fraction) = seconds.split_once('.').unwrap_or((seconds, "0"));
     digits(fraction).filter(|_| fraction.len() <= 7)?;
-    // The first three digits; what is finer than a millisecond is dropped.
+    // The first three digits: fractions of a millisecond are dropped.
     let millis = digits(format!("{fraction:0<3}").get(..3)?)?;
     let seconds = (two(hours, 24)? * 60 + two(minutes, 60)?) * 60 + two(seconds, 60)?;
     Some(seconds * 1_000 + millis)
@@ -114,7 +112,7 @@ mod tests {
             ("15s", 15_000),
             ("2m", 120_000),
             ("1h", 3_600_000),
-            ("8784h", MOST),
+            ("8784h", LONGEST),
             ("00:00:05", 5_000),
             ("01:02:03", 3_723_000),
             ("23:59:59.9999999", 86_399_999),
@@ -126,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_is_no_duration() {
+    fn everything_else_is_rejected() {
         for text in [
             "",
             "5",

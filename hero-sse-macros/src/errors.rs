@@ -1,4 +1,4 @@
-//! Collects mistakes, so that a declaration with several of them is mended in one go.
+//! Collects mistakes, so that all of a declaration are reported together.
 
 use std::fmt::Display;
 
@@ -9,12 +9,12 @@ use quote::ToTokens;
 pub(crate) struct Errors(Option<syn::Error>);
 
 impl Errors {
-    /// Notes a mistake at the user's tokens. The message says what is wrong and what to write.
+    /// Adds a mistake at the user's tokens. The message says what is wrong and what to write.
     pub(crate) fn push(&mut self, at: impl ToTokens, message: impl Display) {
         self.add(syn::Error::new_spanned(at, message));
     }
 
-    /// Notes a mistake that knows its place.
+    /// Adds a mistake that has a span.
     pub(crate) fn add(&mut self, error: syn::Error) {
         match &mut self.0 {
             Some(found) => found.combine(error),
@@ -22,7 +22,7 @@ impl Errors {
         }
     }
 
-    /// The gate between two steps: fails with every mistake found so far.
+    /// Ends a step: fails with every mistake found so far.
     pub(crate) fn propagate(&mut self) -> syn::Result<()> {
         self.0.take().map_or(Ok(()), Err)
     }

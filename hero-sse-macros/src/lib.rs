@@ -29,9 +29,8 @@ use proc_macro::TokenStream;
 ///
 /// # The function
 ///
-/// The function is a free `async fn` without generics. Its arguments are up to sixteen extractors; it
-/// returns a stream of events, or a `Result` of one. Its visibility, its `#[cfg]` and its docs hold
-/// for the endpoint as well.
+/// The function is a free `async fn` without generics. It takes up to sixteen extractors, and returns a stream of
+/// events or a `Result` of one. Its visibility, its `#[cfg]` and its docs hold for the endpoint as well.
 #[proc_macro_attribute]
 pub fn sse_endpoint(attribute: TokenStream, item: TokenStream) -> TokenStream {
     endpoint::endpoint(attribute.into(), item.into()).into()
@@ -41,14 +40,14 @@ pub fn sse_endpoint(attribute: TokenStream, item: TokenStream) -> TokenStream {
 ///
 #[doc = event::key_table!()]
 ///
-/// Of `#[serde(..)]` on an enum only `rename_all_fields` and `bound` concern its events, and on a
-/// variant all but what names it: `rename`, `alias`, `other`, `untagged`. On fields all of it does.
+/// Keys of `#[serde(..)]` for the fields of a variant hold for its data. Keys for the enum as a whole do not, except
+/// `rename_all_fields` and `bound`. Nor do those that name a variant: `rename`, `alias`, `other`, `untagged`.
 #[proc_macro_derive(SseEvent, attributes(sse, serde))]
 pub fn derive_sse_event(item: TokenStream) -> TokenStream {
     event::event(item.into()).into()
 }
 
-/// Where everything lives that an expansion names.
+/// The path to everything that an expansion names.
 fn private(krate: Option<&syn::Path>) -> proc_macro2::TokenStream {
     match krate {
         Some(krate) => quote::quote!(#krate::__private),
@@ -56,7 +55,7 @@ fn private(krate: Option<&syn::Path>) -> proc_macro2::TokenStream {
     }
 }
 
-/// Whether this is one of Rust's numbers, a truth value or a character.
+/// Whether this is the name of a number, of `bool` or of `char`.
 fn is_scalar(name: &syn::Ident) -> bool {
     const SCALARS: [&str; 16] = [
         "bool", "char", "u8", "u16", "u32", "u64", "u128", "usize", "i8", "i16", "i32", "i64",
@@ -72,7 +71,7 @@ mod tests {
     };
     use quote::quote;
 
-    /// Every token in turn left out, doubled, or replaced, at every depth.
+    /// The tokens with one of them removed, doubled or replaced: for each token, at every depth.
     fn mutations(tokens: TokenStream) -> Vec<TokenStream> {
         let trees: Vec<TokenTree> = tokens.into_iter().collect();
         let mut mutations = Vec::new();
@@ -105,7 +104,7 @@ mod tests {
             .map(|stream| Group::new(group.delimiter(), stream).into())
     }
 
-    /// What comes out parses wherever what came in does.
+    /// If the input parses, so does the output.
     fn assert_parses(item: &TokenStream, output: TokenStream) {
         let parses = |tokens: TokenStream| syn::parse2::<syn::File>(tokens);
         if parses(item.clone()).is_ok() {
@@ -184,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn no_endpoint_is_too_odd() {
+    fn no_mistake_in_an_endpoint_breaks_the_macro() {
         let attributes = mutations(attribute());
         assert!(attributes.len() > 600);
         let [odd, plain] = endpoints();
@@ -198,15 +197,15 @@ mod tests {
     }
 
     #[test]
-    fn no_event_is_too_odd() {
+    fn no_mistake_in_an_event_breaks_the_macro() {
         for item in events().into_iter().flat_map(mutations) {
             assert_parses(&item, super::event::event(item.clone()));
         }
     }
 
-    /// Several mistakes in one declaration, at random: the seed is fixed, so that a failure stays.
+    /// Random declarations with several mistakes. The seed is fixed, so that a failure can be repeated.
     #[test]
-    fn no_heap_of_mistakes_is_too_high() {
+    fn no_combination_of_mistakes_breaks_the_macros() {
         let mut random = Random(1);
         let pool: Vec<_> = [attribute()].into_iter().chain(endpoints()).chain(events()).collect();
         for _ in 0..4_000 {
@@ -234,7 +233,7 @@ mod tests {
             &of[self.below(of.len())]
         }
 
-        /// A token or group from anywhere.
+        /// A random token or group.
         fn token(&mut self, pool: &[TokenStream]) -> Option<TokenTree> {
             let mut tokens = self.pick(pool).clone();
             loop {
@@ -246,7 +245,7 @@ mod tests {
             }
         }
 
-        /// Up to four tokens replaced, left out or slipped in, at any depth.
+        /// The tokens with up to four of them replaced, removed or added, at any depth.
         fn mutated(&mut self, mut tokens: TokenStream, pool: &[TokenStream]) -> TokenStream {
             for _ in 0..self.below(5) {
                 tokens = self.mutated_once(tokens, pool);
@@ -270,10 +269,10 @@ mod tests {
         }
     }
 
-    /// What the macros accept, the kit accepts, and the other way round: `tests/it/rules.rs` holds
-    /// the kit to the same table.
+    /// The macros and the library accept the same values: `tests/it/rules.rs` checks the library with the same
+    /// table.
     #[test]
-    fn the_rules_are_the_kits() {
+    fn the_rules_are_those_of_the_library() {
         let rules: serde_json::Value =
             serde_json::from_str(include_str!("../../tests/rules.json")).unwrap();
         let expand = |attribute| {
@@ -294,13 +293,13 @@ mod tests {
                         quote!("/a/{b}/{c}/{*d}", permission = #text)
                     }
                     "paths" => quote!(#text),
-                    other => panic!("a rule that nobody knows: {other}"),
+                    other => panic!("an unknown rule: {other}"),
                 });
-                let taken = !tokens.contains("compile_error");
+                let accepted = !tokens.contains("compile_error");
                 let expected = verdict.as_bool().unwrap_or(verdict.is_u64());
                 let value = verdict.as_u64().map(|n| format!("every ({n})"));
-                if taken != expected || value.is_some_and(|value| !tokens.contains(&value)) {
-                    drifts.push(format!("{rule} {text:?}: {verdict}, but taken: {taken}"));
+                if accepted != expected || value.is_some_and(|value| !tokens.contains(&value)) {
+                    drifts.push(format!("{rule} {text:?}: {verdict}, but accepted: {accepted}"));
                 }
             }
         }

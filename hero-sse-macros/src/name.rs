@@ -7,7 +7,7 @@ use crate::errors::Errors;
 /// The longest event name in bytes.
 const LONGEST: usize = 256;
 
-/// What is wrong with a name, and one to write in its place.
+/// What is wrong with a name, and an example of a legal one.
 pub(crate) struct Fault {
     pub(crate) what: String,
     pub(crate) instead: String,
@@ -32,28 +32,28 @@ fn event_empty(name: &str) -> Option<Fault> {
     name.is_empty().then(|| fault("the event's name is empty", "usage"))
 }
 
-/// A line ending would end the field, and with it the frame.
+/// A line ending would end the field, and could end the frame.
 fn event_with_control_character(name: &str) -> Option<Fault> {
     let odd = name.chars().find(|c| c.is_control())?;
-    let what = format!("the event's name holds the control character U+{:04X}", u32::from(odd));
+    let what = format!("the event's name contains the control character U+{:04X}", u32::from(odd));
     Some(fault(what, "usage"))
 }
 
 fn event_too_long(name: &str) -> Option<Fault> {
     let length = name.len();
     (length > LONGEST).then(|| {
-        fault(format!("the event's name has {length} bytes, and {LONGEST} are the most"), "usage")
+        fault(format!("the event's name has {length} bytes, and {LONGEST} are allowed"), "usage")
     })
 }
 
 /// A browser fires `open` and `error` at an `EventSource` itself.
 fn event_reserved(name: &str) -> Option<Fault> {
     if name.starts_with("hero.") {
-        let what = format!("`{name}` is reserved, as hero-sse's own names start with `hero.`");
+        let what = format!("`{name}` is reserved, since hero-sse's own names start with `hero.`");
         Some(fault(what, "usage"))
     } else if matches!(name, "error" | "open") {
         let what = format!(
-            "`{name}` is reserved, as browsers fire `open` and `error` themselves and a page could \
+            "`{name}` is reserved, since browsers fire `open` and `error` themselves and a page could \
              not tell them apart"
         );
         Some(fault(what, format!("build-{name}")))
@@ -66,7 +66,7 @@ fn fault(what: impl Into<String>, instead: impl Into<String>) -> Fault {
     Fault { what: what.into(), instead: instead.into() }
 }
 
-/// The cases a name may be made in, as serde calls them.
+/// The cases for names, as serde calls them.
 pub(crate) const CASES: &[&str] = &[
     "kebab-case",
     "snake_case",
@@ -97,7 +97,7 @@ pub(crate) fn in_case(ident: &str, case: &str) -> String {
     }
 }
 
-/// The words of a name, in small letters.
+/// The words of a name, in lower case.
 fn words(ident: &str) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     let mut before = None;

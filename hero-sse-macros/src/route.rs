@@ -1,5 +1,5 @@
-//! The syntax of an endpoint's path, such as `/builds/{id}`, as axum's router reads it.
-//! Whether two paths collide is not known here; `routes()` finds out.
+//! The syntax of an endpoint's path, such as `/builds/{id}`, as axum's router reads it. Whether two paths
+//! collide is for `routes()` to check.
 
 use syn::LitStr;
 
@@ -12,7 +12,7 @@ pub(crate) fn check(path: &LitStr, errors: &mut Errors) {
     }
 }
 
-/// Whether a path has no fault, one that is missing included.
+/// Whether a path has no fault. A missing path has one.
 pub(crate) fn is_legal(path: &str) -> bool {
     faults(path).next().is_none()
 }
@@ -45,7 +45,7 @@ fn path_without_slash(path: &str) -> Option<String> {
     (!path.starts_with('/')).then(|| format!("a path starts with `/`: write \"/{path}\""))
 }
 
-/// The syntax before axum 0.8, which panics when it meets it.
+/// The syntax before axum 0.8, on which axum 0.8 panics.
 fn path_with_old_capture(path: &str) -> Option<String> {
     path.split('/').find_map(|segment| {
         let cure = match (segment.strip_prefix(':'), segment.strip_prefix('*')) {
@@ -60,8 +60,8 @@ fn path_with_old_capture(path: &str) -> Option<String> {
 fn path_with_unclosed_capture(path: &str) -> Option<String> {
     parts(path).iter().find(|capture| !capture.closed).map(|capture| {
         format!(
-            "`{}` has a brace without its partner: write a capture as `{{name}}`, and braces that \
-             are meant literally as `{{{{` and `}}}}`",
+            "`{}` has an unmatched brace: write a capture as `{{name}}`, and literal braces as `{{{{` and \
+             `}}}}`",
             capture.text
         )
     })
@@ -75,7 +75,7 @@ fn path_with_empty_capture(path: &str) -> Option<String> {
         .map(|capture| format!("`{}` has no name: write one such as `{{id}}`", capture.text))
 }
 
-/// What other frameworks write there, such as `{id:int}`, would become the name.
+/// The syntax of other frameworks, such as `{id:int}`, would become the name.
 fn path_with_odd_capture_name(path: &str) -> Option<String> {
     let odd = |capture: &&Capture<'_>| {
         capture.closed && !capture.name.is_empty() && !is_name(capture.name)
@@ -85,7 +85,7 @@ fn path_with_odd_capture_name(path: &str) -> Option<String> {
         let known = name.split(|c| !is_of_name(c)).find(|part| is_name(part)).unwrap_or("id");
         let star = if *catch_all || name.contains("..") || name.contains('*') { "*" } else { "" };
         format!(
-            "a capture's name is letters, digits and `_`, no digit first: write `{{{star}{known}}}` \
+            "a capture's name has letters, digits and `_`, and no digit first: write `{{{star}{known}}}` \
              for `{text}`"
         )
     })
@@ -128,29 +128,28 @@ fn path_with_text_after_capture(path: &str) -> Option<String> {
 fn path_with_catch_all_inside(path: &str) -> Option<String> {
     let inside = |capture: &&Capture<'_>| capture.catch_all && capture.after.starts_with('/');
     parts(path).iter().find(inside).map(|capture| {
-        format!("`{}` takes all that follows: write it at the end of the path", capture.text)
+        format!("`{}` takes the rest of the path: write it at the end", capture.text)
     })
 }
 
 fn path_with_query(path: &str) -> Option<String> {
     let mark = literals(path).chars().find(|c| matches!(c, '?' | '#'))?;
     Some(format!(
-        "a path ends before `{mark}`: leave out the rest, a query is read by an extractor such as \
-         `Query`"
+        "a path ends before `{mark}`: leave out the rest, and read a query with an extractor such as `Query`"
     ))
 }
 
 fn path_with_whitespace(path: &str) -> Option<String> {
     literals(path)
         .contains(is_space)
-        .then(|| "a path holds no white space: leave it out, or write it as `%20`".to_owned())
+        .then(|| "a path has no white space: leave it out, or write it as `%20`".to_owned())
 }
 
 fn is_space(c: char) -> bool {
     c.is_whitespace() || c.is_control()
 }
 
-/// Clients send most of these encoded, and the router compares what was sent.
+/// Clients send most of these characters encoded, and the router compares the encoded path.
 fn path_that_no_url_has(path: &str) -> Option<String> {
     let foreign = |c: &char| match c {
         '"' | '<' | '>' | '^' | '`' | '|' | '\\' => true,
@@ -158,26 +157,28 @@ fn path_that_no_url_has(path: &str) -> Option<String> {
     };
     let c = literals(path).chars().find(foreign)?;
     let encoded: String = c.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect();
-    Some(format!("`{c}` stands in no URL: write `{encoded}`"))
+    Some(format!("a URL cannot contain `{c}`: write `{encoded}`"))
 }
 
-/// Clients resolve them before they ask.
+/// Clients resolve them before they send the request.
 fn path_with_dot_segment(path: &str) -> Option<String> {
     let dots = |segment: &&str| {
         matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..")
     };
     let segment = path.split('/').find(dots)?;
-    Some(format!("no request has the segment `{segment}`: write the path that it leads to"))
+    Some(format!(
+        "clients resolve the segment `{segment}`, so no request has it: write the resulting path"
+    ))
 }
 
-/// One `{name}`, or what is left of it.
+/// One `{name}`, complete or not.
 struct Capture<'a> {
     /// As written, braces included.
     text: &'a str,
     name: &'a str,
     catch_all: bool,
     closed: bool,
-    /// The path behind it.
+    /// The rest of the path.
     after: &'a str,
 }
 

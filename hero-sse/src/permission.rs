@@ -1,17 +1,17 @@
-//! What a caller must be allowed to do before a stream opens.
+//! Permissions, and the rules that endpoints make of them.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::fmt;
 
-/// A permission's name, such as `usage.read`: printable ASCII without space, quote or backslash
-/// (the scope token of RFC 6749, section 3.3), so that it can stand in a `WWW-Authenticate` header.
+/// A permission, such as `usage.read`. It is printable ASCII without space, quote or backslash (the `scope-token` of
+/// RFC 6749, section 3.3), so that it fits into a `WWW-Authenticate` header.
 ///
-/// In what an endpoint asks for, `{name}` stands for the value of that capture of its path:
-/// `builds.{build}.read` ([permissions that depend on the path](crate::guide::access#permissions-that-depend-on-the-path)). Everywhere else braces are
-/// braces.
+/// Where an endpoint requires a permission, `{name}` in it is replaced by the value of that capture of the path:
+/// `builds.{build}.read`. See [permissions that depend on the
+/// path](crate::guide::access#permissions-that-depend-on-the-path). Everywhere else braces have no meaning.
 ///
-/// An application with many of them gives them names of its own:
+/// An application with many permissions can make them of an enum:
 ///
 /// ```
 /// use hero_sse::auth::Permission;
@@ -28,30 +28,32 @@ use std::fmt;
 /// }
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[doc(alias = "scope")]
+#[doc(alias = "role")]
 pub struct Permission(Cow<'static, str>);
 
 impl Permission {
-    /// Checks `name`.
+    /// Makes a permission of `name`.
     ///
     /// # Errors
     ///
-    /// [`InvalidPermission`] when it is empty or holds a character outside a scope token.
+    /// [`InvalidPermission`] if `name` is empty, or has a character that a scope token cannot have.
     pub fn new(name: impl Into<Cow<'static, str>>) -> Result<Self, InvalidPermission> {
         let name = name.into();
         if is_scope_token(name.as_bytes()) { Ok(Self(name)) } else { Err(InvalidPermission(name)) }
     }
 
-    /// The permission of a name that is known to be legal.
+    /// Makes a permission of a name that is known to be legal.
     ///
     /// # Panics
     ///
-    /// When it is not, as [`new`](Self::new) would tell. In a constant the compiler finds out.
+    /// If it is not legal, that is, where [`new`](Self::new) returns an error. In a constant this is a compile error.
     pub const fn from_static(name: &'static str) -> Self {
         assert!(is_scope_token(name.as_bytes()), "a permission is printable ASCII without space");
         Self(Cow::Borrowed(name))
     }
 
-    /// The name as text.
+    /// Returns the permission as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -60,7 +62,7 @@ impl Permission {
         self.0.contains(['{', '}'])
     }
 
-    /// The permission that is meant where the captures have these values.
+    /// Replaces the captures by their values.
     fn resolved<'c>(&self, capture: &impl Fn(&str) -> Option<&'c str>) -> Result<Self, Unresolved> {
         if !self.has_captures() {
             return Ok(self.clone());
@@ -78,49 +80,49 @@ impl Permission {
         Self::new(text).map_err(|_| unresolved(&self.0))
     }
 
-    /// What is wrong with its captures, on a path that has these, written as `name` and `*rest`.
+    /// Returns what is wrong with its captures, on a path with these, which are written as `name` and `*rest`.
     fn fault(&self, of_path: &[String]) -> Option<String> {
         let Some(Captures { captures, rest }) = split_captures(&self.0) else {
             return Some(format!(
-                "the permission {self} has a brace without its partner, or nothing between two: they are \
-                 for captures of the path, as in `builds.{{build}}.read`"
+                "the permission {self} has an unmatched brace, or empty braces: braces are for captures of the \
+                 path, as in `builds.{{build}}.read`"
             ));
         };
         let behind = captures.iter().skip(1).map(|(before, _)| *before).chain([rest]);
         captures.iter().zip(behind).find_map(|((before, name), behind)| {
             let bare = name.strip_prefix('*').unwrap_or(name);
-            let takes_all = |of: &String| of.strip_prefix('*') == Some(bare);
-            if bare != *name || of_path.iter().any(takes_all) {
+            let takes_rest = |of: &String| of.strip_prefix('*') == Some(bare);
+            if bare != *name || of_path.iter().any(takes_rest) {
                 return Some(format!(
-                    "the permission {self} has `{{{name}}}`, which takes all that follows: a part of a \
-                     permission is one segment of the path"
+                    "the permission {self} has `{{{name}}}`, which takes the rest of the path: a part of a \
+                     permission is one segment"
                 ));
             }
             if !of_path.iter().any(|of| of == name) {
                 return Some(format!(
-                    "the permission {self} has `{{{name}}}`, which is no capture of the path, prefix included"
+                    "the permission {self} has `{{{name}}}`, which is not a capture of the path, prefix included"
                 ));
             }
             let whole = before.ends_with(SEPARATORS)
                 && (behind.is_empty() || behind.starts_with(SEPARATORS));
             (!whole).then(|| {
                 format!(
-                    "the permission {self} has `{{{name}}}` beside other text, or at its beginning: write it \
-                     between `.`, `:` or `/`, behind a word of your own, as in `builds.{{build}}.read`"
+                    "the permission {self} has `{{{name}}}` next to other text or at its beginning: write it \
+                     between `.`, `:` or `/`, after a word of your own, as in `builds.{{build}}.read`"
                 )
             })
         })
     }
 }
 
-/// What parts a permission, and stands in no value of a capture.
+/// The separators between the parts of a permission. No value of a capture has one.
 const SEPARATORS: [char; 3] = ['.', ':', '/'];
 
-/// The longest value of a capture in a permission: an id, such as a hash of 512 bits in hexadecimal.
+/// The longest value of a capture in a permission. A hash of 512 bits in hexadecimal fits.
 const MAX_VALUE: usize = 128;
 
-/// The characters that URLs leave as they are, without the `.`: a value is one part of a permission,
-/// never two, and never the `*` of a grant.
+/// Whether a value has only characters that URLs do not encode, and no `.`. So it is one part of a permission, not
+/// two, and not the `*` of a grant.
 fn can_be_a_part(value: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~');
     (1..=MAX_VALUE).contains(&value.len()) && value.bytes().all(plain)
@@ -148,8 +150,8 @@ pub(crate) fn split_captures(text: &str) -> Option<Captures<'_>> {
     (!rest.contains('}')).then_some(Captures { captures, rest })
 }
 
-/// A request whose path has no value for this capture, or one that can be no part of a permission. It
-/// does not say which value: that is the client's, and goes into no header and no log.
+/// The error for a request whose path has no value for this capture, or a value that cannot be a part of a
+/// permission. It does not have the value, which the client chose: that goes into no header and no log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unresolved(String);
 
@@ -199,7 +201,7 @@ impl TryFrom<String> for Permission {
     }
 }
 
-/// A text that is no permission.
+/// The error for a text that is not a permission.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidPermission(Cow<'static, str>);
 
@@ -208,7 +210,7 @@ impl fmt::Display for InvalidPermission {
         let text = &self.0;
         write!(
             f,
-            "{text:?} is no permission: write printable ASCII without space, `\"` or `\\`, such as \
+            "{text:?} is not a permission: write printable ASCII without space, `\"` or `\\`, such as \
              \"usage.read\""
         )
     }
@@ -222,30 +224,38 @@ impl From<Infallible> for InvalidPermission {
     }
 }
 
-/// What can name a permission: a string, a [`Permission`], or a type of yours from which one can be
-/// made (`impl From<Scope> for Permission`).
+/// A value that a permission can be made of: a string, a [`Permission`], or a type of yours with
+/// `impl From<Scope> for Permission`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a permission",
-    label = "no permission can be made of this",
+    label = "a permission cannot be made of this",
     note = "write a string, a constant of type `&str` or `Permission`, or a value of a type with `impl \
             From<{Self}> for Permission`"
 )]
-pub trait IntoPermission: Sized {
-    /// The permission.
+pub trait IntoPermission: Sized + sealed::IntoPermission {
+    /// Makes the permission.
     ///
     /// # Errors
     ///
-    /// [`InvalidPermission`] when the text cannot be one.
+    /// [`InvalidPermission`] if the text cannot be one.
     fn into_permission(self) -> Result<Permission, InvalidPermission>;
 
-    /// The rule that asks for it alone.
+    /// Makes a rule that requires this permission alone.
     ///
     /// # Errors
     ///
-    /// As [`into_permission`](Self::into_permission).
+    /// Same as [`into_permission`](Self::into_permission).
     fn into_rule(self) -> Result<PermissionRule, InvalidPermission> {
         self.into_permission().map(PermissionRule::One)
     }
+}
+
+/// To be extended by `impl From<..> for Permission`, and not by an implementation.
+mod sealed {
+    pub trait IntoPermission {}
+
+    #[diagnostic::do_not_recommend]
+    impl<T: TryInto<super::Permission>> IntoPermission for T {}
 }
 
 #[diagnostic::do_not_recommend]
@@ -259,7 +269,7 @@ where
     }
 }
 
-/// Which permissions open an endpoint.
+/// The permissions that an endpoint requires.
 ///
 /// ```
 /// use hero_sse::auth::{Permission, PermissionRule};
@@ -275,21 +285,21 @@ where
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PermissionRule {
-    /// This one.
+    /// One permission.
     One(Permission),
-    /// All of these; of none, any valid token.
+    /// All of these. An empty list accepts any valid token.
     All(Vec<PermissionRule>),
-    /// One of these at least; of none, nobody.
+    /// At least one of these. An empty list accepts nobody.
     Any(Vec<PermissionRule>),
 }
 
 impl PermissionRule {
-    /// A valid token is enough.
+    /// Accepts any valid token.
     pub(crate) const fn any_token() -> Self {
         Self::All(Vec::new())
     }
 
-    /// The rule that also asks for `other`.
+    /// Makes a rule that requires both this and `other`.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         match self {
@@ -301,13 +311,13 @@ impl PermissionRule {
         }
     }
 
-    /// Whether a valid token is all it asks for.
+    /// Returns whether it accepts any valid token.
     pub(crate) fn is_empty(&self) -> bool {
         matches!(self, Self::All(rules) if rules.iter().all(Self::is_empty))
     }
 
-    /// What is asked for in vain, of somebody who has the permissions that `held` knows; `None` means
-    /// that the rule is met.
+    /// Returns what a caller lacks that has the permissions for which `held` returns true. `None`: the caller
+    /// fulfils the rule.
     pub(crate) fn unmet(&self, held: &impl Fn(&Permission) -> bool) -> Option<Self> {
         match self {
             Self::One(permission) => (!held(permission)).then(|| self.clone()),
@@ -326,12 +336,12 @@ impl PermissionRule {
         }
     }
 
-    /// Whether what it asks for depends on the request's path.
+    /// Returns whether the required permissions depend on the request's path.
     pub(crate) fn has_captures(&self) -> bool {
         self.permissions().into_iter().any(Permission::has_captures)
     }
 
-    /// What it asks for where the captures have these values.
+    /// Replaces the captures by their values.
     pub(crate) fn resolved<'c>(
         &self,
         capture: &impl Fn(&str) -> Option<&'c str>,
@@ -346,13 +356,13 @@ impl PermissionRule {
         }
     }
 
-    /// What is wrong with the captures of its permissions, on a path that has these.
+    /// Returns what is wrong with the captures of its permissions, on a path with these.
     pub(crate) fn faults(&self, of_path: &[String]) -> Vec<String> {
         let permissions = self.permissions().into_iter();
         permissions.filter_map(|permission| permission.fault(of_path)).collect()
     }
 
-    /// Every permission it names, in its order; one that is named twice is there twice.
+    /// Returns all its permissions, in order and with duplicates.
     pub(crate) fn permissions(&self) -> Vec<&Permission> {
         match self {
             Self::One(permission) => vec![permission],
@@ -362,8 +372,8 @@ impl PermissionRule {
         }
     }
 
-    /// Permissions that together would do, joined by spaces: the `scope` of a challenge (RFC 6750,
-    /// section 3). Where several sets would, the one named first.
+    /// Returns permissions that together fulfil the rule, joined by spaces: the `scope` of a challenge (RFC 6750,
+    /// section 3). Of several alternatives it takes the first.
     pub(crate) fn scope(&self) -> String {
         let mut names = Vec::new();
         self.collect(&mut names);
@@ -380,13 +390,15 @@ impl PermissionRule {
     }
 }
 
-/// As a sentence would say it: `usage.read and (tenant.member or admin)`.
+/// Writes the rule as in a sentence: `usage.read and (tenant.member or admin)`.
 impl fmt::Display for PermissionRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (rules, word) = match self {
             Self::One(permission) => return permission.fmt(f),
             Self::All(rules) if rules.is_empty() => return f.write_str("a valid token"),
-            Self::Any(rules) if rules.is_empty() => return f.write_str("what nobody has"),
+            Self::Any(rules) if rules.is_empty() => {
+                return f.write_str("a permission that nobody has");
+            }
             Self::All(rules) => (rules, " and "),
             Self::Any(rules) => (rules, " or "),
         };
@@ -414,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_nest_and_tell_what_is_missing() {
+    fn rules_nest_and_return_what_is_missing() {
         use PermissionRule::{All, Any};
         let rule = All(vec![one("a"), Any(vec![one("b"), All(vec![one("c"), one("d")])])]);
         for (held, missing) in [
@@ -447,14 +459,14 @@ mod tests {
         assert_eq!(resolved.to_string(), "a and (b.7.read or c:t-1_~Z/7)");
         assert!(rule.has_captures() && !resolved.has_captures() && !one("a").has_captures());
         assert_eq!(one("b.{z}").resolved(&capture), Err(Unresolved("z".to_owned())));
-        // Nobody lets them in; if one came, it would open nothing.
+        // Set-up rejects these. If one got through, it would open nothing.
         for odd in ["b.{x", "b.x}", "b.{}", "b.{{x}}", "}b.{x}"] {
             assert!(one(odd).resolved(&capture).is_err(), "{odd}");
         }
     }
 
     #[test]
-    fn a_value_is_one_part_of_a_permission_and_nothing_else() {
+    fn a_value_is_exactly_one_part_of_a_permission() {
         let resolved = |value: &str| one("b.{x}.read").resolved(&|_| Some(value));
         let longest = "a".repeat(MAX_VALUE);
         for good in ["1", "A-z_0~9", longest.as_str()] {

@@ -86,8 +86,8 @@ async fn sse_context_may_name_captures_of_its_path() {
         assert_eq!(error.status, Some(StatusCode::INTERNAL_SERVER_ERROR));
     }
     let text = log.text();
-    assert!(text.contains("builds.{id} has `{id}`, which is no capture of the path"), "{text}");
-    assert!(text.contains("builds.{build} has `{build}`, which takes all that follows"), "{text}");
+    assert!(text.contains("builds.{id} has `{id}`, which is not a capture of the path"), "{text}");
+    assert!(text.contains("builds.{build} has `{build}`, which takes the rest of the path"), "{text}");
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn a_permission_with_an_unknown_capture_is_a_mistake_with_its_location() {
     let sse = sse_with(SseOptions::default());
     let error = sse.routes::<()>(endpoints![of_the_tenant]).expect_err("no prefix").to_string();
     let location = format!("{}:", file!());
-    let words = "endpoint /builds: the permission tenants.{tenant}.builds has `{tenant}`, which is no capture of \
+    let words = "endpoint /builds: the permission tenants.{tenant}.builds has `{tenant}`, which is not a capture of \
                  the path, prefix included";
     assert!(error.contains(&location) && error.contains(words), "{error}");
     let one = |name: &'static str| PermissionRule::One(Permission::from_static(name));
@@ -106,10 +106,10 @@ fn a_permission_with_an_unknown_capture_is_a_mistake_with_its_location() {
     assert!(error.iter().all(|mistake| mistake.to_string().contains(&location)), "{error}");
     let text = error.to_string();
     for (permission, what) in [
-        ("g.{h}", "no capture of the path"),
-        ("c.{d", "a brace without its partner"),
-        ("e{b}", "beside other text"),
-        ("f.{r}", "takes all that follows"),
+        ("g.{h}", "not a capture of the path"),
+        ("c.{d", "an unmatched brace"),
+        ("e{b}", "next to other text"),
+        ("f.{r}", "takes the rest of the path"),
     ] {
         let mistake = text.lines().find(|line| line.contains(permission));
         assert!(mistake.is_some_and(|mistake| mistake.contains(what)), "{permission}: {text}");

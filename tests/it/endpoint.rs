@@ -81,7 +81,7 @@ async fn usage(
 #[sse_endpoint("/fallible", public)]
 async fn fallible(cursor: LastEventId) -> impl Stream<Item = Result<Named, String>> {
     let text = cursor.as_str().unwrap_or("none").to_owned();
-    stream::iter([Ok(Named { text }), Err("an internal matter".to_owned())])
+    stream::iter([Ok(Named { text }), Err("an internal error".to_owned())])
 }
 
 mod inner {
@@ -107,13 +107,13 @@ async fn named_feed() -> impl Stream<Item = Build> {
 
 type Feed = tokio::sync::broadcast::Sender<Arc<Usage>>;
 
-/// One reading for all who listen, encoded where it lies.
+/// One reading for all streams, without a copy.
 #[sse_endpoint("/shared", public, state = Feed)]
 async fn shared(State(feed): State<Feed>) -> impl Stream<Item = Result<Arc<Usage>, RecvError>> {
     stream::unfold(feed.subscribe(), |mut feed| async { Some((feed.recv().await, feed)) })
 }
 
-/// The name is the shared event's own.
+/// The shared event has a name of its own.
 #[sse_endpoint("/shared/named", event = "own", public)]
 async fn shared_named() -> impl Stream<Item = Arc<Named>> {
     stream::iter([Arc::new(Named { text: "x".into() })])
@@ -180,7 +180,7 @@ async fn results_end_the_stream_at_the_first_error() {
 }
 
 #[tokio::test]
-async fn variants_are_events_of_their_own_and_their_fields_are_the_data() {
+async fn each_variant_is_an_event_with_its_fields_as_data() {
     let events = read("/api/builds").await;
     let expected = [
         ("queued", None, r#"{"job":1}"#),
@@ -192,12 +192,12 @@ async fn variants_are_events_of_their_own_and_their_fields_are_the_data() {
     for (got, (name, id, data)) in events.iter().zip(expected) {
         assert_eq!((got.0.as_str(), got.1.as_deref(), got.2.as_str()), (name, id, data));
     }
-    assert_eq!(events.len(), 6, "nothing but the farewell comes after the last event");
+    assert_eq!(events.len(), 6, "after the last event comes only the closing event");
     assert!(events[5].2.contains("last_event"), "{events:?}");
 }
 
 #[tokio::test]
-async fn an_explicit_name_wins_over_the_endpoints_which_wins_over_the_types() {
+async fn an_explicit_name_overrides_the_endpoints_which_overrides_the_types() {
     let events = read("/api/builds/named").await;
     let names: Vec<_> = events.iter().map(|event| event.0.as_str()).collect();
     assert_eq!(names, ["build", "line", "hero.close"]);
@@ -225,18 +225,19 @@ async fn one_event_is_shared_by_all_its_streams() {
 
 #[test]
 fn an_event_behind_a_pointer_is_the_event() {
-    fn told<E: SseEvent>(event: E) -> (Option<&'static str>, String, bool, Option<String>) {
+    fn parts<E: SseEvent>(event: E) -> (Option<&'static str>, String, bool, Option<String>) {
         (E::NAME, testing::frame(&event).expect("a frame"), event.is_last(), event.key())
     }
     let last = || Event::text("x").with_id(3).expect("an id").with_key("k").last();
     let expected = (None, "id: 3;hero.end\ndata: x\n\n".to_owned(), true, Some("k".to_owned()));
-    let (lent, lent_twice) = (&last(), &&last());
-    let all = [told(Arc::new(last())), told(Box::new(last())), told(lent), told(lent_twice)];
-    assert!(all.iter().all(|told| *told == expected), "{all:?}");
+    let (borrowed, borrowed_twice) = (&last(), &&last());
+    let all =
+        [parts(Arc::new(last())), parts(Box::new(last())), parts(borrowed), parts(borrowed_twice)];
+    assert!(all.iter().all(|parts| *parts == expected), "{all:?}");
     let named = || Named { text: "x".into() };
-    let lent = &named();
-    for told in [told(Arc::new(named())), told(Box::new(named())), told(lent)] {
-        assert_eq!(told.0, Some("own"));
+    let borrowed = &named();
+    for (name, ..) in [parts(Arc::new(named())), parts(Box::new(named())), parts(borrowed)] {
+        assert_eq!(name, Some("own"));
     }
 }
 
@@ -251,7 +252,7 @@ async fn the_error_of_axums_result_is_the_answer() {
 }
 
 #[test]
-fn the_descriptor_says_what_the_declaration_said() {
+fn the_descriptor_has_the_declarations_values() {
     const USAGE: Descriptor = <usage as EndpointMeta>::DESCRIPTOR;
     assert_eq!((USAGE.name(), USAGE.path()), ("usage", "/usage/{from}"));
     let docs = "Live usage of the caller's tenant.\n\nIt has \"quotes\" in it.";
@@ -265,14 +266,14 @@ fn a_mistake_found_at_mapping_names_the_line_of_the_declaration() {
     let endpoints = hero_sse::endpoints![usage, inner::feed];
     let error = sse.routes::<App>(endpoints).expect_err("no authenticator").to_string();
     assert!(error.contains(&format!("{}:", file!())) && error.contains("/usage/{from}"), "{error}");
-    // A call that failed has mapped nothing; one that succeeded has.
+    // A failed call maps nothing.
     let feed = || sse.routes::<App>(hero_sse::endpoints![inner::feed]);
     let _: Router<App> = feed().expect("a free path");
     let error = feed().expect_err("a taken path");
     assert!(error.to_string().contains("the path is taken by /builds"), "{error}");
 }
 
-/// Nobody would read it, and what is unread hides that the client has gone.
+/// Nothing would read it, and unread bytes hide that the client has left.
 #[tokio::test]
 async fn a_get_with_a_body_is_refused() {
     let app = public(&sse_with(SseOptions::default()), || burst(1));
@@ -283,7 +284,7 @@ async fn a_get_with_a_body_is_refused() {
     ask("").await.expect("an empty body is none");
 }
 
-/// A block that sends is a stream as any other: it resumes, fails, panics and goes with its client.
+/// A block that sends events is a stream as any other. It can end, fail and panic, and is dropped with its client.
 #[tokio::test(start_paused = true)]
 async fn a_block_that_sends_is_a_stream() {
     let (sse, alive) = (sse_with(SseOptions::default()), Arc::new(()));
@@ -324,5 +325,5 @@ async fn a_block_that_sends_is_a_stream() {
     assert_eq!(stream.next().await.expect("in time").expect("an event").data, "0");
     assert_eq!(Arc::strong_count(&alive), before + 1);
     drop(stream);
-    assert_eq!(Arc::strong_count(&alive), before, "the block goes with its client");
+    assert_eq!(Arc::strong_count(&alive), before, "the block is dropped with its client");
 }

@@ -1,5 +1,4 @@
-//! What the derive writes, as a frame. The data of a variant is its fields alone, as their
-//! `#[serde(..)]` attributes have them.
+//! The frames that the derive writes. The data of a variant is its fields, as their `#[serde(..)]` attributes say.
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -12,7 +11,7 @@ fn data<T: SseEvent>(event: &T) -> String {
     field(&frame(event).unwrap(), "data")
 }
 
-/// The value of a field that stands once in a frame, or nothing.
+/// The value of a field of a frame, or an empty text. A field occurs at most once.
 fn field(frame: &str, name: &str) -> String {
     let prefix = format!("{name}: ");
     let mut values = frame.lines().filter_map(|line| line.strip_prefix(&prefix));
@@ -103,7 +102,7 @@ fn check<T: SseEvent>(event: &T, expected: &str) {
 type Any<'a> = Build<'a, u8, 3>;
 
 #[test]
-fn fields_are_all_that_is_sent() {
+fn the_data_of_a_variant_is_its_fields() {
     let line = || LogLine { text: "hi".into() };
     check::<Any<'_>>(&Build::Queued { job_number: 1, owner: None }, r#"{"jobNumber":1}"#);
     check::<Any<'_>>(
@@ -128,7 +127,7 @@ fn fields_are_all_that_is_sent() {
 }
 
 #[test]
-fn bounds_are_the_users() {
+fn a_written_bound_is_used() {
     check(&Bound::Text('x'), r#""x""#);
     check(&Bound::Ghost(None::<char>, 1), "[1]");
 }

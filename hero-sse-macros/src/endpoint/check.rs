@@ -120,7 +120,7 @@ fn rule(written: &value::Permissions, path: &str, errors: &mut Errors) -> Permis
             permission_empty(name, errors);
             permission_with_illegal_character(name, errors);
             permission_with_unclosed_capture(name, errors);
-            // What a path that is wrong itself would have is not known.
+            // The captures of a wrong path are unknown.
             if route::is_legal(path) {
                 permission_with_unknown_capture(name, path, errors);
                 permission_with_catch_all(name, path, errors);
@@ -142,8 +142,8 @@ fn public_with_permission(declaration: &Declaration, errors: &mut Errors) {
     if let (Some(public), Some(_)) = (entries.key("public"), entries.key("permission")) {
         errors.push(
             public,
-            "a public endpoint asks for no token, so it has no permission to look for: leave out \
-             `public` or `permission`",
+            "a public endpoint requires no token, so it cannot require a permission: leave out `public` or \
+             `permission`",
         );
     }
 }
@@ -153,7 +153,7 @@ fn permission_empty(permission: &LitStr, errors: &mut Errors) {
         errors.push(
             permission,
             "the permission is empty: write one such as \"usage.read\", or leave out `permission` \
-             to let any valid token in",
+             to accept any valid token",
         );
     }
 }
@@ -171,15 +171,14 @@ fn permission_list_empty(list: &value::List, errors: &mut Errors) {
     }
 }
 
-/// RFC 6749 section 3.3, `scope-token`. A blank would make it two permissions.
+/// A permission is a `scope-token` (RFC 6749, section 3.3). A space would make it two.
 fn permission_with_illegal_character(permission: &LitStr, errors: &mut Errors) {
     let legal = |c: char| matches!(c, '\x21' | '\x23'..='\x5b' | '\x5d'..='\x7e');
     if let Some(odd) = permission.value().chars().find(|c| !legal(*c)) {
         errors.push(
             permission,
             format!(
-                "a permission cannot hold {odd:?}: write one word of ASCII letters, digits and \
-                 signs other than `\"` and `\\`"
+                "a permission cannot contain {odd:?}: write printable ASCII without spaces, `\"` and `\\`"
             ),
         );
     }
@@ -189,24 +188,24 @@ fn permission_with_unclosed_capture(permission: &LitStr, errors: &mut Errors) {
     if captures(&permission.value()).is_none() {
         errors.push(
             permission,
-            "the permission has a brace without its partner, or nothing between two: braces are for captures \
-             of the path, as in \"builds.{build}.read\"",
+            "the permission has an unmatched brace, or empty braces: braces are for captures of the path, as \
+             in \"builds.{build}.read\"",
         );
     }
 }
 
-/// Those of a prefix the macro cannot know; `routes()` does.
+/// The macro does not know the captures of a prefix. `routes()` does.
 fn permission_with_unknown_capture(permission: &LitStr, path: &str, errors: &mut Errors) {
     let known = route::captures(path);
     for Capture { name, .. } in captures(&permission.value()).unwrap_or_default() {
-        if !takes_all(name, &known) && !known.contains(&&*format!("{{{name}}}")) {
+        if !takes_rest(name, &known) && !known.contains(&&*format!("{{{name}}}")) {
             let one = known.iter().find(|of| !of.starts_with("{*"));
-            let cure = one.map_or_else(String::new, |one| format!("`{one}`, or "));
+            let cure = one.map_or_else(String::new, |one| format!("write `{one}`, or "));
             errors.push(
                 permission,
                 format!(
-                    "the path has no capture `{{{name}}}`: write {cure}a constant where a prefix has it, for \
-                     `routes()` to check"
+                    "the path has no capture `{{{name}}}`: {cure}if a prefix has it, write a constant, which \
+                     `routes()` checks"
                 ),
             );
         }
@@ -216,23 +215,23 @@ fn permission_with_unknown_capture(permission: &LitStr, path: &str, errors: &mut
 fn permission_with_catch_all(permission: &LitStr, path: &str, errors: &mut Errors) {
     let known = route::captures(path);
     for Capture { name, .. } in captures(&permission.value()).unwrap_or_default() {
-        if takes_all(name, &known) {
+        if takes_rest(name, &known) {
             errors.push(
                 permission,
                 format!(
-                    "`{{{name}}}` takes all that follows, and a part of a permission is one segment of the \
-                     path: leave it out, and let the function or an `Authorizer` decide"
+                    "`{{{name}}}` takes the rest of the path, and a part of a permission is one segment: leave \
+                     it out, and decide in the function or in an `Authorizer`"
                 ),
             );
         }
     }
 }
 
-fn takes_all(name: &str, of_path: &[&str]) -> bool {
+fn takes_rest(name: &str, of_path: &[&str]) -> bool {
     name.starts_with('*') || of_path.contains(&&*format!("{{*{name}}}"))
 }
 
-/// Else two paths could ask for the same permission, or for one that was granted for something else.
+/// Otherwise two paths could require the same permission, or one that was granted for another purpose.
 fn permission_with_text_beside_capture(permission: &LitStr, errors: &mut Errors) {
     const SEPARATORS: [char; 3] = ['.', ':', '/'];
     for Capture { before, name, behind } in captures(&permission.value()).unwrap_or_default() {
@@ -242,22 +241,22 @@ fn permission_with_text_beside_capture(permission: &LitStr, errors: &mut Errors)
             errors.push(
                 permission,
                 format!(
-                    "`{{{name}}}` stands beside other text, or at the beginning: write it between `.`, `:` or \
-                     `/`, behind a word of your own, as in \"builds.{{build}}.read\""
+                    "`{{{name}}}` is next to other text or at the beginning: write it between `.`, `:` or `/`, \
+                     after a word of your own, as in \"builds.{{build}}.read\""
                 ),
             );
         }
     }
 }
 
-/// One `{name}` of a permission, and the whole text on either side.
+/// One `{name}` of a permission, and all text on either side.
 struct Capture<'a> {
     before: &'a str,
     name: &'a str,
     behind: &'a str,
 }
 
-/// `None` where a brace has no partner, or nothing stands between the two.
+/// `None` for an unmatched brace, or for empty braces.
 fn captures(permission: &str) -> Option<Vec<Capture<'_>>> {
     let (mut captures, mut rest) = (Vec::new(), permission);
     while let Some((before, capture)) = rest.split_once('{') {
@@ -314,7 +313,7 @@ fn event(declaration: &Declaration, errors: &mut Errors) {
 }
 
 fn count(key: &Key, written: &LitInt, errors: &mut Errors) -> Option<Setting> {
-    // What fits a `usize` everywhere.
+    // Fits a `usize` on every platform.
     let value = written.base10_parse::<u32>().ok().filter(|value| *value > 0);
     bad_count(key, written, value, errors);
     value.map(|value| Setting::Count(value.into()))
@@ -326,7 +325,8 @@ fn bad_count(key: &Key, written: &LitInt, value: Option<u32>, errors: &mut Error
         errors.push(
             written,
             format!(
-                "{written} is no value for `{name}`: write a number from 1 on, as in `{example}`"
+                "{written} is not a value for `{name}`: write a number from 1 to {}, as in `{example}`",
+                u32::MAX
             ),
         );
     }
@@ -340,7 +340,7 @@ fn period(key: &Key, written: &LitStr, errors: &mut Errors) -> Option<Setting> {
     Some(if key.takes.allows_off() { Setting::Every(millis) } else { Setting::Millis(millis) })
 }
 
-/// Both as declared; against the operator's values `routes()` holds them again.
+/// Compares the declared values. `routes()` compares them again with the configured ones.
 fn heartbeat_not_below_max_age(
     declaration: &Declaration,
     settings: &[(&str, Setting)],
@@ -352,7 +352,7 @@ fn heartbeat_not_below_max_age(
     {
         errors.push(
             declaration.entries.text("heartbeat"),
-            "no stream would live to see this heartbeat: write one that is shorter than `max_age`",
+            "the stream would end before its first heartbeat: write one that is shorter than `max_age`",
         );
     }
 }
@@ -378,13 +378,13 @@ fn heartbeat_event_without_heartbeat(
     {
         errors.push(
             declaration.entries.key("heartbeat_event"),
-            "without heartbeats there is no event of theirs: leave out `heartbeat_event`, or \
+            "without heartbeats there is no heartbeat event: leave out `heartbeat_event`, or \
              `heartbeat = \"off\"`",
         );
     }
 }
 
-/// Whoever can send a body can send a header, and URLs end up in logs.
+/// A client that sends a body can send a header, and URLs end up in logs.
 fn token_sources_of_post(declaration: &Declaration, errors: &mut Errors) {
     let entries = &declaration.entries;
     let words = entries.words("token_sources").unwrap_or_default();
@@ -393,7 +393,7 @@ fn token_sources_of_post(declaration: &Declaration, errors: &mut Errors) {
     {
         errors.push(
             query,
-            "a `POST` has no token in its query: leave out `\"query\"`, since whoever sends a body \
+            "a `POST` takes no token from its query: leave out `\"query\"`, since a client that sends a body \
              can send a header",
         );
     }
@@ -405,7 +405,7 @@ fn state_not_a_concrete_type(declaration: &Declaration, errors: &mut Errors) {
     {
         errors.push(
             state,
-            "the state is one type, owned and known: name the type itself, such as `state = App`",
+            "the state is one concrete, owned type: write the type itself, as in `state = App`",
         );
     }
 }
@@ -447,8 +447,8 @@ pub(super) fn declared_twice(function: &Function) -> syn::Result<()> {
     Ok(())
 }
 
-/// The doc comment: text without the blank that stands before each line of it, and macros such as
-/// `include_str!` as they are.
+/// The doc comment: text without the space at the start of each line, and macros such as `include_str!` as
+/// they are.
 fn docs(attributes: &[Attribute]) -> Vec<TokenStream> {
     let mut docs: Vec<TokenStream> = Vec::new();
     let mut text: Option<String> = None;

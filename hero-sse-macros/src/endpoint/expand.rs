@@ -58,7 +58,7 @@ fn in_const(private: &TokenStream, shared: &SharedAttributes, items: TokenStream
     }
 }
 
-/// Asks the compiler about types. An argument whose extraction depends on the answer has a constant for it.
+/// Makes the compiler check types. An argument whose extraction depends on the answer has a constant for it.
 fn assertions(endpoint: &Endpoint) -> Option<TokenStream> {
     let Endpoint { arguments, body, event, .. } = endpoint;
     let mut assertions = Vec::new();

@@ -195,9 +195,9 @@ mod tests {
             (of(quote!("/usage", heartbeat = "8s", max_age = "9s")), ""),
             (of(quote!("/usage", heartbeat_event = true, max_age = "off")), ""),
             (of(quote!("/usage", heartbeat_event = false, heartbeat = "off")), ""),
-            (of(quote!("/usage", state = _)), "name the type itself"),
-            (of(quote!("/usage", state = impl Clone)), "name the type itself"),
-            (of(quote!("/usage", state = &'static str)), "name the type itself"),
+            (of(quote!("/usage", state = _)), "write the type itself"),
+            (of(quote!("/usage", state = impl Clone)), "write the type itself"),
+            (of(quote!("/usage", state = &'static str)), "write the type itself"),
             (of(quote!("/usage", state = App<u8>)), ""),
             (taking(get(), quote!(Json<u8>)), "a `GET` has none"),
             (taking(get(), quote!(axum::Form<u8>)), "a `GET` has none"),
@@ -238,7 +238,7 @@ mod tests {
                 as_item(quote!(
                     async fn a(#[cfg_attr(b, c)] d: D) -> U {}
                 )),
-                "is there always",
+                "cannot be conditional",
             ),
             (
                 as_item(quote!(

@@ -1,4 +1,4 @@
-//! An endpoint as it is written. Knows the grammar and the keys, but no rule.
+//! An endpoint as written: the grammar and the keys, without the rules.
 
 use proc_macro2::{Span, TokenStream};
 use syn::ext::IdentExt;
@@ -14,15 +14,15 @@ use crate::value;
 key::keys! {
     KEYS, key_table;
     "event", Text, r#"event = "usage""#, [Function],
-        "the name of events that do not name themselves; their type's own in kebab case unless set";
+        "the name of events without a name of their own; by default the name of their type in kebab case";
     "method", OneOf("Method", &["get", "post"]), r#"method = "post""#, [Function],
-        "`POST` instead of `GET`, for clients that use `fetch`: the last argument may read the \
-         body, and no token is taken from the query";
+        "`POST` instead of `GET`, for clients that use `fetch`: the last argument may read the body, and the \
+         query has no token";
     "permission", Permissions, r#"permission = "usage.read""#, [Function],
-        "what the caller's token must grant: a string, a constant, an enum's variant, `all(..)` or \
-         `any(..)` of these; `{name}` in it is the value of that capture of the path";
+        "the permissions that the caller's token must grant: a string, a constant, a variant of an enum, \
+         `all(..)` or `any(..)` of these; `{name}` in it is the value of that capture of the path";
     "public", Nothing, "public", [Function],
-        "callers need no token; without `public` and `permission`, any valid token will do";
+        "callers need no token; without `public` and `permission`, any valid token is accepted";
     "heartbeat", DurationOrOff, r#"heartbeat = "15s""#, [Function], setting;
     "heartbeat_event", Flag, "heartbeat_event = true", [Function], setting;
     "write_timeout", DurationOrOff, r#"write_timeout = "5s""#, [Function], setting;
@@ -38,11 +38,12 @@ key::keys! {
     "token_sources", SomeOf("TokenSource", &["header", "cookie", "query"]),
         r#"token_sources = ["header", "cookie"]"#, [Function], setting;
     "deprecated", Nothing, "deprecated", [Function],
-        "the endpoint says in its description that it will go, and in the log that it is still used";
+        "the endpoint's descriptor says that it will be removed, and the log says once that it is still used";
     "state", Type, "state = App", [Function],
-        "the application's state: arguments that are no extractors for it are reported where they stand";
+        "the type of the application's state: the compiler then reports an argument that is no extractor for \
+         it at the argument";
     "crate", Path, "crate = hero_sse", [Function],
-        "where `hero-sse` is, if it was renamed";
+        "the path to `hero-sse`, if `Cargo.toml` renames it";
 }
 
 pub(super) struct Declaration {
@@ -54,7 +55,7 @@ pub(super) struct Declaration {
 /// The first argument.
 pub(super) enum PathArgument {
     Literal(LitStr),
-    /// `path = "/a"`, as other attributes have it.
+    /// `path = "/a"`, as in other attributes.
     Keyed(Ident, LitStr),
     Other(TokenStream),
     Missing(Span),

@@ -255,7 +255,7 @@ fn generic_function(signature: &Signature, errors: &mut Errors) {
         };
         errors.push(
             parameter,
-            "an endpoint cannot be generic: write concrete types, or hand the generic function to \
+            "an endpoint cannot be generic: write concrete types, or pass the generic function to \
              the builder, `sse.endpoint(\"/path\").handler(..)`",
         );
     }
@@ -276,7 +276,7 @@ fn too_many_arguments(signature: &Signature, errors: &mut Errors) {
         errors.push(
             argument,
             format!(
-                "an endpoint takes at most {MAX_ARGUMENTS} arguments: gather some in a type that \
+                "an endpoint takes at most {MAX_ARGUMENTS} arguments: combine some in a type that \
                  derives `FromRequestParts`"
             ),
         );
@@ -294,8 +294,8 @@ fn condition_on_argument(signature: &Signature, errors: &mut Errors) {
         if let Some(attribute) = attrs.iter().find(condition) {
             errors.push(
                 attribute,
-                "an argument of an endpoint is there always: leave this out, or write it on a second \
-                 endpoint",
+                "an argument of an endpoint cannot be conditional: leave this out, or write a second endpoint \
+                 under this condition",
             );
         }
     }
@@ -327,8 +327,8 @@ fn borrowed_argument(signature: &Signature, errors: &mut Errors) {
         if let Some(token) = find(ty.to_token_stream(), borrow) {
             errors.push(
                 token,
-                "an endpoint owns its arguments, as its stream outlives the request: write an \
-                 owned type, such as `String` for `&str`",
+                "an endpoint owns its arguments, since its stream outlives the request: write an owned type, \
+                 such as `String` for `&str`",
             );
         }
     }

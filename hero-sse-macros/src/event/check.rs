@@ -101,7 +101,7 @@ fn variant_that_is_never_sent(serde: &[Meta], errors: &mut Errors) {
     }
 }
 
-/// What a struct sends, or a variant, to which the enum's entries apply as well.
+/// The frame of a struct, or of a variant, to which the enum's entries apply as well.
 fn frame<'a>(
     ident: &'a Ident,
     entries: &'a Entries,
@@ -124,7 +124,7 @@ fn union_as_event(input: &DeriveInput, errors: &mut Errors) {
     if let Data::Union(data) = &input.data {
         errors.push(
             data.union_token,
-            "a union cannot be an event, as nobody knows which field it holds: write an enum",
+            "a union cannot be an event, since it does not say which field is set: write an enum",
         );
     }
 }
@@ -144,7 +144,7 @@ fn name(ident: &Ident, case: &str, entries: &Entries, errors: &mut Errors) -> Na
         return Name::Explicit(explicit.value());
     }
     let name = name::in_case(&ident.unraw().to_string(), case);
-    // A wrong `event` was reported; the name it stands for is not at fault.
+    // If `event` is wrong, that is reported. The default name is then of no interest.
     if entries.key("event").is_none() {
         illegal_default_name(ident, &name, errors);
     }
@@ -157,7 +157,7 @@ fn illegal_default_name(ident: &Ident, name: &str, errors: &mut Errors) {
     }
 }
 
-/// The field that is marked so.
+/// The field with this mark.
 fn marked<'a>(mark: &str, fields: &'a [Field], errors: &mut Errors) -> Option<Marked<'a>> {
     let mut marked =
         fields.iter().filter_map(|field| Some((&field.member, field.entries.key(mark)?)));
@@ -168,7 +168,7 @@ fn marked<'a>(mark: &str, fields: &'a [Field], errors: &mut Errors) -> Option<Ma
     Some(Marked { member, at: first.span() })
 }
 
-/// Or two of another mark.
+/// The same holds for keys and reconnection times.
 fn two_ids(first: &Member, second: &Ident, errors: &mut Errors) {
     let first = described(first);
     errors.push(second, format!("an event has one {second}, which is {first}: leave out this one"));
@@ -186,12 +186,11 @@ fn retry<'a>(entries: &'a Entries, fields: &'a [Field], errors: &mut Errors) -> 
 fn two_retries(field: &Marked<'_>, errors: &mut Errors) {
     errors.add(syn::Error::new(
         field.at,
-        "the event has a reconnection time already, the same for all of its kind: leave out one of \
-         the two",
+        "the event has a reconnection time already, the same for all its values: leave out one of the two",
     ));
 }
 
-/// The field that is the event's text, if its data is text.
+/// The field that is the data, if the data is text.
 fn text<'a>(
     ident: &'a Ident,
     entries: &'a Entries,
@@ -211,7 +210,7 @@ fn text<'a>(
     }
     text_of_no_field(ident, &candidates, errors);
     text_of_several_fields(&candidates, errors);
-    // What is no `Display` is reported at the field.
+    // The compiler reports at the field that it does not implement `Display`.
     candidates.first().map(|field| Marked { member: &field.member, at: field.at })
 }
 
@@ -219,8 +218,8 @@ fn text_of_no_field(ident: &Ident, candidates: &[&Field], errors: &mut Errors) {
     if candidates.is_empty() {
         errors.push(
             ident,
-            "`data = \"text\"` sends a field, and none is free for it: write one without a mark of its \
-             own, or leave out `data`",
+            "`data = \"text\"` sends the field without a key of its own, and there is none: add one, or leave \
+             out `data`",
         );
     }
 }
@@ -231,8 +230,8 @@ fn text_of_several_fields(candidates: &[&Field], errors: &mut Errors) {
         errors.add(syn::Error::new(
             second.1,
             format!(
-                "`data = \"text\"` sends one field, and this could be {first} or {}: write one alone, \
-                 or leave out `data` to send them all as JSON",
+                "`data = \"text\"` sends one field, and this could be {first} or {}: keep one, or leave out \
+                 `data` to send all fields as JSON",
                 described(second.0)
             ),
         ));

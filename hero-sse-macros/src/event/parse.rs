@@ -1,4 +1,4 @@
-//! An event as it is written. Knows the grammar and the keys, but no rule.
+//! An event as written: the grammar and the keys, without the rules.
 
 use proc_macro2::Span;
 use syn::parse::ParseStream;
@@ -13,27 +13,27 @@ use crate::name;
 key::keys! {
     KEYS, key_table;
     "event", Text, r#"event = "usage""#, [Struct Variant],
-        "the event's name; unless set, the endpoint's `event`, or the type's or variant's own name in \
+        "the event's name; by default the endpoint's `event`, otherwise the name of the type or variant in \
          kebab case";
     "rename_all", OneOf("Case", name::CASES), r#"rename_all = "snake_case""#, [Enum],
-        "how names are made of the variants' own, in the cases that serde knows; an acronym is one word; \
-         `kebab-case` unless set";
+        "the case of the events' names, which are made of the variants' names; the cases are serde's; an \
+         acronym is one word; `kebab-case` by default";
     "data", OneOf("Data", &["json", "text"]), r#"data = "text""#, [Struct Enum Variant],
-        "`\"text\"`: the data is one field as its `Display` prints it, the only one or the only one \
-         without a mark of its own; `\"json\"` unless set";
+        "`\"text\"`: the data is one field as its `Display` prints it, the only field or the only one without \
+         a key of its own; `\"json\"` by default";
     "retry", Duration, r#"retry = "30s""#, [Struct Variant],
-        "the event also changes how long the browser waits before it reconnects";
+        "the event also sets how long the browser waits before it reconnects";
     "last", Nothing, "last", [Variant],
         "the stream ends for good after this event";
     "id", Nothing, "id", [Field],
-        "the event's id: anything that is `Display`";
+        "the event's id, of any type that is `Display`";
     "key", Nothing, "key", [Field],
-        "what the event is about, anything that is `Display`: under `overflow = \"latest\"` a newer \
-         event of the same name and key takes the place of one that waits";
+        "the event's key, of any type that is `Display`: under `overflow = \"latest\"` and in a \
+         `Topic::latest` a newer event replaces an older one with the same name and key";
     "retry", Nothing, "retry", [Field],
         "the new reconnection time, a `Duration` or an `Option` of one";
     "crate", Path, "crate = hero_sse", [Struct Enum],
-        "where `hero-sse` is, if it was renamed";
+        "the path to `hero-sse`, if `Cargo.toml` renames it";
 }
 
 pub(super) struct Declaration {
@@ -56,7 +56,7 @@ pub(super) struct Variant {
 
 pub(super) struct Field {
     pub(super) member: Member,
-    /// Where its type stands.
+    /// The span of its type.
     pub(super) at: Span,
     pub(super) entries: Entries,
 }
@@ -68,7 +68,7 @@ pub(super) fn declaration(input: DeriveInput, errors: &mut Errors) -> Declaratio
             let variants = data.variants.iter().map(|variant| variant_of(variant, errors));
             (Target::Enum, Shape::Enum(variants.collect()))
         }
-        // Refused later; read like a struct until then.
+        // Rejected later. Until then it counts as a struct.
         Data::Union(_) => (Target::Struct, Shape::Struct(Vec::new())),
     };
     let entries = entries(&input.attrs, target, errors);

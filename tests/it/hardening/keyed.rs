@@ -139,7 +139,7 @@ async fn two_values_cannot_pose_as_two_others() {
         let endpoint = sse.endpoint("/s/{a}/{build}").permission(ambiguous);
         let mapped = endpoint.handler::<_, _, ()>(async || burst(1));
         let error = mapped.expect_err(ambiguous).to_string();
-        assert!(error.contains("beside other text, or at its beginning"), "{error}");
+        assert!(error.contains("next to other text or at its beginning"), "{error}");
     }
 }
 

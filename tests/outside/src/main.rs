@@ -1,4 +1,4 @@
-//! The README's declarations in a crate that knows hero-sse as `sse` and has none of its dependencies.
+//! The README's declarations in a crate that renames hero-sse to `sse`, and has none of its dependencies.
 #![deny(warnings)]
 
 use std::future::Future;
@@ -39,7 +39,7 @@ pub async fn usage_stream(
 #[derive(Clone)]
 struct Meter;
 
-/// What a build reports; the data of each event is the variant's fields alone.
+/// What a build reports. The data of each event is the fields of the variant.
 #[derive(SseEvent)]
 #[sse(crate = sse)]
 pub enum Build {
@@ -92,7 +92,7 @@ struct Question {
     word: String,
 }
 
-/// A text, by anybody's own `Display`.
+/// A text that is made by a `Display` of the user's.
 #[derive(SseEvent)]
 #[sse(data = "text", crate = sse)]
 struct Answer<T: std::fmt::Display>(T);
@@ -119,7 +119,7 @@ impl<I: Iterator + Unpin> futures_core::Stream for Ready<I> {
     }
 }
 
-/// What is ready at once.
+/// Polls a future that is ready at once.
 fn now<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,

@@ -1,4 +1,4 @@
-//! Arguments may be called what the expansion could be tempted to call its own.
+//! Arguments may have any name, also one that the expansion might use.
 #![deny(warnings)]
 
 use hero_sse::prelude::*;

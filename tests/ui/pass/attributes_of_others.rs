@@ -1,4 +1,4 @@
-//! What else may stand on a function or a type keeps its meaning.
+//! Other attributes on a function or a type keep their meaning.
 #![deny(warnings)]
 
 use hero_sse::extend::EndpointMeta;

@@ -1,5 +1,5 @@
-//! An endpoint under a `#[cfg]` that is off vanishes altogether, above the attribute and below it, so
-//! that another of its name can stand there.
+//! An endpoint under a `#[cfg]` that is off does not exist, whether the `#[cfg]` is above the attribute or
+//! below it. Another endpoint may then have its name.
 #![deny(warnings)]
 
 use hero_sse::extend::EndpointMeta;

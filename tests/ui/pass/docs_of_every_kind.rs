@@ -1,4 +1,4 @@
-//! What documents the function documents the endpoint, and is in its descriptor.
+//! The docs of the function are the docs of the endpoint, and are in its descriptor.
 #![deny(warnings, missing_docs)]
 
 use hero_sse::extend::EndpointMeta;

@@ -1,11 +1,11 @@
-//! `data = "text"` sends one field as its `Display` prints it, which serde need not know.
+//! `data = "text"` sends one field as its `Display` prints it. The field need not be `Serialize`.
 #![deny(warnings)]
 
 use hero_sse::prelude::*;
 use axum::Json;
 use hero_sse::testing::frame;
 
-/// No `Serialize`.
+/// Not `Serialize`.
 struct Loud(&'static str);
 
 impl std::fmt::Display for Loud {
@@ -22,7 +22,7 @@ struct Line {
     text: Loud,
 }
 
-/// The only field, though it has a mark.
+/// The only field, which also has a key of its own.
 #[derive(SseEvent)]
 #[sse(data = "text")]
 struct Tick(#[sse(id)] u64);

@@ -1,4 +1,4 @@
-//! Events with parameters of each kind; those of a struct are `Serialize` by what serde says.
+//! Events with every kind of parameter. A generic struct is an event where it is `Serialize`.
 #![deny(warnings)]
 
 use std::fmt::{Debug, Display};
@@ -47,7 +47,7 @@ enum Quiet<T> {
 
 #[derive(SseEvent)]
 #[sse(data = "text")]
-struct Said<T: Display>(T);
+struct Plain<T: Display>(T);
 
 struct NotSerialize;
 
@@ -73,5 +73,5 @@ fn main() {
         frame(&Quiet::Two::<NotSerialize>(1, 2, 3)).unwrap(),
         "event: two\nid: 3\ndata: 1\n\n"
     );
-    assert_eq!(frame(&Said("hi")).unwrap(), "event: said\ndata: hi\n\n");
+    assert_eq!(frame(&Plain("hi")).unwrap(), "event: plain\ndata: hi\n\n");
 }

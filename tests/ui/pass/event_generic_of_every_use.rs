@@ -1,4 +1,4 @@
-//! A generic enum asks of its parameters what its data needs, and nothing more.
+//! A generic enum has the bounds that its data needs, and no others.
 use std::fmt::Display;
 use std::marker::PhantomData;
 
@@ -22,7 +22,7 @@ enum Weight<U: Unit> {
     Net { of: Vec<U::Value> },
 }
 
-/// `T` is sent as text, `K` is an id that is not sent, `P` nowhere.
+/// `T` is sent as text, `K` is an id outside of the data, and `P` is not used.
 #[derive(SseEvent)]
 enum Note<T: Display, K: Display, P> {
     #[sse(data = "text")]
@@ -46,7 +46,7 @@ where
     Of(T),
 }
 
-/// What is `Display` and not `Serialize`.
+/// `Display`, but not `Serialize`.
 struct Shown;
 
 impl Display for Shown {

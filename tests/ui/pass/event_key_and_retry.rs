@@ -1,5 +1,4 @@
-//! A key is what `overflow = "latest"` goes by; a reconnection time may come with an event, the same
-//! for all of its kind or from a field.
+//! Keys, and reconnection times: one for all values of a type, or one from a field.
 #![deny(warnings)]
 
 use std::time::Duration;

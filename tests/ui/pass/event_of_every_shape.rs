@@ -1,4 +1,4 @@
-//! Structs and variants with names, with places, with neither, and empty ones.
+//! Structs and variants with named fields, with unnamed fields, without fields, and with empty lists of them.
 #![deny(warnings)]
 
 use hero_sse::prelude::*;

@@ -1,4 +1,4 @@
-//! `rename_all` makes the names of variants, as serde writes it.
+//! `rename_all` makes events' names of variants' names in serde's cases.
 #![deny(warnings)]
 
 use hero_sse::prelude::*;

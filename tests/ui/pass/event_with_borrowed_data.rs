@@ -1,4 +1,4 @@
-//! Events borrow, and share, what they send.
+//! Events may borrow or share their data.
 #![deny(warnings)]
 
 use std::borrow::Cow;

@@ -1,4 +1,4 @@
-//! Variants and fields under `#[cfg]` are there or not, for the kit as for the compiler.
+//! Variants and fields under a `#[cfg]` that is off are not part of the event.
 #![deny(warnings)]
 
 use hero_sse::prelude::*;

@@ -1,4 +1,4 @@
-//! What `#[serde(..)]` says for other purposes is no mistake, and does not change the events.
+//! Keys of `#[serde(..)]` for other purposes are no mistakes, and do not change the events.
 #![deny(warnings)]
 
 use std::marker::PhantomData;
@@ -19,7 +19,7 @@ enum Build {
     Unknown,
 }
 
-/// The bound concerns `Deserialize` alone: that of `Serialize` is inferred as without it.
+/// The bound is for `Deserialize` alone. The bound for `Serialize` is inferred.
 #[derive(Deserialize, SseEvent)]
 #[serde(bound(deserialize = "T: Default + Deserialize<'de>"))]
 enum Loaded<T> {
@@ -46,7 +46,7 @@ enum Marked<T> {
 mod mine {
     use serde::{Serialize, Serializer};
 
-    /// Has the name of the type that is `Serialize` whatever it is of, and a value.
+    /// Is named like the standard type, and has a value.
     pub struct PhantomData<T>(pub T);
 
     impl<T: ToString> Serialize for PhantomData<T> {
@@ -55,7 +55,7 @@ mod mine {
         }
     }
 
-    /// Has the name of the standard library's.
+    /// Is named like the standard type.
     #[derive(Serialize)]
     pub struct Option<T>(pub T, pub u8);
 }

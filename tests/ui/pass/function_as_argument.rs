@@ -1,4 +1,4 @@
-//! What a function in an argument's type borrows is not the endpoint's to own.
+//! A function type in an argument's type may have borrows.
 #![deny(warnings)]
 
 use hero_sse::prelude::*;

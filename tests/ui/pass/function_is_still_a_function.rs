@@ -1,4 +1,4 @@
-//! One `use` brings the function and the endpoint, and a test calls the function.
+//! One `use` imports the function and the endpoint, and a test can call the function.
 #![deny(warnings)]
 
 use builds::r#match;

@@ -1,4 +1,4 @@
-//! An endpoint and its events may stand inside a function, as they do in tests.
+//! An endpoint and its events may be inside a function, as in tests.
 #![deny(warnings)]
 
 use hero_sse::prelude::*;

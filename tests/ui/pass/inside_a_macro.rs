@@ -1,4 +1,4 @@
-//! Declarations made by a `macro_rules!`, from fragments of every kind.
+//! Declarations written by a `macro_rules!`, from fragments of every kind.
 #![deny(warnings)]
 
 use hero_sse::prelude::*;
@@ -74,7 +74,7 @@ macro_rules! item {
 }
 
 item! {
-    /// Of an item.
+    /// An item.
     pub(crate) async fn item() -> impl Stream<Item = Usage> {
         futures_util::stream::empty()
     }
@@ -103,7 +103,7 @@ macro_rules! events {
 events!(#[doc = "Docs."] pub Reading Change "reading" number: u64, sse(id), Text "text" 'a);
 
 macro_rules! marks {
-    ($name:ident $said:ident $(#[$mark:meta] $field:ident: $ty:ty,)*) => {
+    ($name:ident $text:ident $(#[$mark:meta] $field:ident: $ty:ty,)*) => {
         #[derive(Serialize, SseEvent)]
         struct $name {
             $(#[$mark] #[serde(skip)] $field: $ty,)*
@@ -113,37 +113,37 @@ macro_rules! marks {
 
         #[derive(SseEvent)]
         #[sse(data = "text")]
-        struct $said($crate::Number);
+        struct $text($crate::Number);
     };
 }
 
 type Number = u8;
 
-marks!(Marked Said #[sse(retry)] retry: std::time::Duration, #[sse(key)] about: &'static str,);
+marks!(Marked Plain #[sse(retry)] retry: std::time::Duration, #[sse(key)] about: &'static str,);
 
-pub mod kit {
+pub mod lib {
     pub use ::hero_sse as sse;
 
-    /// As a crate would, that makes endpoints for others.
+    /// As in a crate that writes endpoints for its users.
     #[macro_export]
     macro_rules! ready_made {
         ($name:ident, $event:ident) => {
-            #[derive($crate::kit::sse::SseEvent)]
-            #[sse(crate = $crate::kit::sse)]
+            #[derive($crate::lib::sse::SseEvent)]
+            #[sse(crate = $crate::lib::sse)]
             enum $event {
                 Made(u64),
                 Of { scope: $crate::Scope, list: [$crate::Scope; 1] },
             }
 
-            #[$crate::kit::sse::sse_endpoint(
+            #[$crate::lib::sse::sse_endpoint(
                                         "/made",
                                         permission = $crate::Scope::Read,
                                         state = (),
-                                        crate = $crate::kit::sse
+                                        crate = $crate::lib::sse
                                     )]
             async fn $name(
-                _: $crate::kit::sse::LastEventId,
-            ) -> impl $crate::kit::sse::futures_core::Stream<Item = $event> {
+                _: $crate::lib::sse::LastEventId,
+            ) -> impl $crate::lib::sse::futures_core::Stream<Item = $event> {
                 ::futures_util::stream::iter([$event::Made(1)])
             }
         };
@@ -179,8 +179,8 @@ fn main() {
     let marked = Marked { retry: std::time::Duration::from_secs(1), about: "it", last: 3 };
     let text = "event: marked\nid: 3\nretry: 1000\ndata: {\"last\":3}\n\n";
     assert_eq!((frame(&marked).unwrap().as_str(), marked.key().as_deref()), (text, Some("it")));
-    assert_eq!(frame(&Said(4)).unwrap(), "event: said\ndata: 4\n\n");
-    let said = format!("{:?}", usage::DESCRIPTOR);
+    assert_eq!(frame(&Plain(4)).unwrap(), "event: plain\ndata: 4\n\n");
+    let shown = format!("{:?}", usage::DESCRIPTOR);
     for part in [
         "path: \"/usage\"",
         "docs: \"First.\\nSecond.\\nThird.\"",
@@ -191,7 +191,7 @@ fn main() {
         "heartbeat_event: Some(true)",
         "retry: Some(2s)",
     ] {
-        assert!(said.contains(part), "{part}: {said}");
+        assert!(shown.contains(part), "{part}: {shown}");
     }
     let _ = hero_sse::endpoints![usage, tokens, item] as hero_sse::extend::Endpoints<u64>;
     assert!(format!("{:?}", elsewhere::endpoints()).contains("\"/made\""));

@@ -1,10 +1,10 @@
-//! `buffer` is how many frames may wait for a slow client.
+//! `buffer` is the number of events that may wait for a slow client.
 #![deny(warnings)]
 
-include!("../said_and_silent.rs");
+include!("../with_and_without.rs");
 
-#[sse_endpoint("/said", buffer = 256)]
-async fn said() -> impl Stream<Item = Event> {
+#[sse_endpoint("/with-key", buffer = 256)]
+async fn with_key() -> impl Stream<Item = Event> {
     futures_util::stream::empty()
 }
 

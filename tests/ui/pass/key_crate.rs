@@ -1,4 +1,4 @@
-//! `crate` tells where hero-sse is; more of it in `crate_renamed.rs`.
+//! `crate` is the path to hero-sse. `crate_renamed.rs` has more of it.
 #![deny(warnings)]
 
 use ::hero_sse as sse;

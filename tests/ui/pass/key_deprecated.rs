@@ -1,4 +1,4 @@
-//! `deprecated` is told of the endpoint; the function can still be called without a word.
+//! `deprecated` is in the descriptor. The function can be called without a warning.
 #![deny(warnings)]
 
 use hero_sse::extend::EndpointMeta;

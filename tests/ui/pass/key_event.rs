@@ -1,10 +1,10 @@
-//! `event` names the events that do not name themselves.
+//! `event` is the name of events without a name of their own.
 #![deny(warnings)]
 
-include!("../said_and_silent.rs");
+include!("../with_and_without.rs");
 
-#[sse_endpoint("/said", event = "usage")]
-async fn said() -> impl Stream<Item = Event> {
+#[sse_endpoint("/with-key", event = "usage")]
+async fn with_key() -> impl Stream<Item = Event> {
     futures_util::stream::empty()
 }
 

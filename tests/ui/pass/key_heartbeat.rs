@@ -1,10 +1,10 @@
 //! `heartbeat` is a duration, or `"off"`.
 #![deny(warnings)]
 
-include!("../said_and_silent.rs");
+include!("../with_and_without.rs");
 
-#[sse_endpoint("/said", heartbeat = "20s")]
-async fn said() -> impl Stream<Item = Event> {
+#[sse_endpoint("/with-key", heartbeat = "20s")]
+async fn with_key() -> impl Stream<Item = Event> {
     futures_util::stream::empty()
 }
 

@@ -1,10 +1,10 @@
 //! `heartbeat_event` makes each heartbeat an event.
 #![deny(warnings)]
 
-include!("../said_and_silent.rs");
+include!("../with_and_without.rs");
 
-#[sse_endpoint("/said", heartbeat_event = true)]
-async fn said() -> impl Stream<Item = Event> {
+#[sse_endpoint("/with-key", heartbeat_event = true)]
+async fn with_key() -> impl Stream<Item = Event> {
     futures_util::stream::empty()
 }
 

@@ -1,10 +1,10 @@
-//! `max_age` is how long a stream lasts.
+//! `max_age` is the maximum age of a stream.
 #![deny(warnings)]
 
-include!("../said_and_silent.rs");
+include!("../with_and_without.rs");
 
-#[sse_endpoint("/said", max_age = "30m")]
-async fn said() -> impl Stream<Item = Event> {
+#[sse_endpoint("/with-key", max_age = "30m")]
+async fn with_key() -> impl Stream<Item = Event> {
     futures_util::stream::empty()
 }
 

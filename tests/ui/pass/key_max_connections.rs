@@ -1,10 +1,10 @@
 //! `max_connections` limits the streams of one endpoint.
 #![deny(warnings)]
 
-include!("../said_and_silent.rs");
+include!("../with_and_without.rs");
 
-#[sse_endpoint("/said", max_connections = 1_00)]
-async fn said() -> impl Stream<Item = Event> {
+#[sse_endpoint("/with-key", max_connections = 1_00)]
+async fn with_key() -> impl Stream<Item = Event> {
     futures_util::stream::empty()
 }
 

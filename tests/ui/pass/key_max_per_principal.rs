@@ -1,10 +1,10 @@
 //! `max_per_principal` limits the streams of one caller.
 #![deny(warnings)]
 
-include!("../said_and_silent.rs");
+include!("../with_and_without.rs");
 
-#[sse_endpoint("/said", max_per_principal = 0x4)]
-async fn said() -> impl Stream<Item = Event> {
+#[sse_endpoint("/with-key", max_per_principal = 0x4)]
+async fn with_key() -> impl Stream<Item = Event> {
     futures_util::stream::empty()
 }
 

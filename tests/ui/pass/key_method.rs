@@ -1,10 +1,10 @@
 //! `method = "post"` maps the endpoint for `POST`.
 #![deny(warnings)]
 
-include!("../said_and_silent.rs");
+include!("../with_and_without.rs");
 
-#[sse_endpoint("/said", method = "post")]
-async fn said() -> impl Stream<Item = Event> {
+#[sse_endpoint("/with-key", method = "post")]
+async fn with_key() -> impl Stream<Item = Event> {
     futures_util::stream::empty()
 }
 

@@ -1,4 +1,4 @@
-//! `"off"` where a thing can be.
+//! `"off"` is a value of every key that can be off.
 #![deny(warnings)]
 
 use hero_sse::extend::EndpointMeta;
@@ -10,8 +10,8 @@ async fn off() -> impl Stream<Item = Event> {
 }
 
 fn main() {
-    let said = format!("{:?}", off::DESCRIPTOR);
+    let shown = format!("{:?}", off::DESCRIPTOR);
     for key in ["heartbeat", "write_timeout", "max_age"] {
-        assert!(said.contains(&format!("{key}: Some(None)")), "{key}: {said}");
+        assert!(shown.contains(&format!("{key}: Some(None)")), "{key}: {shown}");
     }
 }

@@ -1,10 +1,10 @@
-//! `over_limit` says what those over a limit get.
+//! `over_limit` is what a client gets above a limit.
 #![deny(warnings)]
 
-include!("../said_and_silent.rs");
+include!("../with_and_without.rs");
 
-#[sse_endpoint("/said", over_limit = "refuse")]
-async fn said() -> impl Stream<Item = Event> {
+#[sse_endpoint("/with-key", over_limit = "refuse")]
+async fn with_key() -> impl Stream<Item = Event> {
     futures_util::stream::empty()
 }
 

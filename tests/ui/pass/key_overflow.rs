@@ -1,10 +1,10 @@
-//! `overflow` says what happens to one frame more than the buffer holds.
+//! `overflow` is what happens when the buffer is full.
 #![deny(warnings)]
 
-include!("../said_and_silent.rs");
+include!("../with_and_without.rs");
 
-#[sse_endpoint("/said", overflow = "drop_oldest")]
-async fn said() -> impl Stream<Item = Event> {
+#[sse_endpoint("/with-key", overflow = "drop_oldest")]
+async fn with_key() -> impl Stream<Item = Event> {
     futures_util::stream::empty()
 }
 

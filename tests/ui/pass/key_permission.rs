@@ -1,4 +1,4 @@
-//! A permission is a string, here in each way a string can be written.
+//! A permission is a string, in every form of a string.
 #![deny(warnings)]
 
 use hero_sse::extend::EndpointMeta;
@@ -19,8 +19,8 @@ async fn keyed() -> impl Stream<Item = Event> {
     futures_util::stream::empty()
 }
 
-#[sse_endpoint("/silent")]
-async fn silent() -> impl Stream<Item = Event> {
+#[sse_endpoint("/without-key")]
+async fn without_key() -> impl Stream<Item = Event> {
     futures_util::stream::empty()
 }
 
@@ -29,7 +29,7 @@ fn main() {
         (plain::DESCRIPTOR, true),
         (raw::DESCRIPTOR, true),
         (keyed::DESCRIPTOR, true),
-        (silent::DESCRIPTOR, false),
+        (without_key::DESCRIPTOR, false),
     ] {
         let text = format!("{descriptor:?}");
         assert_eq!(text.contains("Token { rule: Some("), asks, "{text}");

@@ -1,10 +1,10 @@
-//! `public` lets anybody in.
+//! `public` requires no token.
 #![deny(warnings)]
 
-include!("../said_and_silent.rs");
+include!("../with_and_without.rs");
 
-#[sse_endpoint("/said", public)]
-async fn said() -> impl Stream<Item = Event> {
+#[sse_endpoint("/with-key", public)]
+async fn with_key() -> impl Stream<Item = Event> {
     futures_util::stream::empty()
 }
 

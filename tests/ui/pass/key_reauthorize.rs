@@ -1,10 +1,10 @@
-//! `reauthorize` is how often it is asked again whether the caller may stay.
+//! `reauthorize` is the interval at which the authorizer is asked again.
 #![deny(warnings)]
 
-include!("../said_and_silent.rs");
+include!("../with_and_without.rs");
 
-#[sse_endpoint("/said", reauthorize = "30s")]
-async fn said() -> impl Stream<Item = Event> {
+#[sse_endpoint("/with-key", reauthorize = "30s")]
+async fn with_key() -> impl Stream<Item = Event> {
     futures_util::stream::empty()
 }
 

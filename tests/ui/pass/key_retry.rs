@@ -1,10 +1,10 @@
-//! `retry` is how long a browser waits.
+//! `retry` is the time after which a browser reconnects.
 #![deny(warnings)]
 
-include!("../said_and_silent.rs");
+include!("../with_and_without.rs");
 
-#[sse_endpoint("/said", retry = "1500ms")]
-async fn said() -> impl Stream<Item = Event> {
+#[sse_endpoint("/with-key", retry = "1500ms")]
+async fn with_key() -> impl Stream<Item = Event> {
     futures_util::stream::empty()
 }
 

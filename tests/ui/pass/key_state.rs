@@ -1,4 +1,4 @@
-//! `state` fixes the endpoint's state, and extractors of a part of it are still extractors.
+//! `state` fixes the endpoint's state. Extractors of a part of that state remain extractors.
 #![deny(warnings)]
 
 use hero_sse::prelude::*;
@@ -25,7 +25,7 @@ async fn none() -> impl Stream<Item = Event> {
     futures_util::stream::empty()
 }
 
-/// Whose state need not be told, as there is but one.
+/// Its state need not be written, since there is only one.
 fn path<S, T: Endpoint<S>>(_: Option<T>) -> &'static str {
     <T as EndpointMeta>::DESCRIPTOR.path()
 }

@@ -1,10 +1,10 @@
-//! `token_sources` says where a token may stand.
+//! `token_sources` says where a token may be.
 #![deny(warnings)]
 
-include!("../said_and_silent.rs");
+include!("../with_and_without.rs");
 
-#[sse_endpoint("/said", token_sources = ["header", "query"])]
-async fn said() -> impl Stream<Item = Event> {
+#[sse_endpoint("/with-key", token_sources = ["header", "query"])]
+async fn with_key() -> impl Stream<Item = Event> {
     futures_util::stream::empty()
 }
 

@@ -1,10 +1,10 @@
 //! `write_timeout` is a duration, or `"off"`.
 #![deny(warnings)]
 
-include!("../said_and_silent.rs");
+include!("../with_and_without.rs");
 
-#[sse_endpoint("/said", write_timeout = "00:00:07")]
-async fn said() -> impl Stream<Item = Event> {
+#[sse_endpoint("/with-key", write_timeout = "00:00:07")]
+async fn with_key() -> impl Stream<Item = Event> {
     futures_util::stream::empty()
 }
 

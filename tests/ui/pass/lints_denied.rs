@@ -1,5 +1,4 @@
-//! What the macros make obeys the lints of the crate it stands in; clippy's are held in
-//! `tests/it/lints.rs`.
+//! The expansion obeys the lints of the crate it is in. `tests/it/lints.rs` checks those of clippy.
 #![forbid(unsafe_code)]
 #![deny(
     warnings,
@@ -43,7 +42,7 @@
 
 use std::time::Duration;
 
-// Their names in scope make the paths that are written out look unnecessary.
+// With these names in scope the full paths in the expansion are longer than needed.
 use hero_sse::prelude::*;
 use axum::Json;
 use axum::extract::State;
@@ -80,40 +79,40 @@ pub enum Build<'a, T>
 where
     T: Clone,
 {
-    /// It waits.
+    /// The build waits.
     #[sse(retry = "1s")]
     Queued {
-        /// Which one.
+        /// The number of the job.
         #[sse(id)]
         job: u64,
-        /// Of what.
+        /// The name of the repository.
         #[sse(key)]
         of: &'a str,
     },
-    /// It says something.
+    /// A line of the log.
     Line(&'a str, T),
-    /// It says it as it is.
+    /// A line as plain text.
     #[sse(data = "text")]
     Text(#[sse(id, key)] u8, &'a str),
-    /// It is over.
+    /// The build has ended.
     #[sse(last)]
     Finished,
 }
 
-/// An event of small and large ones, under names of no Rust kind.
+/// Small and large events, with names against the conventions.
 #[derive(Debug, Clone, Copy, SseEvent)]
 #[allow(non_camel_case_types, non_snake_case, variant_size_differences)]
 pub enum odd_names {
     #[allow(missing_docs)]
     small_one,
-    /// A large one.
+    /// A large event.
     Large {
         /// Its field.
         Field: [u64; 32],
     },
 }
 
-/// What the endpoints share.
+/// The state of the endpoints.
 #[derive(Debug, Clone, Copy)]
 pub struct Meter;
 
@@ -153,7 +152,7 @@ pub mod feeds {
         futures_util::stream::iter([Usage { seq: 1, retry: None }])
     }
 
-    /// Asked with a body.
+    /// A question with a body.
     #[sse_endpoint("/post", method = "post", token_sources = ["header"])]
     pub async fn post(_: LastEventId, _: Json<u64>) -> impl Stream<Item = Build<'static, u8>> {
         futures_util::stream::empty()
@@ -164,7 +163,7 @@ pub mod feeds {
         futures_util::stream::empty()
     }
 
-    /// What is mapped of them.
+    /// All endpoints.
     #[must_use]
     pub fn all() -> hero_sse::extend::Endpoints<Meter> {
         #[allow(deprecated)]
@@ -173,13 +172,13 @@ pub mod feeds {
     }
 }
 
-/// With the kit's own names in scope.
+/// With hero-sse's own names in scope.
 #[sse_endpoint("/named", method = "post", permission = READ, event = "text")]
 pub async fn named(State(_): State<Meter>) -> impl Stream<Item = Text<'static>> {
     futures_util::stream::empty()
 }
 
-/// Uses the names that are only there to be in the way.
+/// Uses the names that are imported only to be in scope.
 #[must_use]
 pub fn uses<
     S: AppState + Extractor<S> + BodyExtractor<S, K>,

@@ -1,4 +1,4 @@
-//! A module of the user's may be called `alloc`.
+//! A user may have a module `alloc`.
 #![deny(warnings)]
 
 mod alloc {}

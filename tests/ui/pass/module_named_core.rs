@@ -1,4 +1,4 @@
-//! A module of the user's may be called `core`.
+//! A user may have a module `core`.
 #![deny(warnings)]
 
 mod core {}

@@ -1,4 +1,4 @@
-//! A module of the user's may be called `hero_sse`.
+//! A user may have a module `hero_sse`.
 #![deny(warnings)]
 
 mod hero_sse {}

@@ -1,4 +1,4 @@
-//! A module of the user's may be called `serde`.
+//! A user may have a module `serde`.
 #![deny(warnings)]
 
 mod serde {}

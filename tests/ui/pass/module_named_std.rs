@@ -1,4 +1,4 @@
-//! A module of the user's may be called `std`.
+//! A user may have a module `std`.
 #![deny(warnings)]
 
 mod std {}

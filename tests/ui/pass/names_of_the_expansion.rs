@@ -1,4 +1,4 @@
-//! What the expansion calls its own is not what the user calls so.
+//! Constants of the user may have the names of variables and items in the expansion.
 #![deny(warnings)]
 #![allow(non_upper_case_globals, dead_code)]
 

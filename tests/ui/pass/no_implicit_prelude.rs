@@ -1,4 +1,4 @@
-//! Nothing that is made relies on the standard prelude.
+//! The expansion does not need the standard prelude.
 #![no_implicit_prelude]
 #![deny(warnings)]
 

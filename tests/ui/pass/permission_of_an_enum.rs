@@ -1,4 +1,4 @@
-//! The permissions of an application are variants of its enum, or constants of several types.
+//! Permissions may be variants of an enum, or constants of several types.
 #![deny(warnings)]
 
 use hero_sse::prelude::*;
@@ -56,8 +56,8 @@ macro_rules! endpoints_of {
             $({
                 let rule = IntoPermission::into_permission($permission).map(|p: Permission| p.to_string());
                 assert_eq!(rule.as_deref(), Ok($text));
-                let said = format!("{:?}", <$name as hero_sse::extend::EndpointMeta>::DESCRIPTOR);
-                assert!(said.contains("Token { rule: Some("), "{said}");
+                let shown = format!("{:?}", <$name as hero_sse::extend::EndpointMeta>::DESCRIPTOR);
+                assert!(shown.contains("Token { rule: Some("), "{shown}");
             })*
         }
     };

@@ -1,4 +1,4 @@
-//! `all` and `any`, as deep as need be; names of one segment; a comma at the end.
+//! `all` and `any` nest. Names may have one segment, and lists may end with a comma.
 #![deny(warnings)]
 
 use hero_sse::extend::EndpointMeta;
@@ -7,7 +7,7 @@ use hero_sse::prelude::*;
 const ALL: &str = "all";
 const ANY: &str = "any";
 
-/// That are called as the two words are.
+/// Constants with the names of the two words.
 #[allow(non_upper_case_globals)]
 mod words {
     pub const all: &str = "the.word.all";
@@ -30,7 +30,7 @@ async fn one() -> impl Stream<Item = Event> {
 
 fn main() {
     for descriptor in [usage::DESCRIPTOR, one::DESCRIPTOR] {
-        let said = format!("{descriptor:?}");
-        assert!(said.contains("Token { rule: Some("), "{said}");
+        let shown = format!("{descriptor:?}");
+        assert!(shown.contains("Token { rule: Some("), "{shown}");
     }
 }

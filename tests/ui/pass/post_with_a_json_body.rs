@@ -1,4 +1,4 @@
-//! Under `method = "post"` the last argument may be the body; those before it are as ever.
+//! Under `method = "post"` the last argument may be the body. The arguments before it are extractors as always.
 #![deny(warnings)]
 
 use hero_sse::prelude::*;

@@ -1,4 +1,4 @@
-//! A `POST` needs no body, and no argument.
+//! A `POST` needs neither a body nor an argument.
 #![deny(warnings)]
 
 use hero_sse::prelude::*;

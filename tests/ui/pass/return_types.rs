@@ -1,4 +1,4 @@
-//! What an endpoint may return, in the ways it can be written.
+//! Everything that an endpoint may return.
 #![deny(warnings)]
 
 use std::convert::Infallible;

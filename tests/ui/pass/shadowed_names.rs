@@ -1,4 +1,4 @@
-//! No name of the user's stands in the way of what the macros make.
+//! No item of the user shadows a name that the expansion uses.
 #![allow(dead_code, non_camel_case_types, unused_macros)]
 
 use hero_sse::prelude::{sse_endpoint, SseEvent, Stream};

@@ -1,4 +1,4 @@
-//! Names of the standard prelude, and of macros and attributes, may mean something else to the user.
+//! Names of the standard prelude, and of macros and attributes, may be other items of the user.
 #![allow(dead_code, non_camel_case_types, unused_macros, unused_imports, non_snake_case)]
 
 struct Result;

@@ -1,4 +1,4 @@
-//! As many arguments as axum lets a handler have.
+//! An endpoint has up to sixteen arguments, as a handler of axum.
 #![deny(warnings)]
 
 use hero_sse::prelude::*;

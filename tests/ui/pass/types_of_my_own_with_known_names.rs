@@ -1,4 +1,4 @@
-//! A type of the user's may have the name of one that the macros know: only the types themselves count.
+//! A user's type may have the name of a type that the macros know. Only the type itself counts.
 #![deny(warnings)]
 #![allow(non_camel_case_types)]
 
@@ -8,7 +8,7 @@ use hero_sse::axum::extract::{FromRequest, FromRequestParts, Path as AxumPath, R
 use hero_sse::axum::http::request::Parts;
 use hero_sse::prelude::{Event, HeroSse, LastEventId, Refusal, endpoints, sse_endpoint};
 
-/// Extractors that read no body, take no captures and are no principal.
+/// Extractors that read no body, take no captures, and are not a principal.
 macro_rules! extractors {
     ($($name:ident)*) => {
         $(
@@ -30,7 +30,7 @@ mod mine {
 
     extractors!(Json Form Bytes Multipart RawForm Principal Path Query State u64 bool);
 
-    /// With a parameter, as those of axum have one.
+    /// With a type parameter, as in axum.
     pub mod of {
         use super::super::*;
 
@@ -45,7 +45,7 @@ mod mine {
         }
     }
 
-    /// Read with a body where there is one, and without where there is none.
+    /// An extractor with and without a body.
     pub mod either {
         use super::super::*;
 
@@ -104,7 +104,7 @@ async fn post(
     stream::iter([Event::text(id.to_string()), Event::text(form)])
 }
 
-/// A trait with the name of the one whose items are events, and an item of another type.
+/// A trait that is named like the standard one, with an `Item` of another type.
 trait Stream: hero_sse::futures_core::Stream<Item = Named> {
     type Item;
 }
@@ -127,7 +127,7 @@ async fn both()
     stream::iter([Named(1), Named(Other(2).0)])
 }
 
-/// Streams with the names of those around which `Stream` is looked for.
+/// A stream whose type is named like one in which the macro expects a stream.
 mod around {
     use super::*;
     use std::pin::Pin as StdPin;

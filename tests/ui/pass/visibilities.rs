@@ -1,4 +1,4 @@
-//! An endpoint is seen where its function is.
+//! An endpoint has the visibility of its function.
 #![deny(warnings, unreachable_pub)]
 
 use hero_sse::prelude::*;
