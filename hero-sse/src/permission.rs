@@ -232,7 +232,10 @@ impl From<Infallible> for InvalidPermission {
     note = "write a string, a constant of type `&str` or `Permission`, or a value of a type with `impl \
             From<{Self}> for Permission`"
 )]
-pub trait IntoPermission: Sized + sealed::IntoPermission {
+pub trait IntoPermission: Sized {
+    #[doc(hidden)]
+    fn sealed(_: sealed::Token);
+
     /// Makes the permission.
     ///
     /// # Errors
@@ -250,12 +253,10 @@ pub trait IntoPermission: Sized + sealed::IntoPermission {
     }
 }
 
-/// To be extended by `impl From<..> for Permission`, and not by an implementation.
+/// Keeps [`IntoPermission`] from being implemented elsewhere: `impl From<..> for Permission` is the way.
 mod sealed {
-    pub trait IntoPermission {}
-
-    #[diagnostic::do_not_recommend]
-    impl<T: TryInto<super::Permission>> IntoPermission for T {}
+    #[derive(Debug)]
+    pub struct Token;
 }
 
 #[diagnostic::do_not_recommend]
@@ -264,6 +265,8 @@ where
     T: TryInto<Permission>,
     T::Error: Into<InvalidPermission>,
 {
+    fn sealed(_: sealed::Token) {}
+
     fn into_permission(self) -> Result<Permission, InvalidPermission> {
         self.try_into().map_err(Into::into)
     }

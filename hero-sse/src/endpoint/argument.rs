@@ -32,17 +32,19 @@ pub enum FromBody {}
             `Query`, `Principal`, `LastEventId`, or a type that implements `FromRequestParts`; a body, such \
             as `Json<T>`, is read by the last argument under `method = \"post\"`"
 )]
-pub trait Extractor<S>: Sized + Send + sealed::Extractor<S> {
+pub trait Extractor<S>: Sized + Send {
+    #[doc(hidden)]
+    fn sealed(_: sealed::Token);
+
     /// Reads the argument from the request's head. The future is boxed: for a type that is no extractor the
     /// compiler would otherwise report the future as well.
     fn extract<'a>(parts: &'a mut Parts, state: &'a S) -> BoxFuture<'a, Result<Self, Response>>;
 }
 
 #[diagnostic::do_not_recommend]
-impl<T: FromRequestParts<S>, S> sealed::Extractor<S> for T {}
-
-#[diagnostic::do_not_recommend]
 impl<T: FromRequestParts<S> + Send, S: Sync> Extractor<S> for T {
+    fn sealed(_: sealed::Token) {}
+
     fn extract<'a>(parts: &'a mut Parts, state: &'a S) -> BoxFuture<'a, Result<Self, Response>> {
         Box::pin(async {
             T::from_request_parts(parts, state).await.map_err(IntoResponse::into_response)
@@ -59,26 +61,27 @@ impl<T: FromRequestParts<S> + Send, S: Sync> Extractor<S> for T {
             as the others are: `State<T>`, `Path`, `Query`, `Principal`, or a type that implements \
             `FromRequest` or `FromRequestParts`"
 )]
-pub trait BodyExtractor<S, K>: Sized + Send + sealed::BodyExtractor<S, K> {
+pub trait BodyExtractor<S, K>: Sized + Send {
+    #[doc(hidden)]
+    fn sealed(_: sealed::Token);
+
     /// Reads the argument from the rest of the request.
     fn take<'a>(parts: Parts, body: Body, state: &'a S) -> BoxFuture<'a, Result<Self, Response>>;
 }
 
 #[diagnostic::do_not_recommend]
-impl<T: FromRequestParts<S>, S> sealed::BodyExtractor<S, FromParts> for T {}
-
-#[diagnostic::do_not_recommend]
 impl<T: FromRequestParts<S> + Send, S: Sync> BodyExtractor<S, FromParts> for T {
+    fn sealed(_: sealed::Token) {}
+
     fn take<'a>(mut parts: Parts, _: Body, state: &'a S) -> BoxFuture<'a, Result<Self, Response>> {
         Box::pin(async move { T::extract(&mut parts, state).await })
     }
 }
 
 #[diagnostic::do_not_recommend]
-impl<T: FromRequest<S>, S> sealed::BodyExtractor<S, FromBody> for T {}
-
-#[diagnostic::do_not_recommend]
 impl<T: FromRequest<S> + Send, S: Sync> BodyExtractor<S, FromBody> for T {
+    fn sealed(_: sealed::Token) {}
+
     fn take<'a>(parts: Parts, body: Body, state: &'a S) -> BoxFuture<'a, Result<Self, Response>> {
         Box::pin(async move {
             let taken = T::from_request(Request::from_parts(parts, body), state);

@@ -23,14 +23,11 @@ pub mod markers {
     pub use super::stream::{AxumFallible, Direct, Fallible};
 }
 
-/// Keeps the traits of this module from being implemented elsewhere, so that they can change.
+/// A trait with a method that takes this cannot be implemented elsewhere, so that it can change. (A private
+/// supertrait would be named in the compiler's messages, in place of ours.)
 mod sealed {
-    pub trait Extractor<S> {}
-    pub trait BodyExtractor<S, K> {}
-    pub trait EventHandler<Args> {}
-    pub trait IntoEventStream<M> {}
-    pub trait Events {}
-    pub trait EventItem<M> {}
+    #[derive(Debug)]
+    pub struct Token;
 }
 
 /// Implemented by `#[sse_endpoint]` alone.
@@ -123,21 +120,16 @@ macro_rules! endpoints {
             R>`, where `A`, `B` implement `FromRequestParts`, `E` is an `SseEvent` (or a `Result` of \
             one), and `R: IntoResponse`"
 )]
-pub trait EventHandler<Args, S, K = markers::FromParts>:
-    Clone + Send + Sync + sealed::EventHandler<Args> + 'static
-{
+pub trait EventHandler<Args, S, K = markers::FromParts>: Clone + Send + Sync + 'static {
+    #[doc(hidden)]
+    fn sealed(_: sealed::Token);
+
     /// Extracts the arguments and calls the function.
     fn open(self, request: Request, state: S) -> OpeningStream;
 }
 
 macro_rules! handler {
     ($($first:ident)*; $last:ident) => {
-        impl<F, Fut, M, N, $($first,)* $last> sealed::EventHandler<(M, N, $($first,)* $last)> for F
-        where
-            F: FnOnce($($first,)* $last) -> Fut,
-        {
-        }
-
         impl<F, Fut, M, N, S, K, $($first,)* $last> EventHandler<(M, N, $($first,)* $last), S, K> for F
         where
             F: FnOnce($($first,)* $last) -> Fut + Clone + Send + Sync + 'static,
@@ -148,6 +140,8 @@ macro_rules! handler {
             $($first: Extractor<S>,)*
             $last: BodyExtractor<S, K>,
         {
+            fn sealed(_: sealed::Token) {}
+
             #[allow(non_snake_case, unused_mut)]
             fn open(self, request: Request, state: S) -> OpeningStream {
                 Box::pin(async move {
@@ -161,8 +155,6 @@ macro_rules! handler {
     };
 }
 
-impl<F, Fut, M, N> sealed::EventHandler<(M, N)> for F where F: FnOnce() -> Fut {}
-
 impl<F, Fut, M, N, S> EventHandler<(M, N), S, markers::FromParts> for F
 where
     F: FnOnce() -> Fut + Clone + Send + Sync + 'static,
@@ -171,6 +163,8 @@ where
     <Fut::Output as IntoEventStream<M>>::Stream: Events<N>,
     S: AppState,
 {
+    fn sealed(_: sealed::Token) {}
+
     fn open(self, _: Request, _: S) -> OpeningStream {
         Box::pin(async move { self().await.into_event_stream().map(Events::into_events) })
     }

@@ -41,7 +41,10 @@ pub enum AxumFallible {}
             `SseEvent` and `R: IntoResponse`, such as `Refusal`",
     note = "for a topic write `-> Subscription<E>`, and return `topic.subscribe()`"
 )]
-pub trait IntoEventStream<M>: sealed::IntoEventStream<M> {
+pub trait IntoEventStream<M> {
+    #[doc(hidden)]
+    fn sealed(_: sealed::Token);
+
     /// The stream.
     type Stream: Stream;
 
@@ -54,11 +57,10 @@ pub trait IntoEventStream<M>: sealed::IntoEventStream<M> {
 }
 
 #[diagnostic::do_not_recommend]
-impl<T: Stream> sealed::IntoEventStream<Direct> for T {}
-
-#[diagnostic::do_not_recommend]
 impl<T: Stream> IntoEventStream<Direct> for T {
     type Stream = T;
+
+    fn sealed(_: sealed::Token) {}
 
     fn into_event_stream(self) -> Result<T, Response> {
         Ok(self)
@@ -66,11 +68,10 @@ impl<T: Stream> IntoEventStream<Direct> for T {
 }
 
 #[diagnostic::do_not_recommend]
-impl<T, R> sealed::IntoEventStream<Fallible> for Result<T, R> {}
-
-#[diagnostic::do_not_recommend]
 impl<T: Stream, R: IntoResponse> IntoEventStream<Fallible> for Result<T, R> {
     type Stream = T;
+
+    fn sealed(_: sealed::Token) {}
 
     fn into_event_stream(self) -> Result<T, Response> {
         self.map_err(IntoResponse::into_response)
@@ -78,11 +79,10 @@ impl<T: Stream, R: IntoResponse> IntoEventStream<Fallible> for Result<T, R> {
 }
 
 #[diagnostic::do_not_recommend]
-impl<T> sealed::IntoEventStream<AxumFallible> for Result<T, ErrorResponse> {}
-
-#[diagnostic::do_not_recommend]
 impl<T: Stream> IntoEventStream<AxumFallible> for Result<T, ErrorResponse> {
     type Stream = T;
+
+    fn sealed(_: sealed::Token) {}
 
     fn into_event_stream(self) -> Result<T, Response> {
         // Of the error's own methods none returns the response.
@@ -91,12 +91,13 @@ impl<T: Stream> IntoEventStream<AxumFallible> for Result<T, ErrorResponse> {
 }
 
 /// A stream whose items are events. `N` is a [marker](super::markers), and inferred.
-pub trait Events<N>: sealed::Events {
+pub trait Events<N> {
+    #[doc(hidden)]
+    fn sealed(_: sealed::Token);
+
     /// Erases the stream's type.
     fn into_events(self) -> EventStream;
 }
-
-impl<T: Stream> sealed::Events for T {}
 
 impl<T, N> Events<N> for T
 where
@@ -104,6 +105,8 @@ where
     T::Item: EventItem<N>,
     N: 'static,
 {
+    fn sealed(_: sealed::Token) {}
+
     fn into_events(self) -> EventStream {
         EventStream::new(self)
     }
@@ -119,7 +122,10 @@ where
     note = "put `#[derive(Serialize, SseEvent)]` on the item's type, or send a `hero_sse::Event`; a stream \
             may also yield a `Result` of an event and an error that implements `Display`"
 )]
-pub trait EventItem<M>: sealed::EventItem<M> {
+pub trait EventItem<M> {
+    #[doc(hidden)]
+    fn sealed(_: sealed::Token);
+
     /// The event's type.
     type Event: SseEvent;
 
@@ -132,11 +138,10 @@ pub trait EventItem<M>: sealed::EventItem<M> {
 }
 
 #[diagnostic::do_not_recommend]
-impl<E: SseEvent> sealed::EventItem<Direct> for E {}
-
-#[diagnostic::do_not_recommend]
 impl<E: SseEvent> EventItem<Direct> for E {
     type Event = E;
+
+    fn sealed(_: sealed::Token) {}
 
     fn into_event(self) -> Result<E, String> {
         Ok(self)
@@ -144,11 +149,10 @@ impl<E: SseEvent> EventItem<Direct> for E {
 }
 
 #[diagnostic::do_not_recommend]
-impl<E, X> sealed::EventItem<Fallible> for Result<E, X> {}
-
-#[diagnostic::do_not_recommend]
 impl<E: SseEvent, X: Display> EventItem<Fallible> for Result<E, X> {
     type Event = E;
+
+    fn sealed(_: sealed::Token) {}
 
     fn into_event(self) -> Result<E, String> {
         self.map_err(|error| error.to_string())

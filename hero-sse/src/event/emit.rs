@@ -122,11 +122,10 @@ impl<E> Drop for Withdraw<'_, E> {
     }
 }
 
+/// Keeps [`Outcome`] from being implemented elsewhere, so that it can change.
 mod sealed {
-    pub trait Outcome {}
-
-    impl Outcome for () {}
-    impl<X> Outcome for Result<(), X> {}
+    #[derive(Debug)]
+    pub struct Token;
 }
 
 /// What the block of a [`stream`] may end with: `()`, or a `Result<(), X>`.
@@ -136,7 +135,10 @@ mod sealed {
     note = "end it with nothing, or with `Ok::<(), X>(())` if it uses `?`",
     note = "an endless `loop` has the type `!`: write `for n in 0..` instead"
 )]
-pub trait Outcome<E>: sealed::Outcome {
+pub trait Outcome<E> {
+    #[doc(hidden)]
+    fn sealed(_: sealed::Token);
+
     /// The stream's item.
     type Item;
 
@@ -150,6 +152,8 @@ pub trait Outcome<E>: sealed::Outcome {
 impl<E> Outcome<E> for () {
     type Item = E;
 
+    fn sealed(_: sealed::Token) {}
+
     fn item(event: E) -> E {
         event
     }
@@ -161,6 +165,8 @@ impl<E> Outcome<E> for () {
 
 impl<E, X> Outcome<E> for Result<(), X> {
     type Item = Result<E, X>;
+
+    fn sealed(_: sealed::Token) {}
 
     fn item(event: E) -> Self::Item {
         Ok(event)

@@ -3,6 +3,7 @@
 
 use hero_sse::extend::EndpointMeta;
 use hero_sse::prelude::*;
+use serde::Serialize;
 
 #[must_use = "it is an event"]
 #[derive(Serialize, SseEvent, Clone, Debug, PartialEq)]

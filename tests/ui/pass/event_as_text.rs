@@ -2,7 +2,6 @@
 #![deny(warnings)]
 
 use hero_sse::prelude::*;
-use axum::Json;
 use hero_sse::testing::frame;
 
 /// Not `Serialize`.

@@ -1,13 +1,13 @@
 //! One `use` imports the function and the endpoint, and a test can call the function.
 #![deny(warnings)]
 
-use builds::r#match;
-use hero_sse::prelude::*;
 use axum::extract::State;
-use serde::Serialize;
+use builds::r#match;
 
 mod builds {
+    use axum::extract::State;
     use hero_sse::prelude::*;
+    use serde::Serialize;
 
     #[derive(Serialize, SseEvent)]
     pub struct Usage {

@@ -187,7 +187,7 @@ fn main() {
         "method: Post",
         "event: Some(\"usage\")",
         "rule: Some(",
-        "buffer: Some(16)",
+        "buffer: Some(Some(16))",
         "heartbeat_event: Some(true)",
         "retry: Some(2s)",
     ] {

@@ -2,7 +2,7 @@
 #![deny(warnings)]
 
 use ::hero_sse as sse;
-use sse::EndpointMeta;
+use sse::extend::EndpointMeta;
 use sse::prelude::*;
 
 mod hero_sse {}

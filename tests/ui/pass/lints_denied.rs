@@ -44,7 +44,6 @@ use std::time::Duration;
 
 // With these names in scope the full paths in the expansion are longer than needed.
 use hero_sse::prelude::*;
-use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 use hero_sse::auth::IntoPermission;
@@ -121,6 +120,8 @@ pub const READ: &str = "usage.read";
 
 /// The endpoints.
 pub mod feeds {
+    use axum::Json;
+    use axum::extract::State;
     use hero_sse::prelude::*;
 
     use crate::{Build, Meter, READ, Usage};

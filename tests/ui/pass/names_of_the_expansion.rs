@@ -35,6 +35,7 @@ async fn open() -> impl Stream<Item = Build> {
 }
 
 mod more {
+    use axum::extract::State;
     use hero_sse::prelude::*;
 
     #[sse_endpoint("/parts")]
