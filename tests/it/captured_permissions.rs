@@ -87,7 +87,10 @@ async fn sse_context_may_name_captures_of_its_path() {
     }
     let text = log.text();
     assert!(text.contains("builds.{id} has `{id}`, which is not a capture of the path"), "{text}");
-    assert!(text.contains("builds.{build} has `{build}`, which takes the rest of the path"), "{text}");
+    assert!(
+        text.contains("builds.{build} has `{build}`, which takes the rest of the path"),
+        "{text}"
+    );
 }
 
 #[test]
