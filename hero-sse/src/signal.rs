@@ -1,4 +1,4 @@
-//! When to shut down, and what balancers are told.
+//! The signal to shut down, and the answer to health checks.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,12 +8,13 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::CACHE_CONTROL;
 
-/// Whether a kit's server wants more requests: what a balancer asks before it sends any.
+/// Answers the health check of a load balancer: `200` while the server accepts requests, otherwise `503`.
 ///
-/// Ready while [`serve`](crate::HeroSse::serve) runs; no longer from the moment of its shutdown, before
-/// anything else is done about that; and not before it runs. Under another server: from
-/// [`HeroSse::guard`](crate::HeroSse::guard) until [`HeroSse::drain`](crate::HeroSse::drain); without
-/// either, never. Cheap to clone; it answers as it is when it is asked:
+/// Under [`serve`](crate::HeroSse::serve), it is ready while the server runs. A shutdown ends that before it does
+/// anything else. Under another server, it is ready from [`HeroSse::guard`](crate::HeroSse::guard) until
+/// [`HeroSse::drain`](crate::HeroSse::drain). Without either call it is never ready.
+///
+/// Clones are cheap and share the state. As a response it has the state of the moment:
 ///
 /// ```
 /// use hero_sse::axum::{Router, routing::get};
@@ -29,9 +30,10 @@ use http::header::CACHE_CONTROL;
 /// | shutting down, or shut down | `503` | `draining` |
 /// | no server runs yet | `503` | `starting` |
 ///
-/// Balancers take a while to notice: `DrainDelay` gives it to them. Connections are then still
-/// accepted, and streams opened, as before. Once the listener is closed there is nobody to ask; a
-/// balancer must take that for an answer too.
+/// A load balancer needs some time to notice that the server is not ready. During `DrainDelay` the server still accepts
+/// connections and opens streams. After that the listener is closed, and the health check fails to connect.
+#[doc(alias = "health check")]
+#[doc(alias = "load balancer")]
 #[derive(Clone, Default)]
 pub struct Readiness(Arc<AtomicU8>);
 
@@ -40,7 +42,7 @@ const READY: u8 = 1;
 const DRAINING: u8 = 2;
 
 impl Readiness {
-    /// Whether the server wants more requests.
+    /// Returns whether the server accepts new requests.
     pub fn is_ready(&self) -> bool {
         self.0.load(Ordering::Acquire) == READY
     }
@@ -53,18 +55,18 @@ impl Readiness {
         }
     }
 
-    /// The server is about to shut down.
+    /// Marks the server as shutting down. This is final.
     pub(crate) fn drain(&self) {
         self.0.store(DRAINING, Ordering::Release);
     }
 
-    /// A server runs until the guard is gone.
+    /// Marks the server as running until the returned guard is dropped.
     pub(crate) fn begin(&self) -> Serving {
         self.start();
         Serving(self.clone())
     }
 
-    /// A server runs. What is draining stays so.
+    /// Marks the server as running, unless it is shutting down already.
     pub(crate) fn start(&self) {
         let _ = self.0.compare_exchange(STARTING, READY, Ordering::AcqRel, Ordering::Acquire);
     }
@@ -87,11 +89,11 @@ impl IntoResponse for Readiness {
     }
 }
 
-/// A server that runs.
+/// Marks the server as shutting down when it is dropped.
 pub(crate) struct Serving(Readiness);
 
 impl Serving {
-    /// It is about to shut down.
+    /// Marks the server as shutting down now.
     pub(crate) fn ends(&self) {
         self.0.drain();
     }
@@ -103,10 +105,10 @@ impl Drop for Serving {
     }
 }
 
-/// Resolves at the first Ctrl-C, or `SIGTERM` on Unix: what a terminal and a service manager send.
+/// Resolves when the process is asked to end: by Ctrl-C, or on Unix by `SIGTERM`, which service managers send.
 ///
-/// Where no handler can be installed it never resolves, and the signal ends the process as it would
-/// without it.
+/// If a signal handler cannot be installed, the future never resolves, and the signal ends the process at once.
+/// Dropping the future does not restore the default action of these signals.
 pub async fn shutdown_signal() {
     let interrupt = async {
         if tokio::signal::ctrl_c().await.is_err() {

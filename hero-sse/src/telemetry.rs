@@ -182,7 +182,7 @@ pub(crate) struct VerificationFailures(Mutex<LogThrottle<&'static str>>);
 
 impl VerificationFailures {
     pub(crate) fn log(&self, path: &str, who: &'static str, why: &dyn Display) {
-        let said = self.0.lock().unwrap_or_else(PoisonError::into_inner).say(who, Instant::now());
+        let said = self.0.lock().unwrap_or_else(PoisonError::into_inner).allow(who, Instant::now());
         let Some(kept_back) = said else { return };
         tracing::error!(
             target: TARGET,
@@ -201,7 +201,7 @@ pub(crate) struct Full(Mutex<LogThrottle<()>>);
 
 impl Full {
     pub(crate) fn tell(&self, family: &str, most: usize) {
-        let said = self.0.lock().unwrap_or_else(PoisonError::into_inner).say((), Instant::now());
+        let said = self.0.lock().unwrap_or_else(PoisonError::into_inner).allow((), Instant::now());
         let Some(kept_back) = said else { return };
         tracing::warn!(
             target: TARGET,
@@ -282,7 +282,7 @@ pub(crate) fn stream_error(path: &str, connection: u64, error: &dyn Display) {
 /// said once a second at most.
 pub(crate) fn not_published(what: &'static str, error: &dyn Display) {
     static SAID: LazyLock<Mutex<LogThrottle<&'static str>>> = LazyLock::new(Mutex::default);
-    let said = SAID.lock().unwrap_or_else(PoisonError::into_inner).say(what, Instant::now());
+    let said = SAID.lock().unwrap_or_else(PoisonError::into_inner).allow(what, Instant::now());
     let Some(kept_back) = said else { return };
     tracing::warn!(target: TARGET, %error, kept_back, "an event was not published");
 }

@@ -1,4 +1,4 @@
-//! How often something may happen: buckets for callers, and for lines of the log.
+//! Limits rates: of callers ([`RateLimiter`]), and of lines in the log ([`LogThrottle`]).
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -9,88 +9,89 @@ use tokio::time::Instant;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// How often each key has come lately: a bucket that holds a minute's attempts and fills up again
-/// within a minute, kept as the moment at which it will be full.
+/// Limits the attempts per minute of each key by token buckets. A bucket holds the attempts of one minute and refills
+/// within a minute. It is stored as the time at which it will be full.
 ///
-/// Whoever has not come for a minute has a full bucket, as one who never came. So two tables do, which
-/// take turns: what nobody touched for a whole turn goes with the older one.
+/// A key that was unused for a minute has a full bucket, like an unknown key. Two tables therefore alternate: each
+/// minute the older table is dropped, with the keys that were unused since.
 pub(crate) struct RateLimiter<K> {
     recent: HashMap<K, Instant>,
     older: HashMap<K, Instant>,
-    turned: Option<Instant>,
-    /// How many keys a table holds; what comes beyond is not counted.
-    most: usize,
+    /// When the tables last alternated.
+    rotated: Option<Instant>,
+    /// Maximum number of keys per table. Attempts of further keys are not counted.
+    max_keys: usize,
 }
 
 impl<K> Default for RateLimiter<K> {
     fn default() -> Self {
-        Self::of_at_most(usize::MAX)
+        Self::with_max_keys(usize::MAX)
     }
 }
 
 impl<K> RateLimiter<K> {
-    /// For keys that anybody can make up: no more than so many a turn are remembered.
-    pub(crate) fn of_at_most(most: usize) -> Self {
-        Self { recent: HashMap::new(), older: HashMap::new(), turned: None, most }
+    /// Creates a limiter that stores at most `max_keys` per minute, for keys that clients choose.
+    pub(crate) fn with_max_keys(max_keys: usize) -> Self {
+        Self { recent: HashMap::new(), older: HashMap::new(), rotated: None, max_keys }
     }
 }
 
 impl<K: Clone + Eq + Hash> RateLimiter<K> {
-    /// Counts one attempt, unless there were too many.
+    /// Counts one attempt, unless the key is over its limit.
     ///
     /// # Errors
     ///
-    /// The time after which there is room for one more.
+    /// Returns the time until the next attempt is allowed.
     pub(crate) fn attempt(
         &mut self,
         key: &K,
         per_minute: usize,
         now: Instant,
     ) -> Result<(), Duration> {
-        let full = self.room(key, per_minute, now)?;
-        self.keep(key, full);
+        let full = self.check(key, per_minute, now)?;
+        self.store(key, full);
         Ok(())
     }
 
-    /// Counts one that has happened, though there may have been room for none: what is too much is
-    /// paid back before there is room again, a minute's worth at most.
-    pub(crate) fn happened(&mut self, key: &K, per_minute: usize, now: Instant) {
-        let full = self.full(key, per_minute, now).min(now + 2 * MINUTE);
-        self.keep(key, full);
+    /// Counts an event that has happened already, even over the limit. The excess, up to the attempts of one minute,
+    /// delays the next allowed attempt.
+    pub(crate) fn record(&mut self, key: &K, per_minute: usize, now: Instant) {
+        let full = self.full_at(key, per_minute, now).min(now + 2 * MINUTE);
+        self.store(key, full);
     }
 
-    /// Whether there is room for one more attempt; when the bucket would be full again after it.
+    /// Checks whether one more attempt is allowed, without counting it. Returns when the bucket would be full after it.
     ///
     /// # Errors
     ///
     /// As [`attempt`](Self::attempt).
-    pub(crate) fn room(
+    pub(crate) fn check(
         &mut self,
         key: &K,
         per_minute: usize,
         now: Instant,
     ) -> Result<Instant, Duration> {
-        let full = self.full(key, per_minute, now);
+        let full = self.full_at(key, per_minute, now);
         let wait = full.saturating_duration_since(now + MINUTE);
         if wait.is_zero() { Ok(full) } else { Err(wait) }
     }
 
-    /// When the bucket would be full again after one more.
-    fn full(&mut self, key: &K, per_minute: usize, now: Instant) -> Instant {
-        self.turn(now);
+    /// Returns when the bucket would be full after one more attempt.
+    fn full_at(&mut self, key: &K, per_minute: usize, now: Instant) -> Instant {
+        self.rotate(now);
         let step = MINUTE / u32::try_from(per_minute).unwrap_or(u32::MAX).max(1);
         let known = self.recent.get(key).or_else(|| self.older.get(key));
         known.map_or(now, |full| now.max(*full)) + step
     }
 
-    fn keep(&mut self, key: &K, full: Instant) {
-        if self.recent.len() < self.most || self.recent.contains_key(key) {
+    fn store(&mut self, key: &K, full: Instant) {
+        if self.recent.len() < self.max_keys || self.recent.contains_key(key) {
             self.recent.insert(key.clone(), full);
         }
     }
 
-    fn turn(&mut self, now: Instant) {
-        let since = self.turned.map(|turned| now.saturating_duration_since(turned));
+    fn rotate(&mut self, now: Instant) {
+        let since = self.rotated.map(|rotated| now.saturating_duration_since(rotated));
         if since.is_some_and(|since| since < MINUTE) {
             return;
         }
@@ -98,7 +99,7 @@ impl<K: Clone + Eq + Hash> RateLimiter<K> {
         if since.is_some_and(|since| since >= 2 * MINUTE) {
             self.older = HashMap::new();
         }
-        self.turned = Some(now);
+        self.rotated = Some(now);
     }
 
     #[cfg(test)]
@@ -107,14 +108,14 @@ impl<K: Clone + Eq + Hash> RateLimiter<K> {
     }
 }
 
-/// Which lines the log has had lately, so that an overload does not flood it.
+/// Limits how often each line is logged, so that an overload does not flood the log.
 pub(crate) struct LogThrottle<K>(HashMap<K, (Instant, u64)>);
 
-/// A line is said once in this time.
-const QUIET: Duration = Duration::from_secs(1);
+/// Each line is logged at most once in this time.
+const INTERVAL: Duration = Duration::from_secs(1);
 
-/// There may be any number of keys, such as paths that a handler with `SseContext` answers for.
-const MOST_LINES: usize = 1024;
+/// Maximum number of lines stored. Keys are unbounded: a handler with `SseContext` may answer any number of paths.
+const MAX_LINES: usize = 1024;
 
 impl<K> Default for LogThrottle<K> {
     fn default() -> Self {
@@ -123,21 +124,21 @@ impl<K> Default for LogThrottle<K> {
 }
 
 impl<K: Eq + Hash> LogThrottle<K> {
-    /// Whether to say this line now, and how many times it was kept back since it was said last.
-    pub(crate) fn say(&mut self, line: K, now: Instant) -> Option<u64> {
-        if self.0.len() >= MOST_LINES {
+    /// Returns the number of suppressed repetitions if `line` may be logged now, or `None` if it is suppressed.
+    pub(crate) fn allow(&mut self, line: K, now: Instant) -> Option<u64> {
+        if self.0.len() >= MAX_LINES {
             self.0.clear();
         }
-        let Some((last, kept_back)) = self.0.get_mut(&line) else {
+        let Some((last, suppressed)) = self.0.get_mut(&line) else {
             self.0.insert(line, (now, 0));
             return Some(0);
         };
-        if now.saturating_duration_since(*last) < QUIET {
-            *kept_back += 1;
+        if now.saturating_duration_since(*last) < INTERVAL {
+            *suppressed += 1;
             return None;
         }
         *last = now;
-        Some(mem::take(kept_back))
+        Some(mem::take(suppressed))
     }
 }
 
@@ -147,22 +148,22 @@ mod tests {
 
     use super::*;
 
-    fn who(name: &str) -> Arc<str> {
+    fn key(name: &str) -> Arc<str> {
         Arc::from(name)
     }
 
     #[test]
-    fn a_bucket_gives_a_minutes_attempts_at_once_and_then_one_a_step() {
-        let (mut limiter, start, ann) = (RateLimiter::default(), Instant::now(), who("ann"));
+    fn a_bucket_allows_a_burst_of_one_minute_and_then_a_steady_rate() {
+        let (mut limiter, start, ann) = (RateLimiter::default(), Instant::now(), key("ann"));
         for per_minute in [1, 7, 60, 300] {
             limiter = RateLimiter::default();
             for n in 0..per_minute {
                 assert_eq!(limiter.attempt(&ann, per_minute, start), Ok(()), "{n} of {per_minute}");
             }
-            let wait = limiter.attempt(&ann, per_minute, start).expect_err("too many");
+            let wait = limiter.attempt(&ann, per_minute, start).expect_err("over the limit");
             assert_eq!(wait.as_millis(), 60_000 / per_minute as u128, "{per_minute}");
-            assert_eq!(limiter.attempt(&who("bob"), per_minute, start), Ok(()));
-            // Attempts in vain cost nothing; just before the time is too early, at the time is not.
+            assert_eq!(limiter.attempt(&key("bob"), per_minute, start), Ok(()));
+            // A rejected attempt is not counted, and the returned time is exact.
             assert!(
                 limiter.attempt(&ann, per_minute, start + wait - Duration::from_micros(1)).is_err()
             );
@@ -170,12 +171,15 @@ mod tests {
             assert!(limiter.attempt(&ann, per_minute, start + wait).is_err());
         }
         let later = start + 3 * MINUTE;
-        assert!((0..300).all(|_| limiter.attempt(&ann, 300, later).is_ok()), "full again");
+        assert!(
+            (0..300).all(|_| limiter.attempt(&ann, 300, later).is_ok()),
+            "the bucket is full again"
+        );
     }
 
     #[test]
-    fn eight_tabs_that_come_back_every_three_seconds_are_never_too_many() {
-        let (mut limiter, start, ann) = (RateLimiter::default(), Instant::now(), who("ann"));
+    fn eight_tabs_that_reconnect_every_three_seconds_stay_below_the_limit() {
+        let (mut limiter, start, ann) = (RateLimiter::default(), Instant::now(), key("ann"));
         for round in 0..1000u32 {
             for _ in 0..8 {
                 let now = start + round * Duration::from_secs(3);
@@ -185,75 +189,75 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_that_never_stops_gets_its_rate_across_the_turns() {
-        let (mut limiter, start, ann) = (RateLimiter::default(), Instant::now(), who("ann"));
+    fn a_caller_that_never_pauses_gets_its_rate_across_rotations() {
+        let (mut limiter, start, ann) = (RateLimiter::default(), Instant::now(), key("ann"));
         let tries = (0..10 * 600u32).map(|n| start + n * Duration::from_millis(100));
         let admitted = tries.filter(|now| limiter.attempt(&ann, 60, *now).is_ok()).count();
         assert!((650..=660).contains(&admitted), "{admitted} in ten minutes");
     }
 
     #[test]
-    fn who_has_not_come_for_a_while_takes_no_memory() {
+    fn unused_keys_are_dropped() {
         let (mut limiter, start) = (RateLimiter::default(), Instant::now());
         let mut most = 0;
         for n in 0..100_000u32 {
             let now = start + n * Duration::from_millis(60);
-            assert_eq!(limiter.attempt(&who(&n.to_string()), 300, now), Ok(()));
+            assert_eq!(limiter.attempt(&key(&n.to_string()), 300, now), Ok(()));
             most = most.max(limiter.len());
         }
-        // A thousand new ones a minute.
+        // A thousand new keys per minute.
         assert!(most <= 2_001, "{most}");
-        assert_eq!(limiter.attempt(&who("ann"), 300, start + 1000 * MINUTE), Ok(()));
+        assert_eq!(limiter.attempt(&key("ann"), 300, start + 1000 * MINUTE), Ok(()));
         assert_eq!(limiter.len(), 1);
     }
 
     #[test]
-    fn a_line_is_said_once_a_second_and_tells_how_many_were_not() {
-        let (mut said, start, path) = (LogThrottle::default(), Instant::now(), who("/a"));
-        assert_eq!(said.say((path.clone(), "x"), start), Some(0));
+    fn a_line_is_logged_once_a_second_with_the_number_of_suppressed_ones() {
+        let (mut log, start, path) = (LogThrottle::default(), Instant::now(), key("/a"));
+        assert_eq!(log.allow((path.clone(), "x"), start), Some(0));
         for n in 1..1000 {
-            assert_eq!(said.say((path.clone(), "x"), start + Duration::from_millis(n)), None);
+            assert_eq!(log.allow((path.clone(), "x"), start + Duration::from_millis(n)), None);
         }
-        assert_eq!(said.say((path.clone(), "y"), start), Some(0), "another limit");
-        assert_eq!(said.say((who("/b"), "x"), start), Some(0), "another path");
-        assert_eq!(said.say((path.clone(), "x"), start + QUIET), Some(999));
-        assert_eq!(said.say((path.clone(), "x"), start + 2 * QUIET), Some(0));
-        for n in 0..10 * MOST_LINES {
-            said.say((who(&n.to_string()), "x"), start);
+        assert_eq!(log.allow((path.clone(), "y"), start), Some(0), "another limit");
+        assert_eq!(log.allow((key("/b"), "x"), start), Some(0), "another path");
+        assert_eq!(log.allow((path.clone(), "x"), start + INTERVAL), Some(999));
+        assert_eq!(log.allow((path.clone(), "x"), start + 2 * INTERVAL), Some(0));
+        for n in 0..10 * MAX_LINES {
+            log.allow((key(&n.to_string()), "x"), start);
         }
-        assert!(said.0.len() <= MOST_LINES);
+        assert!(log.0.len() <= MAX_LINES);
     }
 
     #[test]
-    fn a_table_that_is_full_counts_those_it_knows_and_lets_the_others_pass() {
-        let (mut limiter, start) = (RateLimiter::of_at_most(10), Instant::now());
+    fn a_full_table_limits_known_keys_and_lets_others_pass() {
+        let (mut limiter, start) = (RateLimiter::with_max_keys(10), Instant::now());
         for n in 0..1000 {
             assert_eq!(limiter.attempt(&n, 2, start), Ok(()));
         }
         assert_eq!(limiter.len(), 10);
         assert_eq!(limiter.attempt(&3, 2, start), Ok(()));
-        assert!(limiter.attempt(&3, 2, start).is_err() && limiter.room(&3, 2, start).is_err());
+        assert!(limiter.attempt(&3, 2, start).is_err() && limiter.check(&3, 2, start).is_err());
         assert!((0..9).all(|_| limiter.attempt(&500, 2, start).is_ok()));
         assert!(limiter.attempt(&3, 2, start + MINUTE / 2).is_ok());
     }
 
     #[test]
-    fn looking_whether_there_is_room_takes_none() {
+    fn checking_does_not_count_an_attempt() {
         let (mut limiter, start) = (RateLimiter::default(), Instant::now());
-        assert!((0..1000).all(|_| limiter.room(&"ann", 1, start).is_ok()));
+        assert!((0..1000).all(|_| limiter.check(&"ann", 1, start).is_ok()));
         assert_eq!((limiter.len(), limiter.attempt(&"ann", 1, start)), (0, Ok(())));
-        assert_eq!(limiter.room(&"ann", 1, start).err(), Some(MINUTE));
+        assert_eq!(limiter.check(&"ann", 1, start).err(), Some(MINUTE));
     }
 
     #[test]
-    fn what_happened_without_room_is_paid_back_within_a_minute() {
+    fn recorded_excess_delays_the_next_attempt_by_a_minute_at_most() {
         let (mut limiter, start) = (RateLimiter::default(), Instant::now());
-        (0..90).for_each(|_| limiter.happened(&"ann", 60, start));
-        // Thirty too many, and the one to come.
-        assert_eq!(limiter.room(&"ann", 60, start).err(), Some(Duration::from_secs(31)));
-        (0..1_000).for_each(|_| limiter.happened(&"ann", 60, start));
-        assert_eq!(limiter.room(&"ann", 60, start).err(), Some(MINUTE + Duration::from_secs(1)));
-        assert!(limiter.room(&"ann", 60, start + MINUTE + Duration::from_secs(1)).is_ok());
-        assert!(limiter.room(&"bob", 60, start).is_ok());
+        (0..90).for_each(|_| limiter.record(&"ann", 60, start));
+        // Thirty over the limit, and the next one.
+        assert_eq!(limiter.check(&"ann", 60, start).err(), Some(Duration::from_secs(31)));
+        (0..1_000).for_each(|_| limiter.record(&"ann", 60, start));
+        assert_eq!(limiter.check(&"ann", 60, start).err(), Some(MINUTE + Duration::from_secs(1)));
+        assert!(limiter.check(&"ann", 60, start + MINUTE + Duration::from_secs(1)).is_ok());
+        assert!(limiter.check(&"bob", 60, start).is_ok());
     }
 }

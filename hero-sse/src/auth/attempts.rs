@@ -43,7 +43,7 @@ struct AttemptKey {
 impl Attempts {
     /// `per_minute`: `None` is no limit.
     pub(crate) fn new(proxies: TrustedProxies, per_minute: Option<usize>) -> Self {
-        let (failed, log) = (RateLimiter::of_at_most(MAX_NETWORKS), LogThrottle::default());
+        let (failed, log) = (RateLimiter::with_max_keys(MAX_NETWORKS), LogThrottle::default());
         let counters = Mutex::new(Counters { failed, log });
         Self { proxies, per_minute, counters, unlisted_proxy: Once::new() }
     }
@@ -53,8 +53,8 @@ impl Attempts {
         let Some((key, per_minute)) = self.key_of(parts) else { return Ok(()) };
         let now = Instant::now();
         let mut counters = self.lock();
-        let Err(wait) = counters.failed.room(&key, per_minute, now) else { return Ok(()) };
-        let logged = counters.log.say(key, now);
+        let Err(wait) = counters.failed.check(&key, per_minute, now) else { return Ok(()) };
+        let logged = counters.log.allow(key, now);
         drop(counters);
         if let Some(suppressed) = logged {
             telemetry::failed_attempts(key.network, suppressed);
@@ -66,7 +66,7 @@ impl Attempts {
     pub(super) fn record_failure(&self, parts: &Parts) {
         if let Some((key, per_minute)) = self.key_of(parts) {
             // Of many requests at once, each may have passed `check`. All of them count.
-            self.lock().failed.happened(&key, per_minute, Instant::now());
+            self.lock().failed.record(&key, per_minute, Instant::now());
         }
     }
 

@@ -75,7 +75,7 @@ impl Registry {
             return Err(AdmissionError::Changed);
         }
         if let Err(error) = table.check(&connection.keys(), limits, now) {
-            let log_line = table.log_throttle.say((path.clone(), error.as_str()), now);
+            let log_line = table.log_throttle.allow((path.clone(), error.as_str()), now);
             drop(table);
             self.count_rejected(path, error);
             match (error, log_line) {
