@@ -351,7 +351,7 @@ pub(crate) fn no_kit() {
 pub(crate) fn no_gate() {
     tracing::error!(
         target: TARGET,
-        "`Principal` is asked for on a route that the kit does not see: its callers are all without token. Serve \
+        "`Principal` is extracted on a route without authentication, so every caller is without a token. Serve \
          the app by `sse.serve` or behind `sse.guard`, or call `sse.authenticate`"
     );
 }

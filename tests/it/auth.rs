@@ -1,4 +1,4 @@
-//! Who gets in, who does not, and what they are told.
+//! Authentication of requests: which tokens are accepted, and the responses to the others.
 
 use axum::Router;
 use futures_util::stream;
@@ -12,7 +12,7 @@ use crate::support::{
     Log, SECRET, Wrapped, burst, claims, jwt, now, options, sign, sse_with, token,
 };
 
-/// `/s` asks for `usage.read`; it sends who is asking.
+/// `/s` needs `usage.read` and sends the caller's subject.
 fn app(sse: &HeroSse) -> Router {
     sse.endpoint("/s")
         .permission("usage.read")
@@ -31,7 +31,7 @@ fn header<'a>(error: &'a OpenError, name: &str) -> &'a str {
 }
 
 #[tokio::test]
-async fn a_good_token_opens_the_stream_from_the_header_and_from_the_query() {
+async fn a_valid_token_opens_the_stream_from_the_header_and_from_the_query() {
     assert_eq!(with_token(&token()).await.expect("a stream"), "ann");
     let app = app(&sse_with(SseOptions::default()));
     let path = format!("/s?access_token={}", token());
@@ -40,8 +40,8 @@ async fn a_good_token_opens_the_stream_from_the_header_and_from_the_query() {
 }
 
 #[tokio::test]
-async fn tokens_that_are_not_good_get_401_with_a_reason() {
-    let spoilt = |change: fn(&mut Value)| sign(&claims(change));
+async fn invalid_tokens_get_401_with_a_reason() {
+    let changed = |change: fn(&mut Value)| sign(&claims(change));
     let good = token();
     let (head, rest) = good.split_once('.').expect("three parts");
     let (body, signature) = rest.split_once('.').expect("three parts");
@@ -64,18 +64,22 @@ async fn tokens_that_are_not_good_get_401_with_a_reason() {
         jsonwebtoken::encode(&header, &claims(|_| ()), &key).expect("a token")
     };
     for (what, token, reason) in [
-        ("expired", spoilt(|c| c["exp"] = json!(now() - 60)), "expired"),
-        ("not yet", spoilt(|c| c["nbf"] = json!(now() + 60)), "not valid yet"),
-        ("no exp", spoilt(|c| c["exp"] = Value::Null), "malformed"),
-        ("exp missing", spoilt(|c| drop(c.as_object_mut().expect("a map").remove("exp"))), "lacks"),
-        ("no sub", spoilt(|c| drop(c.as_object_mut().expect("a map").remove("sub"))), "lacks"),
-        ("sub of another type", spoilt(|c| c["sub"] = json!(7)), "malformed"),
-        ("issuer", spoilt(|c| c["iss"] = json!("mallory")), "issuer"),
-        ("audience", spoilt(|c| c["aud"] = json!("mail")), "audience"),
-        ("no issuer", spoilt(|c| drop(c.as_object_mut().expect("a map").remove("iss"))), "lacks"),
+        ("expired", changed(|c| c["exp"] = json!(now() - 60)), "expired"),
+        ("not yet", changed(|c| c["nbf"] = json!(now() + 60)), "not valid yet"),
+        ("no exp", changed(|c| c["exp"] = Value::Null), "malformed"),
+        (
+            "exp missing",
+            changed(|c| drop(c.as_object_mut().expect("a map").remove("exp"))),
+            "lacks",
+        ),
+        ("no sub", changed(|c| drop(c.as_object_mut().expect("a map").remove("sub"))), "lacks"),
+        ("sub of another type", changed(|c| c["sub"] = json!(7)), "malformed"),
+        ("issuer", changed(|c| c["iss"] = json!("mallory")), "issuer"),
+        ("audience", changed(|c| c["aud"] = json!("mail")), "audience"),
+        ("no issuer", changed(|c| drop(c.as_object_mut().expect("a map").remove("iss"))), "lacks"),
         (
             "permissions of another type",
-            spoilt(|c| c["permissions"] = json!(["usage.read", 7])),
+            changed(|c| c["permissions"] = json!(["usage.read", 7])),
             "malformed",
         ),
         ("alg none", none, "signature"),
@@ -83,8 +87,8 @@ async fn tokens_that_are_not_good_get_401_with_a_reason() {
         ("another key", other_key, "signature"),
         ("another algorithm", other_algorithm, "signature"),
         ("another's signature", format!("{head}.{body}.{}", "A".repeat(43)), "signature"),
-        ("empty sub", spoilt(|c| c["sub"] = json!("")), "malformed"),
-        ("expired beyond the leeway", spoilt(|c| c["exp"] = json!(now() - 33)), "expired"),
+        ("empty sub", changed(|c| c["sub"] = json!("")), "malformed"),
+        ("expired beyond the leeway", changed(|c| c["exp"] = json!(now() - 33)), "expired"),
         ("critical extension", critical, "extensions"),
         ("noise", "noise".to_owned(), "malformed"),
         ("three noises", "a.b.c".to_owned(), "malformed"),
@@ -105,7 +109,7 @@ async fn tokens_that_are_not_good_get_401_with_a_reason() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_problem_json_with_the_right_challenge_and_no_stream_byte() {
+async fn a_refusal_is_problem_json_with_a_challenge_and_no_byte_of_the_stream() {
     let sse = sse_with(SseOptions::default());
     let app = app(&sse);
     let none = testing::open(&app, "/s").await.expect_err("401");
@@ -213,7 +217,7 @@ async fn head_is_answered_without_a_stream_and_other_methods_are_405() {
 }
 
 #[tokio::test]
-async fn a_hostile_cursor_is_refused_before_the_function_runs() {
+async fn an_invalid_cursor_is_refused_before_the_handler_runs() {
     let app = app(&sse_with(SseOptions::default()));
     for cursor in ["a\tb".to_owned(), "x".repeat(300)] {
         let open = testing::open(&app, "/s").bearer(&token()).last_event_id(cursor);
@@ -222,7 +226,7 @@ async fn a_hostile_cursor_is_refused_before_the_function_runs() {
     let bytes =
         testing::open(&app, "/s").bearer(&token()).header("last-event-id", vec![0xff, 0xfe]);
     assert_eq!(bytes.await.expect_err("400").status, Some(StatusCode::BAD_REQUEST));
-    // A stranger without a token learns nothing but that.
+    // A client without a token gets only that error.
     let open = testing::open(&app, "/s").last_event_id("x".repeat(300));
     assert_eq!(open.await.expect_err("401").status, Some(StatusCode::UNAUTHORIZED));
 }
@@ -242,7 +246,7 @@ async fn a_stream_ends_with_its_token() {
     let mut stream = testing::open(&app, "/s").bearer(&short).await.expect("a stream");
     let events = stream.read_to_end().await.expect("a clean end");
     let seconds = start.elapsed().as_secs_f64();
-    // The second of `exp` may be all but over when the test starts; the jitter takes a tenth.
+    // The test may start near the end of a second of `exp`. The jitter takes up to a tenth.
     assert!((0.7..=2.1).contains(&seconds), "{seconds}");
     let close: Value = events.last().expect("a closing event").json().expect("JSON");
     assert_eq!((&close["reason"], &close["reconnect"]), (&json!("token_expired"), &json!(false)));
@@ -254,7 +258,7 @@ async fn a_stream_ends_with_its_token() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn within_the_leeway_a_stream_opens_and_stays() {
+async fn within_the_leeway_a_stream_opens_and_stays_open() {
     let sse = sse_with(SseOptions::default());
     let late = sign(&claims(|c| c["exp"] = json!(now() - 10)));
     let app: Router =
@@ -268,7 +272,7 @@ async fn within_the_leeway_a_stream_opens_and_stays() {
 }
 
 #[tokio::test]
-async fn an_authenticator_that_panics_refuses_and_one_that_is_not_set_up_accepts_nobody() {
+async fn an_authenticator_that_panics_or_is_not_set_up_refuses_every_token() {
     use futures_util::FutureExt as _;
     use futures_util::future::BoxFuture;
     use hero_sse::JwtAuthenticator;
@@ -310,7 +314,7 @@ async fn a_reason_that_does_not_fit_a_header_is_left_out_of_the_challenge() {
 }
 
 #[tokio::test]
-async fn the_principal_extractor_works_on_routes_of_the_applications_own() {
+async fn the_principal_extractor_works_on_other_routes() {
     use axum::routing::get;
     let sse = sse_with(options("TokenSources = [\"header\"]"));
     let own = async |who: Principal| who.subject().to_owned();
@@ -333,7 +337,7 @@ async fn the_principal_extractor_works_on_routes_of_the_applications_own() {
 }
 
 #[tokio::test]
-async fn an_endpoints_own_word_on_query_tokens_holds_for_its_extractors_too() {
+async fn token_sources_of_an_endpoint_hold_for_its_extractors_too() {
     use hero_sse::SseContext;
     let sse = sse_with(options(
         "[SseOptions.Endpoints.\"/p\"]\nTokenSources = [\"header\"]\n[SseOptions.Endpoints.\"/c\"]\nTokenSources = [\"header\"]",
@@ -364,7 +368,7 @@ async fn an_endpoints_own_word_on_query_tokens_holds_for_its_extractors_too() {
 }
 
 #[tokio::test]
-async fn layers_outside_learn_who_asked_from_the_response() {
+async fn outer_layers_find_the_caller_in_the_response() {
     use std::sync::{Arc, Mutex};
     let sse = sse_with(SseOptions::default());
     let seen = Arc::new(Mutex::new(Vec::new()));
@@ -384,7 +388,7 @@ async fn layers_outside_learn_who_asked_from_the_response() {
 }
 
 #[tokio::test]
-async fn routes_of_the_applications_own_authenticate_by_the_same_rules() {
+async fn other_routes_authenticate_by_the_same_rules() {
     let sse = sse_with(SseOptions::default());
     let check =
         async |request: http::request::Builder, permission: &str| -> Result<String, Refusal> {
@@ -402,7 +406,7 @@ async fn routes_of_the_applications_own_authenticate_by_the_same_rules() {
 }
 
 #[tokio::test]
-async fn the_principal_carries_tenant_and_claims_and_the_function_may_refuse() {
+async fn the_principal_has_tenant_and_claims_and_the_handler_may_refuse() {
     let sse = sse_with(SseOptions::default());
     let app: Router = sse
         .endpoint("/s")
@@ -424,9 +428,9 @@ async fn the_principal_carries_tenant_and_claims_and_the_function_may_refuse() {
     assert!(sse.connections().is_empty());
 }
 
-/// The only test that asks for it there: it is said once a process.
+/// No other test may extract `Principal` on such a route: it is logged once per process.
 #[tokio::test]
-async fn a_principal_where_no_kit_looks_says_so_once() {
+async fn a_principal_on_a_route_without_authentication_is_logged_once() {
     use tower::ServiceExt;
 
     let (log, _guard) = Log::everything();
@@ -438,8 +442,8 @@ async fn a_principal_where_no_kit_looks_says_so_once() {
     let app: Router = Router::new().route("/own", own).merge(maybe.expect("a route"));
     testing::open(&app, "/s").await.expect("a stream");
     assert!(
-        !log.text().contains("on a route that the kit does not see"),
-        "an endpoint's was looked for"
+        !log.text().contains("on a route without authentication"),
+        "an endpoint authenticates its caller"
     );
     for _ in 0..2 {
         let request =
@@ -449,5 +453,5 @@ async fn a_principal_where_no_kit_looks_says_so_once() {
         assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
     }
     let text = log.text();
-    assert_eq!(text.matches("on a route that the kit does not see").count(), 1, "{text}");
+    assert_eq!(text.matches("on a route without authentication").count(), 1, "{text}");
 }

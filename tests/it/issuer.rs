@@ -1,5 +1,4 @@
-//! Issuers of tokens, near enough to real: their keys come over a socket or from a file, and change
-//! while streams run.
+//! Issuers whose keys come over a socket or from a file, and change while streams are open.
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -28,7 +27,7 @@ use crate::support::{Log, Server, claims, eventually, options};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What an issuer answers when it is asked for its keys.
+/// The response of an issuer to a request for its keys.
 #[derive(Clone)]
 enum Answer {
     Keys(String),
@@ -79,21 +78,21 @@ impl Id {
         format!("http://{}/keys", self.address)
     }
 
-    fn says(&self, answer: Answer) {
+    fn set_answer(&self, answer: Answer) {
         *self.answer.lock().expect("no panic") = answer;
     }
 
-    fn asked(&self) -> usize {
+    fn requests(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
     }
 
-    /// Nobody listens any more.
-    async fn goes_down(&mut self) {
+    /// Stops the issuer.
+    async fn stop(&mut self) {
         self.server.abort();
         let _ = (&mut self.server).await;
     }
 
-    async fn comes_back(&mut self) {
+    async fn restart(&mut self) {
         self.server = Self::serve(self.address, &self.answer, &self.asked).await.1;
     }
 }
@@ -129,17 +128,17 @@ impl Answer {
     }
 }
 
-fn kit_with(options: SseOptions, jwt: JwtAuthenticator) -> HeroSse {
+fn sse_with_options(options: SseOptions, jwt: JwtAuthenticator) -> HeroSse {
     let builder = HeroSse::builder().environment(Vec::<(String, String)>::new());
     builder.options(options).authenticator(jwt).build().expect("a server")
 }
 
-/// It answers `503` where it cannot verify a caller.
+/// Answers `503` if it cannot verify a caller.
 fn sse_with(jwt: JwtAuthenticator) -> HeroSse {
-    kit_with(options("OverLimit = \"refuse\""), jwt)
+    sse_with_options(options("OverLimit = \"refuse\""), jwt)
 }
 
-/// `/s` ticks every 20 ms.
+/// An endpoint `/s` with an event every 20 ms.
 fn app(sse: &HeroSse) -> Router {
     let ticks = || {
         stream::unfold(0u64, |n| async move {
@@ -157,8 +156,8 @@ async fn status(app: &Router, token: &str) -> StatusCode {
     }
 }
 
-/// The same, with the patience that `testing::open` has not.
-async fn in_the_end(app: &Router, token: &str) -> StatusCode {
+/// The same, without the timeout of `testing::open`.
+async fn status_without_timeout(app: &Router, token: &str) -> StatusCode {
     let request = http::Request::get("/s").header("authorization", format!("Bearer {token}"));
     let request = request.body(Body::empty()).expect("a request");
     app.clone().oneshot(request).await.expect("an answer").status()
@@ -168,11 +167,11 @@ async fn refused(app: &Router, token: &str) -> OpenError {
     testing::open(app, "/s").bearer(token).await.expect_err("a refusal")
 }
 
-/// Tries until it is let in, ten seconds at most.
-async fn let_in(app: &Router, token: &str) {
+/// Waits until the token is accepted, for at most ten seconds.
+async fn assert_accepted(app: &Router, token: &str) {
     let start = Instant::now();
     while status(app, token).await != StatusCode::OK {
-        assert!(start.elapsed() < 10 * SECOND, "not let in");
+        assert!(start.elapsed() < 10 * SECOND, "not accepted");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -197,49 +196,49 @@ const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 async fn keys_rotate_while_streams_run() {
     let [a, b, c, d] = std::array::from_fn(|_| Signer::new());
     let mut id = Id::start(Answer::of(&[(&a, "a")])).await;
-    // By age hardly ever: what is seen here is on demand.
+    // The maximum age is an hour, so that every fetch here is on demand.
     let issuer = Issuer::new("tests").jwks_url(id.url()).audience("streams");
     let issuer = issuer.refresh_every(3600 * SECOND, SECOND);
     let sse = sse_with(JwtAuthenticator::issuers([issuer]));
     let app = app(&sse);
-    assert_eq!(id.asked(), 0, "nothing is fetched before there is a token");
+    assert_eq!(id.requests(), 0, "nothing is fetched before the first token");
 
     let server = Server::start(&sse, app.clone()).await;
     let old = testing::connect(server.address, "/s").bearer(&a.token("a", &good())).await;
     let mut old = old.expect("a stream");
     assert!(old.next().await.expect("in time").is_some());
-    assert_eq!(id.asked(), 1);
+    assert_eq!(id.requests(), 1);
 
-    id.says(Answer::of(&[(&a, "a"), (&b, "b")]));
+    id.set_answer(Answer::of(&[(&a, "a"), (&b, "b")]));
     let demanded = Instant::now();
     assert_eq!(
         status(&app, &b.token("b", &good())).await,
         OK,
         "an unknown key is asked for at once"
     );
-    assert_eq!(id.asked(), 2);
+    assert_eq!(id.requests(), 2);
 
-    id.says(Answer::of(&[(&b, "b"), (&c, "c")]));
-    let_in(&app, &c.token("c", &good())).await;
+    id.set_answer(Answer::of(&[(&b, "b"), (&c, "c")]));
+    assert_accepted(&app, &c.token("c", &good())).await;
     assert!(demanded.elapsed() >= SECOND, "the next one after the interval");
-    assert_eq!(id.asked(), 3);
-    assert_eq!(status(&app, &a.token("a", &good())).await, UNAUTHORIZED, "its key is gone");
+    assert_eq!(id.requests(), 3);
+    assert_eq!(status(&app, &a.token("a", &good())).await, UNAUTHORIZED, "its key is withdrawn");
     assert_eq!(status(&app, &b.token("b", &good())).await, OK);
     for _ in 0..5 {
         assert!(old.next().await.expect("in time").is_some(), "the stream goes on");
     }
 
-    id.goes_down().await;
+    id.stop().await;
     tokio::time::sleep(SECOND).await;
     assert_eq!(status(&app, &d.token("d", &good())).await, UNAVAILABLE);
     assert_eq!(status(&app, &d.token("d", &good())).await, UNAVAILABLE);
-    assert_eq!(status(&app, &b.token("b", &good())).await, OK, "known keys serve on");
+    assert_eq!(status(&app, &b.token("b", &good())).await, OK, "known keys stay in use");
     let forged = d.token("b", &good());
-    assert_eq!(status(&app, &forged).await, UNAUTHORIZED, "what is surely wrong is refused");
+    assert_eq!(status(&app, &forged).await, UNAUTHORIZED, "a wrong signature is refused");
 
-    id.says(Answer::of(&[(&d, "d")]));
-    id.comes_back().await;
-    let_in(&app, &d.token("d", &good())).await;
+    id.set_answer(Answer::of(&[(&d, "d")]));
+    id.restart().await;
+    assert_accepted(&app, &d.token("d", &good())).await;
     assert_eq!(status(&app, &b.token("b", &good())).await, UNAUTHORIZED);
     for _ in 0..5 {
         assert!(old.next().await.expect("in time").is_some(), "the stream goes on");
@@ -248,7 +247,7 @@ async fn keys_rotate_while_streams_run() {
 }
 
 #[tokio::test]
-async fn keys_are_renewed_by_age_while_the_old_ones_serve() {
+async fn keys_are_fetched_again_by_age_while_the_old_ones_stay_in_use() {
     let (a, b) = (Signer::new(), Signer::new());
     let id = Id::start(Answer::of(&[(&a, "a")])).await;
     let issuer = Issuer::new("tests").jwks_url(id.url()).audience("streams");
@@ -256,11 +255,11 @@ async fn keys_are_renewed_by_age_while_the_old_ones_serve() {
     let app = app(&sse);
     let token = a.token("a", &good());
     assert_eq!(status(&app, &token).await, OK);
-    id.says(Answer::Slowly(SECOND / 2, set([b.jwk("b")])));
-    // A withdrawn key stops working without any token that names another.
+    id.set_answer(Answer::Slowly(SECOND / 2, set([b.jwk("b")])));
+    // A withdrawn key stops working even if no token names another key.
     let start = Instant::now();
     while status(&app, &token).await == OK {
-        assert!(start.elapsed() < 20 * SECOND, "the key was never renewed");
+        assert!(start.elapsed() < 20 * SECOND, "the keys were never fetched again");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(start.elapsed() >= SECOND, "{:?}", start.elapsed());
@@ -268,7 +267,7 @@ async fn keys_are_renewed_by_age_while_the_old_ones_serve() {
 }
 
 #[tokio::test]
-async fn a_flood_of_tokens_with_made_up_keys_is_no_flood_of_fetches() {
+async fn many_tokens_with_invented_keys_do_not_start_many_fetches() {
     let (signer, attacker) = (Signer::new(), Signer::new());
     let id = Id::start(Answer::of(&[(&signer, "k")])).await;
     let app = app(&sse_with(one(&id.url())));
@@ -281,20 +280,20 @@ async fn a_flood_of_tokens_with_made_up_keys_is_no_flood_of_fetches() {
     for token in &made_up {
         assert_eq!(status(&app, token).await, UNAUTHORIZED);
     }
-    // Nor do tokens of issuers that are none.
+    // The same for tokens of unknown issuers.
     for n in 0..20 {
         let stranger = attacker.token("other", &from(&format!("issuer {n}")));
         assert_eq!(status(&app, &stranger).await, UNAUTHORIZED);
     }
     assert_eq!(status(&app, &token).await, OK);
     if started.elapsed() < 30 * SECOND {
-        assert_eq!(id.asked(), 2, "the first, and one for the first unknown key");
+        assert_eq!(id.requests(), 2, "the first, and one for the first unknown key");
     }
 }
 
-/// What no key of the issuer can ever have signed is no reason to ask it for keys.
+/// No key of the issuer can have signed such a token.
 #[tokio::test]
-async fn a_token_of_another_issuer_or_algorithm_has_no_keys_fetched() {
+async fn a_token_of_another_issuer_or_algorithm_starts_no_fetch() {
     let (signer, attacker) = (Signer::new(), Signer::new());
     let id = Id::start(Answer::of(&[(&signer, "k")])).await;
     let app = app(&sse_with(one(&id.url()).algorithms([Algorithm::ES256])));
@@ -307,19 +306,19 @@ async fn a_token_of_another_issuer_or_algorithm_has_no_keys_fetched() {
     ] {
         assert_eq!(status(&app, &token).await, UNAUTHORIZED);
     }
-    assert_eq!(id.asked(), 1);
+    assert_eq!(id.requests(), 1);
     assert_eq!(status(&app, &attacker.token("unknown", &good())).await, UNAUTHORIZED);
-    assert_eq!(id.asked(), 2, "and what one could have signed is");
+    assert_eq!(id.requests(), 2, "a token that a new key may have signed");
 }
 
-/// The one thing that can be told of a token whose signature nobody checked.
+/// The only information about a token whose signature is not verified.
 #[tokio::test]
-async fn while_an_issuer_is_down_only_who_needs_its_keys_is_told_so() {
+async fn while_an_issuer_is_down_only_tokens_that_need_new_keys_get_503() {
     let (signer, attacker) = (Signer::new(), Signer::new());
     let mut id = Id::start(Answer::of(&[(&signer, "k")])).await;
     let app = app(&sse_with(one(&id.url())));
     assert_eq!(status(&app, &signer.token("k", &good())).await, OK);
-    id.goes_down().await;
+    id.stop().await;
     assert_eq!(status(&app, &signer.token("k", &good())).await, OK);
     assert_eq!(status(&app, &attacker.token("unknown", &good())).await, UNAVAILABLE);
     assert_eq!(status(&app, &attacker.token("k", &good())).await, UNAUTHORIZED);
@@ -327,7 +326,7 @@ async fn while_an_issuer_is_down_only_who_needs_its_keys_is_told_so() {
 }
 
 #[tokio::test]
-async fn answers_that_are_no_keys_let_nobody_in() {
+async fn with_invalid_keys_no_token_is_accepted() {
     let signer = Signer::new();
     let good_keys = set([signer.jwk("k")]);
     let elsewhere = Id::start(Answer::Keys(good_keys.clone())).await;
@@ -356,13 +355,13 @@ async fn answers_that_are_no_keys_let_nobody_in() {
         assert!(told.iter().any(|line| line.contains(why)), "{why} is not in {told:#?}");
         let secret = |line: &&&str| line.contains("ann:pw") || line.contains("sesame");
         assert!(!told.iter().any(|line| secret(&line)), "{told:#?}");
-        assert_eq!(id.asked(), 1);
+        assert_eq!(id.requests(), 1);
     }
-    assert_eq!(elsewhere.asked(), 0);
+    assert_eq!(elsewhere.requests(), 0);
 
-    // Nothing of the stream is opened for a browser either, which is asked to come back.
+    // A browser gets no stream either, and is asked to reconnect.
     let id = Id::start(Answer::Page).await;
-    let app = app(&kit_with(SseOptions::default(), one(&id.url())));
+    let app = app(&sse_with_options(SseOptions::default(), one(&id.url())));
     let open = testing::open(&app, "/s").bearer(&signer.token("k", &good()));
     let events = open.await.expect("a closing event").read_to_end().await.expect("an end");
     assert_eq!(events.len(), 1);
@@ -371,13 +370,13 @@ async fn answers_that_are_no_keys_let_nobody_in() {
 }
 
 #[tokio::test]
-async fn an_issuer_that_does_not_answer_is_given_up_and_nobody_else_waits() {
+async fn a_fetch_times_out_and_the_next_request_does_not_wait() {
     let signer = Signer::new();
     let id = Id::start(Answer::Slowly(60 * SECOND, set([signer.jwk("k")]))).await;
     let app = app(&sse_with(one(&id.url())));
     let token = signer.token("k", &good());
     let start = Instant::now();
-    let many = (0..20).map(|_| in_the_end(&app, &token));
+    let many = (0..20).map(|_| status_without_timeout(&app, &token));
     let many = futures_util::future::join_all(many).await;
     assert!(many.iter().all(|status| *status == UNAVAILABLE));
     let took = start.elapsed();
@@ -385,19 +384,19 @@ async fn an_issuer_that_does_not_answer_is_given_up_and_nobody_else_waits() {
     let start = Instant::now();
     assert_eq!(status(&app, &token).await, UNAVAILABLE);
     assert!(start.elapsed() < 3 * SECOND, "the next one does not wait");
-    assert_eq!(id.asked(), 1);
+    assert_eq!(id.requests(), 1);
 }
 
 #[tokio::test]
-async fn a_fetch_goes_on_when_its_client_leaves() {
+async fn a_fetch_goes_on_when_its_client_disconnects() {
     let signer = Signer::new();
     let id = Id::start(Answer::Slowly(SECOND, set([signer.jwk("k")]))).await;
     let app = app(&sse_with(one(&id.url())));
     let token = signer.token("k", &good());
     let left = tokio::time::timeout(SECOND / 5, status(&app, &token)).await;
-    assert!(left.is_err(), "it was to wait");
+    assert!(left.is_err(), "the request waits for the fetch");
     assert_eq!(status(&app, &token).await, OK);
-    assert_eq!(id.asked(), 1);
+    assert_eq!(id.requests(), 1);
 }
 
 #[tokio::test]
@@ -415,14 +414,14 @@ async fn two_issuers_never_accept_each_others_keys() {
     ] {
         assert_eq!(status(&app, &token).await, expected);
     }
-    assert_eq!((ida.asked(), idb.asked()), (1, 1));
+    assert_eq!((ida.requests(), idb.requests()), (1, 1));
     let unknown = a.token("unknown", &from("a"));
     assert_eq!(status(&app, &unknown).await, UNAUTHORIZED);
-    assert_eq!((ida.asked(), idb.asked()), (2, 1), "the other one is not asked");
+    assert_eq!((ida.requests(), idb.requests()), (2, 1), "the other issuer gets no request");
 }
 
 #[tokio::test]
-async fn a_certificate_that_nobody_vouches_for_is_no_issuer() {
+async fn an_untrusted_certificate_is_refused() {
     let signer = Signer::new();
     let tls = crate::tls::Certificate::new().tls();
     let asked = Arc::new(AtomicUsize::new(0));
@@ -446,9 +445,9 @@ async fn a_certificate_that_nobody_vouches_for_is_no_issuer() {
     server.stop().await;
 }
 
-/// The system's store of certificates is told by a variable, so a second process is the client.
+/// The client is a second process, since an environment variable names the system's certificates.
 #[tokio::test]
-async fn keys_come_over_https_from_whom_the_system_trusts() {
+async fn keys_come_over_https_from_hosts_that_the_system_trusts() {
     let signer = Signer::new();
     let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     let tls = Tls::from_pem(pair.cert.pem(), pair.signing_key.serialize_pem()).expect("TLS");
@@ -472,14 +471,14 @@ async fn keys_come_over_https_from_whom_the_system_trusts() {
     server.stop().await;
 }
 
-/// What the test above starts; by itself it has nothing to do.
+/// Started by the test above. Without its variables it does nothing.
 #[tokio::test]
 async fn a_client_over_https() {
     let variable = |name| std::env::var(name).ok();
     let (Some(url), Some(token)) = (variable("TRIAL_ISSUER"), variable("TRIAL_TOKEN")) else {
         return;
     };
-    assert_eq!(in_the_end(&app(&sse_with(one(&url))), &token).await, OK);
+    assert_eq!(status_without_timeout(&app(&sse_with(one(&url))), &token).await, OK);
     println!("let in");
 }
 
@@ -504,7 +503,7 @@ async fn a_file_of_keys_is_read_again_when_it_changes() {
         "an unknown key has it read at once"
     );
     assert_eq!(status(&app, &a.token("a", &good())).await, UNAUTHORIZED);
-    // What cannot be used changes nothing.
+    // An unusable file changes nothing.
     put("{");
     tokio::time::sleep(SECOND).await;
     assert_eq!(
@@ -514,7 +513,7 @@ async fn a_file_of_keys_is_read_again_when_it_changes() {
     );
     assert_eq!(status(&app, &b.token("b", &good())).await, OK);
     put(&set([a.jwk("a")]));
-    let_in(&app, &a.token("a", &good())).await;
+    assert_accepted(&app, &a.token("a", &good())).await;
     assert_eq!(status(&app, &b.token("b", &good())).await, UNAUTHORIZED);
 }
 
@@ -530,7 +529,7 @@ async fn keys_may_come_from_a_closure() {
     });
     let app = app(&sse_with(jwt.issuer("tests").audience("streams")));
     assert_eq!(status(&app, &signer.token("k", &good())).await, UNAVAILABLE);
-    let_in(&app, &signer.token("k", &good())).await;
+    assert_accepted(&app, &signer.token("k", &good())).await;
     assert_eq!(asked.load(Ordering::SeqCst), 2);
 }
 
@@ -576,14 +575,14 @@ async fn every_algorithm_is_accepted_from_every_source() {
             assert_eq!(status(&app(&sse_with(named(jwt))), &token).await, OK, "{algorithm:?}");
         }
     }
-    // RFC 9864 calls it by its curve.
+    // RFC 9864 names it by its curve.
     let token = ed.sign(r#"{"alg": "Ed25519"}"#, &good().to_string());
     let jwt = named(JwtAuthenticator::pem(Algorithm::EdDSA, ed.pem()));
     assert_eq!(status(&app(&sse_with(jwt)), &token).await, OK);
 }
 
 #[tokio::test]
-async fn the_log_says_once_that_an_issuer_is_down_and_that_it_is_back() {
+async fn it_is_logged_once_that_an_issuer_is_down_and_once_that_it_is_back() {
     let signer = Signer::new();
     let id = Id::start(Answer::of(&[(&signer, "k")])).await;
     let issuer = Issuer::new("tests").jwks_url(id.url()).audience("streams");
@@ -593,29 +592,29 @@ async fn the_log_says_once_that_an_issuer_is_down_and_that_it_is_back() {
     let token = signer.token("k", &good());
     assert_eq!(status(&app, &token).await, OK);
     assert_eq!(times("checked with new keys"), 1);
-    id.says(Answer::Status(StatusCode::BAD_GATEWAY));
-    let asked = id.asked();
-    while id.asked() < asked + 3 {
+    id.set_answer(Answer::Status(StatusCode::BAD_GATEWAY));
+    let asked = id.requests();
+    while id.requests() < asked + 3 {
         assert_eq!(status(&app, &token).await, OK);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert_eq!(times("cannot be had"), 1, "{}", log.text());
-    id.says(Answer::of(&[(&signer, "k")]));
-    let asked = id.asked();
-    while id.asked() < asked + 1 {
+    id.set_answer(Answer::of(&[(&signer, "k")]));
+    let asked = id.requests();
+    while id.requests() < asked + 1 {
         assert_eq!(status(&app, &token).await, OK);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     eventually("the log tells of it", || times("can be had again") == 1).await;
-    assert_eq!(times("checked with new keys"), 1, "they are the same");
+    assert_eq!(times("checked with new keys"), 1, "the keys are the same");
 }
 
-/// A certified OAuth server, which this test tells what to do; see `provider.mjs`.
+/// A certified OAuth server, controlled by the test; see `provider.mjs`.
 struct Provider {
     issuer: String,
     orders: ChildStdin,
     answers: Lines<BufReader<ChildStdout>>,
-    /// Killed with it.
+    /// Killed when it is dropped.
     _node: Child,
 }
 
@@ -646,7 +645,7 @@ impl Provider {
     }
 }
 
-/// Left out of a plain `cargo test`: it needs Node.js and a package of npm's, which `./tests/run` sees to.
+/// Not part of a plain `cargo test`: it needs Node.js and an npm package, which `./tests/run` installs.
 #[tokio::test]
 #[ignore = "needs Node.js: ./tests/run installs it and runs it"]
 async fn a_certified_provider_rotates_its_keys_while_a_stream_runs() {
@@ -673,7 +672,7 @@ async fn a_certified_provider_rotates_its_keys_while_a_stream_runs() {
     id.order("rotate").await;
     id.order("withdraw").await;
     let third = id.order("token").await;
-    let_in(&app, &third).await;
+    assert_accepted(&app, &third).await;
     assert_eq!(status(&app, &first).await, UNAUTHORIZED);
     assert_eq!(status(&app, &second).await, UNAUTHORIZED);
     assert_eq!(id.order("fetches").await, "3");

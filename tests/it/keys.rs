@@ -1,4 +1,4 @@
-//! What each key of `#[sse_endpoint]` does, and that the operator's table for an endpoint wins over it.
+//! The effect of each key of `#[sse_endpoint]`, and that the options of an endpoint take precedence over it.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -51,14 +51,14 @@ struct Question {
 
 const APP: App = App { greeting: "hello" };
 
-/// The endpoints under these options of the operator's.
+/// An application with these endpoints and options.
 fn app(toml: &str, endpoints: hero_sse::extend::Endpoints<App>) -> (HeroSse, Router) {
     let sse = sse_with(options(toml));
     let routes = sse.routes(endpoints).expect("routes");
     (sse, Router::new().merge(routes).with_state(APP))
 }
 
-/// The operator's table for an endpoint.
+/// The options of an endpoint.
 fn table(path: &str, setting: &str) -> String {
     format!("[SseOptions.Endpoints.\"{path}\"]\n{setting}")
 }
@@ -145,7 +145,7 @@ async fn few() -> impl Stream<Item = Event> {
     stream::iter([Event::text("in")]).chain_pending()
 }
 
-/// So that a stream stays open.
+/// Keeps a stream open.
 trait ChainPending: Stream + Sized {
     fn chain_pending(self) -> impl Stream<Item = Self::Item> {
         futures_util::StreamExt::chain(self, stream::pending())
@@ -230,7 +230,7 @@ async fn deprecated_is_logged_once() {
         lines.map(str::to_owned).collect::<Vec<_>>()
     };
     first(testing::open(&app, "/retried")).await;
-    assert_eq!(told(), Vec::<String>::new(), "nobody has used it yet");
+    assert_eq!(told(), Vec::<String>::new(), "not used yet");
     for _ in 0..3 {
         assert_eq!(first(testing::open(&app, "/old")).await.data, "still here");
     }
@@ -272,7 +272,7 @@ async fn latest() -> impl Stream<Item = Reading> {
     readings(10)
 }
 
-/// What a reader that comes late finds.
+/// What a late reader receives.
 async fn found_late(toml: &str, path: &str) -> Vec<String> {
     let (_, app) = app(toml, endpoints![buffered, latest]);
     let mut stream = testing::open(&app, path).await.expect("a stream");
@@ -303,7 +303,7 @@ async fn state(State(Greeting(greeting)): State<Greeting>) -> impl Stream<Item =
 }
 
 #[tokio::test]
-async fn state_names_the_applications() {
+async fn state_is_the_state_of_the_application() {
     let (_, app) = app("", endpoints![state]);
     assert_eq!(first(testing::open(&app, "/state")).await.data, "hello");
 }
@@ -320,7 +320,7 @@ async fn ask(
 }
 
 #[tokio::test]
-async fn post_hands_its_body_to_the_function() {
+async fn post_passes_its_body_to_the_handler() {
     let (sse, app) = app("", endpoints![ask]);
     let question = json!({"words": ["what", "why"]});
     let mut stream =
@@ -338,7 +338,7 @@ async fn post_hands_its_body_to_the_function() {
 }
 
 #[tokio::test]
-async fn post_is_no_get_and_takes_no_token_from_the_query() {
+async fn post_does_not_answer_get_and_takes_no_token_from_the_query() {
     let (_, app) = app("TokenSources = [\"header\", \"query\"]", endpoints![ask]);
     for method in [Method::GET, Method::HEAD, Method::PUT] {
         let open = testing::open(&app, "/ask").bearer(&token()).method(method.clone());
@@ -353,7 +353,7 @@ async fn post_is_no_get_and_takes_no_token_from_the_query() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_wrong_is_refused_before_the_stream_and_frees_the_place() {
+async fn an_invalid_body_is_refused_before_the_stream_and_frees_the_slot() {
     let (sse, app) = app("", endpoints![ask]);
     let open = || testing::open(&app, "/ask").bearer(&token());
     let json = |body: &'static str| open().header("content-type", "application/json").body(body);
@@ -369,12 +369,12 @@ async fn a_body_that_is_wrong_is_refused_before_the_stream_and_frees_the_place()
         assert!(!kind.as_bytes().starts_with(b"text/event-stream"), "{kind:?}");
         assert!(sse.connections().is_empty(), "{status}");
     }
-    // There is one place, and it is free.
+    // There is one slot, and it is free.
     open().json(&json!({"words": []})).await.expect("a stream");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_never_comes_is_given_up() {
+async fn a_body_that_never_arrives_times_out() {
     let (sse, app) = app("", endpoints![ask]);
     let never = Body::from_stream(stream::pending::<Result<Vec<u8>, Infallible>>());
     let bearer = format!("Bearer {}", token());
@@ -384,7 +384,7 @@ async fn a_body_that_never_comes_is_given_up() {
         .body(never)
         .expect("a request");
     let start = Instant::now();
-    // Without `testing::open`, which loses patience after five seconds.
+    // Without `testing::open`, whose timeout is five seconds.
     let response = app.oneshot(request).await.expect("an answer");
     assert_eq!(response.status(), StatusCode::REQUEST_TIMEOUT);
     assert_eq!(start.elapsed().as_secs(), 30);

@@ -1,4 +1,4 @@
-//! Issuers' keys, and tokens signed with them: good ones, and such as no library would make.
+//! Keys of issuers, and tokens signed with them: valid ones, and malformed ones that no library would create.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -8,7 +8,7 @@ use jsonwebtoken::{Algorithm as Signed, EncodingKey, jwk::Jwk};
 use rcgen::{KeyPair, RsaKeySize};
 use serde_json::{Value, json};
 
-/// A key pair of an issuer's.
+/// A key pair of an issuer.
 pub(crate) struct Signer {
     pair: KeyPair,
     key: EncodingKey,
@@ -16,13 +16,13 @@ pub(crate) struct Signer {
 }
 
 impl Signer {
-    /// On P-256, which is made at once.
+    /// On P-256, which is generated quickly.
     pub(crate) fn new() -> Self {
         Self::of(Algorithm::ES256)
     }
 
     pub(crate) fn of(algorithm: Algorithm) -> Self {
-        // It settles which crypto backend signs, where a build has more than one.
+        // Selects the crypto backend, in case the build has several.
         drop(JwtAuthenticator::hs256(""));
         let make = |kind| KeyPair::generate_for(kind).expect("a key pair");
         let pair = match algorithm {
@@ -42,17 +42,17 @@ impl Signer {
         Self { pair, key: key.expect("a key"), algorithm: signed(algorithm) }
     }
 
-    /// The public key in PEM.
+    /// Returns the public key in PEM.
     pub(crate) fn pem(&self) -> String {
         self.pair.public_key_pem()
     }
 
-    /// The private key in PEM.
+    /// Returns the private key in PEM.
     pub(crate) fn private_pem(&self) -> String {
         self.pair.serialize_pem()
     }
 
-    /// The public key as it stands within its PEM: a point, or PKCS #1.
+    /// Returns the bytes of the public key inside its PEM: a point, or PKCS #1.
     pub(crate) fn raw(&self) -> &[u8] {
         self.pair.public_key_raw()
     }
@@ -77,20 +77,20 @@ impl Signer {
         self.sign(&header.to_string(), &claims.to_string())
     }
 
-    /// As another algorithm of the same key's.
+    /// Signs with another algorithm of the same kind of key.
     pub(crate) fn token_as(&self, algorithm: Algorithm, claims: &Value) -> String {
         let header = json!({ "alg": format!("{algorithm:?}") });
         let message = message(&header.to_string(), &claims.to_string());
         finish(&message, &self.key, signed(algorithm))
     }
 
-    /// Whatever the header says.
+    /// Signs any header.
     pub(crate) fn sign(&self, header: &str, claims: &str) -> String {
         finish(&message(header, claims), &self.key, self.algorithm)
     }
 }
 
-/// HMAC with whatever may serve as a secret.
+/// Signs by HMAC with any bytes as the secret.
 pub(crate) fn hmac(algorithm: Algorithm, secret: &[u8], claims: &Value) -> String {
     let header = json!({ "alg": format!("{algorithm:?}") }).to_string();
     hmac_raw(algorithm, secret, &header, &claims.to_string())

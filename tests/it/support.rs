@@ -1,4 +1,4 @@
-//! What the tests share: kits, tokens, servers, and streams that tell whether they live.
+//! Shared by the tests: servers, tokens, streams that are counted, and a captured log.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -48,7 +48,7 @@ pub(crate) fn jwt() -> JwtAuthenticator {
     JwtAuthenticator::hs256(SECRET).issuer("tests").audience("streams")
 }
 
-/// Hides another's mistakes from the kit, as a wrapper can that does not pass them on.
+/// A wrapper that does not pass on the mistakes of the authenticator inside.
 pub(crate) struct Wrapped(pub(crate) JwtAuthenticator);
 
 impl Authenticator for Wrapped {
@@ -60,7 +60,7 @@ impl Authenticator for Wrapped {
     }
 }
 
-/// A kit with an authenticator and no environment.
+/// A server with these options and an authenticator, which reads no environment variables.
 pub(crate) fn sse_with(options: SseOptions) -> HeroSse {
     HeroSse::builder()
         .options(options)
@@ -70,7 +70,7 @@ pub(crate) fn sse_with(options: SseOptions) -> HeroSse {
         .expect("a server")
 }
 
-/// The options of a TOML text, without its section's heading.
+/// Reads options from TOML without the section's heading.
 pub(crate) fn options(toml: &str) -> SseOptions {
     SseOptions::from_toml(&format!("[SseOptions]\n{toml}")).expect("options")
 }
@@ -79,7 +79,7 @@ pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
 }
 
-/// Good claims for a minute; `change` spoils or extends them.
+/// Valid claims for a minute, changed by `change`.
 pub(crate) fn claims(change: impl FnOnce(&mut Value)) -> Value {
     let mut claims = json!({
         "sub": "ann", "iss": "tests", "aud": "streams", "exp": now() + 60,
@@ -90,7 +90,7 @@ pub(crate) fn claims(change: impl FnOnce(&mut Value)) -> Value {
 }
 
 pub(crate) fn sign(claims: &Value) -> String {
-    // It settles which crypto backend signs, where a build has more than one.
+    // Selects the crypto backend, in case the build has several.
     drop(jwt());
     jsonwebtoken::encode(&Header::default(), claims, &EncodingKey::from_secret(SECRET.as_bytes()))
         .expect("a token")
@@ -100,7 +100,7 @@ pub(crate) fn token() -> String {
     sign(&claims(|_| ()))
 }
 
-/// Counts the streams it watches that are still alive.
+/// Counts the watched streams that are not dropped yet.
 #[derive(Clone, Default)]
 pub(crate) struct Alive(Arc<AtomicUsize>);
 
@@ -131,7 +131,7 @@ impl<T> Drop for Watched<T> {
     }
 }
 
-/// An application with one public endpoint, `/s`, that opens what `make` makes.
+/// An application with one public endpoint, `/s`, whose streams `make` creates.
 pub(crate) fn public<F, T>(sse: &HeroSse, make: F) -> Router
 where
     F: Fn() -> T + Clone + Send + Sync + 'static,
@@ -140,7 +140,7 @@ where
     sse.endpoint("/s").public().handler(async move || make()).expect("a route")
 }
 
-/// The same, for whatever an endpoint may return.
+/// The same, for every type that a handler may return.
 pub(crate) fn serving<F, T, N>(sse: &HeroSse, make: F) -> Router
 where
     F: Fn() -> T + Clone + Send + Sync + 'static,
@@ -150,7 +150,7 @@ where
     sse.endpoint("/s").public().handler(async move || make()).expect("a route")
 }
 
-/// The same, with the streams watched.
+/// The same, with watched streams.
 pub(crate) fn watched<F, T>(sse: &HeroSse, make: F) -> (Router, Alive)
 where
     F: Fn() -> T + Clone + Send + Sync + 'static,
@@ -161,13 +161,13 @@ where
     (public(sse, move || watch.watch(make())), alive)
 }
 
-/// `count` numbered events at once, then silence.
+/// `count` numbered events at once, then no more.
 pub(crate) fn burst(count: u32) -> impl Stream<Item = Event> + Send + 'static {
     let event = |n| Event::text(format!("{n}"));
     stream::iter((1..=count).map(event)).chain(stream::pending())
 }
 
-/// A kilobyte every millisecond, for ever: more than a small receive window takes.
+/// A kilobyte every millisecond: more than a small receive window can hold.
 pub(crate) fn flood() -> impl Stream<Item = Event> + Send + 'static {
     stream::unfold(0u64, |n| async move {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -175,7 +175,7 @@ pub(crate) fn flood() -> impl Stream<Item = Event> + Send + 'static {
     })
 }
 
-/// A server on a port of the system's choice.
+/// A server on a port that the system chooses.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
@@ -187,7 +187,7 @@ impl Server {
         Self::start_as(sse, app, |serve| serve).await
     }
 
-    /// With settings of its own.
+    /// Starts it with changed settings.
     pub(crate) async fn start_as(
         sse: &HeroSse,
         app: Router,
@@ -202,7 +202,7 @@ impl Server {
         Self { address, stop: Some(stop), task: tokio::spawn(serve.into_future()) }
     }
 
-    /// Asks for a graceful shutdown and returns how long it took.
+    /// Shuts down gracefully and returns how long it took.
     pub(crate) async fn stop(mut self) -> Duration {
         let start = std::time::Instant::now();
         drop(self.stop.take());
@@ -211,7 +211,7 @@ impl Server {
     }
 }
 
-/// A handler that upgrades its connection and sends back whatever comes.
+/// A handler that upgrades its connection and echoes all bytes.
 pub(crate) async fn echo(mut request: axum::extract::Request) -> impl axum::response::IntoResponse {
     let upgraded = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
@@ -222,7 +222,7 @@ pub(crate) async fn echo(mut request: axum::extract::Request) -> impl axum::resp
     (http::StatusCode::SWITCHING_PROTOCOLS, [("connection", "upgrade"), ("upgrade", "echo")])
 }
 
-/// Waits for `condition`, two seconds at most.
+/// Waits for `condition` for at most two seconds.
 pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
     for _ in 0..400 {
         if condition() {
@@ -238,10 +238,10 @@ pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
 pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
-    /// A log of everything that this thread says, down to `TRACE`, while the guard lives.
+    /// Captures the log of this thread down to `TRACE`, until the guard is dropped.
     pub(crate) fn everything() -> (Self, tracing::subscriber::DefaultGuard) {
-        // With one subscriber alive, a line that is met for the first time on another thread would be
-        // taken for unwanted everywhere: tracing asks that thread alone. With two it asks both.
+        // With a single subscriber, tracing decides by the thread that first reaches a log line whether any
+        // thread wants it. With two it asks each thread.
         static SECOND: OnceLock<tracing::Dispatch> = OnceLock::new();
         SECOND.get_or_init(|| tracing::Dispatch::new(NoSubscriber::default()));
         let log = Self::default();

@@ -1,4 +1,4 @@
-//! One tenant never receives, replays, counts or lists what is another's: the recipe of the page `tenancy`.
+//! One tenant never receives, replays, counts or lists data of another: the recipe of the guide `tenancy`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,14 +16,14 @@ use tower::ServiceExt;
 use crate::support::sse_with;
 use crate::support::testing::{self, EventReader, OpenError};
 
-/// What a channel is known by: a type with the tenant as a field of its own, never a text put together.
+/// The key of a channel: a type with the tenant as a separate field, and not a concatenated string.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Channel {
     tenant: String,
     topic: String,
 }
 
-/// Channels with their history. A cursor is a place in one channel's history, and means nothing elsewhere.
+/// Channels with their history. A cursor is a position in one channel's history, and has no meaning in others.
 #[derive(Clone, Default)]
 struct Hub(Arc<Mutex<HashMap<Channel, History>>>);
 
@@ -105,7 +105,7 @@ async fn by_path(
     app.hub.subscribe(&tenant, &topic, &cursor)
 }
 
-/// Who of the caller's tenant is connected.
+/// Lists the connected callers of the caller's tenant.
 async fn status(State(app): State<App>, who: Principal) -> Result<Json<Value>, Refusal> {
     let tenant = who.require_tenant()?;
     let all = app.sse.connections().snapshot();
@@ -123,7 +123,7 @@ fn app(sse: &HeroSse, hub: &Hub) -> Router {
         .with_state(state)
 }
 
-/// Tenants that some comparison, concatenation or normalisation takes for one another.
+/// Tenants that a careless comparison, concatenation or normalization could confuse.
 const LOOKALIKES: [&str; 22] = [
     "t",
     "T",
@@ -188,7 +188,7 @@ async fn each_of_many_lookalikes_receives_its_own_and_nothing_else() {
     }
     for tenant in LOOKALIKES {
         hub.publish(tenant, "orders", &format!("for {tenant:?}"));
-        // Where keys are put together, one of these is another's channel.
+        // With concatenated keys, one of these would be another tenant's channel.
         hub.publish(tenant, "", "no topic");
         hub.publish("", &format!("{tenant}orders"), "no tenant");
     }
@@ -246,7 +246,7 @@ async fn the_path_of_another_tenant_is_refused_whether_there_is_one_or_not() {
     }
     answers.dedup();
     assert_eq!(answers.len(), 1, "{answers:?}");
-    // And a slash in the path is no way out of it.
+    // A slash in the path does not change that.
     for path in [
         "/of/t2%2F..%2Ft1/orders",
         "/of/t2/..%2F..%2Ft1%2Forders",

@@ -1,4 +1,4 @@
-//! Tickets: how they are made, what they open, and what their streams are told.
+//! Tickets: how they are made, what they open, and how their streams end.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -20,8 +20,8 @@ use tower::ServiceExt;
 use crate::support::testing::{self, OpenError};
 use crate::support::{burst, options};
 
-/// Reads tokens such as `ann`, `ann.may` and `ann.may.1500`: who, whether it may do all there is, and for
-/// how many milliseconds.
+/// Accepts tokens such as `ann`, `ann.may` and `ann.may.1500`: the subject, whether it has all permissions, and
+/// its lifetime in milliseconds.
 fn named(token: &str) -> Result<Principal, AuthError> {
     let mut parts = token.split('.');
     match (parts.next(), parts.next(), parts.next()) {
@@ -52,8 +52,8 @@ pub(crate) fn sse_with(toml: &str) -> HeroSse {
     builder(toml).tickets(Tickets::new().audience("usage")).build().expect("a server")
 }
 
-/// `/api/usage` asks for `usage.read` and says who is asking; `/api/other/{id}` asks for a token,
-/// `/api/public` for nothing; `/api/answers` is a `POST`.
+/// `/api/usage` needs `usage.read` and sends the subject. `/api/other/{id}` needs a token. `/api/public` needs
+/// nothing. `/api/answers` is a `POST`.
 pub(crate) fn app(sse: &HeroSse) -> Router {
     let api = sse.at("/api");
     let told = |who: Option<Principal>| {
@@ -89,7 +89,7 @@ pub(crate) async fn json_of(response: Response) -> Value {
     serde_json::from_slice(&body).expect("JSON")
 }
 
-/// A ticket for `path`, bought with `token`.
+/// Buys a ticket for `path` with `token`.
 pub(crate) async fn buy(app: &Router, token: &str, path: &str) -> String {
     let answer = post(app, "/api/tickets", token, json!({ "path": path }).to_string()).await;
     assert_eq!(answer.status(), StatusCode::OK, "{path}");
@@ -138,7 +138,7 @@ async fn a_ticket_opens_the_stream_of_the_token_that_bought_it() {
 }
 
 #[tokio::test]
-async fn who_may_not_open_the_stream_gets_no_ticket_and_is_told_what_opening_tells() {
+async fn a_caller_that_may_not_open_the_stream_gets_no_ticket_and_the_same_error() {
     let app = app(&sse_with(""));
     let of = async |token: &str, body: &str| {
         let answer = post(&app, "/api/tickets", token, body.to_owned()).await;
@@ -200,13 +200,13 @@ async fn who_may_not_open_the_stream_gets_no_ticket_and_is_told_what_opening_tel
 }
 
 #[tokio::test]
-async fn an_authorizer_is_asked_when_a_ticket_is_used() {
+async fn an_authorizer_is_called_when_a_ticket_is_used() {
     let members = authorizer_fn(|who: Principal, _: Permission| async move {
         Ok::<_, std::convert::Infallible>(who.subject() == "bob")
     });
     let sse = builder("").tickets(Tickets::new().audience("usage")).authorizer(members);
     let app = app(&sse.build().expect("a server"));
-    // Neither token has the permission, and it is not the token's word that counts.
+    // Neither token has the permission. With an authorizer, that does not matter.
     for (who, status) in [("bob", None), ("eve", Some(StatusCode::FORBIDDEN))] {
         let ticket = buy(&app, who, "/api/usage").await;
         let opened = open(&app, "/api/usage", &ticket).await;
@@ -236,7 +236,7 @@ async fn only_a_token_in_the_header_buys_a_ticket() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_ticket_waits_for_its_time_and_no_longer() {
+async fn a_ticket_expires_after_its_time_to_live() {
     let sse = builder("").tickets(Tickets::new().audience("usage").ttl(Duration::from_secs(5)));
     let app = app(&sse.build().expect("a server"));
     let in_time = buy(&app, "ann.may", "/api/usage").await;
@@ -248,7 +248,7 @@ async fn a_ticket_waits_for_its_time_and_no_longer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_by_a_ticket_ends_with_the_token_that_bought_it_and_says_not_to_come_back() {
+async fn a_stream_by_ticket_ends_with_the_token_that_bought_it_and_says_not_to_reconnect() {
     let sse = sse_with("MaxAge = \"40s\"");
     let app = app(&sse);
     let life = async |token: &str| {
@@ -261,14 +261,14 @@ async fn a_stream_by_a_ticket_ends_with_the_token_that_bought_it_and_says_not_to
             stream.read_to_end().await.expect("a clean end").pop().expect("a closing event");
         (start.elapsed().as_secs_f64(), close.json::<Value>().expect("JSON"))
     };
-    // The system's clock stands still meanwhile: what is left of the token is what it had.
+    // The system's clock does not advance with the paused one, so the token's remaining time is unchanged.
     let (seconds, close) = life("ann.may.20000").await;
     assert!((17.9..=20.1).contains(&seconds), "{seconds}");
     assert_eq!((&close["reason"], &close["reconnect"]), (&json!("token_expired"), &json!(false)));
     let (seconds, close) = life("ann.may").await;
     assert!((31.9..=40.1).contains(&seconds), "{seconds}");
     assert_eq!((&close["reason"], &close["reconnect"]), (&json!("max_age"), &json!(false)));
-    // By a token it may.
+    // With a token, it may.
     let stream = testing::open(&app, "/api/held").bearer("ann.may").await.expect("a stream");
     let close =
         stream.timeout(Duration::from_secs(3600)).read_to_end().await.expect("a clean end").pop();
@@ -279,7 +279,7 @@ async fn a_stream_by_a_ticket_ends_with_the_token_that_bought_it_and_says_not_to
 }
 
 #[tokio::test]
-async fn who_is_over_a_limit_has_spent_the_ticket_and_is_told_to_get_another() {
+async fn over_a_limit_the_ticket_is_spent_and_the_client_needs_another() {
     let sse = sse_with("MaxPerPrincipal = 1");
     let app = app(&sse);
     let _held = testing::open(&app, "/api/held").bearer("ann.may").await.expect("a stream");
@@ -302,7 +302,7 @@ async fn a_ticket_never_outlives_its_token() {
     let bought = json_of(post(&app, "/api/tickets", "ann.may.300", body).await).await;
     tokio::time::sleep(Duration::from_millis(400)).await;
     let ticket = bought["ticket"].as_str().expect("a ticket");
-    assert_not_accepted(open(&app, "/api/usage", ticket).await, "the token is over");
+    assert_not_accepted(open(&app, "/api/usage", ticket).await, "the token has expired");
 }
 
 #[tokio::test]
@@ -327,7 +327,7 @@ fn public_page() -> Router {
 }
 
 #[test]
-fn what_is_missing_is_told_at_the_start() {
+fn missing_settings_are_reported_at_the_start() {
     let errors = |result: Result<HeroSse, SetupErrors>| result.expect_err("mistakes").to_string();
     let no_audience = builder("").tickets(Tickets::new());
     assert!(errors(no_audience.build()).contains("Tickets: no audience"));
@@ -359,9 +359,9 @@ fn what_is_missing_is_told_at_the_start() {
     assert!(map(&sse, "/x").contains("the path is taken by /api/x"));
 }
 
-/// Else whoever has a token would get by a ticket what the operator lets nobody have by the header.
+/// Otherwise a ticket would bypass the options, which do not accept tokens in the header.
 #[test]
-fn where_no_token_may_stand_in_the_header_no_tickets_are_made() {
+fn without_tokens_in_the_header_no_tickets_are_made() {
     let mistakes = |sources: &str| {
         let toml = format!("TokenSources = [{sources}]\nTokenCookie = \"t\"");
         let made: Result<Router, SetupErrors> = sse_with(&toml).at("").tickets("/tickets");
@@ -373,7 +373,7 @@ fn where_no_token_may_stand_in_the_header_no_tickets_are_made() {
 }
 
 #[tokio::test]
-async fn a_kit_without_tickets_knows_none() {
+async fn without_tickets_the_parameter_has_no_meaning() {
     let sse = builder("").build().expect("a server");
     let app: Router = sse.endpoint("/s").handler(async || burst(1)).expect("a route");
     let error = testing::open(&app, "/s?ticket=7").await.expect_err("401");
@@ -381,15 +381,15 @@ async fn a_kit_without_tickets_knows_none() {
     testing::open(&app, "/s?ticket=7").bearer("ann").await.expect("a stream");
 }
 
-/// The store of several nodes: what a shared one does, in miniature.
+/// A store that several servers of a test share.
 #[derive(Clone, Default)]
 pub(crate) struct Shared(Arc<std::sync::Mutex<Texts>>);
 
-/// A grant and its end by key.
+/// Grants with their expiry, by key.
 type Texts = std::collections::HashMap<String, (String, tokio::time::Instant)>;
 
 impl Shared {
-    /// All that leaks where it leaks.
+    /// Everything that an attacker with access to the store would see.
     pub(crate) fn everything(&self) -> String {
         format!("{:?}", self.0.lock().expect("no panic"))
     }
@@ -423,7 +423,7 @@ impl TicketStore for Shared {
 }
 
 #[tokio::test]
-async fn what_one_node_sells_opens_at_another_that_shares_its_store() {
+async fn a_ticket_of_one_server_opens_at_another_that_shares_its_store() {
     let shared = Shared::default();
     let node = |audience: &str| {
         let tickets = Tickets::new().audience(audience).store(shared.clone());
@@ -438,7 +438,7 @@ async fn what_one_node_sells_opens_at_another_that_shares_its_store() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_shared_store_keeps_the_contract_and_broken_ones_are_found_out() {
+async fn a_shared_store_fulfils_the_contract_and_broken_ones_fail_it() {
     testing::ticket_store_contract(Shared::default()).await.expect("the contract");
     let broken = |fault| Broken { fault, inner: Shared::default() };
     for (fault, words) in [
@@ -484,7 +484,7 @@ impl TicketStore for Broken {
     }
 }
 
-/// Down, until told otherwise.
+/// A store that always fails.
 struct Down;
 
 impl TicketStore for Down {
@@ -503,7 +503,7 @@ impl TicketStore for Down {
 }
 
 #[tokio::test]
-async fn while_the_store_is_down_no_ticket_opens_and_callers_are_asked_to_come_back() {
+async fn while_the_store_is_down_no_ticket_opens_and_callers_are_asked_to_reconnect() {
     let sse = builder("")
         .tickets(Tickets::new().audience("usage").store(Down))
         .build()
@@ -522,7 +522,7 @@ async fn while_the_store_is_down_no_ticket_opens_and_callers_are_asked_to_come_b
 }
 
 #[tokio::test]
-async fn a_principal_is_made_in_a_line_and_read_in_one() {
+async fn a_principal_can_be_created_and_read_in_one_line() {
     let who =
         Principal::test("ann").with_tenant("t1").permission("usage.read").with_claim("plan", "pro");
     let read = |who: &Principal| -> Result<String, Refusal> {

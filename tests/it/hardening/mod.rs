@@ -13,7 +13,7 @@
 //! | CORS that reflects, or `*` with credentials | `an_origin_is_never_reflected`, `without_cors_there_is_no_cors_header`, `cors_without_credentials_accepts_no_cookie` |
 //! | DNS rebinding | `a_rebound_dns_name_is_not_an_allowed_host` |
 //! | cookies that other sites' pages use | `a_page_of_another_site_opens_a_stream_with_its_visitors_cookie`, `a_form_of_another_site_posts_with_its_visitors_cookie`, `a_sandboxed_frame_says_null` |
-//! | connections exhausted, slow readers, rapid reconnects | `one_callers_streams_leave_room_for_the_others`, `a_client_that_stops_reading_does_not_fill_the_memory`, `never_reads`, `who_comes_too_often_is_told_to_stay_away_until_there_is_room` |
+//! | connections exhausted, slow readers, rapid reconnects | `one_callers_streams_leave_room_for_the_others`, `a_client_that_stops_reading_does_not_fill_the_memory`, `never_reads`, `a_client_over_the_rate_limit_is_asked_to_wait_until_it_may_connect_again` |
 //! | replay and cursors as an attack | `a_huge_cursor_does_not_stop_the_server`, `an_end_mark_in_the_cursor_reveals_nothing_to_a_stranger`, `a_cursor_of_another_tenant_replays_nothing_of_it`, `an_id_of_another_tenants_topic_opens_nothing_of_either`, `an_id_that_was_touched_or_made_up_is_none` |
 //! | ids that reveal events of others | `ids_tell_nothing_of_events_that_one_does_not_see` |
 //! | a restart or a lag that drops events silently | `an_id_of_the_life_before_the_restart_is_no_silent_hole`, `a_cursor_beyond_the_end_is_a_gap`, `a_burst_larger_than_what_is_kept_is_a_gap_for_who_follows`, `whoever_loses_its_connection_again_and_again_gets_every_event_once` |
