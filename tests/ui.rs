@@ -13,6 +13,7 @@ fn ui() {
     cases.compile_fail("ui/endpoint/*.rs");
     cases.compile_fail("ui/event/*.rs");
     cases.compile_fail("ui/compiler/*.rs");
+    cases.compile_fail("ui/sealed/*.rs");
 }
 
 /// How a function reports a mistake by itself, or makes an assertion for the compiler.

@@ -78,6 +78,7 @@ mod close;
 pub mod event;
 mod frame;
 mod overflow;
+mod sealed;
 mod sync;
 mod telemetry;
 mod throttle;

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::convert::Infallible;
 use std::fmt;
 
+use crate::sealed;
+
 /// A permission, such as `usage.read`. It is printable ASCII without space, quote or backslash (the `scope-token` of
 /// RFC 6749, section 3.3), so that it fits into a `WWW-Authenticate` header.
 ///
@@ -251,12 +253,6 @@ pub trait IntoPermission: Sized {
     fn into_rule(self) -> Result<PermissionRule, InvalidPermission> {
         self.into_permission().map(PermissionRule::One)
     }
-}
-
-/// Keeps [`IntoPermission`] from being implemented elsewhere: `impl From<..> for Permission` is the way.
-mod sealed {
-    #[derive(Debug)]
-    pub struct Token;
 }
 
 #[diagnostic::do_not_recommend]

@@ -327,3 +327,16 @@ async fn a_block_that_sends_is_a_stream() {
     drop(stream);
     assert_eq!(Arc::strong_count(&alive), before, "the block is dropped with its client");
 }
+
+/// What appears in public signatures can be named.
+#[test]
+fn markers_can_be_named() {
+    use hero_sse::extend::{Endpoint, EventItem, Outcome, markers};
+    fn item<T: EventItem<M>, M>() {}
+    fn endpoint<T: Endpoint<S, K>, S, K>() {}
+    fn outcome<T: Outcome<Usage>>() {}
+    item::<Usage, markers::Direct>();
+    item::<Result<Usage, String>, markers::Fallible>();
+    endpoint::<usage, App, markers::FromParts>();
+    outcome::<()>();
+}

@@ -65,7 +65,7 @@ mod tests {
                 heartbeat = "15s",
                 write_timeout = "off",
                 retry = "00:00:03",
-                crate = kit::sse
+                crate = web::sse
             ),
             quote! {
                 /// Live usage gauge.

@@ -49,7 +49,7 @@ mod tests {
     #[test]
     fn a_generic_struct_with_a_name() {
         let expanded = expanded(quote! {
-            #[sse(event = "note", crate = kit)]
+            #[sse(event = "note", crate = sse)]
             struct Note<'a, T: Copy = u8>(&'a str, #[sse(id)] T) where T: Display;
         });
         insta::assert_snapshot!(expanded);

@@ -8,9 +8,9 @@ use axum::response::{IntoResponse, Response};
 use futures_core::future::BoxFuture;
 use http::request::Parts;
 
-use super::sealed;
 use crate::frame::LastEventId;
 use crate::refusal::Refusal;
+use crate::sealed;
 
 /// The time in which a client must send the request's body. Until then it holds a slot, and no write timeout
 /// runs.

@@ -10,6 +10,7 @@ use axum::response::Response;
 use futures_core::future::BoxFuture;
 
 use crate::descriptor::Descriptor;
+use crate::sealed;
 
 pub(crate) use self::argument::BODY_TIMEOUT;
 pub use self::argument::{BodyExtractor, Extractor};
@@ -21,13 +22,6 @@ pub use self::stream::{EventItem, EventStream, Events, IntoEventStream};
 pub mod markers {
     pub use super::argument::{FromBody, FromParts};
     pub use super::stream::{AxumFallible, Direct, Fallible};
-}
-
-/// A trait with a method that takes this cannot be implemented elsewhere, so that it can change. (A private
-/// supertrait would be named in the compiler's messages, in place of ours.)
-mod sealed {
-    #[derive(Debug)]
-    pub struct Token;
 }
 
 /// Implemented by `#[sse_endpoint]` alone.

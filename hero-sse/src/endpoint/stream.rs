@@ -9,10 +9,10 @@ use axum::response::{ErrorResponse, IntoResponse, Response};
 use bytes::BytesMut;
 use futures_core::Stream;
 
-use super::sealed;
 use crate::event::SseEvent;
 use crate::frame::{EventName, LastEventId, PreEncoded, write_event};
 use crate::policy::StreamKind;
+use crate::sealed;
 use crate::topic::TopicFeed;
 
 /// Marks a stream, or an event: the value itself.

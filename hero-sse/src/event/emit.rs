@@ -8,6 +8,8 @@ use std::task::{Context, Poll, Waker};
 
 use futures_core::Stream;
 
+use crate::sealed;
+
 /// Makes a stream of the events that an async block sends.
 ///
 /// ```
@@ -120,12 +122,6 @@ impl<E> Drop for Withdraw<'_, E> {
         let event = self.0.lock().event.take();
         drop(event);
     }
-}
-
-/// Keeps [`Outcome`] from being implemented elsewhere, so that it can change.
-mod sealed {
-    #[derive(Debug)]
-    pub struct Token;
 }
 
 /// What the block of a [`stream`] may end with: `()`, or a `Result<(), X>`.
