@@ -133,7 +133,7 @@ impl<S: Send + Sync> FromRequestParts<S> for SseContext {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
         let Some(sse) = parts.extensions.get::<HeroSse>().cloned() else {
-            telemetry::no_kit();
+            telemetry::no_server();
             return Err(Refusal::internal());
         };
         // The pattern, not the path: limits and options belong to the route, and clients must not make up labels

@@ -170,7 +170,7 @@ impl AuthenticatedRequest {
         let cursor = LastEventId::from_parts(parts);
         let delivery = Delivery::of(parts);
         if delivery.is_unguarded() {
-            core.unguarded.call_once(telemetry::no_transport);
+            core.unguarded.call_once(telemetry::unguarded);
         }
         Ok(Self {
             core: core.clone(),

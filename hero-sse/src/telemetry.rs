@@ -1,5 +1,4 @@
-//! Every word the kit logs and every metric it counts, in one place. Nothing here ever sees a token
-//! or a query string.
+//! All log messages and metrics. No token and no query string reaches them.
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -16,8 +15,8 @@ use crate::throttle::LogThrottle;
 
 const TARGET: &str = "hero_sse";
 
-/// The kit's metrics, with the feature `metrics`: name, labels, what it counts. `path` is the path as
-/// it was declared, so there are as many as there are endpoints.
+/// The metrics, with the feature `metrics`: name, labels, meaning. `path` is the declared path, so there is one label
+/// value per endpoint.
 macro_rules! metrics {
     ($($metric:ident = $name:literal, $describe:ident, $labels:literal, $text:literal;)*) => {
         $(const $metric: &str = $name;)*
@@ -25,7 +24,7 @@ macro_rules! metrics {
         #[cfg(test)]
         const METRICS: &[(&str, &str, &str)] = &[$(($name, $labels, $text)),*];
 
-        /// Tells the recorder, where there is one, what the metrics mean.
+        /// Describes the metrics to the recorder, if there is one.
         pub(crate) fn describe_metrics() {
             #[cfg(feature = "metrics")]
             {
@@ -42,7 +41,7 @@ metrics! {
         "Streams that ended and requests that were rejected, by `CloseReason`.";
     SECONDS = "hero_sse_stream_seconds", describe_histogram, "path, reason",
         "Duration of streams from their admission to their end.";
-    TURNED_AWAY = "hero_sse_turned_away_total", describe_counter, "path, limit",
+    REJECTED = "hero_sse_turned_away_total", describe_counter, "path, limit",
         "Requests that were rejected over a limit.";
     REFUSED = "hero_sse_refused_total", describe_counter, "path, status",
         "Requests that were refused, by status.";
@@ -73,8 +72,8 @@ fn owned(labels: Labels<'_>) -> Vec<metrics::Label> {
     labels.iter().map(|(key, value)| metrics::Label::new(*key, (*value).to_owned())).collect()
 }
 
-/// A place was taken, or (`-1.0`) given back.
-pub(crate) fn places(path: &str, change: f64) {
+/// Counts a slot that was taken (`1.0`) or released (`-1.0`).
+pub(crate) fn slots(path: &str, change: f64) {
     #[cfg(feature = "metrics")]
     metrics::gauge!(STREAMS, owned(&[("path", path)])).increment(change);
     #[cfg(not(feature = "metrics"))]
@@ -97,59 +96,59 @@ pub(crate) fn closed(path: &str, connection: u64, reason: CloseReason, age: Dura
     tracing::debug!(target: TARGET, path, connection, reason, age_ms, "stream closed");
 }
 
-/// An endpoint declares another name than the events of its topic have. Once a path, since each stream finds it.
-pub(crate) fn other_name(path: &str, declared: &dyn Display, name: &str) {
-    static TOLD: Mutex<BTreeSet<Box<str>>> = Mutex::new(BTreeSet::new());
-    if TOLD.lock().unwrap_or_else(PoisonError::into_inner).insert(path.into()) {
+/// Logs that an endpoint declares another name than the events of its topic have. Once per path, since each of its
+/// streams finds the same.
+pub(crate) fn event_name_ignored(path: &str, declared: &dyn Display, name: &str) {
+    static LOGGED: Mutex<BTreeSet<Box<str>>> = Mutex::new(BTreeSet::new());
+    if LOGGED.lock().unwrap_or_else(PoisonError::into_inner).insert(path.into()) {
         tracing::warn!(
             target: TARGET,
             path,
             %declared,
             name,
-            "the endpoint declares an `event` that the events of its topic do not have, since a topic names them \
-             itself: give the name to `Topic::builder(..).event(..)` or to the event's type, and leave it out here"
+            "the endpoint's `event` is ignored, because a topic names its events itself: set the name with \
+             `Topic::builder(..).event(..)` or on the event's type, and remove it from the endpoint"
         );
     }
 }
 
-/// A client was told of events that it cannot have any more.
+/// Counts a client that missed events and was sent `hero.gap`.
 pub(crate) fn gap(path: &str, connection: u64) {
     count(GAPS, &[("path", path)]);
-    tracing::debug!(target: TARGET, path, connection, "a client was told of a gap");
+    tracing::debug!(target: TARGET, path, connection, "a client missed events and was sent `hero.gap`");
 }
 
-/// There was no place for a request; its end counts as that of a stream which never began.
-pub(crate) fn turned_away(path: &str, reason: CloseReason, limit: &str) {
-    count(TURNED_AWAY, &[("path", path), ("limit", limit)]);
+/// Counts a rejected request. It also counts as a stream that ended.
+pub(crate) fn rejected(path: &str, reason: CloseReason, limit: &str) {
+    count(REJECTED, &[("path", path), ("limit", limit)]);
     count(CLOSED, &[("path", path), ("reason", reason.as_str())]);
 }
 
-/// `kept_back` lines like it were not said since the last one.
-pub(crate) fn over_limit(path: &str, limit: &str, kept_back: u64) {
-    tracing::warn!(target: TARGET, path, limit, kept_back, "connection limit reached");
+/// Logs a limit that was reached. `suppressed` lines like this were not logged since the last one.
+pub(crate) fn over_limit(path: &str, limit: &str, suppressed: u64) {
+    tracing::warn!(target: TARGET, path, limit, suppressed, "connection limit reached");
 }
 
-pub(crate) fn late(path: &str, why: &str) {
-    tracing::debug!(target: TARGET, path, why, "turned away");
+pub(crate) fn rejected_late(path: &str, why: &str) {
+    tracing::debug!(target: TARGET, path, why, "request rejected");
 }
 
 pub(crate) fn unknown_variable(variable: &str) {
-    tracing::warn!(target: TARGET, variable, "this environment variable is no option; ignored");
+    tracing::warn!(target: TARGET, variable, "unknown environment variable, ignored");
 }
 
 pub(crate) fn not_tcp() {
     tracing::warn!(
         target: TARGET,
-        "the listener's sockets are not plain TCP: the write timeout holds, but the kernel's \
-         buffers and its peer timeout are as the listener sets them"
+        "the listener's sockets are not plain TCP: the write timeout holds, but the listener must set the \
+         kernel's buffers and peer timeout"
     );
 }
 
-/// A span for a request, which no token is in: method, path without the query, version.
+/// Creates a tracing span for a request, without its token: method, path without the query, and version.
 ///
-/// It is what `TraceLayer` of `tower-http` takes: `TraceLayer::new_for_http().make_span_with(request_span)`.
-/// Its own default shows the whole URI, and so the token where nothing [takes it
-/// out](crate::HeroSse::redact_layer).
+/// Pass it to `tower-http`: `TraceLayer::new_for_http().make_span_with(request_span)`. The layer's default span shows
+/// the whole URI. That includes the token, unless [`redact_layer`](crate::HeroSse::redact_layer) has removed it.
 ///
 /// ```
 /// let request = hero_sse::axum::http::Request::get("/usage?access_token=secret").body(()).unwrap();
@@ -175,89 +174,89 @@ pub(crate) fn refused(path: &str, status: u16, detail: &str) {
     tracing::debug!(target: TARGET, path, status, detail, "request refused");
 }
 
-/// Whether callers may have a stream could not be found out, so they may not. While a database is down
-/// that is so of everybody who comes: each who could not tell is named once a second at most.
+/// Logs that a caller could not be verified. At most once a second per source, such as the authorizer, because an
+/// outage affects every caller.
 #[derive(Default)]
 pub(crate) struct VerificationFailures(Mutex<LogThrottle<&'static str>>);
 
 impl VerificationFailures {
-    pub(crate) fn log(&self, path: &str, who: &'static str, why: &dyn Display) {
-        let said = self.0.lock().unwrap_or_else(PoisonError::into_inner).allow(who, Instant::now());
-        let Some(kept_back) = said else { return };
+    pub(crate) fn log(&self, path: &str, source: &'static str, why: &dyn Display) {
+        let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(suppressed) = log.allow(source, Instant::now()) else { return };
         tracing::error!(
             target: TARGET,
             path,
-            who,
+            source,
             %why,
-            kept_back,
-            "a caller could not be verified, and is refused"
+            suppressed,
+            "a caller could not be verified and is refused"
         );
     }
 }
 
-/// There was no room for another topic. Each family says so once a second at most.
+/// Logs that `KeyedTopics` has reached its limit: at most once a second for each.
 #[derive(Default)]
-pub(crate) struct Full(Mutex<LogThrottle<()>>);
+pub(crate) struct TopicLimitLog(Mutex<LogThrottle<()>>);
 
-impl Full {
-    pub(crate) fn tell(&self, family: &str, most: usize) {
-        let said = self.0.lock().unwrap_or_else(PoisonError::into_inner).allow((), Instant::now());
-        let Some(kept_back) = said else { return };
+impl TopicLimitLog {
+    pub(crate) fn log(&self, topics: &str, max_topics: usize) {
+        let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(suppressed) = log.allow((), Instant::now()) else { return };
         tracing::warn!(
             target: TARGET,
-            family,
-            most,
-            kept_back,
-            "there is no room for another topic: each is held, followed or keeps events"
+            topics,
+            max_topics,
+            suppressed,
+            "`max_topics` is reached: every topic has an owner, a subscriber or retained events"
         );
     }
 }
 
-/// Once with the cure, since behind a proxy this is how a missing option shows; a stranger must not
-/// fill the log.
+/// Logs the cure once, because a missing option shows like this behind a proxy. Further cases are logged at DEBUG, so
+/// that nobody can fill the log.
 pub(crate) fn foreign_page(path: &str, origin: Option<String>, host: Option<String>) {
-    static TOLD: std::sync::Once = std::sync::Once::new();
-    tracing::debug!(target: TARGET, path, origin, host, "a cookie came from a page of another site");
-    TOLD.call_once(|| {
+    static LOGGED: std::sync::Once = std::sync::Once::new();
+    tracing::debug!(target: TARGET, path, origin, host, "a page of another site sent a cookie");
+    LOGGED.call_once(|| {
         tracing::warn!(
             target: TARGET,
             path,
             origin,
             host,
-            "a token came by cookie from a page that is not known to be this application's, and was \
-             refused. If it is yours, name its origin in `PublicOrigins` (or in `CorsOrigins`, with \
-             `CorsCredentials`); said once, further ones at DEBUG"
+            "a cookie with a token came from a page of an unknown origin and was refused. If the page is yours, add \
+             its origin to `PublicOrigins`, or to `CorsOrigins` with `CorsCredentials`. Further cases are logged \
+             at DEBUG"
         );
     });
 }
 
-/// What the client is not told: whose token it claims to be, and which keys there are.
+/// Logs why a signature was refused. The client does not receive the reason.
 #[cfg(feature = "jwt")]
 pub(crate) fn token_refused(why: &'static str) {
-    tracing::debug!(target: TARGET, why, "a token's signature is not accepted");
+    tracing::debug!(target: TARGET, why, "a token's signature was refused");
 }
 
 #[cfg(feature = "jwt")]
 pub(crate) fn keys_changed(source: &str, keys: usize, left_out: &[String]) {
     tracing::info!(target: TARGET, source, keys, "tokens are checked with new keys");
     for why in left_out {
-        tracing::warn!(target: TARGET, source, why, "a key of an issuer is left out");
+        tracing::warn!(target: TARGET, source, why, "a key of an issuer is ignored");
     }
 }
 
 #[cfg(feature = "jwt")]
 pub(crate) fn keys_back(source: &str) {
-    tracing::info!(target: TARGET, source, "the keys of an issuer can be had again");
+    tracing::info!(target: TARGET, source, "the keys of an issuer are available again");
 }
 
-/// Once a minute at most for each source.
+/// Logs that keys could not be fetched. The caller limits it to once a minute per source.
 #[cfg(feature = "jwt")]
-pub(crate) fn keys_missing(source: &str, why: &str, old_ones: bool) {
-    let meanwhile = match old_ones {
-        true => "the old ones serve on, for a day at most",
-        false => "nobody is let in who needs them",
+pub(crate) fn keys_missing(source: &str, why: &str, known_keys: bool) {
+    let meanwhile = match known_keys {
+        true => "known keys remain valid for up to a day",
+        false => "tokens of this issuer are refused",
     };
-    tracing::error!(target: TARGET, source, why, meanwhile, "the keys of an issuer cannot be had");
+    tracing::error!(target: TARGET, source, why, meanwhile, "cannot fetch the keys of an issuer");
 }
 
 pub(crate) fn refused_with_success(path: &str, status: u16) {
@@ -265,46 +264,46 @@ pub(crate) fn refused_with_success(path: &str, status: u16) {
         target: TARGET,
         path,
         status,
-        "the endpoint's `Err` has the status of a success, as a `String` and `()` do; answered 500: \
-         give it a status of its own, such as by a `Refusal`"
+        "the endpoint's `Err` has a success status, as `String` and `()` do, so the answer is 500: \
+         return an error with a status, such as a `Refusal`"
     );
 }
 
 pub(crate) fn unusable_stream(path: &str, fault: &str) {
-    tracing::error!(target: TARGET, path, %fault, "the endpoint's stream cannot be sent; answered 500");
+    tracing::error!(target: TARGET, path, %fault, "the endpoint's stream cannot be sent, so the answer is 500");
 }
 
 pub(crate) fn stream_error(path: &str, connection: u64, error: &dyn Display) {
     tracing::error!(target: TARGET, path, connection, %error, "the application's stream failed");
 }
 
-/// Whoever sent it is told no more than that. While a broker is down that is so of every event: each kind of error is
-/// said once a second at most.
+/// Logs that an event was not published. The client that sent it receives no details. At most once a second per kind
+/// of error, because an outage of a broker affects every event.
 pub(crate) fn not_published(what: &'static str, error: &dyn Display) {
-    static SAID: LazyLock<Mutex<LogThrottle<&'static str>>> = LazyLock::new(Mutex::default);
-    let said = SAID.lock().unwrap_or_else(PoisonError::into_inner).allow(what, Instant::now());
-    let Some(kept_back) = said else { return };
-    tracing::warn!(target: TARGET, %error, kept_back, "an event was not published");
+    static LOGGED: LazyLock<Mutex<LogThrottle<&'static str>>> = LazyLock::new(Mutex::default);
+    let mut log = LOGGED.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(suppressed) = log.allow(what, Instant::now()) else { return };
+    tracing::warn!(target: TARGET, %error, suppressed, "an event was not published");
 }
 
-/// Whoever asked for it is told no more than that.
-pub(crate) fn not_written(error: &dyn Display) {
-    tracing::error!(target: TARGET, %error, "an event of the application's cannot be written");
+/// Logs that an event could not be encoded. The client that asked for it receives no details.
+pub(crate) fn not_encoded(error: &dyn Display) {
+    tracing::error!(target: TARGET, %error, "an event cannot be encoded");
 }
 
 pub(crate) fn panicked(path: &str, what: &str) {
-    tracing::error!(target: TARGET, path, what, "the application's code panicked");
+    tracing::error!(target: TARGET, path, what, "user code panicked");
 }
 
-pub(crate) fn unreadable(topic: &str) {
+pub(crate) fn not_decoded(topic: &str) {
     tracing::error!(
         target: TARGET,
         topic,
-        "events of another node cannot be read here: filters leave them out, and states lack them; say how with `decode`"
+        "cannot decode events of another node: filters and snapshots ignore them. Set `TopicBuilder::decode`"
     );
 }
 
-/// Before a stream is opened there is no connection to name.
+/// Counts and logs user code that blocked a worker thread. Before a stream is open, it has no connection.
 pub(crate) fn blocking(path: &str, connection: Option<u64>, took: Duration) {
     count(BLOCKING, &[("path", path)]);
     let took_ms = took.as_millis();
@@ -313,56 +312,54 @@ pub(crate) fn blocking(path: &str, connection: Option<u64>, took: Duration) {
         path,
         connection,
         took_ms,
-        "the application's code blocked a worker thread: await, or use `spawn_blocking`"
+        "user code blocked a worker thread: await, or use `spawn_blocking`"
     );
 }
 
-pub(crate) fn no_transport() {
+pub(crate) fn unguarded() {
     tracing::warn!(
         target: TARGET,
-        "this router runs neither under `sse.serve` nor behind `sse.guard`: a stalled client is noticed when \
-         the kernel's buffers are full, which is megabytes, and keeps its connection; there is no peer \
-         timeout, tokens stay in the URI for your own layers to see (unless `sse.redact_layer()` is the \
-         outermost), and streams do not end at shutdown. \
-         Serve it by `sse.serve(listener, app)`; under another server `sse.guard` and \
-         `sse.guard_connection` bring all but the last, and `sse.drain()` that"
+        "this router runs without `sse.serve` or `sse.guard`. Stalled clients are noticed late and keep their \
+         connections, tokens stay in URIs unless `sse.redact_layer()` is the outermost layer, and streams do not end \
+         at shutdown. Use `sse.serve(listener, app)`. Under another server use `sse.guard` and \
+         `sse.guard_connection`, and call `sse.drain()` at shutdown"
     );
 }
 
 pub(crate) fn guarded() {
     tracing::info!(
         target: TARGET,
-        "guarding the connections of another server than `sse.serve`: streams do not end at its \
-         shutdown, and a stalled HTTP/2 stream is ended, not reset"
+        "guarding the connections of another server: call `sse.drain()` at its shutdown, or streams do not end; \
+         a stalled HTTP/2 stream is ended, not reset"
     );
 }
 
 pub(crate) fn misdeclared(mistake: &dyn Display) {
-    tracing::error!(target: TARGET, %mistake, "a stream was declared wrongly and is refused");
+    tracing::error!(target: TARGET, %mistake, "a stream with an invalid declaration is refused");
 }
 
-pub(crate) fn no_kit() {
+pub(crate) fn no_server() {
     tracing::error!(
         target: TARGET,
-        "`SseContext` found no kit: run the app under `sse.serve`, or add `.layer(Extension(sse))`"
+        "`SseContext` found no `HeroSse`: serve the app with `sse.serve`, or add `.layer(Extension(sse))`"
     );
 }
 
 pub(crate) fn no_gate() {
     tracing::error!(
         target: TARGET,
-        "`Principal` is extracted on a route without authentication, so every caller is without a token. Serve \
-         the app by `sse.serve` or behind `sse.guard`, or call `sse.authenticate`"
+        "a handler extracts `Principal` on a route without authentication, so every caller counts as anonymous: \
+         serve the app with `sse.serve` or `sse.guard`, or call `sse.authenticate`"
     );
 }
 
-/// `kept_back` lines of this address were not said since the last one.
-pub(crate) fn failed_attempts(address: IpAddr, kept_back: u64) {
+/// Logs an address over its limit of invalid tokens. `suppressed` lines like this were not logged since the last one.
+pub(crate) fn failed_attempts(address: IpAddr, suppressed: u64) {
     tracing::warn!(
         target: TARGET,
         %address,
-        kept_back,
-        "too many tokens from this address were not accepted: its next ones are not looked at"
+        suppressed,
+        "too many invalid tokens from this address: further tokens are rejected without a check for a while"
     );
 }
 
@@ -370,8 +367,8 @@ pub(crate) fn unnamed_proxy(address: IpAddr) {
     tracing::warn!(
         target: TARGET,
         %address,
-        "requests come through a proxy that `TrustedProxies` does not name: failed attempts through it are not \
-         limited, since everybody would share its address, and `MaxPerAddress` takes them for one client. Name it"
+        "requests come through a proxy that is not in `TrustedProxies`: failed attempts through it are not limited, \
+         and `MaxPerAddress` counts all its clients as one. Add its address to `TrustedProxies`"
     );
 }
 
@@ -379,8 +376,8 @@ pub(crate) fn unmapped_options(path: &str) {
     tracing::warn!(
         target: TARGET,
         path,
-        "options name a path that no endpoint is mapped at (a route with `SseContext` may be); check \
-         the spelling and the prefix"
+        "options name a path without an endpoint (a route with `SseContext` may have it): check the spelling and \
+         the prefix"
     );
 }
 
@@ -397,7 +394,7 @@ pub(crate) fn not_ready(delay: Duration) {
 }
 
 pub(crate) fn draining(connections: usize) {
-    tracing::info!(target: TARGET, connections, "shutting down: saying farewell");
+    tracing::info!(target: TARGET, connections, "shutting down: ending streams");
 }
 
 pub(crate) fn disconnected(connections: usize, reason: CloseReason) {
@@ -418,7 +415,7 @@ pub(crate) fn left_behind(tasks: usize) {
     tracing::warn!(
         target: TARGET,
         tasks,
-        "the server ends while the application's code still blocks threads of its connections"
+        "the server ends while user code still blocks threads of its connections"
     );
 }
 
@@ -429,7 +426,7 @@ pub(crate) fn handshake_failed(error: &dyn Display) {
 #[cfg(feature = "tls")]
 pub(crate) fn certificate_reloaded(file: &Path) {
     let file = file.display();
-    tracing::info!(target: TARGET, %file, "the certificate has changed; new connections get the new one");
+    tracing::info!(target: TARGET, %file, "the certificate has changed: new connections use the new one");
 }
 
 #[cfg(feature = "tls")]
@@ -437,7 +434,7 @@ pub(crate) fn certificate_kept(error: &dyn Display) {
     tracing::error!(
         target: TARGET,
         %error,
-        "the certificate has changed and cannot be used; the old one stays in use"
+        "the new certificate cannot be used: the old one stays in use"
     );
 }
 
@@ -451,8 +448,8 @@ pub(crate) fn open_files_short(limit: u64, needed: u64, max_connections: u64) {
         limit,
         needed,
         max_connections,
-        "the limit of open files is below what `MaxConnections` needs: clients will wait for a place \
-         without an answer. Raise it (`ulimit -n`, `LimitNOFILE=` in a systemd unit), or lower \
+        "the limit of open files is below what `MaxConnections` needs: further clients will wait without an \
+         answer. Raise it (`ulimit -n`, `LimitNOFILE=` in a systemd unit), or lower \
          `MaxConnections`"
     );
 }

@@ -282,7 +282,7 @@ async fn a_failing_authorizer_is_logged_once_a_second() {
     sleep(Duration::from_secs(1)).await;
     attempts(1).await;
     assert_eq!(lines(), 2);
-    assert!(log.text().contains("kept_back=49"), "{}", log.text());
+    assert!(log.text().contains("suppressed=49"), "{}", log.text());
 }
 
 #[tokio::test]

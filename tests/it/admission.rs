@@ -277,7 +277,7 @@ async fn an_overload_logs_one_line_a_second() {
     rejected(testing::open(&app, "/p")).await;
     let lines = lines();
     assert_eq!(lines.len(), 3);
-    assert!(lines.last().is_some_and(|line| line.contains("kept_back=499")), "{lines:?}");
+    assert!(lines.last().is_some_and(|line| line.contains("suppressed=499")), "{lines:?}");
     assert_eq!(sse.connections().closed(CloseReason::OverLimit), 1001);
 }
 

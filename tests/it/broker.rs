@@ -439,7 +439,7 @@ async fn a_state_is_of_the_events_that_there_are() {
             drop(fed.replica.push(4, vec![record.clone(); 3]));
         }
     });
-    assert_eq!(log.text().matches("cannot be read here").count(), 1, "{}", log.text());
+    assert_eq!(log.text().matches("cannot decode events").count(), 1, "{}", log.text());
     assert_eq!(state().await, 21);
     broker.drop_log("orders");
     assert_eq!(state().await, 0);

@@ -354,7 +354,7 @@ async fn every_end_follows_the_waiting_events_with_its_reason_and_its_log_line()
         assert_eq!((sse.connections().len(), sse.connections().closed(expected)), (0, 1));
     }
     let text = log.text();
-    assert_eq!(text.matches("the application's code panicked").count(), 1, "{text}");
+    assert_eq!(text.matches("user code panicked").count(), 1, "{text}");
     assert_eq!(text.matches("the application's stream failed").count(), 1, "{text}");
     assert!(text.contains("what=\"stream\"") && text.contains("error=a secret reason"), "{text}");
 }

@@ -598,14 +598,14 @@ async fn it_is_logged_once_that_an_issuer_is_down_and_once_that_it_is_back() {
         assert_eq!(status(&app, &token).await, OK);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    assert_eq!(times("cannot be had"), 1, "{}", log.text());
+    assert_eq!(times("cannot fetch the keys"), 1, "{}", log.text());
     id.set_answer(Answer::of(&[(&signer, "k")]));
     let asked = id.requests();
     while id.requests() < asked + 1 {
         assert_eq!(status(&app, &token).await, OK);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    eventually("the log tells of it", || times("can be had again") == 1).await;
+    eventually("the log tells of it", || times("are available again") == 1).await;
     assert_eq!(times("checked with new keys"), 1, "the keys are the same");
 }
 

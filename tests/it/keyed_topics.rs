@@ -148,7 +148,7 @@ async fn a_full_family_gives_up_no_history() {
     let three = builds.topic(&3).expect("a topic").subscribe();
     let (log, guard) = Log::everything();
     let full = builds.topic(&4).expect_err("no room");
-    assert!(log.text().contains("no room for another topic"), "{}", log.text());
+    assert!(log.text().contains("`max_topics` is reached"), "{}", log.text());
     drop(guard);
     assert!(full.to_string().contains("`builds` has 3 topics"), "{full}");
     assert_eq!(full.clone().into_response().status(), StatusCode::SERVICE_UNAVAILABLE);
@@ -429,7 +429,7 @@ fn no_race_makes_more_than_there_may_be() {
     assert!(builds.len() <= 2);
 }
 
-/// What is dropped of events is the application's code, and may use the family.
+/// An event's drop is user code, and may use the topics.
 #[test]
 fn no_event_is_dropped_under_the_family_s_lock() {
     struct Asks(KeyedTopics<u64, Asks>, Arc<AtomicUsize>);

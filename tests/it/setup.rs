@@ -441,7 +441,7 @@ async fn outside_of_serve_the_missing_protection_is_logged_once() {
     let (log, _guard) = Log::everything();
     let app = public(&sse_with(SseOptions::default()), || burst(1));
     testing::open(&app, "/s").await.expect("a stream");
-    let logged = || log.text().matches("runs neither under `sse.serve`").count();
+    let logged = || log.text().matches("runs without `sse.serve`").count();
     assert_eq!(logged(), 0, "a test is no server: {}", log.text());
     for _ in 0..3 {
         let request = Request::get("/s").body(Body::empty()).expect("a request");

@@ -93,7 +93,7 @@ impl Following {
             return;
         }
         if name != declared.as_str() {
-            telemetry::other_name(self.attribution.path(), declared, &name);
+            telemetry::event_name_ignored(self.attribution.path(), declared, &name);
         }
         self.declared = None;
     }

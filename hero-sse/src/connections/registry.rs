@@ -80,7 +80,7 @@ impl Registry {
             self.count_rejected(path, error);
             match (error, log_line) {
                 (AdmissionError::Draining | AdmissionError::Closed, _) => {
-                    telemetry::late(path, error.as_str());
+                    telemetry::rejected_late(path, error.as_str());
                 }
                 (_, Some(suppressed)) => telemetry::over_limit(path, error.as_str(), suppressed),
                 (_, None) => {}
@@ -90,7 +90,7 @@ impl Registry {
         table.counts.add(&connection.keys());
         let key = table.streams.insert(connection.clone());
         drop(table);
-        telemetry::places(path, 1.0);
+        telemetry::slots(path, 1.0);
         Ok((key, connection))
     }
 
@@ -119,7 +119,7 @@ impl Registry {
     /// Counts a rejected request as the end of a stream that never began.
     pub(super) fn count_rejected(&self, path: &str, error: AdmissionError) {
         self.count_closed(error.reason());
-        telemetry::turned_away(path, error.reason(), error.as_str());
+        telemetry::rejected(path, error.reason(), error.as_str());
     }
 
     pub(super) fn count_closed(&self, reason: CloseReason) {

@@ -78,7 +78,7 @@ impl Drop for Slot {
         self.connection.set_ended();
         self.connection.close_direct();
         self.registry.release(self.key, &self.connection);
-        telemetry::places(path, -1.0);
+        telemetry::slots(path, -1.0);
         if let Some(reason) = self.reason {
             self.registry.count_closed(reason);
             telemetry::closed(path, *id, reason, since.elapsed());

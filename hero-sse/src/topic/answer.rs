@@ -66,7 +66,7 @@ impl IntoResponse for PublishError {
 /// A `500`: the server made an event that cannot be encoded. Why is logged, and not sent.
 impl From<InvalidEvent> for Refusal {
     fn from(error: InvalidEvent) -> Self {
-        telemetry::not_written(&error);
+        telemetry::not_encoded(&error);
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the server failed to write an event")
     }
 }

@@ -293,7 +293,7 @@ impl LogReplica {
             catch_unwind(decoded).unwrap_or_default()
         });
         if record.value.is_none() && !self.0.failed_to_decode.swap(true, Ordering::Relaxed) {
-            telemetry::unreadable(self.topic());
+            telemetry::not_decoded(self.topic());
         }
     }
 

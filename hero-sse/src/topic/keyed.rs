@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::{Handle, Topic, TopicBuilder};
 use crate::event::SseEvent;
 use crate::frame::{EventName, InvalidField};
-use crate::telemetry::Full;
+use crate::telemetry::TopicLimitLog;
 
 /// Enough for the tenants of most applications, and a bound on memory.
 const DEFAULT_MAX_TOPICS: usize = 10_000;
@@ -90,7 +90,7 @@ struct Inner<K, E> {
     event: Option<EventName>,
     each_topic: EachTopic<K, E>,
     members: Mutex<Members<K, E>>,
-    full: Full,
+    full: TopicLimitLog,
 }
 
 type EachTopic<K, E> = Box<dyn Fn(TopicBuilder<E>, &K) -> TopicBuilder<E> + Send + Sync>;
@@ -245,7 +245,7 @@ where
         if members.topics.len() < self.max_topics {
             return Ok(());
         }
-        self.full.tell(&self.name, self.max_topics);
+        self.full.log(&self.name, self.max_topics);
         Err(TopicLimitReached { topics: self.name.clone(), max_topics: self.max_topics })
     }
 }
@@ -401,7 +401,7 @@ where
             last_turn: 0,
             all_checked: None,
         });
-        let full = Full::default();
+        let full = TopicLimitLog::default();
         let inner = Inner { name, max_topics, event, each_topic, members, full };
         KeyedTopics { inner: Arc::new(inner) }
     }

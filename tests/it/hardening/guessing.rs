@@ -253,7 +253,7 @@ async fn an_attack_is_logged_once_a_second() {
     send_from(&app, "203.0.113.9:1", "/refuse", &[BAD]).await;
     let text = log.text();
     assert_eq!(warnings(&text), 2, "{text}");
-    assert!(text.contains("kept_back=98"), "{text}");
+    assert!(text.contains("suppressed=98"), "{text}");
 }
 
 #[tokio::test(start_paused = true)]

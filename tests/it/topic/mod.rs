@@ -272,5 +272,5 @@ async fn what_was_not_published_is_an_answer() {
     tokio::time::advance(std::time::Duration::from_secs(1)).await;
     drop(down().into_response());
     let said = log.text().split_off(before);
-    assert!(said.lines().count() == 1 && said.contains("kept_back=100"), "{said}");
+    assert!(said.lines().count() == 1 && said.contains("suppressed=100"), "{said}");
 }
