@@ -32,7 +32,9 @@ pub struct Mount<'a> {
 }
 
 impl<'a> Mount<'a> {
-    /// Maps the endpoints. Returns a router to merge into your own.
+    /// Maps the endpoints. Returns a router to merge into your own: `.merge(mount.routes(endpoints![..])?)`. For the
+    /// compiler's error without the `?` see [routes without question
+    /// mark](crate::guide::errors#routes-without-question-mark).
     ///
     /// A `GET` and a `POST` endpoint may share a path. They then also share its counts, its limits and its table
     /// in the options.

@@ -267,7 +267,9 @@ impl<E: SseEvent + Send + Sync + 'static> Topic<E> {
         Ok(Record::of(body.freeze(), key, last, Arc::new(event)))
     }
 
-    /// Subscribes to the topic: return the [`Subscription`] from an endpoint.
+    /// Subscribes to the topic. Return the [`Subscription`] from an endpoint: `-> Subscription<E>`. It yields
+    /// [`Published<E>`], so `-> impl Stream<Item = E>` does not compile ([the compiler's
+    /// error](crate::guide::errors#subscription-returned-as-events)).
     ///
     /// A reconnecting client resumes after the request's `Last-Event-ID`. A new client starts with the first event that is
     /// published after this call; see [`from_start`](Subscription::from_start) and [`recent`](Subscription::recent) for
