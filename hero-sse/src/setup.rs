@@ -30,6 +30,14 @@ pub enum SetupErrorKind {
 }
 
 impl SetupError {
+    /// Creates a mistake in the set-up of an authenticator, for
+    /// [`Authenticator::mistakes`](crate::auth::Authenticator::mistakes).
+    ///
+    /// The message says what is wrong and what to write instead.
+    pub fn auth(message: impl fmt::Display) -> Self {
+        Self::new(SetupErrorKind::Auth, "", message)
+    }
+
     pub(crate) fn new(kind: SetupErrorKind, subject: &str, message: impl fmt::Display) -> Self {
         let (subject, message) = (subject.to_owned(), message.to_string());
         Self { kind, subject, message }

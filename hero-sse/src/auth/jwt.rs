@@ -14,6 +14,7 @@ use super::issuer::{Accepted, Issuer, KeySource};
 use super::keys::{SignedMessage, Verification};
 use super::{AuthError, Authenticator, Principal};
 use crate::secret::Secret;
+use crate::setup::SetupError;
 use crate::telemetry;
 
 /// Accepts JSON Web Tokens (RFC 7519). Each issuer has its own keys and algorithms.
@@ -338,15 +339,13 @@ async fn verify(
 }
 
 impl Authenticator for JwtAuthenticator {
-    fn mistakes(&self) -> Vec<String> {
+    fn mistakes(&self) -> Vec<SetupError> {
         let mut mistakes = self.setting_mistakes();
         for issuer in &self.issuers {
             mistakes.extend(self.name_issuer(issuer, issuer.failed_trials()));
         }
-        for mistake in &mut mistakes {
-            mistake.insert_str(0, "JwtAuthenticator: ");
-        }
-        mistakes
+        let error = |text| SetupError::auth(format_args!("JwtAuthenticator: {text}"));
+        mistakes.into_iter().map(error).collect()
     }
 
     fn authenticate<'a>(

@@ -66,6 +66,7 @@ pub(crate) use self::ticket::{CheckedAt, opened_path};
 pub use self::ticket::{TicketGrant, TicketStore, Tickets};
 pub use crate::permission::{IntoPermission, InvalidPermission, Permission, PermissionRule};
 pub use crate::secret::Secret;
+use crate::setup::SetupError;
 
 /// Turns a token into a [`Principal`], or refuses it. Implement it for tokens that are not JSON Web
 /// Tokens, or use [`authenticator_fn`].
@@ -98,11 +99,36 @@ pub use crate::secret::Secret;
 /// # }
 /// ```
 pub trait Authenticator: Send + Sync + 'static {
-    /// Returns the mistakes in its settings, one sentence each. [`build`](crate::server::Builder::build) reports
-    /// them. Default: none.
+    /// Returns the mistakes in its settings, which [`build`](crate::server::Builder::build) reports. Default:
+    /// none.
     ///
-    /// An authenticator that wraps another passes on the mistakes of that one.
-    fn mistakes(&self) -> Vec<String> {
+    /// An authenticator that wraps another must pass on the mistakes of that one.
+    ///
+    /// ```
+    /// # use hero_sse::Principal;
+    /// # use hero_sse::auth::{AuthError, Authenticator, Secret};
+    /// # use hero_sse::futures_core::future::BoxFuture;
+    /// use hero_sse::options::SetupError;
+    ///
+    /// struct Sessions { url: String }
+    ///
+    /// impl Authenticator for Sessions {
+    ///     fn mistakes(&self) -> Vec<SetupError> {
+    ///         match self.url.starts_with("redis://") {
+    ///             true => Vec::new(),
+    ///             false => vec![SetupError::auth("Sessions: the URL must begin with `redis://`")],
+    ///         }
+    ///     }
+    /// #   fn authenticate<'a>(&'a self, _: &'a Secret<String>) -> BoxFuture<'a, Result<Principal, AuthError>> {
+    /// #       Box::pin(async { Err(AuthError::invalid("the session has expired")) })
+    /// #   }
+    ///     // ..
+    /// }
+    /// # let sessions = Sessions { url: String::new() };
+    /// # let errors = hero_sse::HeroSse::builder().authenticator(sessions).build().unwrap_err();
+    /// # assert!(errors.to_string().contains("must begin with"));
+    /// ```
+    fn mistakes(&self) -> Vec<SetupError> {
         Vec::new()
     }
 

@@ -17,6 +17,7 @@ use super::principal::Inner;
 use super::ticket_memory::MemoryTickets;
 use super::{AuthError, Principal};
 use crate::secret::Secret;
+use crate::setup::SetupError;
 
 const DEFAULT_TTL: Duration = Duration::from_secs(30);
 const MIN_TTL: Duration = Duration::from_secs(1);
@@ -106,19 +107,19 @@ impl Tickets {
         self
     }
 
-    /// Returns the mistakes in the settings, one sentence each.
-    pub(crate) fn mistakes(&self) -> Vec<String> {
+    /// Returns the mistakes in the settings.
+    pub(crate) fn mistakes(&self) -> Vec<SetupError> {
         let mut mistakes = Vec::new();
         if self.audience.as_deref().is_none_or(str::is_empty) {
-            mistakes.push(
-                "Tickets: no audience; add .audience(\"..\"), the name of this service".to_owned(),
-            );
+            mistakes.push(SetupError::auth(
+                "Tickets: no audience; add .audience(\"..\"), the name of this service",
+            ));
         }
         if !(MIN_TTL..=MAX_TTL).contains(&self.ttl) {
             let ttl = self.ttl;
-            mistakes.push(format!(
+            mistakes.push(SetupError::auth(format_args!(
                 "Tickets: a time to live of {ttl:?} is out of bounds: 1 s to 10 min"
-            ));
+            )));
         }
         mistakes
     }

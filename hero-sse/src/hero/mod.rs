@@ -34,7 +34,7 @@ use crate::permission::{IntoPermission, PermissionRule};
 use crate::pipeline::Core;
 use crate::redact::redact;
 use crate::refusal::Refusal;
-use crate::setup::{SetupError, SetupErrorKind, SetupErrors};
+use crate::setup::{SetupError, SetupErrors};
 use crate::signal::Readiness;
 use crate::telemetry::{self, VerificationFailures};
 use crate::transport::{Tls, Transport};
@@ -297,16 +297,15 @@ impl Builder {
         });
         options.read_environment(environment, &mut mistakes);
         mistakes.extend(options.faults());
-        let of_auth = |message| SetupError::new(SetupErrorKind::Auth, "", message);
         if let Some(authenticator) = &self.authenticator {
-            mistakes.extend(authenticator.mistakes().into_iter().map(of_auth));
+            mistakes.extend(authenticator.mistakes());
         }
         let general = options.general_policies().private;
         if general.reauthorize.is_some() && self.authorizer.is_none() {
             let key = "SseOptions.ReauthorizeInterval";
             mistakes.push(SetupError::option(key, NOTHING_TO_REAUTHORIZE));
         }
-        mistakes.extend(self.tickets.iter().flat_map(Tickets::mistakes).map(of_auth));
+        mistakes.extend(self.tickets.iter().flat_map(Tickets::mistakes));
         SetupErrors::none_or(mistakes)?;
         telemetry::describe_metrics();
         let server = &options.server;
