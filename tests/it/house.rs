@@ -1,6 +1,6 @@
 //! The house stands as ARCHITECTURE.md draws it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -194,4 +194,36 @@ fn generated_code_only_calls_private_functions() {
         }
     }
     assert!(snapshots > 8, "only {snapshots} snapshots");
+}
+
+/// The names at the root of the crate, without modules: what `lib.rs` re-exports, and the macro `endpoints!`.
+fn root_names() -> BTreeSet<String> {
+    let text = fs::read_to_string(root().join("hero-sse/src/lib.rs")).expect("lib.rs");
+    let mut names = BTreeSet::from(["endpoints!".to_owned(), "derive(SseEvent)".to_owned()]);
+    for statement in text.split("\npub use ").skip(1) {
+        let statement = statement.split(';').next().expect("a part");
+        let leaves = statement.rsplit("::{").next().expect("a part");
+        let lists_paths = statement.starts_with("crate::{");
+        let items = if lists_paths { &statement["crate::{".len()..] } else { leaves };
+        for name in items.split([',', '{', '}', ' ', '\n']) {
+            let name = name.rsplit("::").next().expect("a part");
+            if !name.is_empty() && !name.ends_with(':') {
+                names.insert(name.to_owned());
+            }
+        }
+    }
+    // The crates whose types are at the boundary.
+    names.retain(|name| !["axum", "futures_core"].contains(&name.as_str()));
+    names
+}
+
+#[test]
+fn the_root_has_few_names() {
+    let names = root_names();
+    for name in
+        ["HeroSse", "Topic", "SseEvent", "sse_endpoint", "Principal", "SseOptions", "stream"]
+    {
+        assert!(names.contains(name), "{name} is not among {names:?}");
+    }
+    assert!(names.len() <= 25, "{} names: move some to modules: {names:?}", names.len());
 }

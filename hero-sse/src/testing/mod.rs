@@ -576,7 +576,7 @@ impl fmt::Debug for EventReader {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// The timeout, which is given here, was over.
+    /// The read did not finish within this timeout.
     TimedOut(Duration),
     /// The connection broke before the end of the stream.
     Broken(String),
@@ -585,7 +585,7 @@ pub enum ReadError {
 impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TimedOut(timeout) => write!(f, "no event within {timeout:?}"),
+            Self::TimedOut(timeout) => write!(f, "timed out after {timeout:?}"),
             Self::Broken(error) => write!(f, "the stream broke: {error}"),
         }
     }

@@ -220,7 +220,7 @@ impl MergedFeed {
                  events you need, or open a second stream"
             ));
         } else if topics > MAX_MERGED_TOPICS {
-            self.fault = Some(format!(
+            self.fault.get_or_insert(format!(
                 "{topics} topics on one stream: {MAX_MERGED_TOPICS} have room in an event's id; open another stream \
                  for the rest"
             ));
