@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// Holds a token or a key: `Debug` prints `[secret]`, there is no `Display`, and reading it takes
-/// the word [`expose`](Self::expose), which is easy to search for.
+/// Holds a token or a key. `Debug` prints `[secret]`, and there is no `Display`. [`expose`](Self::expose) returns the value;
+/// the name is easy to search for.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret<T>(T);
 
@@ -13,7 +13,7 @@ impl<T> Secret<T> {
         Self(value)
     }
 
-    /// The value itself: for checking it, never for writing it down.
+    /// Returns the value, for checking it. Never log or store it.
     pub const fn expose(&self) -> &T {
         &self.0
     }

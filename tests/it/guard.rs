@@ -107,7 +107,7 @@ async fn guarded_requests_carry_the_same_extensions_as_under_serve() {
         assert!(answer.ends_with("127.0.0.1 ann /who?a=1"), "{answer}");
         serving.abort();
     }
-    assert!(log.text().contains("streams do not end at its shutdown"), "{}", log.text());
+    assert!(log.text().contains("call `sse.drain()` at its shutdown"), "{}", log.text());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
