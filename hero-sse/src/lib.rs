@@ -70,8 +70,11 @@
     not(test),
     warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
 )]
-// What the server alone uses of the other modules is not worth a condition each. With `server` the lint is on.
-#![cfg_attr(not(feature = "server"), allow(dead_code, unreachable_pub, unused_imports))]
+// What only the server or the macros use is not worth a condition each. With both features the lints are on.
+#![cfg_attr(
+    not(all(feature = "macros", feature = "server")),
+    allow(dead_code, unreachable_pub, unused_imports, unused_macros)
+)]
 
 // Events and topics, for publishers without a server.
 mod close;
