@@ -45,6 +45,8 @@ fn command(folder: &Path, arguments: &[&str]) -> Command {
             command.env_remove(name);
         }
     }
+    // Another crate of the workspace may switch the colours of the log on.
+    command.env("NO_COLOR", "1");
     command
         .args(["--listen", "127.0.0.1:0", "--audit-log"])
         .arg(folder.join("audit.log"))
