@@ -448,9 +448,12 @@ async fn outside_of_serve_the_missing_protection_is_logged_once() {
         app.clone().oneshot(request).await.expect("an answer");
     }
     assert_eq!(logged(), 1, "{}", log.text());
-    for words in
-        ["keeps its connection", "stay in the URI", "`sse.serve(listener, app)`", "`sse.guard`"]
-    {
+    for words in [
+        "keep their connections",
+        "tokens stay in URIs",
+        "`sse.serve(listener, app)`",
+        "`sse.guard`",
+    ] {
         assert!(log.text().contains(words), "{words}: {}", log.text());
     }
 }

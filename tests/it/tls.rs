@@ -332,7 +332,7 @@ async fn changed_files_are_reloaded_and_a_bad_one_is_logged_once_per_change() {
     assert!(old.trusted_at(server.address).await);
     fs::write(folder.path().join("key.pem"), &new.key).expect("written");
     fs::write(folder.path().join("chain.pem"), &new.chain).expect("written");
-    eventually("it is read", || log.text().contains("new connections get the new one")).await;
+    eventually("it is read", || log.text().contains("new connections use the new one")).await;
     assert!(new.trusted_at(server.address).await && !old.trusted_at(server.address).await);
     server.stop().await;
 }

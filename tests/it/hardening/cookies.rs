@@ -51,7 +51,7 @@ async fn a_foreign_page_gets_a_problem_without_a_byte_of_the_stream_and_is_logge
     assert_eq!(refused.header("content-type"), Some("application/problem+json"));
     assert!(!refused.body.contains("retry:") && !refused.body.contains("evil"), "{}", refused.body);
     let log = log.text();
-    assert!(log.contains("a cookie came from a page of another site"), "{log}");
+    assert!(log.contains("a page of another site sent a cookie"), "{log}");
     assert!(log.contains("https://evil.example") && log.contains("app.example.com"), "{log}");
 }
 

@@ -115,7 +115,7 @@ async fn a_declared_name_that_no_event_has_is_logged_once() {
             topic.publish_all([step(1), step(2)]).await.expect("sent");
             next(&mut reader).await;
         }
-        log.text().matches("declares an `event`").count()
+        log.text().matches("the endpoint's `event` is ignored").count()
     };
     assert_eq!(run("progress", "/progress", false).await, 1);
     assert_eq!(run("progress", "/both", true).await, 1);
