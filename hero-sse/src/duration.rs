@@ -16,6 +16,11 @@ pub(crate) fn random_between(shortest: Duration, longest: Duration) -> Duration 
     shortest + longest.saturating_sub(shortest).mul_f64(fastrand::f64())
 }
 
+/// Shortens a duration by up to a fifth, at random. Streams that were opened together then do not act together.
+pub(crate) fn shortened(duration: Duration) -> Duration {
+    random_between(duration.mul_f64(0.8), duration)
+}
+
 /// Reads a duration as options write it. `"off"` is `None`.
 ///
 /// The accepted forms are `"15s"`, `"500ms"`, `"2m"`, `"1h"`, `"00:00:05"` (hours, minutes and seconds, with

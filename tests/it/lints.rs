@@ -146,7 +146,7 @@ mod declarations {
         Text(#[sse(id, key)] u8, &'text str),
     }
 
-    /// Types that clippy warns of, unless it is told once to accept them.
+    /// Types that clippy warns of, unless an attribute accepts them.
     #[expect(
         clippy::vec_box,
         clippy::type_complexity,

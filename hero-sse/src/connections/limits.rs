@@ -42,7 +42,7 @@ pub(crate) enum AdmissionError {
     Path,
     Principal,
     Address,
-    /// Nobody can tell now whether the caller has the permission.
+    /// The caller's permission cannot be verified at the moment.
     Unverified,
     /// A disconnect matched this caller after it was checked.
     Changed,

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::auth::Principal;
 use crate::close::CloseReason;
-use crate::duration::random_between;
+use crate::duration::{random_between, shortened};
 use crate::policy::Policy;
 use crate::writer::ScheduledEnd;
 
@@ -15,9 +15,7 @@ pub(super) fn scheduled_end(
     policy: &Policy,
     principal: Option<&Principal>,
 ) -> Option<ScheduledEnd> {
-    // Streams that were opened together must not end and reconnect together.
-    let age = policy.max_age.map(|age| random_between(age.mul_f64(0.8), age));
-    let age = age.map(|age| (age, CloseReason::MaxAge));
+    let age = policy.max_age.map(|age| (shortened(age), CloseReason::MaxAge));
     let token = principal.and_then(Principal::expires_at).map(|expiry| {
         let remaining = expiry.duration_since(SystemTime::now()).unwrap_or_default();
         (token_lifetime(remaining), CloseReason::TokenExpired)

@@ -48,7 +48,7 @@ fn no_default_is_out_of_bounds() {
     assert_eq!(defaults().fault(), None);
 }
 
-/// Users rely on these. Whoever changes one changes it here, too.
+/// Users rely on these defaults, so a change of one is a decision: change it here, too.
 #[test]
 fn the_defaults_are_these() {
     let seconds = Duration::from_secs;

@@ -44,7 +44,7 @@ use tokio::time::{Instant, sleep_until};
 use tower::{Service, ServiceExt as _};
 
 pub(crate) use self::socket::set_up;
-use self::streams::Streams;
+use self::streams::{Connection, Settings, Streams};
 #[cfg(feature = "tls")]
 pub use self::tls::Tls;
 #[cfg(not(feature = "tls"))]
@@ -139,14 +139,17 @@ impl Transport {
             let io = GuardedIo::new(io, watch.clone(), self.peer_timeout);
             let service = TowerToHyperService::new(service);
             let streams = streams.of_connection();
-            let builder = streams::builder(HEAD_TIMEOUT, self.peer_timeout, streams.clone());
+            let settings = Settings {
+                head_timeout: HEAD_TIMEOUT,
+                peer_timeout: self.peer_timeout,
+                streams: streams.clone(),
+            };
             let start = Start { head_due: Instant::now() + HEAD_TIMEOUT, begun, watch, streams };
             // Two kinds of tasks, so that connections without TLS do not carry the state of a handshake.
             match &self.tls {
                 None => {
                     let io = TokioIo::new(io);
-                    let connection =
-                        Box::pin(builder.serve_connection_with_upgrades(io, service).into_owned());
+                    let connection = settings.connect(io, service);
                     sockets.spawn(drive(connection, start, stopped.clone()));
                 }
                 Some(tls) => {
@@ -161,10 +164,7 @@ impl Transport {
                             Ok(io) => TokioIo::new(io),
                             Err(error) => return telemetry::handshake_failed(&error),
                         };
-                        let connection = Box::pin(
-                            builder.serve_connection_with_upgrades(io, service).into_owned(),
-                        );
-                        drive(connection, start, stopped).await;
+                        drive(settings.connect(io, service), start, stopped).await;
                     });
                 }
             }
@@ -240,7 +240,7 @@ impl Drop for Unfinished {
 /// Runs one connection to its end. At a shutdown, or when it has been idle for long, it ends after its last response.
 /// The connection is boxed, since the task would hold an argument twice.
 async fn drive<I, S>(
-    mut connection: Pin<Box<auto::UpgradeableConnection<'static, I, S, Streams>>>,
+    mut connection: Pin<Box<Connection<I, S>>>,
     start: Start,
     mut stopped: watch::Receiver<()>,
 ) where

@@ -1,4 +1,4 @@
-//! The settings of hyper, and the tasks of its HTTP/2 streams.
+//! hyper's connections with their settings, and the tasks of HTTP/2 streams.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -7,7 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::body::Body;
+use axum::response::Response;
 use futures_util::task::AtomicWaker;
+use hyper::body::Incoming;
+#[cfg(not(feature = "http2"))]
+use hyper::server::conn::http1;
 use hyper_util::rt::TokioTimer;
 use hyper_util::server::conn::auto;
 use slab::Slab;
@@ -21,22 +26,55 @@ const HYPER_BUFFER: usize = 64 * 1024;
 /// An HTTP/2 connection without streams is closed after this time, or up to twice of it, since it uses an open file.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 
-pub(super) fn builder(
-    head_timeout: Duration,
-    peer_timeout: Option<Duration>,
-    streams: Streams,
-) -> auto::Builder<Streams> {
-    let mut builder = auto::Builder::new(streams);
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(head_timeout)
-        .max_buf_size(HYPER_BUFFER);
-    #[cfg(feature = "http2")]
-    set_http2(&mut builder, peer_timeout);
-    #[cfg(not(feature = "http2"))]
-    let _ = peer_timeout;
-    builder
+/// A connection, driven by hyper.
+#[cfg(feature = "http2")]
+pub(super) type Connection<I, S> = auto::UpgradeableConnection<'static, I, S, Streams>;
+/// A connection, driven by hyper. It speaks HTTP/1.1 only. hyper-util's own choice of the protocol would include HTTP/2
+/// as soon as any crate of the application enables it there, and without the limits that are set below.
+#[cfg(not(feature = "http2"))]
+pub(super) type Connection<I, S> = http1::UpgradeableConnection<I, S>;
+
+/// The settings of a connection.
+pub(super) struct Settings {
+    pub(super) head_timeout: Duration,
+    /// For HTTP/2. Over HTTP/1.1 the socket has it.
+    #[cfg_attr(not(feature = "http2"), allow(dead_code))]
+    pub(super) peer_timeout: Option<Duration>,
+    #[cfg_attr(not(feature = "http2"), allow(dead_code))]
+    pub(super) streams: Streams,
+}
+
+impl Settings {
+    /// Makes a connection of a socket.
+    pub(super) fn connect<I, S>(self, io: I, service: S) -> Pin<Box<Connection<I, S>>>
+    where
+        I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+        S: hyper::service::Service<hyper::Request<Incoming>, Response = Response>,
+        S::Future: 'static,
+        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        Streams: auto::HttpServerConnExec<S::Future, Body>,
+    {
+        #[cfg(feature = "http2")]
+        {
+            let mut builder = auto::Builder::new(self.streams);
+            builder
+                .http1()
+                .timer(TokioTimer::new())
+                .header_read_timeout(self.head_timeout)
+                .max_buf_size(HYPER_BUFFER);
+            set_http2(&mut builder, self.peer_timeout);
+            Box::pin(builder.serve_connection_with_upgrades(io, service).into_owned())
+        }
+        #[cfg(not(feature = "http2"))]
+        {
+            let mut builder = http1::Builder::new();
+            builder
+                .timer(TokioTimer::new())
+                .header_read_timeout(self.head_timeout)
+                .max_buf_size(HYPER_BUFFER);
+            Box::pin(builder.serve_connection(io, service).with_upgrades())
+        }
+    }
 }
 
 #[cfg(feature = "http2")]
@@ -190,7 +228,9 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.counts.open.fetch_sub(1, Ordering::AcqRel);
-        drop(self.open.resets().open.try_remove(self.key));
+        // The lock is released first: dropping a reset may drop the waker of a task.
+        let reset = self.open.resets().open.try_remove(self.key);
+        drop(reset);
         self.open.waiter.wake();
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::auth::{AccessControl, AccessRequest, PendingDecision};
 use crate::close::CloseReason;
 use crate::connections::Attribution;
-use crate::duration::random_between;
+use crate::duration::shortened;
 
 /// Checks now and then whether a stream's caller still has its permission. The writer polls it, so it needs
 /// neither a task nor a timer.
@@ -35,7 +35,7 @@ impl Reauthorization {
         interval: Duration,
         since: Instant,
     ) -> Self {
-        let due = since + spread(interval);
+        let due = since + shortened(interval);
         Self { access, request, attribution, interval, due, check: None, times_out: None }
     }
 
@@ -62,7 +62,7 @@ impl Reauthorization {
             Poll::Pending => return None,
         };
         self.check = None;
-        self.due = now + spread(self.interval);
+        self.due = now + shortened(self.interval);
         let refusal = answer.err()?;
         Some(match refusal.is_unverified() {
             true => CloseReason::Unverified,
@@ -79,9 +79,4 @@ impl Reauthorization {
     pub(super) fn set_running(&mut self, check: PendingDecision) {
         self.check = Some(check);
     }
-}
-
-/// Shortens an interval at random, so that streams that began together are not checked together.
-fn spread(interval: Duration) -> Duration {
-    random_between(interval.mul_f64(0.8), interval)
 }

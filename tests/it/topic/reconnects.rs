@@ -19,7 +19,7 @@ async fn a_client_without_an_event_yet_misses_nothing() {
         let sse = sse_with(options(settings));
         let app = serve(&sse);
         let mut reader = testing::open(&app, "/s").await.expect("a stream");
-        // More than is left for who is slow.
+        // More than the share of the topic that a slow client may be behind.
         publish(&topic, 1..=90, 10).await;
         let mut got = there(&mut reader);
         got.has_all(90);

@@ -84,7 +84,7 @@ async fn under_another_server_a_stalled_subscriber_is_cut_and_resumes() {
     server.abort();
 }
 
-/// While the topic lives on: who was up to date, who was behind, and who had just come.
+/// While the topic stays open: a client that is up to date, one that is behind, and a new one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_of_another_server_loses_no_event() {
     let topic = topic(10_000);

@@ -1,18 +1,26 @@
-//! The README's declarations in a crate that renames hero-sse to `sse`, and has none of its dependencies.
+//! The README's declarations in a package that renames hero-sse to `sse`, and has neither axum nor futures.
 #![deny(warnings)]
 
-use std::future::Future;
+use std::future::{Future, IntoFuture as _};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
-use sse::futures_core;
-use sse::prelude::*;
+use serde::Serialize;
+use sse::auth::Permission;
 use sse::axum::Json;
 use sse::axum::extract::State;
-use serde::Serialize;
-use sse::{JwtAuthenticator, SseOptions};
-use sse::auth::Permission;
 use sse::extend::EndpointMeta;
+use sse::futures_core;
+use sse::prelude::*;
+use sse::{JwtAuthenticator, SseOptions};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+/// Maximum time of each wait.
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// One reading of the usage gauge.
 #[derive(Clone, Serialize, SseEvent)]
@@ -137,7 +145,44 @@ fn count(stream: impl Stream) -> usize {
     count
 }
 
+/// Serves one stream with the default features, over a socket: it starts, and a shutdown ends it with its reason.
+/// HTTP/2 is the feature `http2`, so a client that begins with it gets no HTTP/2 frame.
+async fn serves() -> Result<(), Box<dyn std::error::Error>> {
+    let sse = HeroSse::builder().environment([] as [(String, String); 0]).build()?;
+    let app = sse.endpoint("/clock").public().handler(async || {
+        sse::stream(|mut tx| async move {
+            tx.send(Event::text("tick")).await;
+            std::future::pending::<()>().await;
+        })
+    })?;
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let shutdown = async { stopped.await.unwrap_or_default() };
+    let server = tokio::spawn(sse.serve(listener, app).with_graceful_shutdown(shutdown).into_future());
+
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(b"GET /clock HTTP/1.1\r\nhost: localhost\r\n\r\n").await?;
+    let mut text = Vec::new();
+    while !String::from_utf8_lossy(&text).contains("data: tick\n") {
+        assert!(timeout(LIMIT, stream.read_buf(&mut text)).await?? > 0, "the stream ended early");
+    }
+    let (mut other, mut answer) = (TcpStream::connect(address).await?, Vec::new());
+    other.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await?;
+    // A reset is an end, too.
+    let _ = timeout(LIMIT, other.read_to_end(&mut answer)).await?;
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1"), "an HTTP/2 frame: {answer:?}");
+
+    drop(stop);
+    timeout(LIMIT, stream.read_to_end(&mut text)).await??;
+    timeout(LIMIT, server).await???;
+    let text = String::from_utf8_lossy(&text);
+    assert!(text.contains("event: hero.close") && text.contains("\"draining\""), "{text}");
+    Ok(())
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serves())?;
     let sse = HeroSse::builder()
         .options(SseOptions::default().heartbeat_event(true))
         .environment([] as [(String, String); 0])

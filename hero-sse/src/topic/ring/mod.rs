@@ -743,7 +743,7 @@ mod tests {
         assert_eq!((dropped.load(Ordering::Relaxed), ring.len().0), (1, 1));
     }
 
-    /// Whoever is up to date, and gets what comes, takes no lock and copies nothing, whoever publishes meanwhile.
+    /// A reader that is up to date takes no lock and copies nothing, also while others publish.
     #[test]
     fn who_is_up_to_date_takes_no_lock() {
         let ring = Ring::new(Retention { events: 9, bytes: 999, age: None }, false, None, ids());
