@@ -21,6 +21,7 @@ use axum::body::{Body, HttpBody as _};
 use axum::extract::{FromRequestParts, RawPathParams, Request};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use http::StatusCode;
 use http::request::Parts;
 use tokio::time::Instant;
@@ -58,13 +59,21 @@ pub(crate) struct Core {
     pub(crate) unguarded: Once,
 }
 
-/// Answers one request to `route`. `open` extracts the arguments and calls the endpoint's function.
-pub(crate) async fn handle(
-    core: &Arc<Core>,
-    route: &Route,
+/// Extracts the arguments of an endpoint's function and calls it. Boxed, as the future of [`handle`] is, so that the
+/// steps of a request are compiled once with this crate and not in each application.
+pub(crate) type Open = Box<dyn FnOnce(Request) -> OpeningStream + Send>;
+
+/// Answers one request to `route`.
+pub(crate) fn handle(
+    core: Arc<Core>,
+    route: Arc<Route>,
     request: Request,
-    open: impl FnOnce(Request) -> OpeningStream,
-) -> Response {
+    open: Open,
+) -> BoxFuture<'static, Response> {
+    Box::pin(async move { answer(&core, &route, request, open).await })
+}
+
+async fn answer(core: &Arc<Core>, route: &Route, request: Request, open: Open) -> Response {
     let (mut parts, body) = request.into_parts();
     // An unread body would hide that the client has disconnected.
     let unread_body = route.method == Method::Get && !body.is_end_stream();
@@ -257,7 +266,7 @@ impl AuthenticatedRequest {
         mut slot: Slot,
         mut parts: Parts,
         body: Body,
-        open: impl FnOnce(Request) -> OpeningStream,
+        open: Open,
     ) -> Result<Response, Response> {
         self.attach_principal(&mut parts);
         let opening = async { open(Request::from_parts(parts, body)).await };

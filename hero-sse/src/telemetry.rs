@@ -99,7 +99,7 @@ pub(crate) fn closed(path: &str, connection: u64, reason: CloseReason, age: Dura
 /// Logs that an endpoint declares another name than the events of its topic have. Once per path, since each of its
 /// streams finds the same.
 pub(crate) fn event_name_ignored(path: &str, declared: &dyn Display, name: &str) {
-    static LOGGED: Mutex<BTreeSet<Box<str>>> = Mutex::new(BTreeSet::new());
+    static LOGGED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     if LOGGED.lock().unwrap_or_else(PoisonError::into_inner).insert(path.into()) {
         tracing::warn!(
             target: TARGET,

@@ -1,6 +1,6 @@
 //! The ticket store in the memory of one process.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,8 +24,8 @@ struct Table {
     tickets: HashMap<String, StoredTicket>,
     /// Keys by expiry and number.
     by_expiry: BTreeMap<(Instant, u64), String>,
-    /// Number and expiry of each owner's tickets, oldest first.
-    by_owner: HashMap<String, BTreeSet<(u64, Instant)>>,
+    /// Expiry and number of each owner's tickets, oldest first. At most [`MAX_PER_OWNER`].
+    by_owner: HashMap<String, VecDeque<(Instant, u64)>>,
     /// Number of the next ticket.
     next: u64,
 }
@@ -49,7 +49,7 @@ impl Table {
         let StoredTicket { grant, owner, expiry } = self.tickets.remove(key)?;
         self.by_expiry.remove(&expiry);
         if let Some(own) = self.by_owner.get_mut(&owner) {
-            own.remove(&(expiry.1, expiry.0));
+            own.retain(|ticket| *ticket != expiry);
             if own.is_empty() {
                 self.by_owner.remove(&owner);
             }
@@ -65,8 +65,8 @@ impl Table {
         if !full {
             return true;
         }
-        let oldest = own.and_then(BTreeSet::first).map(|(number, expiry)| (*expiry, *number));
-        let key = oldest.and_then(|oldest| self.by_expiry.get(&oldest).cloned());
+        let oldest = own.and_then(VecDeque::front);
+        let key = oldest.and_then(|oldest| self.by_expiry.get(oldest).cloned());
         key.is_some_and(|key| self.remove(&key).is_some())
     }
 
@@ -76,7 +76,7 @@ impl Table {
         self.next += 1;
         let (grant, owner) = (grant.to_owned(), owner.to_owned());
         self.by_expiry.insert(expiry, key.to_owned());
-        self.by_owner.entry(owner.clone()).or_default().insert((expiry.1, expiry.0));
+        self.by_owner.entry(owner.clone()).or_default().push_back(expiry);
         self.tickets.insert(key.to_owned(), StoredTicket { grant, owner, expiry });
     }
 }

@@ -258,8 +258,10 @@ fn handler<S: AppState>(
     open: impl Fn(Request, S) -> OpeningStream + Clone + Send + Sync + 'static,
 ) -> MethodRouter<S> {
     let (core, method) = (sse.core().clone(), route.method);
-    let handler = async move |State(state): State<S>, request: Request| {
-        pipeline::handle(&core, &route, request, |request| open(request, state)).await
+    let handler = move |State(state): State<S>, request: Request| {
+        let open = open.clone();
+        let open = Box::new(move |request| open(request, state));
+        pipeline::handle(core.clone(), route.clone(), request, open)
     };
     let handler = match method {
         Method::Get => get(handler),
