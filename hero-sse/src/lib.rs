@@ -62,6 +62,7 @@
 //! * `jwks-url`: fetches the keys that an issuer publishes, through reqwest and rustls. Includes `jwt`.
 //! * `metrics`: counters of streams and of their ends, through the crate `metrics`; see [monitoring](guide::monitoring).
 //! * `tls`: HTTPS under [`HeroSse::serve`], through rustls with aws-lc-rs. Includes `http2`.
+//! * `toml`: reads options from TOML. Without it, options come from JSON, from the environment and from code.
 //! * `testing`: opens and reads streams in tests; see [testing](guide::testing).
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

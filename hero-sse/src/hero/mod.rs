@@ -243,7 +243,8 @@ impl Builder {
         self
     }
 
-    /// Reads options from the section `SseOptions` of a file: JSON if its name ends in `.json`, otherwise TOML.
+    /// Reads options from the section `SseOptions` of a file: JSON if its name ends in `.json`, otherwise TOML, which
+    /// needs the feature `toml`.
     ///
     /// [`build`](Self::build) reads the file, and reports its mistakes.
     pub fn options_file(mut self, path: impl Into<PathBuf>) -> Self {

@@ -6,8 +6,6 @@ mod read;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
-
 pub use crate::client_addr::ForwardedHeader;
 pub use crate::cors::Cors;
 pub use crate::duration::{InvalidDuration, parse_duration};
@@ -70,12 +68,13 @@ pub struct SseOptions {
     // The settings are rows in `policy/settings.rs`.
     pub(crate) server: ServerSettings,
     general: PolicyOverrides,
-    endpoints: BTreeMap<String, PolicyOverrides>,
+    /// The tables of endpoints, by path.
+    endpoints: Vec<(String, PolicyOverrides)>,
 }
 
 impl Default for SseOptions {
     fn default() -> Self {
-        let (general, endpoints) = (PolicyOverrides::NONE, BTreeMap::new());
+        let (general, endpoints) = (PolicyOverrides::NONE, Vec::new());
         Self { server: ServerSettings::default(), general, endpoints }
     }
 }
@@ -108,7 +107,8 @@ impl SseOptions {
         declaration: &PolicyOverrides,
         method: Method,
     ) -> Policies {
-        let table = self.endpoints.get(path).unwrap_or(&PolicyOverrides::NONE);
+        let table = self.endpoints.iter().find(|(of, _)| of == path);
+        let table = table.map_or(&PolicyOverrides::NONE, |(_, table)| table);
         Policies::resolve(Layers { options: &self.general, declaration, table }, method)
     }
 
@@ -119,7 +119,7 @@ impl SseOptions {
 
     /// Returns the paths that have a table in `Endpoints`.
     pub(crate) fn endpoint_paths(&self) -> impl Iterator<Item = &str> {
-        self.endpoints.keys().map(String::as_str)
+        self.endpoints.iter().map(|(path, _)| path.as_str())
     }
 
     pub(crate) fn cors_settings(&self) -> Cors {

@@ -19,6 +19,7 @@ impl SseOptions {
     /// # Errors
     ///
     /// Every mistake in the section, with its key and the accepted values.
+    #[cfg(feature = "toml")]
     pub fn from_toml(text: &str) -> Result<Self, SetupErrors> {
         Self::from_document(toml(text), "options")
     }
@@ -27,17 +28,17 @@ impl SseOptions {
     ///
     /// # Errors
     ///
-    /// As [`from_toml`](Self::from_toml).
+    /// Every mistake in the section, with its key and the accepted values.
     pub fn from_json(text: &str) -> Result<Self, SetupErrors> {
         Self::from_document(json(text), "options")
     }
 
-    /// Reads the section `SseOptions` of a file. A file whose name ends in `.json` is JSON, any other is TOML.
-    /// Without the section every setting has its default. Blocks while it reads.
+    /// Reads the section `SseOptions` of a file. A file whose name ends in `.json` is JSON, any other is TOML,
+    /// which needs the feature `toml`. Without the section every setting has its default. Blocks while it reads.
     ///
     /// # Errors
     ///
-    /// If the file cannot be read, and as [`from_toml`](Self::from_toml).
+    /// If the file cannot be read, if it is TOML and the feature is off, and as [`from_json`](Self::from_json).
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, SetupErrors> {
         let (mut options, mut mistakes) = (Self::default(), Vec::new());
         options.read_file(path.as_ref(), &mut mistakes);
@@ -132,10 +133,12 @@ impl SseOptions {
         if !path.starts_with('/') {
             mistakes.push(SetupError::option(&place, "a path begins with `/`"));
         }
-        let overrides = self.endpoints.entry(path.to_owned()).or_insert(PolicyOverrides::NONE);
+        let existing = self.endpoints.iter().position(|(of, _)| of == path);
+        let mut overrides =
+            existing.map_or(PolicyOverrides::NONE, |place| self.endpoints.remove(place).1);
         for (key, value) in table {
             let result = match ENDPOINT_SETTINGS.iter().find(|row| row.key == key) {
-                Some(row) => (row.read)(overrides, value),
+                Some(row) => (row.read)(&mut overrides, value),
                 None if SERVER_SETTINGS.iter().any(|row| row.key == key) => {
                     Err("can only be set for the whole server".to_owned())
                 }
@@ -144,6 +147,7 @@ impl SseOptions {
             let place = format!("{place}.{key}");
             mistakes.extend(result.err().map(|error| SetupError::option(&place, error)));
         }
+        self.endpoints.push((path.to_owned(), overrides));
     }
 
     /// Reads the `HERO_SSE_*` variables among `variables`, and ignores all others.
@@ -215,12 +219,20 @@ impl<'de> Deserialize<'de> for SseOptions {
 
 /// The error has only the line and the kind of the mistake. The line's text may belong to another section, and
 /// hold a secret of that one.
+#[cfg(feature = "toml")]
 fn toml(text: &str) -> Result<Value, String> {
     toml::from_str(text).map_err(|error: toml::de::Error| {
         let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
         let line = before.matches('\n').count() + 1;
         format!("not TOML: line {line}: {}", error.message())
     })
+}
+
+#[cfg(not(feature = "toml"))]
+fn toml(_: &str) -> Result<Value, String> {
+    Err("TOML is read with the feature `toml` of hero-sse only: enable it, or give the file as JSON, with the ending \
+         .json"
+        .to_owned())
 }
 
 fn json(text: &str) -> Result<Value, String> {

@@ -183,6 +183,9 @@ async fn serves() -> Result<(), Box<dyn std::error::Error>> {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serves())?;
+    // The feature `toml` is off. This package's own manifest is a TOML file.
+    let errors = SseOptions::from_file("Cargo.toml").expect_err("a TOML file");
+    assert!(errors.to_string().contains("enable it"), "{errors}");
     let sse = HeroSse::builder()
         .options(SseOptions::default().heartbeat_event(true))
         .environment([] as [(String, String); 0])
