@@ -89,7 +89,8 @@ impl HeroSse {
         Mount { sse: self, prefix: prefix.into() }
     }
 
-    /// Maps endpoints to routes without a prefix. See [`Mount::routes`].
+    /// Maps endpoints to routes without a prefix. See [`Mount::routes`]. For the compiler's error without the `?` see
+    /// [routes without question mark](crate::guide::errors#routes-without-question-mark).
     ///
     /// # Errors
     ///
