@@ -1,4 +1,4 @@
-//! Brokers: the contract, what catches one that breaks it, and one that dies and comes back.
+//! Brokers: the contract, the mistakes that it catches, and a broker that loses its connection and reconnects.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -35,8 +35,7 @@ enum Fault {
     LosesInSilence,
 }
 
-/// A broker as one might write it who knows the documentation alone: it keeps everything, and each node of it can lose
-/// its connection.
+/// A broker written from the documentation alone. It retains everything, and each of its nodes can lose its connection.
 #[derive(Clone)]
 struct Simple {
     fault: Fault,
@@ -57,7 +56,7 @@ struct Fed {
     replica: LogReplica,
     node: usize,
     number: usize,
-    /// What comes behind the next.
+    /// Records that are delivered after the next one.
     held: Vec<Record>,
 }
 
@@ -101,7 +100,7 @@ impl Simple {
         self.with(topic, |kept| kept.down.push(self.node));
     }
 
-    /// What was appended since is pushed from that offset on, or from where the replica is.
+    /// Pushes what was appended since, from that offset or from the replica's own.
     fn reconnect(&self, topic: &str, from: Option<u64>) {
         let pushed = self.with(topic, |kept| {
             kept.down.retain(|down| *down != self.node);
@@ -309,7 +308,7 @@ async fn numbers(reader: &mut EventReader, count: usize) -> Vec<u64> {
     numbers
 }
 
-/// Two nodes; the one loses its connection while its client reads.
+/// One of two nodes loses its connection while its client reads.
 struct Nodes {
     mine: Simple,
     here: Topic<Order>,
@@ -342,7 +341,7 @@ async fn nodes() -> Nodes {
 async fn readers_wait_for_a_broker_and_go_on() {
     let Nodes { mine, here, there, mut reader } = nodes().await;
     let elsewhere = there.publish(order(6)).await.expect("published");
-    // A client that comes here from the other node is ahead of this one: it waits, and gets nothing twice.
+    // A client that reconnects from the other node is ahead of this node. It waits, and receives nothing twice.
     let ahead = elsewhere.to_string();
     let mut ahead =
         testing::open(&app(&here), "/orders").last_event_id(&ahead).await.expect("a stream");
@@ -356,7 +355,7 @@ async fn readers_wait_for_a_broker_and_go_on() {
 #[tokio::test(start_paused = true)]
 async fn readers_learn_of_what_a_broker_lost_and_stay() {
     let Nodes { mine, here, there: _there, mut reader } = nodes().await;
-    // The events at 2 and 3 are gone.
+    // The events at offsets 2 and 3 are evicted.
     mine.reconnect("orders", Some(4));
     let (name, gap) = next(&mut reader).await;
     assert_eq!((name.as_str(), &gap["missed"]), ("hero.gap", &serde_json::json!(2)));
@@ -381,7 +380,7 @@ async fn readers_learn_of_another_epoch_and_stay() {
     assert_eq!(frame.gap().map(hero_sse::topic::Gap::missed), Some(None));
 }
 
-/// What is closed here is closed here alone, and nothing opens it again.
+/// A topic that one node closes is closed on that node only, and nothing opens it again.
 #[tokio::test(start_paused = true)]
 async fn a_topic_that_is_closed_on_one_node_goes_on_on_the_others() {
     let broker = MemoryBroker::new();
@@ -402,8 +401,8 @@ async fn a_topic_that_is_closed_on_one_node_goes_on_on_the_others() {
     assert_eq!(there.publish(order(3)).await.expect("published").offset(), 2);
 }
 
-/// What `snapshot` adds up is of this epoch alone; values of other nodes are read, and a panic in the application's
-/// code costs no reader its event.
+/// A snapshot adds up the events of its own epoch only. It reads the values of other nodes. If the application's code
+/// panics, readers still receive the event.
 #[tokio::test(start_paused = true)]
 async fn a_state_is_of_the_events_that_there_are() {
     #[derive(Clone, Serialize, SseEvent)]
@@ -429,7 +428,7 @@ async fn a_state_is_of_the_events_that_there_are() {
     };
     other.publish_all([4, 13, 5].map(order)).await.expect("published");
     assert_eq!((state().await, topic.len()), (9, 3));
-    // As a broker in another process passes it. Without `decode`, the log says so once.
+    // As a broker of another process delivers it. Without `decode`, one line is logged.
     let (log, _guard) = support::Log::everything();
     broker.with("orders", |kept| {
         let body = kept.records[0].body().clone();
@@ -447,7 +446,7 @@ async fn a_state_is_of_the_events_that_there_are() {
     assert_eq!(state().await, 2);
 }
 
-/// Whatever a broker pushes: nothing panics, and nothing is kept beyond the bound.
+/// Whatever a broker pushes, nothing panics, and no more than the retention is kept.
 #[tokio::test(start_paused = true)]
 async fn a_broker_out_of_its_mind_does_no_harm() {
     let broker = Simple::new(Fault::None);

@@ -1,4 +1,4 @@
-//! One topic for each key: made once, kept while somebody needs it, gone afterwards.
+//! One topic per key: created once, retained while it is used, removed afterwards.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,7 +29,7 @@ enum Build {
 
 const MINUTE: Duration = Duration::from_secs(61);
 
-/// What is there now.
+/// The keys that exist now.
 fn ready<T: Stream + Unpin>(stream: &mut T) -> Poll<Option<T::Item>> {
     pin!(stream).poll_next(&mut Context::from_waker(futures_util::task::noop_waker_ref()))
 }
@@ -46,7 +46,7 @@ async fn a_key_has_one_topic_which_is_made_when_it_is_needed() {
     assert!(builds.topic(&8).expect("a topic").is_empty());
 }
 
-/// Ids and names are of one topic, whatever the keys look like.
+/// Ids and names belong to one topic, whatever the keys look like.
 #[tokio::test(start_paused = true)]
 async fn no_two_topics_share_a_name_or_an_id() {
     let names: Vec<_> = [("a", "b/c"), ("a/b", "c"), ("a", "b%2Fc"), ("a%2Fb", "c"), ("a/", "b")]
@@ -80,7 +80,7 @@ async fn who_is_not_needed_goes() {
     builds.topic(&3).expect("a topic").publish(Build::Line { n: 1 }).await.expect("sent");
     builds.topic(&4).expect("a topic");
     assert_eq!(builds.len(), 4);
-    // Whoever lost a connection finds the topic that it knows.
+    // A reconnecting client finds its topic.
     tokio::time::advance(MINUTE / 2).await;
     assert_eq!(builds.len(), 4);
     tokio::time::advance(MINUTE).await;
@@ -90,7 +90,7 @@ async fn who_is_not_needed_goes() {
     assert!(followed.next().await.is_some());
     assert!(matches!(ready(&mut followed), Poll::Pending));
     drop((held, followed));
-    // Two of them keep an event.
+    // Two of them retain an event.
     builds.len();
     tokio::time::advance(MINUTE).await;
     assert_eq!(builds.len(), 2);
@@ -153,7 +153,7 @@ async fn a_full_family_gives_up_no_history() {
     assert!(full.to_string().contains("`builds` has 3 topics"), "{full}");
     assert_eq!(full.clone().into_response().status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(Refusal::from(full).into_response().headers()["retry-after"], "3");
-    // Those that are there are still found.
+    // Existing topics are still found.
     assert!(builds.topic(&2).is_ok() && builds.get(&1).is_some());
     drop(two);
     let four = builds.topic(&4).expect("the place of one that nobody needs");
@@ -165,7 +165,7 @@ async fn a_full_family_gives_up_no_history() {
     assert_eq!(builds.get(&1).expect("a topic").len(), 1);
 }
 
-/// Nobody counts them, and there is room: whoever makes one makes room for it.
+/// A new topic evicts an unused one when the limit is reached.
 #[tokio::test(start_paused = true)]
 async fn making_some_takes_out_those_that_nobody_needs() {
     let builds: KeyedTopics<u64, Build> = KeyedTopics::new("builds");
@@ -178,7 +178,7 @@ async fn making_some_takes_out_those_that_nobody_needs() {
     assert!(builds.len() < 600, "{}", builds.len());
 }
 
-/// Whoever makes up keys for a full family costs each time what a few members do, not all of them.
+/// When the limit is reached, an invented key costs a look at a few topics, not at all of them.
 #[tokio::test(start_paused = true)]
 async fn who_finds_no_room_again_and_again_looks_at_few() {
     static LOOKS: AtomicUsize = AtomicUsize::new(0);
@@ -215,13 +215,13 @@ async fn who_finds_no_room_looks_at_all() {
     held.pop();
     held.push(builds.topic(&1_000).expect("the place of the one that nobody needs"));
     held.pop();
-    // It has looked at all just now; a second later it may again.
+    // All topics were examined just now. The next full examination is allowed a second later.
     tokio::time::advance(Duration::from_secs(1)).await;
     held.push(builds.topic(&1_001).expect("another's place"));
     assert!(builds.topic(&1_002).is_err());
 }
 
-/// Newest values never grow old: their members stay until somebody says so.
+/// Latest values have no age limit: their topics stay until they are removed explicitly.
 #[tokio::test(start_paused = true)]
 async fn what_is_removed_has_ended_and_the_next_of_its_key_is_another() {
     let gauges: KeyedTopics<u64, Build> =
@@ -246,7 +246,7 @@ async fn what_is_removed_has_ended_and_the_next_of_its_key_is_another() {
     assert_eq!(held.len(), 1, "of the earlier one");
 }
 
-/// Whoever is woken by the end may remove it too, and make the key's next topic: that one stays.
+/// A reader that is woken by the end may remove the topic as well, and create the next one of its key. That one stays.
 #[test]
 fn what_is_removed_twice_takes_no_other_with_it() {
     struct Again(KeyedTopics<u64, Build>, std::sync::Mutex<Option<Topic<Build>>>);
@@ -269,7 +269,7 @@ fn what_is_removed_twice_takes_no_other_with_it() {
     assert!(matches!(ready(&mut reader), Poll::Ready(Some(_))));
 }
 
-/// A tenant that is gone is nowhere any more, not even among the keys that are looked at later on.
+/// Nothing of a removed topic is left, not even its key in the order of examination.
 #[test]
 fn what_is_removed_leaves_no_key_behind() {
     let tenants: KeyedTopics<Arc<str>, Build> = KeyedTopics::new("tenants");
@@ -279,7 +279,7 @@ fn what_is_removed_leaves_no_key_behind() {
     assert_eq!(Arc::strong_count(&key), 1);
 }
 
-/// A key that counts how often it is compared, and of which it is known how many there are.
+/// A key that counts its comparisons and its copies.
 #[derive(Clone)]
 struct Counted {
     key: u64,
@@ -307,7 +307,7 @@ impl std::fmt::Display for Counted {
     }
 }
 
-/// Tenants that go, or builds that are over, all of them on one evening.
+/// Many topics are removed at once, as when tenants leave or builds end.
 #[test]
 fn a_removal_looks_at_its_own_key_alone() {
     const KEYS: u64 = 20_000;
@@ -324,7 +324,7 @@ fn a_removal_looks_at_its_own_key_alone() {
     assert!(compared_then < 20 * KEYS as usize, "{compared_then} comparisons");
     assert!(tenants.is_empty());
 
-    // Nor does anything stay of those that come and go, beside one that stays.
+    // Nor is anything left of topics that are created and removed beside one that stays.
     let _held = tenants.topic(&key(0)).expect("a topic");
     let before = Arc::strong_count(&compared);
     for n in 0..KEYS {
@@ -334,11 +334,11 @@ fn a_removal_looks_at_its_own_key_alone() {
     assert_eq!(Arc::strong_count(&compared), before);
 }
 
-/// A key that was removed and came back is one member, and has one turn among the others.
+/// A key that was removed and created again is one topic, and is examined once per round.
 #[tokio::test(start_paused = true)]
 async fn a_key_that_comes_back_has_one_turn() {
     let builds: KeyedTopics<u64, Build> = KeyedTopics::new("builds");
-    // With the one that comes back as many as are looked at each time.
+    // Together with the one created again, as many as are examined each time.
     let held: Vec<_> = (1..64).map(|key| builds.topic(&key).expect("a topic")).collect();
     for _ in 0..100 {
         builds.topic(&0).expect("a topic");
@@ -355,7 +355,7 @@ async fn a_key_that_comes_back_has_one_turn() {
     assert_eq!(builds.len(), 0);
 }
 
-/// While others make members, and so look for those that can go, nobody's subscription is left behind.
+/// While other tasks create topics, and so examine unused ones, no topic with a subscription is evicted.
 #[test]
 fn a_sweep_takes_nobody_s_topic() {
     const THREADS: u64 = 4;
@@ -398,9 +398,9 @@ fn a_sweep_takes_nobody_s_topic() {
 fn no_race_makes_more_than_there_may_be() {
     const THREADS: u64 = 4;
     let (made, barrier) = (AtomicUsize::new(0), Barrier::new(THREADS as usize));
-    // Told afterwards: others wait for whoever panics.
+    // Reported afterwards: the other threads wait for the one that panics.
     let wrong = AtomicUsize::new(0);
-    // Makes the others wait where a member is made.
+    // Makes the other threads wait at the creation of a topic.
     let slow = |topic: hero_sse::topic::TopicBuilder<Build>, _: &u64| {
         std::thread::sleep(Duration::from_millis(2));
         topic
@@ -468,14 +468,14 @@ fn no_event_is_dropped_under_the_family_s_lock() {
 #[test]
 fn a_key_is_never_split() {
     const THREADS: usize = 4;
-    // Long enough to make that others are quicker.
+    // Slow enough that other threads are faster.
     let slow = |topic: hero_sse::topic::TopicBuilder<Build>, _: &u64| {
         std::thread::sleep(Duration::from_millis(1));
         topic
     };
     let builds: KeyedTopics<u64, Build> = KeyedTopics::builder("builds").each_topic(slow).build();
     let barrier = Barrier::new(THREADS);
-    // Told afterwards: others wait for whoever panics.
+    // Reported afterwards: the other threads wait for the one that panics.
     let split = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for thread in 0..THREADS {

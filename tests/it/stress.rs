@@ -1,5 +1,5 @@
-//! Thousands of connections that break, over real sockets, while events are published: every client ends with
-//! the exact sequence.
+//! Thousands of connections break, over real sockets, while events are published. Every client ends with the exact
+//! sequence.
 //!
 //! It prints a line `figure {..}`.
 
@@ -16,7 +16,7 @@ use crate::support::{Server, options, sse_with};
 
 const CLIENTS: usize = 60;
 const EVENTS: u64 = 2_500;
-/// Together the clients break so many connections at least.
+/// Minimum number of connections that the clients break together.
 const BREAKS: usize = 3_000;
 
 #[derive(SseEvent)]
@@ -31,7 +31,7 @@ enum Story {
     },
 }
 
-/// Bursts and pauses, events of a few bytes and of some thousands.
+/// Publishes in bursts with pauses, events of a few bytes and of some thousands.
 async fn tell(story: Topic<Story>) {
     let mut n = 0;
     while n < EVENTS {
@@ -47,7 +47,7 @@ async fn tell(story: Topic<Story>) {
     story.publish(Story::Over { n }).await.expect("published");
 }
 
-/// Reads some events of a connection, breaks it, and comes back behind what it has, until the story is over.
+/// Reads some events of a connection, breaks it, and reconnects with its cursor, until the topic has ended.
 async fn listen(address: std::net::SocketAddr, breaks: Arc<AtomicUsize>) -> Vec<u64> {
     let (mut numbers, mut cursor) = (Vec::new(), None::<String>);
     loop {
@@ -57,7 +57,7 @@ async fn listen(address: std::net::SocketAddr, breaks: Arc<AtomicUsize>) -> Vec<
         }
         let mut stream = request.await.expect("a stream").timeout(Duration::from_secs(30));
         for _ in 0..fastrand::usize(0..70) {
-            // Now and then in the middle of nothing, or of a frame.
+            // Sometimes between frames, sometimes within one.
             let hurry = Duration::from_millis(if fastrand::bool() { 30_000 } else { 40 });
             let Ok(event) = timeout(hurry, stream.next()).await else { break };
             let event = event.expect("an event").expect("the story is not over");
