@@ -10,7 +10,7 @@ const LONGEST: usize = 256;
 /// What is wrong with a name, and an example of a legal one.
 pub(crate) struct Fault {
     pub(crate) what: String,
-    pub(crate) instead: String,
+    pub(crate) instead: &'static str,
 }
 
 /// Reports what is wrong with an event name that is written out.
@@ -46,24 +46,21 @@ fn event_too_long(name: &str) -> Option<Fault> {
     })
 }
 
-/// A browser fires `open` and `error` at an `EventSource` itself.
+/// `error` and `open` are legal: the endpoint decides whether it can send them.
 fn event_reserved(name: &str) -> Option<Fault> {
-    if name.starts_with("hero.") {
+    name.starts_with("hero.").then(|| {
         let what = format!("`{name}` is reserved, since hero-sse's own names start with `hero.`");
-        Some(fault(what, "usage"))
-    } else if matches!(name, "error" | "open") {
-        let what = format!(
-            "`{name}` is reserved, since browsers fire `open` and `error` themselves and a page could \
-             not tell them apart"
-        );
-        Some(fault(what, format!("build-{name}")))
-    } else {
-        None
-    }
+        fault(what, "usage")
+    })
 }
 
-fn fault(what: impl Into<String>, instead: impl Into<String>) -> Fault {
-    Fault { what: what.into(), instead: instead.into() }
+/// Whether an `EventSource` passes an event of this name to the handlers of the connection itself.
+pub(crate) fn is_trap(name: &str) -> bool {
+    matches!(name, "error" | "open")
+}
+
+fn fault(what: impl Into<String>, instead: &'static str) -> Fault {
+    Fault { what: what.into(), instead }
 }
 
 /// The cases for names, as serde calls them.
@@ -177,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_plain_name_has_no_faults() {
-        for name in ["usage", "usage.read", "hero", "opened", "Über uns"] {
+        for name in ["usage", "usage.read", "hero", "opened", "Über uns", "error", "open"] {
             assert_eq!(faults(name).count(), 0, "{name}");
         }
     }
@@ -185,7 +182,7 @@ mod tests {
     #[test]
     fn each_fault_is_named_once() {
         let long = "x".repeat(257);
-        for name in ["", "a\nb", "a\u{0}", "a\u{85}", &long, "hero.gap", "error", "open"] {
+        for name in ["", "a\nb", "a\u{0}", "a\u{85}", &long, "hero.gap"] {
             assert_eq!(faults(name).count(), 1, "{name:?}");
         }
     }

@@ -35,6 +35,7 @@ pub(super) fn event<'a>(
         }
         parse::Shape::Enum(variants) => {
             enum_without_variants(input, variants, errors);
+            unnamed_with_rename_all(entries, errors);
             let variants: Vec<_> =
                 variants.iter().map(|written| variant(written, entries, errors)).collect();
             let as_text: Vec<_> =
@@ -109,10 +110,8 @@ fn frame<'a>(
     of_enum: Option<&'a Entries>,
     errors: &mut Errors,
 ) -> Frame<'a> {
-    let case = of_enum.and_then(|of_enum| of_enum.text("rename_all"));
-    let case = case.map_or("kebab-case".to_owned(), LitStr::value);
     Frame {
-        name: name(ident, &case, entries, errors),
+        name: name(ident, entries, of_enum, errors),
         id: marked("id", fields, errors),
         key: marked("key", fields, errors),
         retry: retry(entries, fields, errors),
@@ -138,17 +137,43 @@ fn enum_without_variants(input: &DeriveInput, variants: &[parse::Variant], error
     }
 }
 
-fn name(ident: &Ident, case: &str, entries: &Entries, errors: &mut Errors) -> Name {
+fn name(ident: &Ident, entries: &Entries, of_enum: Option<&Entries>, errors: &mut Errors) -> Name {
+    unnamed_with_event(entries, errors);
     if let Some(explicit) = entries.text("event") {
         name::check(explicit, errors);
         return Name::Explicit(explicit.value());
     }
-    let name = name::in_case(&ident.unraw().to_string(), case);
+    let unnamed = |entries: &Entries| entries.key("unnamed").is_some();
+    if unnamed(entries) || of_enum.is_some_and(unnamed) {
+        return Name::Unnamed;
+    }
+    let case = of_enum.and_then(|of_enum| of_enum.text("rename_all"));
+    let case = case.map_or("kebab-case".to_owned(), LitStr::value);
+    let name = name::in_case(&ident.unraw().to_string(), &case);
     // If `event` is wrong, that is reported. The default name is then of no interest.
     if entries.key("event").is_none() {
         illegal_default_name(ident, &name, errors);
     }
     Name::Default(name)
+}
+
+fn unnamed_with_event(entries: &Entries, errors: &mut Errors) {
+    if let (Some(unnamed), Some(_)) = (entries.key("unnamed"), entries.key("event")) {
+        errors.push(
+            unnamed,
+            "`event` names the event, and `unnamed` leaves it without: keep one of them",
+        );
+    }
+}
+
+/// No variant would have a name of the case.
+fn unnamed_with_rename_all(entries: &Entries, errors: &mut Errors) {
+    if let (Some(unnamed), Some(_)) = (entries.key("unnamed"), entries.key("rename_all")) {
+        errors.push(
+            unnamed,
+            "`rename_all` makes names of the variants, and `unnamed` leaves them without: keep one of them",
+        );
+    }
 }
 
 fn illegal_default_name(ident: &Ident, name: &str, errors: &mut Errors) {

@@ -8,7 +8,7 @@ use syn::{GenericParam, Generics, Ident, Member, Path};
 
 use super::mirror::Mirror;
 use super::model::{Event, Frame, Marked, Name, Rejected, Retry, Shape, Variant};
-use crate::private;
+use crate::{name, private};
 
 pub(super) fn event(event: &Event<'_>) -> TokenStream {
     let Event { krate, ident, generics, bounds, shape } = event;
@@ -43,10 +43,11 @@ fn struct_methods(ident: &Ident, frame: &Frame<'_>) -> TokenStream {
         Name::Explicit(name) => Some(quote! {
             const NAME: __sse::Option<&'static __sse::str> = __sse::Option::Some(#name);
         }),
-        Name::Default(_) => None,
+        Name::Default(_) | Name::Unnamed => None,
     };
+    let traps = trap_names([&frame.name]);
     let encode = encode_method(body);
-    quote!(#name #encode #key)
+    quote!(#name #traps #encode #key)
 }
 
 fn enum_methods(variants: &[Variant<'_>]) -> TokenStream {
@@ -66,10 +67,11 @@ fn enum_methods(variants: &[Variant<'_>]) -> TokenStream {
         let pattern = bound.iter().map(|(member, name)| quote!(#member: #name,));
         quote!(Self::#ident { #(#pattern)* .. } => { #body })
     });
+    let traps = trap_names(variants.iter().map(|variant| &variant.frame.name));
     let encode = encode_method(quote!(match self { #(#arms)* }));
     let key = enum_key(variants);
     let is_last = is_last_method(variants);
-    quote!(#encode #key #is_last)
+    quote!(#traps #encode #key #is_last)
 }
 
 /// The member with another span.
@@ -165,11 +167,30 @@ fn set_name(name: &Name) -> TokenStream {
     let (function, name) = match name {
         Name::Explicit(name) => (quote!(explicit_name), name),
         Name::Default(name) => (quote!(default_name), name),
+        Name::Unnamed => return quote!(__sse::unnamed(__frame);),
     };
     quote! {
         const __NAME: __sse::EventName = __sse::event_name(#name);
         __sse::#function(__frame, &__NAME);
     }
+}
+
+/// The names that an `EventSource` passes to handlers of its own, if there are any.
+fn trap_names<'a>(names: impl IntoIterator<Item = &'a Name>) -> Option<TokenStream> {
+    let (mut own, mut default) = (None, None);
+    for name in names {
+        match name {
+            Name::Explicit(name) if name::is_trap(name) => own = own.or(Some(name)),
+            Name::Default(name) if name::is_trap(name) => default = default.or(Some(name)),
+            _ => {}
+        }
+    }
+    let option = |name: Option<&String>| match name {
+        Some(name) => quote!(__sse::Option::Some(#name)),
+        None => quote!(__sse::Option::None),
+    };
+    let (has_any, own, default) = (own.or(default).is_some(), option(own), option(default));
+    has_any.then(|| quote!(const TRAPS: __sse::TrapNames = __sse::trap_names(#own, #default);))
 }
 
 fn encode_method(body: TokenStream) -> TokenStream {

@@ -86,6 +86,20 @@ mod tests {
     }
 
     #[test]
+    fn names_and_none() {
+        let expanded = expanded(quote! {
+            #[sse(unnamed)]
+            enum Chunk {
+                Text(String),
+                Error(String),
+                #[sse(event = "error")]
+                Failed(String),
+            }
+        });
+        insta::assert_snapshot!(expanded);
+    }
+
+    #[test]
     fn a_generic_enum() {
         let expanded = expanded(quote! {
             #[serde(rename_all_fields = "camelCase")]

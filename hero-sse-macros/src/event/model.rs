@@ -55,6 +55,8 @@ pub(super) enum Name {
     Explicit(String),
     /// Made of the type's or variant's name: the endpoint's `event` overrides it.
     Default(String),
+    /// No name, whatever the endpoint's `event` is.
+    Unnamed,
 }
 
 pub(super) enum Retry<'a> {

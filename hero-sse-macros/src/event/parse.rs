@@ -15,6 +15,9 @@ key::keys! {
     "event", Text, r#"event = "usage""#, [Struct Variant],
         "the event's name; by default the endpoint's `event`, otherwise the name of the type or variant in \
          kebab case";
+    "unnamed", Nothing, "unnamed", [Struct Enum Variant],
+        "the event has no name, even where the endpoint declares `event`; a browser passes it to `onmessage`; on \
+         an enum: each of its variants without `event`";
     "rename_all", OneOf("Case", name::CASES), r#"rename_all = "snake_case""#, [Enum],
         "the case of the events' names, which are made of the variants' names; the cases are serde's; an \
          acronym is one word; `kebab-case` by default";

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 pub use serde::{self, Serialize, Serializer};
 
-pub use crate::event::SseEvent;
+pub use crate::event::{SseEvent, TrapNames};
 pub use crate::frame::{EventName, FrameWriter, InvalidEvent};
 
 /// A name that the macro has checked; the compiler checks it again.
@@ -21,6 +21,16 @@ pub fn explicit_name(frame: &mut FrameWriter<'_>, name: &EventName) {
 /// Sets the name made of the type's or variant's own, unless the endpoint has one.
 pub fn default_name(frame: &mut FrameWriter<'_>, name: &EventName) {
     frame.event_or(name);
+}
+
+/// Leaves the event without a name, whatever the endpoint declares.
+pub fn unnamed(frame: &mut FrameWriter<'_>) {
+    frame.unnamed();
+}
+
+/// The names of a type that only some endpoints can send.
+pub const fn trap_names(own: Option<&'static str>, default: Option<&'static str>) -> TrapNames {
+    TrapNames { own, default }
 }
 
 /// A field that is the event's id.

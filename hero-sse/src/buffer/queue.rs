@@ -16,7 +16,7 @@ use super::user_stream::{TIME_SLICE, UserStream};
 use crate::close::CloseReason;
 use crate::connections::Attribution;
 use crate::endpoint::Appended;
-use crate::frame::{Contents, GAP, PreEncoded, contents_of, name_of, write_control};
+use crate::frame::{Contents, GAP, PreEncoded, Written, contents_of, name_of, write_control};
 use crate::policy::Overflow;
 use crate::topic::BATCH;
 
@@ -63,14 +63,16 @@ struct State {
 struct BufferedFrame {
     frame: Bytes,
     key: Option<Arc<CompactionKey>>,
-    /// Numbers of events and of gap events in it. A frame of a stream's own is one event.
+    /// Numbers of events with data and of gap events in it. A frame of a stream's own is one event at most.
     events: u64,
     gaps: u64,
 }
 
-/// Under [`Overflow::Latest`] a frame replaces an earlier one of the same name and key.
+/// Under [`Overflow::Latest`] a frame replaces an earlier one of the same name and key. One without data, such as a
+/// comment, replaces no event.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct CompactionKey {
+    has_data: bool,
     name: Option<Box<[u8]>>,
     key: Option<String>,
 }
@@ -234,16 +236,20 @@ impl Shared {
 
     /// Buffers a frame. The stream's last frame is accepted above the bound, since no other follows.
     fn push(&self, frame: Bytes, appended: Appended, last: bool) -> Pushed {
-        let Appended { key, pre_encoded } = appended;
+        let Appended { key, written: Written { pre_encoded, has_data, .. } } = appended;
         let latest = self.overflow == Overflow::Latest;
         let Contents { gaps, events, name } = match pre_encoded {
             PreEncoded::Event | PreEncoded::Batch => contents_of(&frame),
-            PreEncoded::No if latest => Contents { gaps: 0, events: 1, name: name_of(&frame) },
-            PreEncoded::No => Contents { gaps: 0, events: 1, name: None },
+            PreEncoded::No => Contents {
+                gaps: 0,
+                events: u64::from(has_data),
+                name: if latest { name_of(&frame) } else { None },
+            },
         };
         // A batch replaces no other frame, even if it is a single event.
-        let key = (latest && pre_encoded != PreEncoded::Batch)
-            .then(|| Arc::new(CompactionKey { name: name.map(Box::from), key }));
+        let key = (latest && pre_encoded != PreEncoded::Batch).then(|| {
+            Arc::new(CompactionKey { has_data: events > 0, name: name.map(Box::from), key })
+        });
         let mut state = self.lock();
         if state.closed {
             return Pushed::Yield;
@@ -254,6 +260,10 @@ impl Shared {
         {
             state.bytes -= superseded.frame.len();
             state.missed_unknown |= superseded.gaps > 0;
+        }
+        if !last && events == 0 && gaps == 0 && state.is_full(self.max_events) {
+            // A comment is worth no event.
+            return Pushed::Continue;
         }
         while !last && state.is_full(self.max_events) {
             if self.overflow == Overflow::Disconnect {

@@ -63,7 +63,7 @@ impl UserStream {
         let end = loop {
             let before = out.len();
             let Poll::Ready((flow, appended)) = self.poll(cx, out, false) else { break None };
-            if appended.pre_encoded != PreEncoded::No {
+            if appended.written.pre_encoded != PreEncoded::No {
                 let contents = contents_of(out.get(before..).unwrap_or_default());
                 (0..contents.gaps).for_each(|_| self.attribution.gap());
             }

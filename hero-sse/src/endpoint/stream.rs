@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use futures_core::Stream;
 
 use crate::event::SseEvent;
-use crate::frame::{EventName, LastEventId, PreEncoded, write_event};
+use crate::frame::{EventName, FrameRules, LastEventId, Written, write_event};
 use crate::policy::StreamKind;
 use crate::sealed;
 use crate::topic::TopicFeed;
@@ -224,8 +224,7 @@ impl fmt::Debug for EventStream {
 pub(crate) struct Appended {
     /// The event's key, if the caller asked for it.
     pub(crate) key: Option<String>,
-    /// Whether the event was encoded before. Its frame may then have other events and a gap in it, too.
-    pub(crate) pre_encoded: PreEncoded,
+    pub(crate) written: Written,
 }
 
 /// The result of polling a user's stream once.
@@ -284,9 +283,10 @@ where
             Some(Ok(event)) => {
                 let last = event.is_last();
                 appended.key = if ask_key { event.key() } else { None };
-                match write_event(out, name, last, |frame| event.encode(frame)) {
-                    Ok(pre_encoded) => {
-                        appended.pre_encoded = pre_encoded;
+                let rules = FrameRules { endpoint: name, end_mark: last, refuse_traps: true };
+                match write_event(out, rules, |frame| event.encode(frame)) {
+                    Ok(written) => {
+                        appended.written = written;
                         if last { Step::WroteLast } else { Step::Wrote }
                     }
                     Err(error) => Step::Failed(error.to_string()),

@@ -5,10 +5,12 @@ pub(crate) mod emit;
 use std::any::Any;
 use std::fmt::Display;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 
 pub use self::emit::{Emitter, EmitterStream, stream};
+use crate::frame::checked_retry;
 pub use crate::frame::{EventId, EventName, FrameWriter, InvalidEvent, InvalidField, LastEventId};
 
 /// A type whose values are events. Derive it with `#[derive(SseEvent)]`:
@@ -36,8 +38,8 @@ pub use crate::frame::{EventId, EventName, FrameWriter, InvalidEvent, InvalidFie
 ///
 /// # Contract
 ///
-/// [`encode`](Self::encode) writes the event's name, then its id, then its data, each at most once. It is called each
-/// time the event is sent, and must not depend on the connection. An error ends the stream with
+/// [`encode`](Self::encode) writes the parts of one event in [the order of `FrameWriter`](FrameWriter), each at most once.
+/// It is called each time the event is sent, and must not depend on the connection. An error ends the stream with
 /// [`CloseReason::StreamError`](crate::CloseReason::StreamError), and nothing of the event is sent.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an event",
@@ -48,6 +50,10 @@ pub trait SseEvent {
     /// The name that `#[sse(event = "..")]` on a struct gives to all its values. An endpoint with another
     /// `event` does not compile.
     const NAME: Option<&'static str> = None;
+
+    /// The names of its values that an `EventSource` passes to handlers of its own. Not public API.
+    #[doc(hidden)]
+    const TRAPS: TrapNames = TrapNames { own: None, default: None };
 
     /// Writes the event.
     ///
@@ -80,6 +86,16 @@ pub trait SseEvent {
     }
 }
 
+/// The first of a type's names that is `error` or `open`: see [`EventName`].
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrapNames {
+    /// A name that is written out.
+    pub own: Option<&'static str>,
+    /// A name that is made of the type's or a variant's own. An endpoint's `event` overrides it.
+    pub default: Option<&'static str>,
+}
+
 /// An event behind a pointer is the same event: shared in an `Arc`, boxed, or borrowed.
 macro_rules! pointer {
     ($($pointer:ty),*) => {
@@ -87,6 +103,7 @@ macro_rules! pointer {
             #[diagnostic::do_not_recommend]
             impl<E: SseEvent + ?Sized> SseEvent for $pointer {
                 const NAME: Option<&'static str> = E::NAME;
+                const TRAPS: TrapNames = E::TRAPS;
 
                 fn encode(&self, frame: &mut FrameWriter<'_>) -> Result<(), InvalidEvent> {
                     E::encode(self, frame)
@@ -106,21 +123,49 @@ macro_rules! pointer {
 
 pointer!(Arc<E>, Box<E>, &E);
 
-/// An event whose name and data are chosen at run time.
+/// An event whose parts are chosen at run time: everything that the format of event streams can say.
 ///
 /// ```
+/// use std::time::Duration;
+///
 /// use hero_sse::Event;
+/// use hero_sse::testing::frame;
 ///
 /// let event = Event::json(&[1, 2, 3])?.named("numbers")?.with_id(7)?;
+/// assert_eq!(frame(&event)?, "event: numbers\nid: 7\ndata: [1,2,3]\n\n");
+/// assert_eq!(frame(&Event::text("[DONE]").unnamed())?, "data: [DONE]\n\n");
+/// assert_eq!(frame(&Event::comment("still here"))?, ": still here\n");
+/// assert_eq!(frame(&Event::retry(Duration::from_secs(30))?)?, "retry: 30000\n");
 /// # Ok::<(), hero_sse::event::InvalidEvent>(())
 /// ```
+///
+/// # Events without data
+///
+/// [`comment`](Self::comment), [`retry`](Self::retry), [`id_only`](Self::id_only) and [`empty`](Self::empty) make events
+/// that a browser does not dispatch ([WHATWG HTML
+/// 9.2.6](https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation)). For an event with
+/// empty data use `Event::text("")`.
+///
+/// * A full buffer of a slow client drops them, and they are not reported as missed.
+/// * They replace no event with data, whatever their key is.
+/// * In a [`Topic`](crate::Topic) they take a position, but they have no id: a client's cursor moves with the next event.
 #[derive(Clone, Debug)]
 pub struct Event {
-    name: Option<EventName>,
+    comment: Option<String>,
+    name: Name,
     id: Option<EventId>,
+    retry: Option<Duration>,
     key: Option<String>,
-    data: Data,
+    data: Option<Data>,
     last: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Name {
+    /// The endpoint's `event`, if there is one.
+    Default,
+    Unnamed,
+    Own(EventName),
 }
 
 #[derive(Clone, Debug)]
@@ -132,7 +177,7 @@ enum Data {
 impl Event {
     /// Makes an event with text as its data. A client gets the lines joined by LF, whatever separated them.
     pub fn text(data: impl Into<String>) -> Self {
-        Self::new(Data::Text(data.into()))
+        Self { data: Some(Data::Text(data.into())), ..Self::without_data() }
     }
 
     /// Makes an event with the value as JSON.
@@ -142,11 +187,59 @@ impl Event {
     /// [`InvalidEvent`] if the value cannot be serialized.
     pub fn json<T: Serialize + ?Sized>(data: &T) -> Result<Self, InvalidEvent> {
         let data = serde_json::value::to_raw_value(data).map_err(InvalidEvent::data)?;
-        Ok(Self::new(Data::Json(data)))
+        Ok(Self { data: Some(Data::Json(data)), ..Self::without_data() })
     }
 
-    fn new(data: Data) -> Self {
-        Self { name: None, id: None, key: None, data, last: false }
+    /// Makes a comment: clients skip it, proxies count it as traffic.
+    ///
+    /// Each line of the text becomes a comment line; any text is legal. A comment ends no block, so that clients which
+    /// take each block for an event do not notice it. Old proxies hold back the first two KiB:
+    /// `Event::comment(" ".repeat(2048))` as the first event opens them.
+    ///
+    /// Heartbeats need no comments: the server sends its own.
+    #[doc(alias = "padding")]
+    #[doc(alias = "ping")]
+    pub fn comment(text: impl Into<String>) -> Self {
+        Self::without_data().with_comment(text)
+    }
+
+    /// Makes a new reconnection time without an event: a browser waits that long before it reconnects, from now on.
+    ///
+    /// It is no block of its own. Browsers apply it at once, and clients that read whole blocks apply it with the next
+    /// event. All clients that receive it would reconnect at the same time: the server spreads its own reconnection times
+    /// at random, but not this one.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidEvent`] if it is shorter than 500 ms or longer than 24 h.
+    pub fn retry(retry: Duration) -> Result<Self, InvalidEvent> {
+        Self::without_data().with_retry(retry)
+    }
+
+    /// Makes an id without an event: it moves the client's cursor.
+    ///
+    /// Firefox ignores an id in a block without data. Give the id to an event where you can.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidEvent`] if the text cannot be an [`EventId`].
+    #[doc(alias = "cursor")]
+    pub fn id_only(id: impl Display) -> Result<Self, InvalidEvent> {
+        Self::without_data().with_id(id)
+    }
+
+    /// Makes a name without data. Browsers discard it; some other clients pass it on.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidEvent`] if the text cannot be an [`EventName`].
+    pub fn empty(name: impl Into<String>) -> Result<Self, InvalidEvent> {
+        Self::without_data().named(name)
+    }
+
+    fn without_data() -> Self {
+        let (comment, id, retry, key, data) = Default::default();
+        Self { comment, name: Name::Default, id, retry, key, data, last: false }
     }
 
     /// Sets the name. It overrides the endpoint's `event`.
@@ -155,8 +248,15 @@ impl Event {
     ///
     /// [`InvalidEvent`] if the text cannot be an [`EventName`].
     pub fn named(mut self, name: impl Into<String>) -> Result<Self, InvalidEvent> {
-        self.name = Some(EventName::new(name.into())?);
+        self.name = Name::Own(EventName::new(name.into())?);
         Ok(self)
+    }
+
+    /// Leaves the event without a name, even on an endpoint with `event`. A browser passes it to `onmessage`.
+    #[must_use]
+    pub fn unnamed(mut self) -> Self {
+        self.name = Name::Unnamed;
+        self
     }
 
     /// Sets the id.
@@ -167,6 +267,23 @@ impl Event {
     pub fn with_id(mut self, id: impl Display) -> Result<Self, InvalidEvent> {
         self.id = Some(EventId::new(id.to_string())?);
         Ok(self)
+    }
+
+    /// Adds a new reconnection time: see [`retry`](Self::retry).
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidEvent`] if it is shorter than 500 ms or longer than 24 h.
+    pub fn with_retry(mut self, retry: Duration) -> Result<Self, InvalidEvent> {
+        self.retry = Some(checked_retry(retry)?);
+        Ok(self)
+    }
+
+    /// Puts a comment before the event: see [`comment`](Self::comment).
+    #[must_use]
+    pub fn with_comment(mut self, text: impl Into<String>) -> Self {
+        self.comment = Some(text.into());
+        self
     }
 
     /// Sets the [key](SseEvent::key). It is not sent.
@@ -186,19 +303,26 @@ impl Event {
 
 impl SseEvent for Event {
     fn encode(&self, frame: &mut FrameWriter<'_>) -> Result<(), InvalidEvent> {
-        if let Some(name) = &self.name {
-            frame.event(name);
+        if let Some(comment) = &self.comment {
+            frame.comment(comment);
+        }
+        match &self.name {
+            Name::Default => {}
+            Name::Unnamed => frame.unnamed(),
+            Name::Own(name) => frame.event(name),
         }
         if let Some(id) = &self.id {
             frame.id(id)?;
         }
-        match &self.data {
-            Data::Text(text) => {
-                frame.text(text);
-                Ok(())
-            }
-            Data::Json(json) => frame.json(json),
+        if let Some(retry) = self.retry {
+            frame.retry(retry)?;
         }
+        match &self.data {
+            Some(Data::Text(text)) => frame.text(text),
+            Some(Data::Json(json)) => frame.json(json)?,
+            None => frame.without_data(),
+        }
+        Ok(())
     }
 
     fn is_last(&self) -> bool {

@@ -23,8 +23,17 @@ pub(super) const END_SUFFIX: &str = ";hero.end";
 /// (`addEventListener(name, ..)`).
 ///
 /// A name has 1 to 256 bytes and no control characters, since a line break could forge fields.
-/// `error` and `open` are reserved: in a browser they would reach the handlers of the connection itself.
 /// Names that start with `hero.` are reserved for the library's own events.
+///
+/// # `error` and `open`
+///
+/// An `EventSource` passes events of these names to the handlers of the connection itself: `onerror` and `onopen`. Only
+/// other clients can read them, such as the official clients of language models. So these names are legal here, and the
+/// endpoint decides:
+///
+/// * An endpoint of the `plain` profile sends them.
+/// * For an endpoint of the `native` profile, `routes()` refuses a type with such a name. A stream that yields such a
+///   name at run time ends with [`CloseReason::StreamError`](crate::CloseReason::StreamError).
 ///
 /// ```
 /// use hero_sse::event::EventName;
@@ -53,6 +62,11 @@ impl EventName {
     /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether an `EventSource` passes the event to a handler of its own: see [`is_trap`].
+    pub(crate) fn is_trap(&self) -> bool {
+        is_trap(self.0.as_bytes())
     }
 
     /// Wraps a literal that a macro has checked already. Evaluated at compile time.
@@ -131,6 +145,7 @@ pub(super) enum Fault {
     TooLong,
     Control,
     Reserved,
+    Trap,
     OuterSpace,
     NotUtf8,
     OutOfBounds,
@@ -142,8 +157,10 @@ impl Display for InvalidField {
             Fault::Empty => "is empty",
             Fault::TooLong => "is longer than 256 bytes",
             Fault::Control => "contains a control character",
-            Fault::Reserved => {
-                "is reserved: hero-sse uses `hero.` itself; `error` and `open` reach the wrong handler in a browser"
+            Fault::Reserved => "is reserved: hero-sse uses `hero.` itself",
+            Fault::Trap => {
+                "is `error` or `open`, which an `EventSource` passes to the handlers of the connection itself: choose \
+                 another name, or write `profile = \"plain\"` on an endpoint that no `EventSource` reads"
             }
             Fault::OuterSpace => "starts or ends with white space, which browsers cut off",
             Fault::NotUtf8 => "is not UTF-8",
@@ -155,15 +172,27 @@ impl Display for InvalidField {
 
 impl std::error::Error for InvalidField {}
 
+/// Returns the reconnection time if a client can take it.
+pub(crate) fn checked_retry(retry: Duration) -> Result<Duration, InvalidField> {
+    let legal = RETRY.contains(&retry);
+    if legal { Ok(retry) } else { Err(InvalidField::new("reconnection time", Fault::OutOfBounds)) }
+}
+
 const fn fault_of_name(name: &str) -> Option<Fault> {
     let bytes = name.as_bytes();
     if let Some(fault) = fault_of_line(bytes) {
         return Some(fault);
     }
     match bytes {
-        b"error" | b"open" | [b'h', b'e', b'r', b'o', b'.', ..] => Some(Fault::Reserved),
+        [b'h', b'e', b'r', b'o', b'.', ..] => Some(Fault::Reserved),
         _ => None,
     }
+}
+
+/// Whether an `EventSource` passes an event of this name to the handlers of the connection itself. Streams of the
+/// native profile refuse these names.
+pub(crate) const fn is_trap(name: &[u8]) -> bool {
+    matches!(name, b"error" | b"open")
 }
 
 pub(super) fn fault_of_id(id: &str) -> Option<Fault> {
@@ -200,11 +229,12 @@ mod tests {
 
     #[test]
     fn names_and_ids_that_break_clients_are_refused() {
-        for bad in ["", "a\nb", "a\rb", "a\0", "\u{7f}", "a\u{85}", "error", "open", "hero.close"] {
+        for bad in ["", "a\nb", "a\rb", "a\0", "\u{7f}", "a\u{85}", "hero.close"] {
             assert!(EventName::new(bad).is_err(), "{bad:?}");
         }
-        for good in ["usage", "message", "heroic", "ünï", "opened", "a b"] {
-            assert!(EventName::new(good).is_ok(), "{good:?}");
+        for good in ["usage", "message", "heroic", "ünï", "opened", "a b", "error", "open"] {
+            let name = EventName::new(good).expect("a legal name");
+            assert_eq!(name.is_trap(), matches!(good, "error" | "open"), "{good:?}");
         }
         assert!(EventName::new("x".repeat(257)).is_err());
         for bad in ["", " a", "a ", "\ta", "a\nb", "hero.end", "7;hero.end", "a\u{9f}"] {

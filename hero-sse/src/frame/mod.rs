@@ -10,10 +10,16 @@ mod scan;
 mod write;
 
 pub use self::cursor::LastEventId;
-pub(crate) use self::field::RETRY;
+pub(crate) use self::field::{RETRY, checked_retry};
+// For the writer of a stream, which is to follow.
+#[allow(unused_imports)]
+pub(crate) use self::field::is_trap;
 pub use self::field::{EventId, EventName, InvalidField};
 pub(crate) use self::scan::{Contents, contents_of, data_of, end_of_write, name_of};
-pub use self::write::{FrameWriter, InvalidEvent};
+#[allow(unused_imports)]
+pub(crate) use self::scan::{has_data, retry_of};
 pub(crate) use self::write::{
-    GAP, HEARTBEAT, PreEncoded, write_body, write_control, write_event, write_id, write_retry,
+    FrameRules, GAP, HEARTBEAT, PreEncoded, Written, write_body, write_control, write_event,
+    write_id, write_retry,
 };
+pub use self::write::{FrameWriter, InvalidEvent};

@@ -1,5 +1,7 @@
 //! Reads frames that this module wrote: where one ends, its event name, its data.
 
+use std::time::Duration;
+
 use super::write::GAP;
 
 /// Returns where the next write of these frames ends: after as many whole frames as fit into `max_bytes`,
@@ -34,14 +36,34 @@ pub(crate) fn name_of(frame: &[u8]) -> Option<&[u8]> {
     None
 }
 
+/// Whether a client dispatches a frame: whether it has a data line.
+pub(crate) fn has_data(frame: &[u8]) -> bool {
+    frame.starts_with(b"data:") || memchr::memmem::find(frame, b"\ndata:").is_some()
+}
+
+/// Returns the last reconnection time in these frames.
+#[allow(dead_code)]
+pub(crate) fn retry_of(frames: &[u8]) -> Option<Duration> {
+    let line = b"retry: ";
+    // A line of data or of a comment begins with other bytes.
+    let at = memchr::memmem::rfind_iter(frames, line).find(|at| match at.checked_sub(1) {
+        Some(before) => frames.get(before) == Some(&b'\n'),
+        None => true,
+    })?;
+    let value = frames.get(at + line.len()..)?;
+    let end = memchr::memchr(b'\n', value).unwrap_or(value.len());
+    let millis = str::from_utf8(value.get(..end)?).ok()?.parse().ok()?;
+    Some(Duration::from_millis(millis))
+}
+
 /// What a sequence of frames contains.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Contents<'a> {
     /// Number of gap events.
     pub(crate) gaps: u64,
-    /// Number of the application's events.
+    /// Number of the application's events that have data.
     pub(crate) events: u64,
-    /// The name of the last of the application's events.
+    /// The name of the last of them.
     pub(crate) name: Option<&'a [u8]>,
 }
 
@@ -53,10 +75,11 @@ pub(crate) fn contents_of(mut frames: &[u8]) -> Contents<'_> {
         match name_of(frame) {
             Some(name) if name == GAP.as_bytes() => contents.gaps += 1,
             Some(name) if name.starts_with(b"hero.") => {}
-            name => {
+            name if has_data(frame) => {
                 contents.events += 1;
                 contents.name = name;
             }
+            _ => {}
         }
         frames = rest;
     }
@@ -65,8 +88,8 @@ pub(crate) fn contents_of(mut frames: &[u8]) -> Contents<'_> {
 
 /// Returns the data of a frame.
 pub(crate) fn data_of(frame: &str) -> String {
-    let lines = frame.split('\n').filter_map(|line| line.strip_prefix("data: "));
-    lines.collect::<Vec<_>>().join("\n")
+    let lines = frame.split('\n').filter_map(|line| line.strip_prefix("data:"));
+    lines.map(|line| line.strip_prefix(' ').unwrap_or(line)).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
@@ -74,13 +97,13 @@ mod tests {
     use bytes::BytesMut;
 
     use super::*;
-    use crate::frame::{EventName, write_event};
+    use crate::frame::{EventName, FrameRules, write_event};
 
     #[test]
     fn name_of_returns_the_event_field_and_never_a_data_line() {
         let name = |endpoint: Option<&EventName>, own: Option<&'static str>, data: &str| {
             let mut out = BytesMut::new();
-            write_event(&mut out, endpoint, false, |f| {
+            write_event(&mut out, FrameRules { endpoint, ..FrameRules::default() }, |f| {
                 own.into_iter().for_each(|own| f.event(&EventName::from_literal(own)));
                 f.id(7)?;
                 f.text(data);
@@ -108,12 +131,45 @@ mod tests {
             ("id: 8\nevent: a\ndata: event: hero.gap\ndata:\n\n", contents(0, 1, Some("a"))),
             ("event: a\ndata: x\n\ndata: event: b\n\n", contents(0, 2, None)),
             ("event: hero.cursor\ndata: {}\n\n", contents(0, 0, None)),
+            (": c\nretry: 500\n", contents(0, 0, None)),
+            ("id: 7\n\nevent: a\n\n", contents(0, 0, None)),
+            (": data:\nevent: a\ndata:\n\n: c\n", contents(0, 1, Some("a"))),
             (gap, contents(1, 0, None)),
             (&format!("{gap}event: a\ndata:\n\n"), contents(1, 1, Some("a"))),
             (&format!("{gap}{gap}event: a\ndata:\n\n{gap}"), contents(3, 1, Some("a"))),
         ] {
             assert_eq!(contents_of(frames.as_bytes()), expected, "{frames:?}");
         }
+    }
+
+    #[test]
+    fn retry_of_returns_the_last_field_and_never_a_line_of_data_or_a_comment() {
+        for (frames, millis) in [
+            ("", None),
+            ("data: retry: 500\n\n: retry: 500\n", None),
+            ("retry: 500\n", Some(500)),
+            ("id: 1\nretry: 500\ndata: x\n\nretry: 700\n", Some(700)),
+            ("retry: 500\n: retry: 700\ndata: \\nretry: 900\n\n", Some(500)),
+        ] {
+            let expected = millis.map(Duration::from_millis);
+            assert_eq!(retry_of(frames.as_bytes()), expected, "{frames:?}");
+        }
+    }
+
+    #[test]
+    fn data_of_returns_every_line_an_empty_one_included() {
+        for data in ["", "a", " a", "a\n\nb", "\n", "data: x"] {
+            let mut out = BytesMut::new();
+            let text = |f: &mut crate::frame::FrameWriter<'_>| {
+                f.comment("data: no");
+                f.text(data);
+                Ok(())
+            };
+            write_event(&mut out, FrameRules::default(), text).expect("a frame");
+            assert_eq!(data_of(&String::from_utf8_lossy(&out)), data, "{data:?}");
+            assert!(has_data(&out));
+        }
+        assert!(!has_data(b": data: x\nid: 7\n\n"));
     }
 
     #[test]

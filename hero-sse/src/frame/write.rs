@@ -1,13 +1,14 @@
 //! Writes frames: [`FrameWriter`] for events, and the library's own events, comments and blocks.
 
 use std::fmt::{self, Display, Write as _};
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use serde::Serialize;
 
 use super::field::{
-    END_MARK, END_SUFFIX, EventName, Fault, InvalidField, MAX_LENGTH, RETRY, fault_of_id,
+    END_MARK, END_SUFFIX, EventName, Fault, InvalidField, MAX_LENGTH, checked_retry, fault_of_id,
 };
 
 /// The heartbeat: an empty comment. Every client ignores it, and every proxy counts it as traffic.
@@ -15,6 +16,9 @@ pub(crate) const HEARTBEAT: &[u8] = b":\n\n";
 
 /// The name of the event that reports missed events to a client.
 pub(crate) const GAP: &str = "hero.gap";
+
+/// The name of the event that carries an id and nothing else.
+pub(crate) const CURSOR: &str = "hero.cursor";
 
 /// The error for an event that could not be written: an illegal id, or data that failed to serialize.
 #[derive(Debug)]
@@ -46,7 +50,7 @@ impl From<InvalidField> for InvalidEvent {
 
 /// Writes the fields of one event. [`SseEvent::encode`](crate::SseEvent::encode) receives it.
 ///
-/// Call each method at most once, in this order: the name, the id, the reconnection time, the data.
+/// Call each method at most once, in this order: the comment, the name, the id, the reconnection time, the data.
 ///
 /// The fields are written directly into the connection's buffer. If `encode` returns an error, nothing of
 /// the event remains there.
@@ -72,31 +76,80 @@ impl From<InvalidField> for InvalidEvent {
 #[derive(Debug)]
 pub struct FrameWriter<'a> {
     out: &'a mut BytesMut,
-    endpoint: Option<&'a EventName>,
-    last: bool,
+    /// Where the event begins in `out`.
+    start: usize,
+    rules: FrameRules<'a>,
     /// The event's id does not belong to the stream that carries the event.
     omit_id: bool,
-    named: bool,
-    has_id: bool,
-    has_data: bool,
-    pre_encoded: PreEncoded,
+    name: NameField,
+    /// The text of the id in `out`, the end mark included.
+    id: Option<Range<usize>>,
+    without_data: bool,
+    written: Written,
+}
+
+/// What a stream demands of its events.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct FrameRules<'a> {
+    /// The name that the endpoint declares. It names the events that have no name of their own.
+    pub(crate) endpoint: Option<&'a EventName>,
+    /// The event is the stream's last, and its id gets the end mark.
+    pub(crate) end_mark: bool,
+    /// An `EventSource` may read the stream, so that [`is_trap`](super::is_trap) names are an error.
+    pub(crate) refuse_traps: bool,
+}
+
+/// What an event has decided about its name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum NameField {
+    /// Nothing: the endpoint's name applies.
+    #[default]
+    Open,
+    Unnamed,
+    Written,
+    /// Written, and an `EventSource` would pass it to a handler of its own.
+    Trap,
+}
+
+/// What [`write_event`] has written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Written {
+    pub(crate) pre_encoded: PreEncoded,
+    /// Whether a client dispatches the event. Unknown for a pre-encoded one.
+    pub(crate) has_data: bool,
+    /// The event's own reconnection time. Unknown for a pre-encoded one: see [`retry_of`](super::retry_of).
+    pub(crate) retry: Option<Duration>,
 }
 
 impl<'a> FrameWriter<'a> {
-    fn new(out: &'a mut BytesMut) -> Self {
-        let (last, omit_id, named, has_id, has_data, pre_encoded) = Default::default();
-        Self { out, endpoint: None, last, omit_id, named, has_id, has_data, pre_encoded }
+    fn new(out: &'a mut BytesMut, rules: FrameRules<'a>) -> Self {
+        let start = out.len();
+        let (omit_id, name, id, without_data, written) = Default::default();
+        Self { out, start, rules, omit_id, name, id, without_data, written }
+    }
+
+    /// Writes a comment, which clients skip: one line for each line of the text. Any text is legal.
+    ///
+    /// A comment alone needs [`without_data`](Self::without_data) as well. It then is no block of its own.
+    #[doc(alias = "padding")]
+    pub fn comment(&mut self, text: &str) {
+        write_lines(self.out, ":", text);
     }
 
     /// Writes the event's own name. It takes precedence over the name that the endpoint declares.
     pub fn event(&mut self, name: &EventName) {
-        self.named = true;
+        self.name = if name.is_trap() { NameField::Trap } else { NameField::Written };
         field(self.out, "event: ", name.as_str());
     }
 
     /// Writes a default name. The endpoint's `event`, where declared, takes precedence over it.
     pub fn event_or(&mut self, name: &EventName) {
-        self.event(self.endpoint.unwrap_or(name));
+        self.event(self.rules.endpoint.unwrap_or(name));
+    }
+
+    /// Leaves the event without a name, even if the endpoint declares one. A browser passes it to `onmessage`.
+    pub fn unnamed(&mut self) {
+        self.name = NameField::Unnamed;
     }
 
     /// Writes the event's id, as its `Display` prints it.
@@ -119,11 +172,11 @@ impl<'a> FrameWriter<'a> {
         if let Some(fault) = fault {
             return Err(InvalidField::new("event id", fault).into());
         }
-        if self.last {
+        if self.rules.end_mark {
             self.out.put_slice(END_SUFFIX.as_bytes());
         }
+        self.id = Some(start..self.out.len());
         self.out.put_u8(b'\n');
-        self.has_id = true;
         Ok(())
     }
 
@@ -136,10 +189,9 @@ impl<'a> FrameWriter<'a> {
     ///
     /// [`InvalidEvent`] when it is shorter than 500 ms or longer than 24 h.
     pub fn retry(&mut self, retry: Duration) -> Result<(), InvalidEvent> {
-        if !RETRY.contains(&retry) {
-            return Err(InvalidField::new("reconnection time", Fault::OutOfBounds).into());
-        }
+        let retry = checked_retry(retry)?;
         field(self.out, "retry: ", &retry.as_millis().to_string());
+        self.written.retry = Some(retry);
         Ok(())
     }
 
@@ -159,7 +211,7 @@ impl<'a> FrameWriter<'a> {
             json.iter_mut().filter(|byte| matches!(**byte, b'\r' | b'\n')).for_each(|b| *b = b' ');
         }
         self.out.put_u8(b'\n');
-        self.has_data = true;
+        self.written.has_data = true;
         Ok(())
     }
 
@@ -167,44 +219,91 @@ impl<'a> FrameWriter<'a> {
     ///
     /// A client receives the lines joined by LF. A lone CR therefore arrives as LF.
     pub fn text(&mut self, text: &str) {
-        let mut remaining = text.as_bytes();
-        while let Some(at) = memchr::memchr2(b'\r', b'\n', remaining) {
-            let (line, tail) = remaining.split_at(at);
-            data_line(self.out, line);
-            remaining = match tail {
-                [b'\r', b'\n', tail @ ..] | [_, tail @ ..] => tail,
-                [] => tail,
-            };
-        }
-        data_line(self.out, remaining);
-        self.has_data = true;
+        write_lines(self.out, "data:", text);
+        self.written.has_data = true;
     }
 
     /// Writes frames that were encoded once for many clients, after what precedes them for this client.
     pub(crate) fn pre_encoded(&mut self, kind: PreEncoded, before: &[u8], frames: &[u8]) {
         self.out.put_slice(before);
         self.out.put_slice(frames);
-        self.pre_encoded = kind;
+        self.written.pre_encoded = kind;
     }
 
-    fn finish(self) {
-        if self.pre_encoded != PreEncoded::No {
-            return;
-        }
-        if !self.named
-            && let Some(name) = self.endpoint
-        {
-            field(self.out, "event: ", name.as_str());
-        }
-        if self.last && !self.has_id {
-            field(self.out, "id: ", END_MARK);
-        }
-        // A browser discards an event without a data line.
-        if !self.has_data {
-            self.out.put_slice(b"data:\n");
-        }
-        self.out.put_u8(b'\n');
+    /// Leaves the event without data. Without this call, an event without data gets an empty `data` line, since a client
+    /// discards an event that has none.
+    ///
+    /// A comment or a reconnection time alone is then no block of its own: the next event's block begins with it.
+    pub fn without_data(&mut self) {
+        self.without_data = true;
     }
+
+    fn finish(&mut self) -> Result<Written, InvalidEvent> {
+        let Self { start, rules, name, without_data, written, .. } = *self;
+        let (out, id) = (&mut *self.out, self.id.take());
+        if name == NameField::Trap && rules.refuse_traps {
+            return Err(InvalidField::new("event name", Fault::Trap).into());
+        }
+        if written.pre_encoded != PreEncoded::No {
+            return Ok(written);
+        }
+        if without_data && !written.has_data {
+            finish_without_data(out, start, rules, name, id);
+            return Ok(written);
+        }
+        if name == NameField::Open
+            && let Some(name) = rules.endpoint
+        {
+            if name.is_trap() && rules.refuse_traps {
+                return Err(InvalidField::new("event name", Fault::Trap).into());
+            }
+            field(out, "event: ", name.as_str());
+        }
+        if rules.end_mark && id.is_none() {
+            field(out, "id: ", END_MARK);
+        }
+        if !written.has_data {
+            out.put_slice(b"data:\n");
+        }
+        out.put_u8(b'\n');
+        Ok(Written { has_data: true, ..written })
+    }
+}
+
+/// Ends an event that no client dispatches.
+fn finish_without_data(
+    out: &mut BytesMut,
+    start: usize,
+    rules: FrameRules<'_>,
+    name: NameField,
+    id: Option<Range<usize>>,
+) {
+    let is_named = matches!(name, NameField::Written | NameField::Trap);
+    if !rules.end_mark {
+        if is_named || id.is_some() {
+            // The next event must not get them.
+            out.put_u8(b'\n');
+        } else if out.len() == start {
+            // So that every event writes something.
+            out.put_slice(b":\n");
+        }
+        return;
+    }
+    // Not every browser takes an id, here the end mark, from a block without data.
+    let id = id.and_then(|id| out.get(id)).map(BytesMut::from);
+    match id {
+        Some(id) if is_named => {
+            out.put_slice(b"\nid: ");
+            out.put_slice(&id);
+            out.put_u8(b'\n');
+        }
+        Some(_) => {}
+        None => {
+            out.put_slice(if is_named { b"\n" } else { b"" });
+            field(out, "id: ", END_MARK);
+        }
+    }
+    write_control(out, CURSOR, &serde_json::Value::Object(serde_json::Map::new()));
 }
 
 /// Whether an event was encoded before, and what its bytes contain.
@@ -218,15 +317,13 @@ pub(crate) enum PreEncoded {
     Batch,
 }
 
-/// Appends one complete frame. If `encode` fails, `out` stays as it was. Returns whether the event was
-/// [pre-encoded](FrameWriter::pre_encoded).
+/// Appends one complete frame. If `encode` fails, or the event breaks a rule, `out` stays as it was.
 pub(crate) fn write_event(
     out: &mut BytesMut,
-    endpoint: Option<&EventName>,
-    last: bool,
+    rules: FrameRules<'_>,
     encode: impl FnOnce(&mut FrameWriter<'_>) -> Result<(), InvalidEvent>,
-) -> Result<PreEncoded, InvalidEvent> {
-    write_atomically(FrameWriter { endpoint, last, ..FrameWriter::new(out) }, encode)
+) -> Result<Written, InvalidEvent> {
+    write_atomically(FrameWriter::new(out, rules), encode)
 }
 
 /// Appends one complete frame without the event's own id. Topics number events themselves, and the id of
@@ -235,27 +332,21 @@ pub(crate) fn write_body(
     out: &mut BytesMut,
     name: Option<&EventName>,
     encode: impl FnOnce(&mut FrameWriter<'_>) -> Result<(), InvalidEvent>,
-) -> Result<(), InvalidEvent> {
-    let frame = FrameWriter { endpoint: name, omit_id: true, ..FrameWriter::new(out) };
-    write_atomically(frame, encode).map(drop)
+) -> Result<Written, InvalidEvent> {
+    let rules = FrameRules { endpoint: name, ..FrameRules::default() };
+    let frame = FrameWriter { omit_id: true, ..FrameWriter::new(out, rules) };
+    write_atomically(frame, encode)
 }
 
 fn write_atomically(
     mut frame: FrameWriter<'_>,
     encode: impl FnOnce(&mut FrameWriter<'_>) -> Result<(), InvalidEvent>,
-) -> Result<PreEncoded, InvalidEvent> {
-    let start = frame.out.len();
-    match encode(&mut frame) {
-        Ok(()) => {
-            let pre_encoded = frame.pre_encoded;
-            frame.finish();
-            Ok(pre_encoded)
-        }
-        Err(error) => {
-            frame.out.truncate(start);
-            Err(error)
-        }
+) -> Result<Written, InvalidEvent> {
+    let written = encode(&mut frame).and_then(|()| frame.finish());
+    if written.is_err() {
+        frame.out.truncate(frame.start);
     }
+    written
 }
 
 /// Starts a frame with an id that the library made. The [body](write_body) must follow.
@@ -288,9 +379,24 @@ fn field(out: &mut BytesMut, name: &str, value: &str) {
     out.put_u8(b'\n');
 }
 
-fn data_line(out: &mut BytesMut, line: &[u8]) {
+/// Writes a line for each line of the text, which may end in LF, CR or CRLF.
+fn write_lines(out: &mut BytesMut, name: &str, text: &str) {
+    let mut remaining = text.as_bytes();
+    while let Some(at) = memchr::memchr2(b'\r', b'\n', remaining) {
+        let (line, tail) = remaining.split_at(at);
+        write_line(out, name, line);
+        remaining = match tail {
+            [b'\r', b'\n', tail @ ..] | [_, tail @ ..] => tail,
+            [] => tail,
+        };
+    }
+    write_line(out, name, remaining);
+}
+
+fn write_line(out: &mut BytesMut, name: &str, line: &[u8]) {
+    out.put_slice(name.as_bytes());
     // An empty line is `data:` without a space, as the specification writes it.
-    out.put_slice(if line.is_empty() { b"data:" } else { b"data: " });
+    out.put_slice(if line.is_empty() { b"" } else { b" " });
     out.put_slice(line);
     out.put_u8(b'\n');
 }
@@ -315,7 +421,7 @@ mod tests {
 
     fn frame(encode: impl FnOnce(&mut FrameWriter<'_>)) -> String {
         let mut out = BytesMut::new();
-        write_event(&mut out, None, false, |frame| {
+        write_event(&mut out, FrameRules::default(), |frame| {
             encode(frame);
             Ok(())
         })
@@ -349,10 +455,101 @@ mod tests {
     }
 
     #[test]
+    fn a_comment_is_a_line_for_each_line_of_its_text() {
+        for (text, wire) in [
+            ("", ":\n"),
+            ("a", ": a\n"),
+            (" a", ":  a\n"),
+            ("\0:\u{feff}\u{2028}", ": \0:\u{feff}\u{2028}\n"),
+            ("a\n\ndata: x\r\rid: 7\r\n", ": a\n:\n: data: x\n:\n: id: 7\n:\n"),
+        ] {
+            let comment = |f: &mut FrameWriter<'_>| f.comment(text);
+            assert_eq!(frame(comment), format!("{wire}data:\n\n"), "{text:?}");
+            let alone = |f: &mut FrameWriter<'_>| {
+                f.comment(text);
+                f.without_data();
+            };
+            assert_eq!(frame(alone), wire, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_event_without_data_keeps_its_name_and_id_from_the_next_event() {
+        let without_data = |encode: &dyn Fn(&mut FrameWriter<'_>)| {
+            frame(|f| {
+                encode(f);
+                f.without_data();
+            })
+        };
+        let name = EventName::from_literal("x");
+        assert_eq!(without_data(&|f| f.event(&name)), "event: x\n\n");
+        assert_eq!(without_data(&|f| f.id(7).expect("an id")), "id: 7\n\n");
+        let retry = Duration::from_secs(1);
+        assert_eq!(without_data(&|f| f.retry(retry).expect("a time")), "retry: 1000\n");
+        assert_eq!(without_data(&|f| f.unnamed()), ":\n", "something, so that a loop ends");
+        assert_eq!(without_data(&|f| f.text("x")), "data: x\n\n");
+        let mut out = BytesMut::new();
+        let rules = FrameRules { endpoint: Some(&name), ..FrameRules::default() };
+        let comment = |f: &mut FrameWriter<'_>| {
+            f.comment("c");
+            f.without_data();
+            Ok(())
+        };
+        let written = write_event(&mut out, rules, comment).expect("a comment");
+        assert_eq!((&out[..], written.has_data), (&b": c\n"[..], false));
+    }
+
+    #[test]
+    fn a_last_event_without_data_has_its_end_mark_on_an_event_with_data() {
+        let wire = |encode: &dyn Fn(&mut FrameWriter<'_>)| {
+            let mut out = BytesMut::new();
+            let rules = FrameRules { end_mark: true, ..FrameRules::default() };
+            write_event(&mut out, rules, |f| {
+                encode(f);
+                f.without_data();
+                Ok(())
+            })
+            .expect("a frame");
+            String::from_utf8(out.to_vec()).expect("UTF-8")
+        };
+        let cursor = "event: hero.cursor\ndata: {}\n\n";
+        let name = EventName::from_literal("x");
+        assert_eq!(wire(&|f| f.comment("c")), format!(": c\nid: hero.end\n{cursor}"));
+        assert_eq!(wire(&|f| f.id(7).expect("id")), format!("id: 7;hero.end\n{cursor}"));
+        assert_eq!(wire(&|f| f.event(&name)), format!("event: x\n\nid: hero.end\n{cursor}"));
+        let both = wire(&|f| {
+            f.event(&name);
+            f.id(7).expect("id");
+        });
+        let mark = "id: 7;hero.end\n";
+        assert_eq!(both, format!("event: x\n{mark}\n{mark}{cursor}"));
+    }
+
+    #[test]
+    fn names_of_an_event_source_are_refused_where_the_stream_demands_it() {
+        let name = EventName::new("error").expect("a legal name");
+        let write = |endpoint, own: bool, refuse_traps| {
+            let mut out = BytesMut::from("before");
+            let rules = FrameRules { endpoint, end_mark: false, refuse_traps };
+            let written = write_event(&mut out, rules, |f| {
+                if own {
+                    f.event(&name);
+                }
+                Ok(())
+            });
+            assert_eq!(written.is_err(), &out[..] == b"before", "{out:?}");
+            written.is_ok()
+        };
+        assert!(write(None, true, false) && write(Some(&name), false, false));
+        assert!(!write(None, true, true) && !write(Some(&name), false, true));
+        assert!(write(None, false, true));
+    }
+
+    #[test]
     fn a_failed_event_leaves_nothing_behind() {
         let mut out = BytesMut::from(&b"before"[..]);
         let name = EventName::from_literal("x");
-        let failed = write_event(&mut out, None, false, |frame| {
+        let failed = write_event(&mut out, FrameRules::default(), |frame| {
             frame.event(&name);
             frame.id("one\ntwo")
         });
@@ -382,7 +579,7 @@ mod tests {
         let name = EventName::from_literal;
         let wire = |endpoint: Option<&EventName>, encode: &dyn Fn(&mut FrameWriter<'_>)| {
             let mut out = BytesMut::new();
-            write_event(&mut out, endpoint, false, |f| {
+            write_event(&mut out, FrameRules { endpoint, ..FrameRules::default() }, |f| {
                 encode(f);
                 Ok(())
             })
@@ -396,14 +593,15 @@ mod tests {
         assert_eq!(wire(Some(&endpoint), &fallback), "event: endpoint\ndata:\n\n");
         assert_eq!(wire(None, &fallback), "event: default\ndata:\n\n");
         assert_eq!(wire(Some(&endpoint), &|_| ()), "event: endpoint\ndata:\n\n");
+        assert_eq!(wire(Some(&endpoint), &|f| f.unnamed()), "data:\n\n");
     }
 
     #[test]
     fn the_last_event_carries_the_end_mark() {
         let wire = |id: Option<&str>| {
             let mut out = BytesMut::new();
-            write_event(&mut out, None, true, |f| id.map_or(Ok(()), |id| f.id(id)))
-                .expect("a frame");
+            let rules = FrameRules { end_mark: true, ..FrameRules::default() };
+            write_event(&mut out, rules, |f| id.map_or(Ok(()), |id| f.id(id))).expect("a frame");
             String::from_utf8(out.to_vec()).expect("UTF-8")
         };
         assert_eq!(wire(None), "id: hero.end\ndata:\n\n");

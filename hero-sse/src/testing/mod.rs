@@ -102,7 +102,7 @@ use crate::auth::{Principal, TestPrincipal};
 use crate::close::CloseReason;
 use crate::delivery::SocketWatch;
 use crate::event::SseEvent;
-use crate::frame::{InvalidEvent, write_event};
+use crate::frame::{FrameRules, InvalidEvent, write_event};
 
 /// How long a reader waits for an event by default.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -141,7 +141,8 @@ pub fn connect(address: SocketAddr, path: &str) -> Open<axum::Router> {
 /// [`InvalidEvent`] if the event cannot be written. A stream would end there.
 pub fn frame(event: &impl SseEvent) -> Result<String, InvalidEvent> {
     let mut out = BytesMut::new();
-    write_event(&mut out, None, event.is_last(), |frame| event.encode(frame))?;
+    let rules = FrameRules { end_mark: event.is_last(), ..FrameRules::default() };
+    write_event(&mut out, rules, |frame| event.encode(frame))?;
     Ok(String::from_utf8_lossy(&out).into_owned())
 }
 

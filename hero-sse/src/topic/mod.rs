@@ -519,7 +519,7 @@ where
         let mut body = BytesMut::new();
         let mut write = || write_body(&mut body, None, |frame| self.state.encode(frame));
         match catch_unwind(AssertUnwindSafe(&mut write)) {
-            Ok(Ok(())) => Ok(self.encoded.insert(body.freeze()).clone()),
+            Ok(Ok(_)) => Ok(self.encoded.insert(body.freeze()).clone()),
             Ok(Err(error)) => {
                 Err(format!("the state of topic {:?} cannot be encoded: {error}", self.topic))
             }

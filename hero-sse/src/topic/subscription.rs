@@ -17,7 +17,7 @@ use super::feed::{Feed, MAX_EMPTY_READS, TopicFeed};
 use super::gap::{Gap, Resume};
 use super::position::Position;
 use super::ring::{Entry, Missed, Read, StartAt, Value};
-use crate::event::SseEvent;
+use crate::event::{SseEvent, TrapNames};
 use crate::frame::{FrameWriter, InvalidEvent, LastEventId, PreEncoded, write_body};
 
 /// A subscription to a [`Topic`](crate::Topic): return it from an endpoint, or use it as a `Stream` of [`Published`]
@@ -290,6 +290,7 @@ impl<E: fmt::Debug> fmt::Debug for Published<E> {
 
 impl<E: SseEvent + Send + Sync + 'static> SseEvent for Published<E> {
     const NAME: Option<&'static str> = E::NAME;
+    const TRAPS: TrapNames = E::TRAPS;
 
     fn encode(&self, frame: &mut FrameWriter<'_>) -> Result<(), InvalidEvent> {
         let mut before = BytesMut::new();
