@@ -1,6 +1,7 @@
 //! [`SseContext`]: a stream from an ordinary axum handler, for code that used `axum::response::Sse`.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse, Response};
@@ -8,6 +9,7 @@ use futures_core::Stream;
 use http::request::Parts;
 
 use crate::auth::Principal;
+use crate::connections::Connection;
 use crate::descriptor::{Declaration, Location};
 use crate::endpoint::{EventItem, EventStream};
 use crate::frame::LastEventId;
@@ -50,6 +52,7 @@ const FALLBACK: &str = "/{*path}";
 #[must_use = "nothing is sent until `stream`"]
 pub struct SseContext {
     request: AuthenticatedRequest,
+    connection: Connection,
     target: RequestTarget,
     declaration: Declaration,
     sse: HeroSse,
@@ -81,6 +84,14 @@ impl SseContext {
         self.request.principal()
     }
 
+    /// Returns the stream that [`stream`](Self::stream) will open, with its id. Later arguments of the handler may
+    /// be a [`Connection`] as well.
+    ///
+    /// The handler runs before admission, so the stream may never open.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
     /// Returns the id of the last event that a reconnecting client received. `None` for a new client.
     pub fn last_event_id(&self) -> Option<&str> {
         self.request.cursor().and_then(LastEventId::as_str)
@@ -97,7 +108,7 @@ impl SseContext {
         T::Item: EventItem<M>,
         M: 'static,
     {
-        let Self { request, target, declaration, sse, mut mistakes } = self;
+        let Self { request, target, declaration, sse, mut mistakes, .. } = self;
         let options = &sse.core().options;
         if !options.server.enabled {
             mistakes
@@ -145,11 +156,13 @@ impl<S: Send + Sync> FromRequestParts<S> for SseContext {
             declaration.method = Method::Post;
         }
         let policies = policies(&sse, &declaration);
-        let request =
+        let mut request =
             AuthenticatedRequest::authenticate(sse.core(), parts, &policies.private).await?;
         // With captures, since the handler has not named its permissions yet.
         let target = RequestTarget::of(sse.core(), true, parts).await;
         request.attach_principal(parts);
-        Ok(Self { request, target, declaration, sse, mistakes: Vec::new() })
+        let connection = request.connection(&Arc::from(declaration.path.as_str()));
+        parts.extensions.insert(connection.clone());
+        Ok(Self { request, connection, target, declaration, sse, mistakes: Vec::new() })
     }
 }

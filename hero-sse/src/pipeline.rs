@@ -33,7 +33,7 @@ use crate::auth::{
     AccessControl, AccessRequest, AccessTarget, CallerResolved, Gate, Principal, capture,
 };
 use crate::client_addr::TrustedProxies;
-use crate::connections::{AdmissionError, Caller, Connections, Limits, Slot};
+use crate::connections::{AdmissionError, Caller, Connection, Connections, Limits, Slot};
 use crate::delivery::{Delivery, Sweeper};
 use crate::endpoint::{EventStream, OpeningStream};
 use crate::frame::LastEventId;
@@ -159,6 +159,8 @@ pub(crate) struct AuthenticatedRequest {
     /// A ticket opens one stream, so the same request cannot open it again.
     by_ticket: bool,
     address: Option<IpAddr>,
+    /// The id that the handler knows already.
+    id: Option<u64>,
     /// Number of disconnects before the caller was checked.
     disconnects_before: u64,
     cursor: Result<LastEventId, Refusal>,
@@ -186,6 +188,7 @@ impl AuthenticatedRequest {
             principal,
             by_ticket: core.gate.has_ticket(parts),
             address: core.proxies.client_of(parts),
+            id: None,
             disconnects_before,
             cursor: cursor.map_err(|error| Refusal::bad_request(error.to_string())),
             delivery,
@@ -253,9 +256,19 @@ impl AuthenticatedRequest {
             per_address: policy.max_per_address,
             connects_per_minute: self.core.options.server.connects_per_minute,
         };
-        let (principal, address) = (self.principal.as_ref(), self.address);
-        let caller = Caller { principal, address, disconnects_before: self.disconnects_before };
-        self.core.connections.admit(path, caller, &limits)
+        self.core.connections.admit(path, self.caller(), &limits)
+    }
+
+    fn caller(&self) -> Caller<'_> {
+        let Self { address, id, disconnects_before, .. } = *self;
+        Caller { principal: self.principal.as_ref(), address, id, disconnects_before }
+    }
+
+    /// Returns what the stream will be for user code if it is admitted at `path`, and keeps its id.
+    pub(crate) fn connection(&mut self, path: &Arc<str>) -> Connection {
+        let id = self.core.connections.next_id();
+        self.id = Some(id);
+        self.caller().connection(id, path)
     }
 
     /// Step 4: runs the endpoint's function, then starts its stream.
@@ -269,6 +282,7 @@ impl AuthenticatedRequest {
         open: Open,
     ) -> Result<Response, Response> {
         self.attach_principal(&mut parts);
+        parts.extensions.insert(slot.connection().clone());
         let opening = async { open(Request::from_parts(parts, body)).await };
         let opening = AssertUnwindSafe(slot.attribution().timed(opening)).catch_unwind();
         let mut opening = Box::pin(opening);

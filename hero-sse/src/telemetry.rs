@@ -345,6 +345,15 @@ pub(crate) fn no_server() {
     );
 }
 
+pub(crate) fn no_connection(path: &str) {
+    tracing::error!(
+        target: TARGET,
+        path,
+        "a handler extracts `Connection` where no stream opens, so the answer is 500: take it in an endpoint's \
+         function, or after an `SseContext`, or take `Option<Connection>`"
+    );
+}
+
 pub(crate) fn no_gate() {
     tracing::error!(
         target: TARGET,

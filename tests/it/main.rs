@@ -9,6 +9,7 @@ mod browser;
 mod buffer;
 mod cable;
 mod captured_permissions;
+mod connection;
 mod drain;
 mod endpoint;
 mod event;

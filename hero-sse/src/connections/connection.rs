@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::direct::{DirectQueue, Pushed};
+use super::extract::Connection;
 use super::limits::{CallerKey, Keys};
 use crate::auth::Principal;
 use crate::client_addr;
@@ -21,7 +22,7 @@ use crate::close::CloseReason;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ConnectionInfo {
-    /// The stream's number, unique within the process.
+    /// The stream's number, as in [`Connection::id`](super::Connection::id).
     pub id: u64,
     /// The endpoint's path, with its prefix, and with captures as declared.
     pub path: String,
@@ -45,6 +46,16 @@ pub(crate) struct Caller<'a> {
     pub(crate) address: Option<IpAddr>,
     /// The number of [disconnects](super::Connections::disconnects) before the caller was checked.
     pub(crate) disconnects_before: u64,
+    /// The id that the stream was promised before its admission. `None`: the next one.
+    pub(crate) id: Option<u64>,
+}
+
+impl Caller<'_> {
+    /// What the caller's stream with this id is for user code.
+    pub(crate) fn connection(&self, id: u64, path: &Arc<str>) -> Connection {
+        let (principal, address) = (self.principal.cloned(), self.address);
+        Connection { id, endpoint: path.clone(), principal, address }
+    }
 }
 
 /// Whether a stream's writer still exists.
@@ -55,12 +66,10 @@ pub(crate) enum StreamPhase {
 }
 
 /// One open stream. The registry, its slot and its direct queue share it.
-pub(super) struct Connection {
-    pub(super) id: u64,
-    pub(super) path: Arc<str>,
+pub(super) struct Entry {
+    /// What user code sees of it.
+    pub(super) connection: Connection,
     caller_key: Option<Arc<CallerKey>>,
-    pub(super) principal: Option<Principal>,
-    address: Option<IpAddr>,
     pub(super) since: Instant,
     /// The requested end: its index in [`CloseReason::ALL`] plus one, or zero for none.
     end_request: AtomicU8,
@@ -74,14 +83,11 @@ pub(super) struct Connection {
     pub(super) runtime: Option<Handle>,
 }
 
-impl Connection {
+impl Entry {
     pub(super) fn new(id: u64, path: &Arc<str>, caller: Caller<'_>) -> Arc<Self> {
         Arc::new(Self {
-            id,
-            path: path.clone(),
+            connection: caller.connection(id, path),
             caller_key: caller.principal.map(|caller| Arc::new(CallerKey::of(caller))),
-            principal: caller.principal.cloned(),
-            address: caller.address,
             since: Instant::now(),
             end_request: AtomicU8::new(0),
             waker: AtomicWaker::new(),
@@ -94,8 +100,8 @@ impl Connection {
     }
 
     pub(super) fn keys(&self) -> Keys<'_> {
-        let network = self.address.map(client_addr::network_of);
-        Keys { path: &self.path, caller: self.caller_key.as_ref(), network }
+        let network = self.connection.address.map(client_addr::network_of);
+        Keys { path: &self.connection.endpoint, caller: self.caller_key.as_ref(), network }
     }
 
     /// Requests the stream's end, unless one was requested before.
@@ -170,14 +176,15 @@ impl Connection {
     }
 
     pub(super) fn info(&self) -> ConnectionInfo {
-        let principal = self.principal.as_ref();
+        let Connection { id, endpoint, principal, address } = &self.connection;
+        let principal = principal.as_ref();
         ConnectionInfo {
-            id: self.id,
-            path: self.path.to_string(),
+            id: *id,
+            path: endpoint.to_string(),
             subject: principal.map(Principal::subject).map(str::to_owned),
             tenant: principal.and_then(Principal::tenant).map(str::to_owned),
             issuer: principal.and_then(Principal::issuer).map(str::to_owned),
-            address: self.address,
+            address: *address,
             age: self.since.elapsed(),
         }
     }

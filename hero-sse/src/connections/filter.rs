@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::connection::Connection;
+use super::connection::Entry;
 use crate::auth::Principal;
 
 /// Selects open streams: those that meet all of its conditions. Without conditions it selects every stream.
@@ -27,11 +27,12 @@ use crate::auth::Principal;
 /// ```
 ///
 /// Conditions on the caller are compared with the [`Principal`] that opened the stream. Streams without a
-/// principal never meet them.
+/// principal never meet them. [`not`](Self::not) leaves streams out.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 #[must_use]
 pub struct ConnectionFilter {
+    pub(super) id: Option<u64>,
     endpoint: Option<String>,
     subject: Option<String>,
     tenant: Option<String>,
@@ -40,12 +41,20 @@ pub struct ConnectionFilter {
     /// A value that JSON cannot represent is `None`, and matches no stream.
     claims: Vec<(String, Option<Value>)>,
     older_than: Option<Duration>,
+    except: Vec<Self>,
 }
 
 impl ConnectionFilter {
     /// Selects every stream. Add conditions to select fewer.
     pub fn all() -> Self {
         Self::default()
+    }
+
+    /// Selects the stream with this [id](crate::connections::Connection::id). Ids are no secrets: if a client
+    /// names the stream, add a condition on the caller, such as [`subject`](Self::subject).
+    pub fn id(mut self, id: u64) -> Self {
+        self.id = Some(id);
+        self
     }
 
     /// Selects streams of the endpoint at this path, with its prefix and with captures as declared, as in
@@ -96,11 +105,32 @@ impl ConnectionFilter {
         self
     }
 
-    pub(super) fn matches(&self, connection: &Connection, now: Instant) -> bool {
-        let age = || now.saturating_duration_since(connection.since);
-        self.endpoint.as_deref().is_none_or(|wanted| wanted == &*connection.path)
-            && self.matches_caller(connection.principal.as_ref())
+    /// Leaves out the streams that match `other`: those that meet all of its conditions. Called repeatedly, it
+    /// leaves out the streams that match any of them.
+    ///
+    /// ```
+    /// use hero_sse::connections::ConnectionFilter;
+    ///
+    /// /// Everyone in the tenant, except one tab.
+    /// fn others(tenant: &str, tab: u64) -> ConnectionFilter {
+    ///     ConnectionFilter::all().tenant(tenant).not(ConnectionFilter::all().id(tab))
+    /// }
+    /// # let _ = others("t1", 7);
+    /// ```
+    #[doc(alias = "except")]
+    #[doc(alias = "exclude")]
+    pub fn not(mut self, other: Self) -> Self {
+        self.except.push(other);
+        self
+    }
+
+    pub(super) fn matches(&self, entry: &Entry, now: Instant) -> bool {
+        let age = || now.saturating_duration_since(entry.since);
+        self.id.is_none_or(|wanted| wanted == entry.connection.id)
+            && self.endpoint.as_deref().is_none_or(|wanted| wanted == entry.connection.endpoint())
+            && self.matches_caller(entry.connection.principal())
             && self.older_than.is_none_or(|wanted| age() >= wanted)
+            && !self.except.iter().any(|other| other.matches(entry, now))
     }
 
     fn matches_caller(&self, caller: Option<&Principal>) -> bool {

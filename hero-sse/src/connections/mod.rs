@@ -2,6 +2,7 @@
 
 mod connection;
 mod direct;
+mod extract;
 mod filter;
 mod limits;
 mod registry;
@@ -18,6 +19,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 pub use self::connection::ConnectionInfo;
 pub(crate) use self::connection::{Caller, StreamPhase};
 use self::direct::Pushed;
+pub use self::extract::Connection;
 pub use self::filter::ConnectionFilter;
 pub(crate) use self::limits::{AdmissionError, Limits};
 use self::registry::Registry;
@@ -44,7 +46,7 @@ const LONGEST_WINDOW: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 /// |---|---|
 /// | list streams | [`snapshot`](Self::snapshot), [`matching`](Self::matching) |
 /// | count streams | [`len`](Self::len), [`count`](Self::count), [`closed`](Self::closed), [`counts`](Self::counts) |
-/// | send an event to a user, a tenant, everyone | [`send`](Self::send) |
+/// | send an event to a user, a tenant, a tab, everyone | [`send`](Self::send) |
 /// | withdraw access now | [`disconnect`](Self::disconnect) |
 /// | move clients to other nodes | [`drain`](Self::drain), [`drain_over`](Self::drain_over) |
 /// | close an endpoint for a while | [`close_endpoint`](Self::close_endpoint), [`open_endpoint`](Self::open_endpoint) |
@@ -121,9 +123,7 @@ impl Connections {
 
     /// Returns the number of open streams that match `filter`.
     pub fn count(&self, filter: &ConnectionFilter) -> usize {
-        let now = Instant::now();
-        let table = self.0.lock();
-        table.streams.iter().filter(|(_, connection)| filter.matches(connection, now)).count()
+        self.0.lock().select(filter).count()
     }
 
     /// Ends the streams that match `filter` at once, for instance to withdraw access, and returns their number.
@@ -286,7 +286,7 @@ impl Connections {
         async move {
             let (start, window) = (Instant::now(), window.min(LONGEST_WINDOW));
             let mut streams = connections.0.matching(&filter);
-            streams.sort_by_key(|connection| connection.id);
+            streams.sort_by_key(|entry| entry.connection.id);
             let last = streams.len().saturating_sub(1).max(1) as f64;
             for (index, connection) in streams.iter().enumerate() {
                 sleep_until(start + window.mul_f64(index as f64 / last)).await;
@@ -329,8 +329,13 @@ impl Connections {
         caller: Caller<'_>,
         limits: &Limits,
     ) -> Result<Slot, AdmissionError> {
-        let (key, connection) = self.0.admit(path, caller, limits)?;
-        Ok(Slot::new(self.0.clone(), connection, key))
+        let entry = self.0.admit(path, caller, limits)?;
+        Ok(Slot::new(self.0.clone(), entry))
+    }
+
+    /// Returns the id of a stream that may be [admitted](Self::admit) later.
+    pub(crate) fn next_id(&self) -> u64 {
+        self.0.next_id()
     }
 
     /// Counts a rejected request as the end of a stream that never began.

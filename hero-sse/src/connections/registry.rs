@@ -1,16 +1,15 @@
 //! The table of open streams, its counts, and admission under its lock.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use slab::Slab;
 use tokio::time::Instant;
 
-use super::connection::{Caller, Connection};
+use super::connection::{Caller, Entry};
 use super::filter::ConnectionFilter;
 use super::limits::{AdmissionError, CallerKey, Counts, Keys, Limits};
 use crate::close::CloseReason;
@@ -24,7 +23,9 @@ pub(super) const BLOCKING: Duration = Duration::from_millis(100);
 /// more of them is checked again.
 pub(super) const REMEMBERED_DISCONNECTS: usize = 256;
 
-#[derive(Default)]
+/// The first id of a registry is below this. So all ids stay below 2^53, which JavaScript can represent.
+const FIRST_IDS: u64 = 1 << 52;
+
 pub(super) struct Registry {
     table: Mutex<Table>,
     next_id: AtomicU64,
@@ -37,7 +38,8 @@ pub(super) struct Registry {
 
 #[derive(Default)]
 pub(super) struct Table {
-    pub(super) streams: Slab<Arc<Connection>>,
+    /// By id.
+    pub(super) streams: HashMap<u64, Arc<Entry>>,
     pub(super) counts: Counts,
     rate_limiter: RateLimiter<Arc<CallerKey>>,
     log_throttle: LogThrottle<(Arc<str>, &'static str)>,
@@ -47,6 +49,20 @@ pub(super) struct Table {
     recent_disconnects: VecDeque<ConnectionFilter>,
 }
 
+impl Default for Registry {
+    fn default() -> Self {
+        Self {
+            table: Mutex::default(),
+            // Random, so that an id from before a restart, or from another node, is nobody's.
+            next_id: AtomicU64::new(fastrand::u64(..FIRST_IDS)),
+            disconnects: AtomicU64::default(),
+            closed: [const { AtomicU64::new(0) }; CloseReason::ALL.len()],
+            blocking: AtomicU64::default(),
+            gaps: AtomicU64::default(),
+        }
+    }
+}
+
 impl Registry {
     /// No code that can panic runs under the lock, so a poisoned lock is still sound.
     pub(super) fn lock(&self) -> MutexGuard<'_, Table> {
@@ -54,7 +70,7 @@ impl Registry {
     }
 
     /// Returns the matching streams. Wake and drop them without the lock.
-    pub(super) fn matching(&self, filter: &ConnectionFilter) -> Vec<Arc<Connection>> {
+    pub(super) fn matching(&self, filter: &ConnectionFilter) -> Vec<Arc<Entry>> {
         self.lock().matching(filter)
     }
 
@@ -64,17 +80,17 @@ impl Registry {
         path: &Arc<str>,
         caller: Caller<'_>,
         limits: &Limits,
-    ) -> Result<(usize, Arc<Connection>), AdmissionError> {
+    ) -> Result<Arc<Entry>, AdmissionError> {
         let now = Instant::now();
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let connection = Connection::new(id, path, caller);
+        let id = caller.id.unwrap_or_else(|| self.next_id());
+        let entry = Entry::new(id, path, caller);
         let mut table = self.lock();
         // Under the lock: a disconnect either came before, or finds the stream in the table.
         let overtaken_by = self.disconnects().saturating_sub(caller.disconnects_before);
-        if table.was_disconnected(&connection, overtaken_by, now) {
+        if table.was_disconnected(&entry, overtaken_by, now) {
             return Err(AdmissionError::Changed);
         }
-        if let Err(error) = table.check(&connection.keys(), limits, now) {
+        if let Err(error) = table.check(&entry.keys(), limits, now) {
             let log_line = table.log_throttle.allow((path.clone(), error.as_str()), now);
             drop(table);
             self.count_rejected(path, error);
@@ -87,17 +103,22 @@ impl Registry {
             }
             return Err(error);
         }
-        table.counts.add(&connection.keys());
-        let key = table.streams.insert(connection.clone());
+        table.counts.add(&entry.keys());
+        table.streams.insert(id, entry.clone());
         drop(table);
         telemetry::slots(path, 1.0);
-        Ok((key, connection))
+        Ok(entry)
     }
 
-    pub(super) fn release(&self, key: usize, connection: &Connection) {
+    /// Returns the id of a stream that may be admitted later.
+    pub(super) fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn release(&self, entry: &Entry) {
         let mut table = self.lock();
-        table.streams.try_remove(key);
-        table.counts.remove(&connection.keys());
+        table.streams.remove(&entry.connection.id);
+        table.counts.remove(&entry.keys());
     }
 
     /// Number of disconnects so far. A caller that is checked after reading it has them behind it.
@@ -106,7 +127,7 @@ impl Registry {
     }
 
     /// Records a disconnect for requests on their way in, and returns the matching streams.
-    pub(super) fn disconnect(&self, filter: &ConnectionFilter) -> Vec<Arc<Connection>> {
+    pub(super) fn disconnect(&self, filter: &ConnectionFilter) -> Vec<Arc<Entry>> {
         let mut table = self.lock();
         self.disconnects.fetch_add(1, Ordering::AcqRel);
         if table.recent_disconnects.len() == REMEMBERED_DISCONNECTS {
@@ -167,18 +188,26 @@ impl Registry {
 }
 
 impl Table {
-    fn matching(&self, filter: &ConnectionFilter) -> Vec<Arc<Connection>> {
+    fn matching(&self, filter: &ConnectionFilter) -> Vec<Arc<Entry>> {
+        self.select(filter).cloned().collect()
+    }
+
+    pub(super) fn select(&self, filter: &ConnectionFilter) -> impl Iterator<Item = &Arc<Entry>> {
         let now = Instant::now();
-        let streams = self.streams.iter().map(|(_, connection)| connection);
-        streams.filter(|connection| filter.matches(connection, now)).cloned().collect()
+        let (one, all) = match filter.id {
+            // Sending to one stream must not cost a walk over all of them.
+            Some(id) => (self.streams.get(&id), None),
+            None => (None, Some(self.streams.values())),
+        };
+        let streams = one.into_iter().chain(all.into_iter().flatten());
+        streams.filter(move |entry| filter.matches(entry, now))
     }
 
     /// Whether one of the last `count` disconnects matches this stream, or may have matched it.
-    fn was_disconnected(&self, connection: &Connection, count: u64, now: Instant) -> bool {
+    fn was_disconnected(&self, entry: &Entry, count: u64, now: Instant) -> bool {
         let count = usize::try_from(count).unwrap_or(usize::MAX);
         let mut filters = self.recent_disconnects.iter().rev().take(count);
-        count > self.recent_disconnects.len()
-            || filters.any(|filter| filter.matches(connection, now))
+        count > self.recent_disconnects.len() || filters.any(|filter| filter.matches(entry, now))
     }
 
     fn check(

@@ -6,7 +6,8 @@ use std::task::Context;
 use bytes::BytesMut;
 use tokio::time::Instant;
 
-use super::connection::{Connection, StreamPhase};
+use super::connection::{Entry, StreamPhase};
+use super::extract::Connection;
 use super::registry::Registry;
 use crate::auth::Principal;
 use crate::close::CloseReason;
@@ -15,54 +16,57 @@ use crate::telemetry;
 /// One stream's slot. Dropping it releases the slot and counts the stream's end.
 pub(crate) struct Slot {
     registry: Arc<Registry>,
-    connection: Arc<Connection>,
-    /// The slot's key in the registry's table.
-    key: usize,
+    entry: Arc<Entry>,
     /// `None` if no stream came of it.
     reason: Option<CloseReason>,
 }
 
 impl Slot {
     /// A stream whose slot is dropped without [`close`](Self::close) was left by its client.
-    pub(super) fn new(registry: Arc<Registry>, connection: Arc<Connection>, key: usize) -> Self {
-        Self { registry, connection, key, reason: Some(CloseReason::ClientGone) }
+    pub(super) fn new(registry: Arc<Registry>, entry: Arc<Entry>) -> Self {
+        Self { registry, entry, reason: Some(CloseReason::ClientGone) }
+    }
+
+    /// What user code sees of the stream.
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.entry.connection
     }
 
     pub(crate) fn attribution(&self) -> Attribution {
-        Attribution { registry: self.registry.clone(), connection: self.connection.clone() }
+        Attribution { registry: self.registry.clone(), entry: self.entry.clone() }
     }
 
     /// Returns the end that was requested, and registers the task: it will be woken for a requested end and
     /// for direct events.
     pub(crate) fn poll_end_request(&self, cx: &Context<'_>) -> Option<CloseReason> {
-        self.connection.poll_end_request(cx)
+        self.entry.poll_end_request(cx)
     }
 
     /// Appends directly sent events, up to their share of a write. Call
     /// [`poll_end_request`](Self::poll_end_request) first, so that later events wake the task.
     pub(crate) fn take_direct_events(&self, out: &mut BytesMut) {
-        self.connection.take_direct(out);
+        self.entry.take_direct(out);
     }
 
     /// Sets how the stream is cut off if its client does not take the closing event in time.
     pub(crate) fn on_cut(&self, cut: impl Fn(StreamPhase) + Send + Sync + 'static) {
-        self.connection.on_cut(cut);
+        self.entry.on_cut(cut);
     }
 
     /// Returns why the stream was cut off, if it was.
     pub(crate) fn was_cut(&self) -> Option<CloseReason> {
-        self.connection.was_cut()
+        self.entry.was_cut()
     }
 
     /// Counts and logs that the stream begins.
     pub(crate) fn opened(&self) {
-        let Connection { id, path, principal, .. } = &*self.connection;
-        telemetry::opened(path, *id, principal.as_ref().map(Principal::subject));
+        let Connection { id, endpoint, principal, .. } = self.connection();
+        telemetry::opened(endpoint, *id, principal.as_ref().map(Principal::subject));
     }
 
     /// Sets why the stream ends. It accepts no more direct events.
     pub(crate) fn close(&mut self, reason: CloseReason) {
-        self.connection.close_direct();
+        self.entry.close_direct();
         self.reason = Some(reason);
     }
 
@@ -74,14 +78,14 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let Connection { id, path, since, .. } = &*self.connection;
-        self.connection.set_ended();
-        self.connection.close_direct();
-        self.registry.release(self.key, &self.connection);
-        telemetry::slots(path, -1.0);
+        self.entry.set_ended();
+        self.entry.close_direct();
+        self.registry.release(&self.entry);
+        let Connection { id, endpoint, .. } = self.connection();
+        telemetry::slots(endpoint, -1.0);
         if let Some(reason) = self.reason {
             self.registry.count_closed(reason);
-            telemetry::closed(path, *id, reason, since.elapsed());
+            telemetry::closed(endpoint, *id, reason, self.entry.since.elapsed());
         }
     }
 }
@@ -90,16 +94,16 @@ impl Drop for Slot {
 #[derive(Clone)]
 pub(crate) struct Attribution {
     registry: Arc<Registry>,
-    connection: Arc<Connection>,
+    entry: Arc<Entry>,
 }
 
 impl Attribution {
     pub(crate) fn path(&self) -> &str {
-        &self.connection.path
+        &self.entry.connection.endpoint
     }
 
     pub(crate) fn id(&self) -> u64 {
-        self.connection.id
+        self.entry.connection.id
     }
 
     /// Runs a future of user code, and measures each of its polls.

@@ -294,10 +294,13 @@ async fn a_filter_selects_the_streams_that_meet_all_conditions() {
         admit("/b", Some(person("bob", "t1"))),
     ];
     let all = ConnectionFilter::all;
+    let first = old[0].connection().id();
+    let id = |n: u64| all().id(first + n);
     let selected = |filter: ConnectionFilter| {
-        let mut ids: Vec<_> = connections.0.matching(&filter).iter().map(|one| one.id).collect();
+        let mut ids: Vec<_> =
+            connections.0.matching(&filter).iter().map(|one| one.connection.id).collect();
         ids.sort_unstable();
-        ids
+        ids.iter().map(|id| id - first).collect::<Vec<_>>()
     };
     assert_eq!(selected(all()), [0, 1, 2, 3, 4]);
     assert_eq!(selected(all().endpoint("/a")), [0, 1, 2]);
@@ -307,6 +310,16 @@ async fn a_filter_selects_the_streams_that_meet_all_conditions() {
     assert!(selected(all().older_than(Duration::from_secs(61))).is_empty());
     assert_eq!(selected(all().endpoint("/b").subject("ann")), [3]);
     assert!(selected(all().endpoint("/c")).is_empty());
+    assert_eq!(selected(id(3)), [3]);
+    assert_eq!(selected(id(3).endpoint("/b").subject("ann").tenant("t1")), [3]);
+    assert!(selected(id(3).subject("bob")).is_empty() && selected(id(5)).is_empty());
+    assert_eq!(selected(all().not(id(3))), [0, 1, 2, 4]);
+    assert_eq!(selected(all().tenant("t1").not(id(3)).not(id(0))), [4]);
+    assert_eq!(selected(all().not(all().subject("ann").tenant("t1"))), [1, 2, 4]);
+    assert_eq!(selected(all().not(all().subject("ann").not(id(2)))), [1, 2, 4]);
+    assert_eq!(selected(all().not(all().older_than(Duration::from_secs(60)))), [2, 3, 4]);
+    assert!(selected(all().not(all())).is_empty() && selected(id(3).not(id(3))).is_empty());
+    assert_eq!((connections.count(&id(3)), connections.count(&all().not(id(3)))), (1, 4));
     let cx = Context::from_waker(std::task::Waker::noop());
     assert_eq!(connections.drain(&all().tenant("t1")), 3);
     let ended = old.iter().chain(&young).map(|slot| slot.poll_end_request(&cx).is_some());
@@ -321,7 +334,7 @@ async fn a_drain_over_a_window_starts_with_the_oldest_and_stops_when_dropped() {
         admitted.expect("a slot")
     };
     let mut slots: Vec<_> = (0..11).map(admit).collect();
-    // The table reuses keys, so its order is not that of age.
+    // The table has no order.
     slots.remove(3);
     slots.push(admit(11));
     let cx = Context::from_waker(std::task::Waker::noop());
