@@ -39,6 +39,7 @@
 //! | stream to one user, tenant or build | [`KeyedTopics`] | [keyed topics](guide::keyed_topics) |
 //! | publish from anywhere | [`Topic`] | [publishing](guide::publishing) |
 //! | stream an LLM's answer | [`stream`](stream()) | [LLM answers](guide::llm_answers) |
+//! | pass on a stream that another server made | [`adopt`] | [LLM answers](guide::llm_answers) |
 //! | read a stream in a page | | [browser](guide::browser) |
 //! | decide who may open a stream | [`Principal`], [`auth`] | [access](guide::access) |
 //! | use cookies, tokens in URLs, tickets, CORS | [`auth::Tickets`], [`options`] | [tokens](guide::tokens) |
@@ -89,6 +90,8 @@ mod throttle;
 pub mod topic;
 
 // The server.
+#[cfg(feature = "server")]
+pub mod adopt;
 #[cfg(feature = "server")]
 pub mod auth;
 #[cfg(feature = "server")]

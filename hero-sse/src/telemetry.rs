@@ -277,6 +277,14 @@ pub(crate) fn stream_error(path: &str, connection: u64, error: &dyn Display) {
     tracing::error!(target: TARGET, path, connection, %error, "the application's stream failed");
 }
 
+/// Logs why an endpoint answers `502`. At most once a second, because an outage of an upstream affects every request.
+pub(crate) fn not_adopted(error: &dyn Display) {
+    static LOGGED: LazyLock<Mutex<LogThrottle<()>>> = LazyLock::new(Mutex::default);
+    let mut log = LOGGED.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(suppressed) = log.allow((), Instant::now()) else { return };
+    tracing::warn!(target: TARGET, %error, suppressed, "an upstream's answer cannot be passed on as a stream");
+}
+
 /// Logs that an event was not published. The client that sent it receives no details. At most once a second per kind
 /// of error, because an outage of a broker affects every event.
 pub(crate) fn not_published(what: &'static str, error: &dyn Display) {

@@ -3,6 +3,7 @@
 
 mod access;
 mod admission;
+mod adopt;
 mod auth;
 mod broker;
 mod browser;

@@ -237,7 +237,8 @@ impl Event {
         Self::without_data().named(name)
     }
 
-    fn without_data() -> Self {
+    /// An event to which the other methods add.
+    pub(crate) fn without_data() -> Self {
         let (comment, id, retry, key, data) = Default::default();
         Self { comment, name: Name::Default, id, retry, key, data, last: false }
     }

@@ -6,6 +6,7 @@
 
 mod cursor;
 mod field;
+mod parse;
 mod scan;
 mod write;
 
@@ -15,6 +16,7 @@ pub(crate) use self::field::{RETRY, checked_retry};
 #[allow(unused_imports)]
 pub(crate) use self::field::is_trap;
 pub use self::field::{EventId, EventName, InvalidField};
+pub(crate) use self::parse::{Block, BlockParser, TooLong};
 pub(crate) use self::scan::{Contents, contents_of, data_of, end_of_write, name_of};
 #[allow(unused_imports)]
 pub(crate) use self::scan::{has_data, retry_of};

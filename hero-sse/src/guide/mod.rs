@@ -37,7 +37,8 @@ guides! {
         [`Connections::send`](crate::connections::Connections::send), \
         [`ConnectionFilter`](crate::connections::ConnectionFilter)";
     limits: "limits.md", "[`SseOptions`](crate::SseOptions), [`OverLimit`](crate::options::OverLimit)";
-    llm_answers: "llm-answers.md", "[`stream`](crate::stream()), [`Event`](crate::Event), [`Refusal`](crate::Refusal)";
+    llm_answers: "llm-answers.md", "[`stream`](crate::stream()), [`Event`](crate::Event), [`Refusal`](crate::Refusal), \
+        [`adopt`](crate::adopt)";
     monitoring: "monitoring.md", "[`CloseReason`](crate::CloseReason), \
         [`Connections`](crate::connections::Connections), [`ConnectionInfo`](crate::connections::ConnectionInfo)";
     other_servers: "other-servers.md", "[`HeroSse::guard`](crate::HeroSse::guard), \
