@@ -83,6 +83,7 @@ mod close;
 pub mod event;
 mod frame;
 mod overflow;
+mod profile;
 mod sealed;
 mod sync;
 mod telemetry;

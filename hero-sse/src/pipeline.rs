@@ -210,7 +210,9 @@ impl AuthenticatedRequest {
         match &self.cursor {
             Err(refusal) => Err(route.refuse(refusal.clone())),
             // `204` tells a browser not to reconnect.
-            Ok(cursor) if cursor.is_end() => Err(StatusCode::NO_CONTENT.into_response()),
+            Ok(cursor) if cursor.is_end() && !route.policy().profile.is_plain() => {
+                Err(StatusCode::NO_CONTENT.into_response())
+            }
             Ok(_) if self.head_only => Err(head_response()),
             Ok(_) => Ok(Permit { access_request, since }),
         }
@@ -256,7 +258,11 @@ impl AuthenticatedRequest {
             per_address: policy.max_per_address,
             connects_per_minute: self.core.options.server.connects_per_minute,
         };
-        self.core.connections.admit(path, self.caller(), &limits)
+        let slot = self.core.connections.admit(path, self.caller(), &limits)?;
+        if !policy.direct_events {
+            slot.refuse_direct_events();
+        }
+        Ok(slot)
     }
 
     fn caller(&self) -> Caller<'_> {

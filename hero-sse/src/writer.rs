@@ -5,10 +5,9 @@
 
 mod reauthorize;
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -20,10 +19,10 @@ pub(crate) use self::reauthorize::Reauthorization;
 use crate::buffer::Events;
 use crate::close::CloseReason;
 use crate::connections::Slot;
-use crate::delivery::LiveDelivery;
+use crate::delivery::{BrokenOff, LastBytes, LiveDelivery};
 use crate::endpoint::EventStream;
-use crate::frame::{EventName, HEARTBEAT, end_of_write, write_control, write_retry};
-use crate::policy::Policy;
+use crate::frame::{COMMENT, EventName, HEARTBEAT, end_of_write, write_control, write_retry};
+use crate::policy::{Ending, Policy};
 use crate::topic::BATCH;
 
 /// A larger buffer is given away with its batch, so that an idle stream does not keep the memory of its
@@ -47,6 +46,8 @@ pub(crate) struct Writer {
     batch: Bytes,
     last_write: Instant,
     timer: Pin<Box<Sleep>>,
+    /// The bytes before a break.
+    last_bytes: Option<Box<LastBytes>>,
 }
 
 /// How long a stream may last.
@@ -68,7 +69,10 @@ pub(crate) struct ScheduledEnd {
 enum Stage {
     Preamble,
     Live,
+    /// What remains is sent, then the body ends.
     Closed,
+    /// What remains is sent, then the body breaks off.
+    Breaking(CloseReason),
 }
 
 impl Writer {
@@ -93,6 +97,7 @@ impl Writer {
             batch: Bytes::new(),
             last_write,
             timer: Box::pin(sleep_until(last_write + FAR_FUTURE)),
+            last_bytes: None,
         }
     }
 
@@ -101,7 +106,9 @@ impl Writer {
     fn gather(&mut self, cx: &mut Context<'_>) {
         if self.stage == Stage::Preamble {
             self.stage = Stage::Live;
-            write_retry(&mut self.gathered, self.policy.jittered_retry());
+            if !self.policy.profile.is_plain() {
+                write_retry(&mut self.gathered, self.policy.jittered_retry());
+            }
             // The page must know the interval from the start, since a busy stream may never send a heartbeat.
             self.write_heartbeat_event();
         }
@@ -170,6 +177,9 @@ impl Writer {
     }
 
     fn write_heartbeat(&mut self) {
+        if self.policy.profile.is_plain() {
+            return self.gathered.extend_from_slice(COMMENT);
+        }
         self.gathered.extend_from_slice(HEARTBEAT);
         if let Some(events) = &mut self.events {
             events.write_cursor(&mut self.gathered);
@@ -179,7 +189,8 @@ impl Writer {
 
     /// The heartbeat for a watchdog in the page, since a browser neither times out nor shows comments.
     fn write_heartbeat_event(&mut self) {
-        if let Some(interval) = self.policy.heartbeat.filter(|_| self.policy.heartbeat_event) {
+        let wanted = self.policy.heartbeat_event && !self.policy.profile.is_plain();
+        if let Some(interval) = self.policy.heartbeat.filter(|_| wanted) {
             let data = json!({ "interval_ms": interval.as_millis() });
             write_control(&mut self.gathered, "hero.heartbeat", &data);
         }
@@ -198,15 +209,39 @@ impl Writer {
         self.events = None;
         self.lifetime.reauthorization = None;
         self.slot.close(reason);
-        self.stage = Stage::Closed;
-        let retry = self.policy.closing_retry(reason, Duration::ZERO);
-        write_close_event(&mut self.gathered, reason, retry, self.lifetime.can_reopen);
+        match self.policy.ending(reason) {
+            Ending::CloseEvent => {
+                self.stage = Stage::Closed;
+                let retry = self.policy.closing_retry(reason, Duration::ZERO);
+                write_close_event(&mut self.gathered, reason, retry, self.lifetime.can_reopen);
+            }
+            Ending::Clean => self.stage = Stage::Closed,
+            Ending::Broken => {
+                self.stage = Stage::Breaking(reason);
+                if self.gathered.is_empty() && self.batch.is_empty() {
+                    // Once it is sent, everything before it is.
+                    self.gathered.extend_from_slice(COMMENT);
+                }
+            }
+        }
     }
 
     /// Returns the next piece of the batch.
     fn next_piece(&mut self) -> Bytes {
         self.last_write = Instant::now();
-        self.delivery.next_piece(&mut self.batch, self.last_write)
+        let piece = self.delivery.next_piece(&mut self.batch, self.last_write);
+        match self.stage {
+            Stage::Breaking(_) => self.last_bytes.get_or_insert_default().hold(piece),
+            _ => piece,
+        }
+    }
+
+    /// Fails the body once everything before is sent.
+    fn poll_break(&mut self, cx: &mut Context<'_>, reason: CloseReason) -> Poll<BrokenOff> {
+        let last_bytes = self.last_bytes.get_or_insert_default();
+        ready!(self.delivery.poll_break(cx, last_bytes, self.policy.write_timeout));
+        self.stage = Stage::Closed;
+        Poll::Ready(BrokenOff(reason))
     }
 
     /// Returns why the client was cut off, if it was.
@@ -216,7 +251,7 @@ impl Writer {
 }
 
 impl Stream for Writer {
-    type Item = Result<Bytes, Infallible>;
+    type Item = Result<Bytes, BrokenOff>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let writer = self.get_mut();
@@ -230,16 +265,18 @@ impl Stream for Writer {
             }
             return Poll::Ready(Some(Ok(writer.next_piece())));
         }
-        if writer.stage != Stage::Closed {
+        if matches!(writer.stage, Stage::Preamble | Stage::Live) {
             writer.gather(cx);
             if !writer.batch.is_empty() {
                 return Poll::Ready(Some(Ok(writer.next_piece())));
             }
-            if writer.gathered.is_empty() {
-                return Poll::Pending;
-            }
-        } else if writer.gathered.is_empty() {
-            return Poll::Ready(None);
+        }
+        if writer.gathered.is_empty() {
+            return match writer.stage {
+                Stage::Preamble | Stage::Live => Poll::Pending,
+                Stage::Closed => Poll::Ready(None),
+                Stage::Breaking(reason) => writer.poll_break(cx, reason).map(|end| Some(Err(end))),
+            };
         }
         writer.batch = next_batch(&mut writer.gathered);
         Poll::Ready(Some(Ok(writer.next_piece())))
@@ -250,7 +287,7 @@ impl Drop for Writer {
     fn drop(&mut self) {
         // Before the slot is released.
         self.events = None;
-        if self.stage != Stage::Closed
+        if matches!(self.stage, Stage::Preamble | Stage::Live)
             && let Some(reason) = self.failure()
         {
             self.slot.close(reason);

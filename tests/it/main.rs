@@ -31,6 +31,7 @@ mod keys;
 mod lints;
 mod live;
 mod metrics;
+mod plain;
 mod reader;
 mod reauthorize;
 mod registry;

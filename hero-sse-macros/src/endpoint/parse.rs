@@ -23,6 +23,9 @@ key::keys! {
          `all(..)` or `any(..)` of these; `{name}` in it is the value of that capture of the path";
     "public", Nothing, "public", [Function],
         "callers need no token; without `public` and `permission`, any valid token is accepted";
+    "profile", OneOf("Profile", &["native", "plain"]), r#"profile = "plain""#, [Function], setting;
+    "clean_end", Flag, "clean_end = false", [Function], setting;
+    "direct_events", Flag, "direct_events = true", [Function], setting;
     "heartbeat", DurationOrOff, r#"heartbeat = "15s""#, [Function], setting;
     "heartbeat_event", Flag, "heartbeat_event = true", [Function], setting;
     "write_timeout", DurationOrOff, r#"write_timeout = "5s""#, [Function], setting;

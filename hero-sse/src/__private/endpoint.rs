@@ -27,7 +27,7 @@ pub use crate::endpoint::{
     OpeningStream,
 };
 pub use crate::permission::IntoPermission;
-pub use crate::policy::{Method, OverLimit, Overflow, TokenSource};
+pub use crate::policy::{Method, OverLimit, Overflow, Profile, TokenSource};
 
 /// Opens a stream with generated code: it extracts the arguments one by one, then calls the function.
 pub fn open<S, F, O>(request: Request, state: S, open: F) -> OpeningStream

@@ -26,7 +26,7 @@ pub(crate) struct Following {
 
 impl Following {
     pub(crate) fn new(
-        feed: Box<dyn TopicFeed>,
+        mut feed: Box<dyn TopicFeed>,
         declared: Option<EventName>,
         policy: &Policy,
         attribution: Attribution,
@@ -37,6 +37,7 @@ impl Following {
             // A client that was sent nothing yet cannot be slow.
             was_idle: true,
         };
+        feed.set_profile(policy.profile);
         Self { feed: Some(feed), limits, attribution, declared }
     }
 

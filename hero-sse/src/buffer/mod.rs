@@ -43,7 +43,7 @@ impl Events {
                 return Self::Followed(Following::new(feed, name, policy, slot.attribution()));
             }
         };
-        let stream = UserStream::new(stream, name, slot.attribution());
+        let stream = UserStream::new(stream, name, policy.profile, slot.attribution());
         match policy.buffer {
             None => Self::Direct(stream),
             Some(max_events) => Self::Buffered(Buffer::new(stream, max_events, policy.overflow)),

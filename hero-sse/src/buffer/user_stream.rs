@@ -12,8 +12,9 @@ use tokio::time::Instant;
 
 use crate::close::CloseReason;
 use crate::connections::Attribution;
-use crate::endpoint::{Appended, Source, Step};
+use crate::endpoint::{Appended, Framing, Source, Step};
 use crate::frame::{EventName, PreEncoded, contents_of};
+use crate::policy::Profile;
 use crate::telemetry;
 use crate::topic::BATCH;
 
@@ -27,6 +28,7 @@ pub(super) const TIME_SLICE: Duration = Duration::from_millis(1);
 pub(crate) struct UserStream {
     stream: Option<Pin<Box<dyn Source>>>,
     name: Option<EventName>,
+    profile: Profile,
     pub(super) attribution: Attribution,
     /// The last time slice was used up: its events must leave before the next.
     pausing: bool,
@@ -36,9 +38,10 @@ impl UserStream {
     pub(super) fn new(
         stream: Pin<Box<dyn Source>>,
         name: Option<EventName>,
+        profile: Profile,
         attribution: Attribution,
     ) -> Self {
-        Self { stream: Some(stream), name, attribution, pausing: false }
+        Self { stream: Some(stream), name, profile, attribution, pausing: false }
     }
 
     pub(super) fn is_pausing(&self) -> bool {
@@ -90,7 +93,8 @@ impl UserStream {
             return Poll::Ready((ControlFlow::Break(CloseReason::Ended), Appended::default()));
         };
         let start = out.len();
-        let poll = || stream.as_mut().poll_frame(cx, out, self.name.as_ref(), ask_key);
+        let framing = Framing { name: self.name.as_ref(), profile: self.profile };
+        let poll = || stream.as_mut().poll_frame(cx, out, framing, ask_key);
         let (step, appended) = match catch_unwind(AssertUnwindSafe(poll)) {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(made)) => made,

@@ -48,6 +48,11 @@ impl Slot {
         self.entry.take_direct(out);
     }
 
+    /// Accepts no directly sent events.
+    pub(crate) fn refuse_direct_events(&self) {
+        self.entry.close_direct();
+    }
+
     /// Sets how the stream is cut off if its client does not take the closing event in time.
     pub(crate) fn on_cut(&self, cut: impl Fn(StreamPhase) + Send + Sync + 'static) {
         self.entry.on_cut(cut);

@@ -53,6 +53,8 @@ pub(crate) struct SocketWatch {
     cut: AtomicBool,
     /// Wakes the task whose write is blocked.
     blocked_writer: AtomicWaker,
+    /// Wakes the task that waits for a flush.
+    flush_waiter: AtomicWaker,
 }
 
 impl SocketWatch {
@@ -133,8 +135,18 @@ impl SocketWatch {
     /// Call when everything written is flushed.
     fn flushed(&self) {
         self.flushed.store(true, Ordering::Release);
+        self.flush_waiter.wake();
         if self.next_request.load(Ordering::Acquire) {
             self.release();
+        }
+    }
+
+    /// Ready when everything that was written is flushed.
+    pub(super) fn poll_flushed(&self, cx: &Context<'_>) -> Poll<()> {
+        self.flush_waiter.register(cx.waker());
+        match self.flushed.load(Ordering::Acquire) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
         }
     }
 
@@ -163,6 +175,10 @@ impl ArmedTimeout {
 
     pub(super) fn failure(&self) -> Option<CloseReason> {
         self.0.failure()
+    }
+
+    pub(super) fn watch(&self) -> &SocketWatch {
+        &self.0
     }
 }
 

@@ -9,14 +9,14 @@
 //! | HTTP/2 stream | a piece that is not taken: the sweeper ends the stream | resetting the stream |
 //! | another server | a body that is not polled: the sweeper ends the stream | revoking the body |
 
+mod broken;
 mod guarded_io;
 mod revocable;
 mod sweeper;
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -27,6 +27,7 @@ use http::Version;
 use http::request::Parts;
 use tokio::time::Instant;
 
+pub(crate) use self::broken::{BrokenOff, LastBytes};
 use self::guarded_io::ArmedTimeout;
 pub use self::guarded_io::GuardedIo;
 pub(crate) use self::guarded_io::SocketWatch;
@@ -45,7 +46,7 @@ pub(crate) const PIECE: usize = 4 * 1024;
 #[derive(Clone, Debug)]
 pub(crate) enum Delivery {
     /// HTTP/1.1 over a guarded socket, which the stream has for itself.
-    Http1Socket(Arc<SocketWatch>),
+    Http1Socket { socket: Arc<SocketWatch>, version: Version },
     /// HTTP/2 under `serve`. The socket carries other streams as well.
     Http2Stream { socket: Arc<SocketWatch>, reset: StreamReset },
     /// A server whose handling of bodies is unknown: HTTP/2 behind `guard`, or no guard at all. It may keep a
@@ -88,7 +89,9 @@ impl Delivery {
         let reset = parts.extensions.get::<StreamReset>().cloned();
         match (socket, reset) {
             (Some(socket), Some(reset)) => Self::Http2Stream { socket, reset },
-            (Some(socket), None) if parts.version != Version::HTTP_2 => Self::Http1Socket(socket),
+            (Some(socket), None) if parts.version != Version::HTTP_2 => {
+                Self::Http1Socket { socket, version: parts.version }
+            }
             (socket, _) => Self::OtherServer { socket },
         }
     }
@@ -108,16 +111,17 @@ impl Delivery {
         writer: impl FnOnce(Slot, LiveDelivery) -> W,
     ) -> Body
     where
-        W: Stream<Item = Result<Bytes, Infallible>> + Send + Unpin + 'static,
+        W: Stream<Item = Result<Bytes, BrokenOff>> + Send + Unpin + 'static,
     {
         match self {
-            Self::Http1Socket(socket) => {
+            Self::Http1Socket { socket, version } => {
                 let socket = socket.arm(write_timeout);
                 let cut = socket.cut_handle();
                 slot.on_cut(move |phase| cut.cut(phase));
+                let http1 = Some(version);
                 Body::from_stream(writer(
                     slot,
-                    LiveDelivery { socket: Some(socket), watched: None },
+                    LiveDelivery { socket: Some(socket), watched: None, http1 },
                 ))
             }
             Self::Http2Stream { socket, reset } => {
@@ -128,7 +132,7 @@ impl Delivery {
                     reset.request();
                     true
                 });
-                Body::from_stream(writer(slot, LiveDelivery { socket, watched }))
+                Body::from_stream(writer(slot, LiveDelivery { socket, watched, http1: None }))
             }
             Self::OtherServer { socket } => {
                 let socket = socket.map(|socket| socket.arm(write_timeout));
@@ -136,7 +140,7 @@ impl Delivery {
                 let cut = revoker.clone();
                 slot.on_cut(move |_| _ = cut.revoke());
                 let watched = sweeper.watch(write_timeout, false, move || revoker.revoke());
-                body.fill(writer(slot, LiveDelivery { socket, watched }));
+                body.fill(writer(slot, LiveDelivery { socket, watched, http1: None }));
                 Body::from_stream(body)
             }
         }
@@ -149,6 +153,8 @@ pub(crate) struct LiveDelivery {
     socket: Option<ArmedTimeout>,
     /// `None` where the socket alone shows a stall, and without a write timeout.
     watched: Option<WatchedStream>,
+    /// The version, if the stream has the socket for itself.
+    http1: Option<Version>,
 }
 
 impl LiveDelivery {
@@ -170,6 +176,22 @@ impl LiveDelivery {
         }
     }
 
+    /// Waits until the bytes before a break are on their way. Then the body may fail.
+    pub(crate) fn poll_break(
+        &self,
+        cx: &mut Context<'_>,
+        last: &mut LastBytes,
+        timeout: Option<Duration>,
+    ) -> Poll<()> {
+        let socket = self.http1.zip(self.socket.as_ref()).map(|(_, socket)| socket.watch());
+        ready!(last.poll_sent(cx, socket, timeout));
+        // HTTP/1.0 has no chunks: its body ends with the connection, and only a reset is no orderly end.
+        if let (Some(Version::HTTP_10), Some(socket)) = (self.http1, socket) {
+            socket.reset_on_drop();
+        }
+        Poll::Ready(())
+    }
+
     /// Returns which timeout ended the stream, if one did.
     pub(crate) fn failure(&self) -> Option<CloseReason> {
         let stalled = self.watched.as_ref().and_then(WatchedStream::failure);
@@ -179,7 +201,8 @@ impl LiveDelivery {
     /// As over HTTP/2, without a socket.
     #[cfg(test)]
     pub(crate) fn in_pieces(sweeper: &Sweeper, write_timeout: Duration) -> Self {
-        Self { socket: None, watched: sweeper.watch(Some(write_timeout), true, || true) }
+        let watched = sweeper.watch(Some(write_timeout), true, || true);
+        Self { watched, ..Self::default() }
     }
 }
 
@@ -205,7 +228,7 @@ mod tests {
     fn the_delivery_is_decided_by_protocol_and_server() {
         use Delivery::{Http1Socket, Http2Stream, OtherServer};
         for version in [Version::HTTP_10, Version::HTTP_11] {
-            assert!(matches!(delivery(version, true, false), Http1Socket(_)), "{version:?}");
+            assert!(matches!(delivery(version, true, false), Http1Socket { .. }), "{version:?}");
             assert!(matches!(delivery(version, false, false), OtherServer { socket: None }));
         }
         assert!(matches!(delivery(Version::HTTP_2, true, true), Http2Stream { .. }));

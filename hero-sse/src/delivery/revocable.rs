@@ -1,6 +1,5 @@
 //! A response body that can be taken back from a server that keeps it.
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
@@ -8,8 +7,11 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_core::Stream;
 
+use super::BrokenOff;
+use crate::close::CloseReason;
+
 /// A body around a writer. Revoking it drops the writer and everything that the writer holds; the server is
-/// left with a body that has ended.
+/// left with a body that breaks off.
 pub(super) struct RevocableBody<W>(Arc<Mutex<Option<W>>>);
 
 /// Revokes a [`RevocableBody`].
@@ -46,12 +48,15 @@ impl<W: Send + 'static> Revoker<W> {
 
 impl<W> Stream for RevocableBody<W>
 where
-    W: Stream<Item = Result<Bytes, Infallible>> + Unpin,
+    W: Stream<Item = Result<Bytes, BrokenOff>> + Unpin,
 {
-    type Item = Result<Bytes, Infallible>;
+    type Item = Result<Bytes, BrokenOff>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let mut writer = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        writer.as_mut().map_or(Poll::Ready(None), |writer| Pin::new(writer).poll_next(cx))
+        let Some(writer) = writer.as_mut() else {
+            return Poll::Ready(Some(Err(BrokenOff(CloseReason::WriteTimeout))));
+        };
+        Pin::new(writer).poll_next(cx)
     }
 }

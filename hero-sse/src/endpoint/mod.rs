@@ -14,7 +14,7 @@ use crate::sealed;
 
 pub(crate) use self::argument::BODY_TIMEOUT;
 pub use self::argument::{BodyExtractor, Extractor};
-pub(crate) use self::stream::{Appended, Kind, Source, Step};
+pub(crate) use self::stream::{Appended, Framing, Kind, Source, Step};
 pub use self::stream::{EventItem, EventStream, Events, IntoEventStream};
 
 /// Types that keep the implementations of one trait apart. They have no values, and the compiler always

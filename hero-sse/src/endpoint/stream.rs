@@ -11,7 +11,7 @@ use futures_core::Stream;
 
 use crate::event::SseEvent;
 use crate::frame::{EventName, FrameRules, LastEventId, Written, write_event};
-use crate::policy::StreamKind;
+use crate::policy::{Profile, StreamKind};
 use crate::sealed;
 use crate::topic::TopicFeed;
 
@@ -240,6 +240,14 @@ pub(crate) enum Step {
     Failed(String),
 }
 
+/// How a stream's events are written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Framing<'a> {
+    /// The event name that the endpoint declares.
+    pub(crate) name: Option<&'a EventName>,
+    pub(crate) profile: Profile,
+}
+
 /// A stream of events whose type is erased.
 pub(crate) trait Source: Send {
     /// Appends the next event to `out`, if there is one. Asks it for its key if `ask_key` is set.
@@ -247,7 +255,7 @@ pub(crate) trait Source: Send {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         out: &mut BytesMut,
-        name: Option<&EventName>,
+        framing: Framing<'_>,
         ask_key: bool,
     ) -> Poll<(Step, Appended)>;
 }
@@ -270,7 +278,7 @@ where
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         out: &mut BytesMut,
-        name: Option<&EventName>,
+        framing: Framing<'_>,
         ask_key: bool,
     ) -> Poll<(Step, Appended)> {
         let mut appended = Appended::default();
@@ -283,7 +291,12 @@ where
             Some(Ok(event)) => {
                 let last = event.is_last();
                 appended.key = if ask_key { event.key() } else { None };
-                let rules = FrameRules { endpoint: name, end_mark: last, refuse_traps: true };
+                let native = !framing.profile.is_plain();
+                let rules = FrameRules {
+                    endpoint: framing.name,
+                    end_mark: last && native,
+                    refuse_traps: native,
+                };
                 match write_event(out, rules, |frame| event.encode(frame)) {
                     Ok(written) => {
                         appended.written = written;

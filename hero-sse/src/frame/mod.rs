@@ -21,7 +21,7 @@ pub(crate) use self::scan::{Contents, contents_of, data_of, end_of_write, name_o
 #[allow(unused_imports)]
 pub(crate) use self::scan::{has_data, retry_of};
 pub(crate) use self::write::{
-    FrameRules, GAP, HEARTBEAT, PreEncoded, Written, write_body, write_control, write_event,
-    write_id, write_retry,
+    COMMENT, FrameRules, GAP, HEARTBEAT, PreEncoded, Written, write_body, write_control,
+    write_event, write_id, write_retry,
 };
 pub use self::write::{FrameWriter, InvalidEvent};

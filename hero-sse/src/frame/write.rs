@@ -14,6 +14,10 @@ use super::field::{
 /// The heartbeat: an empty comment. Every client ignores it, and every proxy counts it as traffic.
 pub(crate) const HEARTBEAT: &[u8] = b":\n\n";
 
+/// The heartbeat of a plain stream. It is no block of its own: once an id was sent, some clients make an event of every
+/// block.
+pub(crate) const COMMENT: &[u8] = b":\n";
+
 /// The name of the event that reports missed events to a client.
 pub(crate) const GAP: &str = "hero.gap";
 

@@ -15,7 +15,7 @@ use crate::policy::settings::{
     server_option_methods, server_option_table,
 };
 use crate::policy::{Layers, Method, Policies, PolicyOverrides, ServerSettings};
-pub use crate::policy::{OverLimit, Overflow, TokenSource};
+pub use crate::policy::{OverLimit, Overflow, Profile, TokenSource};
 pub use crate::setup::{SetupError, SetupErrorKind, SetupErrors};
 
 const SECTION: &str = "SseOptions";

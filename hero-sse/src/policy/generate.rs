@@ -11,6 +11,8 @@ macro_rules! endpoint_settings {
             meaning: $meaning:literal,
             default: $text:literal = $default:expr, $why:literal,
             $(subscription: $subscription_text:literal = $subscription:expr, $subscription_why:literal,)?
+            $(plain: $plain_text:literal = $plain:expr, $plain_why:literal,)?
+            $(posted: $posted_text:literal = $posted:expr, $posted_why:literal,)?
             $(check: $check:path,)?
             $(declaration: $narrow:path,)?
             $(post: $post:path,)?
@@ -40,12 +42,21 @@ macro_rules! endpoint_settings {
         impl Policy {
             pub(super) fn resolve_rows(layers: Layers<'_>, method: Method, kind: StreamKind) -> Self {
                 let _ = (method, kind);
+                let profile = layers.profile(method);
                 Self {
                     $($field: {
                         let default: $type = $default;
                         $(let default: $type = match kind {
                             StreamKind::Private => default,
                             StreamKind::Subscription => $subscription,
+                        };)?
+                        $(let default: $type = match profile {
+                            Profile::Native => default,
+                            Profile::Plain => $plain,
+                        };)?
+                        $(let default: $type = match method {
+                            Method::Get => default,
+                            Method::Post => $posted,
                         };)?
                         let options = layers.options.$field.unwrap_or(default);
                         let declared = layers.declaration.$field.unwrap_or(options);
@@ -80,6 +91,10 @@ macro_rules! endpoint_settings {
                 #[cfg(test)]
                 subscription: first_of!($(Some($subscription_text),)? None),
                 #[cfg(test)]
+                plain: first_of!($(Some($plain_text),)? None),
+                #[cfg(test)]
+                posted: first_of!($(Some($posted_text),)? None),
+                #[cfg(test)]
                 declares: first_of!($(stringify!($declares),)? ""),
             },
         )*];
@@ -95,6 +110,8 @@ macro_rules! endpoint_settings {
                     $(#[doc = concat!(
                         "For a topic's subscription: `", $subscription_text, "`, because ", $subscription_why, "."
                     )])?
+                    $(#[doc = concat!("Under `Profile = \"plain\"`: `", $plain_text, "`, because ", $plain_why, ".")])?
+                    $(#[doc = concat!("For a `POST`: `", $posted_text, "`, because ", $posted_why, ".")])?
                     #[must_use]
                     (mut self, $argument: $takes) {
                         self.general.$field = Some($value);
@@ -115,6 +132,8 @@ macro_rules! endpoint_settings {
                     $(#[doc = concat!(
                         "For a topic's subscription: `", $subscription_text, "`, because ", $subscription_why, "."
                     )])?
+                    $(#[doc = concat!("Under `Profile = \"plain\"`: `", $plain_text, "`, because ", $plain_why, ".")])?
+                    $(#[doc = concat!("For a `POST`: `", $posted_text, "`, because ", $posted_why, ".")])?
                     (mut self, $argument: $takes) {
                         self.declaration.overrides.$field = Some($value);
                         self
@@ -142,8 +161,12 @@ macro_rules! endpoint_settings {
                     $(
                         "| `", $key, "` | `", $text, "`",
                         $("; for a topic's subscription `", $subscription_text, "`",)?
+                        $("; under `plain` `", $plain_text, "`",)?
+                        $("; for a `POST` `", $posted_text, "`",)?
                         " | ", $meaning, " | ", $why,
                         $("; for a subscription, ", $subscription_why,)?
+                        $("; under `plain`, ", $plain_why,)?
+                        $("; for a `POST`, ", $posted_why,)?
                         " |\n",
                     )*
                 )
@@ -157,6 +180,8 @@ macro_rules! endpoint_settings {
                     $($crate::policy::attribute_row!(
                         [$($attribute)?] "` | `", $text, "`",
                         $("; for a topic's subscription `", $subscription_text, "`",)?
+                        $("; under `plain` `", $plain_text, "`",)?
+                        $("; for a `POST` `", $posted_text, "`",)?
                         " | ", $meaning, " |\n"
                     ),)*
                 )
@@ -209,6 +234,10 @@ macro_rules! server_settings {
                 default: $text,
                 #[cfg(test)]
                 subscription: None,
+                #[cfg(test)]
+                plain: None,
+                #[cfg(test)]
+                posted: None,
                 #[cfg(test)]
                 declares: "",
             },

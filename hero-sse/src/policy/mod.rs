@@ -18,6 +18,7 @@ use crate::close::CloseReason;
 use crate::duration::random_between;
 use crate::frame::RETRY;
 pub use crate::overflow::Overflow;
+pub use crate::profile::Profile;
 
 /// The capacity of a buffer when only `overflow` is set: enough for a burst, and affordable for ten thousand
 /// clients.
@@ -75,6 +76,17 @@ impl Policy {
         }
     }
 
+    /// Returns how a stream ends for this reason.
+    pub(crate) fn ending(&self, reason: CloseReason) -> Ending {
+        match (self.profile, reason) {
+            (Profile::Native, CloseReason::Ended) => Ending::CloseEvent,
+            (Profile::Native, reason) if reason.reconnect() && !self.clean_end => Ending::Broken,
+            (Profile::Native, _) => Ending::CloseEvent,
+            (Profile::Plain, CloseReason::Ended | CloseReason::LastEvent) => Ending::Clean,
+            (Profile::Plain, _) => Ending::Broken,
+        }
+    }
+
     /// Returns what is wrong with settings that do not fit each other.
     pub(crate) fn fault(&self) -> Option<String> {
         let (heartbeat, age) = (self.heartbeat?, self.max_age?);
@@ -82,6 +94,17 @@ impl Policy {
             format!("the heartbeat ({heartbeat:?}) must be shorter than the maximum age ({age:?})")
         })
     }
+}
+
+/// How a stream ends on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// `hero.close`, then the end of the body.
+    CloseEvent,
+    /// The end of the body.
+    Clean,
+    /// The body breaks off.
+    Broken,
 }
 
 fn jittered(retry: Duration) -> Duration {

@@ -6,6 +6,8 @@
 //! | `meaning` | the rustdoc of its methods, and its cell in the tables of `SseOptions` |
 //! | `default` | the value as options write it, the value, and the reason (which follows "because") |
 //! | `subscription` | the same for the subscription of a topic, if its default differs |
+//! | `plain` | the same under `Profile::Plain` |
+//! | `posted` | the same for a `POST` |
 //! | `check` | a function that finds values out of bounds, in place of those that its type refuses |
 //! | `declaration` | a function of the options' value and the declared one, if a declaration cannot set just any value |
 //! | `post` | a function of the value, if a `POST` cannot have just any value |
@@ -32,6 +34,7 @@ pub(crate) mod types {
     pub(crate) use crate::origin::{Host, Listed, Origin};
     pub(crate) use crate::overflow::Overflow;
     pub(crate) use crate::policy::{OverLimit, TokenSource, TokenSources};
+    pub(crate) use crate::profile::Profile;
 }
 
 /// Settings by who made them, from the weakest to the strongest.
@@ -49,9 +52,45 @@ impl Layers<'_> {
     pub(super) fn set<T>(&self, field: fn(&PolicyOverrides) -> Option<T>) -> bool {
         [self.options, self.declaration, self.table].into_iter().any(|layer| field(layer).is_some())
     }
+
+    /// The profile, on which other defaults depend.
+    pub(super) fn profile(&self, method: Method) -> Profile {
+        let set = self.table.profile.or(self.declaration.profile).or(self.options.profile);
+        set.unwrap_or(match method {
+            Method::Get => Profile::Native,
+            Method::Post => Profile::Plain,
+        })
+    }
 }
 
 endpoint_settings! {
+    profile: Profile {
+        meaning: "Sets what is sent besides the application's events, and how streams end. `\"native\"` is for an \
+            `EventSource`: it sends `retry:` and `hero.*`, and ends with `hero.close`. `\"plain\"` sends nothing but \
+            the events and heartbeat comments. What fails or is cut there breaks the body.",
+        default: "native" = Profile::Native, "an `EventSource` sends a `GET`",
+        posted: "plain" = Profile::Plain, "an answer is read by clients that know only their own protocol",
+        option: "Profile" as profile,
+        takes: (profile: Profile) = profile,
+        attribute: profile(profile: Profile) = profile,
+    }
+    clean_end: bool {
+        meaning: "Ends a native stream cleanly, after `hero.close`, also where its client is to return: at its maximum \
+            age, at a drain, over a limit, and after a failure. `false` breaks the body there instead, for clients that \
+            take a clean end for the end of all events. The server's and the proxies' logs show it as an error.",
+        default: "true" = true, "an `EventSource` returns after either, and a broken body is an error in the logs of proxies",
+        option: "CleanEnd" as clean_end,
+        takes: (clean: bool) = clean,
+        attribute: clean_end(clean: bool) = clean,
+    }
+    direct_events: bool {
+        meaning: "Lets [`Connections::send`](crate::connections::Connections::send) reach the endpoint's streams.",
+        default: "true" = true, "a page ignores events that it has no listener for",
+        plain: "false" = false, "a client of another protocol fails on an event that is not its own",
+        option: "DirectEvents" as direct_events,
+        takes: (accepted: bool) = accepted,
+        attribute: direct_events(accepted: bool) = accepted,
+    }
     heartbeat: Option<Duration> {
         meaning: "Limits the silence between two writes. After this long a heartbeat is sent, which is a comment \
             that no page sees. It must be shorter than `max_age`. `None` (`\"off\"`) sends none.",
@@ -93,6 +132,7 @@ endpoint_settings! {
         default: "off" = None, "a private stream loses its work when it is cut",
         subscription: "30m" = Some(minutes(30)),
             "it resumes where it was cut, and a proxy can keep the stream of a closed browser open forever",
+        plain: "off" = None, "the body would break off",
         option: "MaxAge" as max_age,
         takes: (age: impl Into<Option<Duration>>) = age.into(),
         attribute: max_age(age: Option<Duration>) = age,
@@ -136,6 +176,7 @@ endpoint_settings! {
         meaning: "Sets the answer to a client over a limit. `\"retry\"` is a stream that asks it to reconnect \
             later, `\"refuse\"` is an error status.",
         default: "retry" = OverLimit::Retry, "a browser never returns after an error status",
+        plain: "refuse" = OverLimit::Refuse, "a client there reads the status",
         option: "OverLimit" as over_limit,
         takes: (answer: OverLimit) = answer,
         attribute: over_limit(answer: OverLimit) = answer,
@@ -330,6 +371,11 @@ pub(crate) struct Setting<T> {
     /// That of a topic's subscription, if it differs.
     #[cfg(test)]
     pub(crate) subscription: Option<&'static str>,
+    /// That under `Profile::Plain`, and that for a `POST`.
+    #[cfg(test)]
+    pub(crate) plain: Option<&'static str>,
+    #[cfg(test)]
+    pub(crate) posted: Option<&'static str>,
     /// The type that generated code passes.
     #[cfg(test)]
     pub(crate) declares: &'static str,

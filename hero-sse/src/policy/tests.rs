@@ -26,18 +26,25 @@ fn the_text_of_each_default_stands_for_its_value() {
         }
         assert_eq!(debug(&server), debug(&ServerSettings::default()), "{key}");
     }
-    for kind in [StreamKind::Private, StreamKind::Subscription] {
+    for (method, kind) in [
+        (Method::Get, StreamKind::Private),
+        (Method::Get, StreamKind::Subscription),
+        (Method::Post, StreamKind::Private),
+        (Method::Post, StreamKind::Subscription),
+    ] {
         let (mut texts, none) = (PolicyOverrides::NONE, PolicyOverrides::NONE);
-        for Setting { key, default, subscription, read, .. } in ENDPOINT_SETTINGS {
+        for Setting { key, default, subscription, plain, posted, read, .. } in ENDPOINT_SETTINGS {
             let subscription = subscription.filter(|_| kind == StreamKind::Subscription);
-            let value = written(subscription.unwrap_or(default)).expect("a text");
+            // The profile of a `POST` is plain.
+            let posted = posted.or(*plain).filter(|_| method == Method::Post);
+            let value = written(posted.or(subscription).unwrap_or(default)).expect("a text");
             read(&mut texts, &value).expect(key);
         }
         let resolve = |options| {
             let layers = Layers { options, declaration: &none, table: &none };
-            Policy::resolve(layers, Method::Get, kind)
+            Policy::resolve(layers, method, kind)
         };
-        assert_eq!(resolve(&texts), resolve(&none), "{kind:?}");
+        assert_eq!(resolve(&texts), resolve(&none), "{method:?} {kind:?}");
     }
 }
 
@@ -53,6 +60,8 @@ fn no_default_is_out_of_bounds() {
 fn the_defaults_are_these() {
     let seconds = Duration::from_secs;
     let policy = defaults();
+    assert_eq!(policy.profile, Profile::Native);
+    assert!(policy.clean_end && policy.direct_events);
     assert_eq!((policy.heartbeat, policy.heartbeat_event), (Some(seconds(15)), false));
     assert_eq!((policy.write_timeout, policy.retry), (Some(seconds(5)), seconds(3)));
     assert_eq!((policy.max_age, policy.reauthorize), (None, None));

@@ -10,6 +10,7 @@ use crate::duration::{BOUNDS, parse_duration};
 use crate::frame::RETRY;
 use crate::origin::{Host, Listed, Origin};
 use crate::overflow::Overflow;
+use crate::profile::Profile;
 
 /// The method by which a client asks an endpoint for its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,6 +191,12 @@ impl SettingValue for Option<usize> {
     fn faults(&self) -> Vec<String> {
         let faults = self.iter().flat_map(SettingValue::faults);
         faults.map(|fault| format!("{fault}, or \"off\"")).collect()
+    }
+}
+
+impl SettingValue for Profile {
+    fn read(value: &Value) -> Result<Self, String> {
+        one_of(value, &[("native", Self::Native), ("plain", Self::Plain)])
     }
 }
 

@@ -16,6 +16,7 @@ use super::ring::{Batch, Cursor, End, Entry, Missed, Read, StartAt, Value};
 use crate::close::CloseReason;
 use crate::frame::{LastEventId, write_control, write_id};
 use crate::overflow::Overflow;
+use crate::profile::Profile;
 
 /// A poll reads at most this many batches that hold nothing for the client, then lets other tasks run.
 pub(super) const MAX_EMPTY_READS: usize = 8;
@@ -33,6 +34,9 @@ pub(crate) trait TopicFeed: Send {
     fn check(&self) -> Result<(), String> {
         Ok(())
     }
+
+    /// Sets what is sent besides the events. The default is `Native`.
+    fn set_profile(&mut self, profile: Profile);
 
     /// Continues after the client's last event, unless the endpoint's function has called `resume` itself.
     fn resume(&mut self, cursor: Option<&LastEventId>);
@@ -90,8 +94,14 @@ pub(super) struct Preamble {
 
 impl Preamble {
     /// Writes the preamble. Only its last event carries `id`: a client that gets a part of it resumes before the whole.
-    pub(super) fn write(&self, out: &mut BytesMut, part: Option<usize>, id: Option<&str>) {
-        if let Some(gap) = &self.gap {
+    pub(super) fn write(
+        &self,
+        out: &mut BytesMut,
+        part: Option<usize>,
+        id: Option<&str>,
+        profile: Profile,
+    ) {
+        if let Some(gap) = self.gap.as_ref().filter(|_| !profile.is_plain()) {
             gap.write(out, part, id.filter(|_| self.bodies.is_empty()));
         }
         let last = self.bodies.len().saturating_sub(1);
@@ -101,7 +111,9 @@ impl Preamble {
             }
             out.extend_from_slice(body);
         }
-        if let (None, [], Some(id)) = (&self.gap, self.bodies.as_slice(), id) {
+        if let (None, [], Some(id), Profile::Native) =
+            (&self.gap, self.bodies.as_slice(), id, profile)
+        {
             write_cursor(out, id, false);
         }
     }
@@ -177,6 +189,7 @@ pub(crate) struct Feed {
     gaps: u64,
     /// The position that was asked for last: making one takes four hashes.
     position: Option<Position>,
+    profile: Profile,
 }
 
 impl Feed {
@@ -200,6 +213,7 @@ impl Feed {
             replays_until: 0,
             gaps: 0,
             position: None,
+            profile: Profile::Native,
         }
     }
 
@@ -358,6 +372,16 @@ impl Feed {
             return None;
         };
         (self.sent_id, self.sent_offset) = (SentId::after(last, batch), last.offset);
+        if self.profile.is_plain() && last.last {
+            // Its frame has the end mark in the id.
+            let id = self.position(last.offset);
+            let (frames, last) = accepted.split_at(accepted.len() - 1);
+            frames.iter().for_each(|entry| out.extend_from_slice(&entry.frame));
+            write_id(out, id.as_str(), false);
+            let bodies = last.iter().filter_map(|entry| entry.frame.get(entry.body..));
+            bodies.for_each(|body| out.extend_from_slice(body));
+            return None;
+        }
         if accepted.len() == batch.entries.len() {
             return Some(FeedPoll::Shared(batch.bytes.clone()));
         }
@@ -452,6 +476,10 @@ impl Feed {
 }
 
 impl TopicFeed for Feed {
+    fn set_profile(&mut self, profile: Profile) {
+        self.profile = profile;
+    }
+
     fn resume(&mut self, cursor: Option<&LastEventId>) {
         if let Some(cursor) = cursor.filter(|cursor| cursor.as_str().is_some()) {
             self.resume_after(cursor);
@@ -475,7 +503,8 @@ impl TopicFeed for Feed {
             match next {
                 Next::Preamble(preamble) => {
                     let current = self.is_settled().then(|| self.current());
-                    preamble.write(out, None, current.as_ref().map(Position::as_str));
+                    let id = current.as_ref().map(Position::as_str);
+                    preamble.write(out, None, id, self.profile);
                     if let Some(current) = current {
                         (self.sent_id, self.sent_offset) = (SentId::Current, current.offset());
                     }
@@ -487,7 +516,7 @@ impl TopicFeed for Feed {
                 },
                 Next::Over(End::Last) => {
                     // Without the end mark the client would reconnect again and again.
-                    if self.sent_id != SentId::Final {
+                    if self.sent_id != SentId::Final && !self.profile.is_plain() {
                         write_cursor(out, self.current().as_str(), true);
                     }
                     return Poll::Ready(FeedPoll::Over(CloseReason::LastEvent));
@@ -505,6 +534,9 @@ impl TopicFeed for Feed {
     }
 
     fn write_cursor(&mut self, out: &mut BytesMut) {
+        if self.profile.is_plain() {
+            return;
+        }
         if let (SentId::None | SentId::Outdated, ClientCursor::At(position)) =
             (self.sent_id, self.client_cursor())
         {

@@ -21,6 +21,7 @@ use crate::close::CloseReason;
 use crate::event::SseEvent;
 use crate::frame::{FrameWriter, InvalidEvent, LastEventId, PreEncoded, write_id};
 use crate::overflow::Overflow;
+use crate::profile::Profile;
 
 /// What a topic may write before it is the others' turn. A batch has room for all of them.
 const TURN_BYTES: usize = BATCH / MAX_MERGED_TOPICS;
@@ -84,7 +85,8 @@ impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
         other: Subscription<F>,
     ) -> MergedSubscription {
         let parts = vec![Part::of(self.into_feed())];
-        let feed = MergedFeed { parts, turn: 0, sent_id: SentId::None, fault: None };
+        let (sent_id, profile) = (SentId::None, Profile::Native);
+        let feed = MergedFeed { parts, turn: 0, sent_id, fault: None, profile };
         MergedSubscription { feed, is_over: false }.and(other)
     }
 }
@@ -171,6 +173,7 @@ struct MergedFeed {
     sent_id: SentId,
     /// Why these topics cannot be on one stream.
     fault: Option<String>,
+    profile: Profile,
 }
 
 struct Part {
@@ -262,7 +265,7 @@ impl MergedFeed {
                 Next::Preamble(preamble) => {
                     let settled = part.feed.is_settled();
                     let id = settled.then(|| self.id());
-                    preamble.write(out, Some(number), id.as_deref());
+                    preamble.write(out, Some(number), id.as_deref(), self.profile);
                     if settled {
                         self.sent_id = SentId::Current;
                     }
@@ -311,7 +314,7 @@ impl MergedFeed {
             }
         }
         let last = self.ended_by_last();
-        write_id(out, &self.id(), last);
+        write_id(out, &self.id(), last && !self.profile.is_plain());
         out.extend_from_slice(entry.frame.get(entry.body..).unwrap_or_default());
         self.sent_id = if last { SentId::Final } else { SentId::Current };
     }
@@ -324,7 +327,7 @@ impl MergedFeed {
         if !self.ended_by_last() {
             return Some(CloseReason::Ended);
         }
-        if self.sent_id != SentId::Final {
+        if self.sent_id != SentId::Final && !self.profile.is_plain() {
             write_cursor(out, &self.id(), true);
         }
         Some(CloseReason::LastEvent)
@@ -345,6 +348,11 @@ impl MergedFeed {
 impl TopicFeed for MergedFeed {
     fn check(&self) -> Result<(), String> {
         self.fault.clone().map_or(Ok(()), Err)
+    }
+
+    fn set_profile(&mut self, profile: Profile) {
+        self.profile = profile;
+        self.parts.iter_mut().for_each(|part| part.feed.set_profile(profile));
     }
 
     fn resume(&mut self, cursor: Option<&LastEventId>) {
@@ -400,6 +408,9 @@ impl TopicFeed for MergedFeed {
     }
 
     fn write_cursor(&mut self, out: &mut BytesMut) {
+        if self.profile.is_plain() {
+            return;
+        }
         if matches!(self.sent_id, SentId::None | SentId::Outdated) {
             let id = self.id();
             // A client that is new in every topic has nothing to resume from.

@@ -56,6 +56,7 @@ fn poll(writer: &mut Writer) -> Bytes {
     let cx = &mut Context::from_waker(std::task::Waker::noop());
     match Pin::new(writer).poll_next(cx) {
         Poll::Ready(Some(Ok(bytes))) => bytes,
+        Poll::Ready(Some(Err(broken))) => panic!("{broken}"),
         Poll::Ready(None) => panic!("the stream has ended"),
         Poll::Pending => panic!("nothing is ready"),
     }
@@ -135,7 +136,7 @@ async fn an_idle_stream_does_not_keep_the_memory_of_its_largest_batch() {
 async fn next_of(writer: &mut Writer) -> Bytes {
     let next = futures_util::StreamExt::next(writer);
     let next = tokio::time::timeout(Duration::from_secs(20), next).await.expect("in time");
-    next.expect("no end").unwrap_or_else(|never| match never {})
+    next.expect("no end").unwrap_or_else(|broken| panic!("{broken}"))
 }
 
 fn write_of_whole_frames(write: &[u8]) -> bool {
