@@ -6,6 +6,7 @@ mod load;
 mod memory;
 mod node;
 mod renew;
+mod scenes;
 mod serve;
 mod soak;
 mod topic;
@@ -18,6 +19,7 @@ Trials of hero-sse under load.
 Usage: trial COMMAND [OPTIONS]; each command has its own --help.
 
   serve     a feed server: every process with the same arguments serves the same feed
+  scenes    streams that a file describes, for clients that other people wrote
   renew     the feed for tokens that expire, and for tickets
   soak      two servers, thousands of healthy and misbehaving clients, restarts; ends with a verdict
   topic     ten thousand subscribers of one topic, half of which do not read
@@ -46,6 +48,7 @@ async fn run() -> Outcome {
     };
     match command.as_str() {
         "serve" => serve::run(arguments).await,
+        "scenes" => scenes::run(arguments).await,
         "renew" => renew::run(arguments).await,
         "soak" => soak::run(arguments).await,
         "topic" => topic::run(arguments).await,

@@ -1,0 +1,3 @@
+import { listen } from "./listen.js";
+
+export default (task, report) => listen(new EventSource(task.url), task, report);

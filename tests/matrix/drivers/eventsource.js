@@ -1,0 +1,5 @@
+import { EventSource } from "eventsource";
+
+import { listen } from "./listen.js";
+
+export default (task, report) => listen(new EventSource(task.url), task, report);
