@@ -318,7 +318,7 @@ impl AuthenticatedRequest {
             Ok(events) => Ok(self.start_stream(route, permit, slot, events)),
             Err(response) => {
                 slot.release_unused();
-                Err(route.checked_error(response))
+                Err(route.checked_answer(response))
             }
         }
     }
@@ -369,10 +369,15 @@ impl AuthenticatedRequest {
         slot.opened();
         route.log_if_deprecated();
         let (event, policy) = (route.event.clone(), policy.clone());
-        let write_timeout = policy.write_timeout;
-        stream_response(self.delivery.body(write_timeout, sweeper, slot, |slot, delivery| {
+        let (head, write_timeout) = (events.take_head(), policy.write_timeout);
+        let body = self.delivery.body(write_timeout, sweeper, slot, |slot, delivery| {
             Writer::new(events, event, policy, slot, delivery, lifetime)
-        }))
+        });
+        let mut response = stream_response(body);
+        if let Some(head) = head {
+            route.add_head(&mut response, *head);
+        }
+        response
     }
 
     /// The remaining steps for a stream that the handler has made already.

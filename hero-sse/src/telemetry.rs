@@ -269,6 +269,15 @@ pub(crate) fn refused_with_success(path: &str, status: u16) {
     );
 }
 
+pub(crate) fn header_dropped(path: &str, header: &dyn Display) {
+    tracing::warn!(
+        target: TARGET,
+        path,
+        %header,
+        "the endpoint's function sets a header that the library sets itself, so its value is dropped: leave it out"
+    );
+}
+
 pub(crate) fn unusable_stream(path: &str, fault: &str) {
     tracing::error!(target: TARGET, path, %fault, "the endpoint's stream cannot be sent, so the answer is 500");
 }

@@ -4,6 +4,7 @@
 mod access;
 mod admission;
 mod adopt;
+mod answers;
 mod auth;
 mod broker;
 mod browser;

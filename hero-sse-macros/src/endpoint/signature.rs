@@ -107,12 +107,20 @@ fn nameable(ty: &Type) -> Option<TokenStream> {
         is_ident(tree, "impl") || is_ident(tree, "_") || is_punct(tree, '!')
     };
     let written = with_streams_named(ty);
-    let sized = matches!(bare(ty), Type::ImplTrait(_) | Type::Path(_));
+    let sized = matches!(stream_of(ty), Type::ImplTrait(_) | Type::Path(_));
     (sized && find(written.clone(), open).is_none()).then_some(written)
 }
 
-fn with_streams_named(ty: &Type) -> TokenStream {
+/// The type without the parts of the response's head that come before the stream in a tuple.
+fn stream_of(ty: &Type) -> &Type {
     match bare(ty) {
+        Type::Tuple(tuple) => tuple.elems.last().map_or(ty, bare),
+        ty => ty,
+    }
+}
+
+fn with_streams_named(ty: &Type) -> TokenStream {
+    match stream_of(ty) {
         Type::ImplTrait(of) => match only_a_stream(&of.bounds) {
             Some(item) => quote!(__sse::StreamOf<#item>),
             None => ty.to_token_stream(),
@@ -166,7 +174,7 @@ fn argument_types(signature: &Signature) -> impl Iterator<Item = &Type> {
 }
 
 fn item_of(ty: &Type) -> Option<&Type> {
-    match bare(ty) {
+    match stream_of(ty) {
         Type::ImplTrait(ty) => item_of_bounds(&ty.bounds),
         Type::TraitObject(ty) => item_of_bounds(&ty.bounds),
         ty => match named(ty)? {

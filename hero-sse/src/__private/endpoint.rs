@@ -24,7 +24,7 @@ pub use axum::extract::Request;
 pub use crate::descriptor::{Descriptor, Rule};
 pub use crate::endpoint::{
     AppState, BodyExtractor, Declared, Endpoint, EndpointMeta, Events, Extractor, IntoEventStream,
-    OpeningStream,
+    Opened, OpeningStream,
 };
 pub use crate::permission::IntoPermission;
 pub use crate::policy::{Method, OverLimit, Overflow, Profile, TokenSource};
@@ -39,10 +39,13 @@ where
     Box::pin(open(parts, body, state))
 }
 
-/// Maps the stream of a function that did not refuse. A function and no method, so that no lint of the
+/// Erases the stream of a function that did not refuse. A function and no method, so that no lint of the
 /// user's crate finds a path that could be shorter.
-pub fn then<T, U>(answer: Result<T, Response>, next: impl FnOnce(T) -> U) -> Result<U, Response> {
-    answer.map(next)
+pub fn then<T>(
+    answer: Result<Opened<T>, Response>,
+    into_events: impl FnOnce(T) -> EventStream,
+) -> Result<EventStream, Response> {
+    answer.map(|opened| opened.into_events(into_events))
 }
 
 /// A rule that asks for one permission.

@@ -37,7 +37,7 @@ impl Events {
         policy: &Policy,
         slot: &Slot,
     ) -> Self {
-        let stream = match stream.0 {
+        let stream = match stream.kind {
             Kind::Items(stream) => stream,
             Kind::Topic(feed) => {
                 return Self::Followed(Following::new(feed, name, policy, slot.attribution()));

@@ -15,13 +15,13 @@ use crate::sealed;
 pub(crate) use self::argument::BODY_TIMEOUT;
 pub use self::argument::{BodyExtractor, Extractor};
 pub(crate) use self::stream::{Appended, Framing, Kind, Source, Step};
-pub use self::stream::{EventItem, EventStream, Events, IntoEventStream};
+pub use self::stream::{EventItem, EventStream, Events, IntoEventStream, Opened};
 
 /// Types that keep the implementations of one trait apart. They have no values, and the compiler always
 /// infers them.
 pub mod markers {
     pub use super::argument::{FromBody, FromParts};
-    pub use super::stream::{AxumFallible, Direct, Fallible};
+    pub use super::stream::{AxumFallible, Direct, Fallible, Headed};
 }
 
 /// Implemented by `#[sse_endpoint]` alone.
@@ -142,7 +142,8 @@ macro_rules! handler {
                     let (mut parts, body) = request.into_parts();
                     $(let $first = $first::extract(&mut parts, &state).await?;)*
                     let $last = $last::take(parts, body, &state).await?;
-                    self($($first,)* $last).await.into_event_stream().map(Events::into_events)
+                    let answer = self($($first,)* $last).await.into_event_stream();
+                    answer.map(|opened| opened.into_events(Events::into_events))
                 })
             }
         }
@@ -160,7 +161,10 @@ where
     fn sealed(_: sealed::Token) {}
 
     fn open(self, _: Request, _: S) -> OpeningStream {
-        Box::pin(async move { self().await.into_event_stream().map(Events::into_events) })
+        Box::pin(async move {
+            let answer = self().await.into_event_stream();
+            answer.map(|opened| opened.into_events(Events::into_events))
+        })
     }
 }
 

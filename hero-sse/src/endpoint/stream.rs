@@ -5,9 +5,10 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use axum::response::{ErrorResponse, IntoResponse, Response};
+use axum::response::{ErrorResponse, IntoResponse, IntoResponseParts, Response};
 use bytes::BytesMut;
 use futures_core::Stream;
+use http::response::Parts;
 
 use crate::event::SseEvent;
 use crate::frame::{EventName, FrameRules, LastEventId, Written, write_event};
@@ -27,18 +28,43 @@ pub enum Fallible {}
 #[derive(Debug)]
 pub enum AxumFallible {}
 
-/// A return type of an endpoint's function: a stream, or a `Result` of one, such as axum's own
-/// `axum::response::Result`.
+/// Marks a tuple of parts of the response's head and a stream.
+#[derive(Debug)]
+pub enum Headed {}
+
+/// A return type of an endpoint's function:
 ///
-/// An `Err` is the response in place of the stream. With a status of success other than `204`, which a
-/// `String` or `()` has, it is a mistake: it is logged and answered with `500`.
+/// | type | answer |
+/// |---|---|
+/// | `T`, a stream of events | the stream |
+/// | `(R1, .., T)`, where each `R` implements [`IntoResponseParts`] | the stream, with more headers |
+/// | `Result<_, R>` of these, where `R` implements [`IntoResponse`] | the stream, or a response in its place |
+/// | `axum::response::Result<_>` of these | the same |
+///
+/// # Headers
+///
+/// Parts are a `HeaderMap`, arrays of names and values, `AppendHeaders`, a cookie jar, an `Extension`, and up to eight
+/// of them. These headers are the library's, since without them a stream does not arrive, or is kept by a cache:
+/// `content-type`, `cache-control`, `x-accel-buffering` and `referrer-policy`. So are those that describe the body or
+/// the connection (`content-length`, `content-encoding`, `content-range`, `transfer-encoding`, `connection`, `trailer`
+/// and `upgrade`). A value of yours for one of them is dropped, and logged once. All other headers arrive.
+///
+/// # Other responses
+///
+/// An `Err` is the response in place of the stream. Under `GET`, a success other than `204`, which a `String` or `()`
+/// has as well, is a mistake: without a stream an `EventSource` silently gives up. It is logged and answered with `500`.
+/// Under `method = "post"` it is sent as it is: clients use `fetch`, and a protocol may ask for `202` or for JSON.
 ///
 /// `M` is a [marker](super::markers), and inferred.
+///
+/// [`IntoResponse`]: axum::response::IntoResponse
+/// [`IntoResponseParts`]: axum::response::IntoResponseParts
 #[diagnostic::on_unimplemented(
     message = "an endpoint cannot return `{Self}`",
     label = "not a stream",
     note = "write `-> impl Stream<Item = E>` or `-> Result<impl Stream<Item = E>, R>`, where `E` is an \
             `SseEvent` and `R: IntoResponse`, such as `Refusal`",
+    note = "headers come before the stream: `-> (HeaderMap, impl Stream<Item = E>)`, or another `IntoResponseParts`",
     note = "for a topic write `-> Subscription<E>`, and return `topic.subscribe()`"
 )]
 pub trait IntoEventStream<M> {
@@ -53,7 +79,26 @@ pub trait IntoEventStream<M> {
     /// # Errors
     ///
     /// The response in its place.
-    fn into_event_stream(self) -> Result<Self::Stream, Response>;
+    fn into_event_stream(self) -> Result<Opened<Self::Stream>, Response>;
+}
+
+/// A stream, and what the endpoint's function adds to the head of its response.
+pub struct Opened<T> {
+    stream: T,
+    head: Option<Box<Parts>>,
+}
+
+impl<T> Opened<T> {
+    /// Erases the stream's type.
+    pub(crate) fn into_events(self, into_events: impl FnOnce(T) -> EventStream) -> EventStream {
+        EventStream { head: self.head, ..into_events(self.stream) }
+    }
+}
+
+impl<T> fmt::Debug for Opened<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opened").finish_non_exhaustive()
+    }
 }
 
 #[diagnostic::do_not_recommend]
@@ -62,31 +107,75 @@ impl<T: Stream> IntoEventStream<Direct> for T {
 
     fn sealed(_: sealed::Token) {}
 
-    fn into_event_stream(self) -> Result<T, Response> {
-        Ok(self)
+    fn into_event_stream(self) -> Result<Opened<T>, Response> {
+        Ok(Opened { stream: self, head: None })
     }
 }
 
 #[diagnostic::do_not_recommend]
-impl<T: Stream, R: IntoResponse> IntoEventStream<Fallible> for Result<T, R> {
-    type Stream = T;
+impl<T: IntoEventStream<M>, R: IntoResponse, M> IntoEventStream<(Fallible, M)> for Result<T, R> {
+    type Stream = T::Stream;
 
     fn sealed(_: sealed::Token) {}
 
-    fn into_event_stream(self) -> Result<T, Response> {
-        self.map_err(IntoResponse::into_response)
+    fn into_event_stream(self) -> Result<Opened<T::Stream>, Response> {
+        self.map_err(IntoResponse::into_response)?.into_event_stream()
     }
 }
 
 #[diagnostic::do_not_recommend]
-impl<T: Stream> IntoEventStream<AxumFallible> for Result<T, ErrorResponse> {
-    type Stream = T;
+impl<T: IntoEventStream<M>, M> IntoEventStream<(AxumFallible, M)> for Result<T, ErrorResponse> {
+    type Stream = T::Stream;
 
     fn sealed(_: sealed::Token) {}
 
-    fn into_event_stream(self) -> Result<T, Response> {
+    fn into_event_stream(self) -> Result<Opened<T::Stream>, Response> {
         // Of the error's own methods none returns the response.
-        self.map_err(|error| Err::<(), _>(error).into_response())
+        self.map_err(|error| Err::<(), _>(error).into_response())?.into_event_stream()
+    }
+}
+
+macro_rules! headed {
+    ($($part:ident)+) => {
+        #[diagnostic::do_not_recommend]
+        #[allow(non_snake_case)]
+        impl<$($part: IntoResponseParts,)+ T: Stream> IntoEventStream<Headed> for ($($part,)+ T) {
+            type Stream = T;
+
+            fn sealed(_: sealed::Token) {}
+
+            fn into_event_stream(self) -> Result<Opened<T>, Response> {
+                let ($($part,)+ stream) = self;
+                // Nothing else applies parts: they take a type of axum's that cannot be made elsewhere.
+                let (mut head, body) = ($($part,)+ Applied).into_response().into_parts();
+                // A part that fails is a response of its own.
+                match head.extensions.remove::<Applied>() {
+                    Some(Applied) => Ok(Opened { stream, head: Some(Box::new(head)) }),
+                    None => Err(Response::from_parts(head, body)),
+                }
+            }
+        }
+    };
+}
+
+headed!(A);
+headed!(A B);
+headed!(A B C);
+headed!(A B C D);
+headed!(A B C D E);
+headed!(A B C D E F);
+headed!(A B C D E F G);
+headed!(A B C D E F G H);
+
+/// Marks a head to which all parts were applied.
+#[derive(Clone)]
+struct Applied;
+
+impl IntoResponse for Applied {
+    fn into_response(self) -> Response {
+        let mut response = Response::default();
+        response.extensions_mut().insert(self);
+        response
     }
 }
 
@@ -160,7 +249,11 @@ impl<E: SseEvent, X: Display> EventItem<Fallible> for Result<E, X> {
 }
 
 /// The stream of an endpoint's function, with its type erased.
-pub struct EventStream(pub(crate) Kind);
+pub struct EventStream {
+    pub(crate) kind: Kind,
+    /// What the function adds to the response's head.
+    head: Option<Box<Parts>>,
+}
 
 /// The source of a stream's events.
 pub(crate) enum Kind {
@@ -180,10 +273,16 @@ impl EventStream {
         let mut stream = Some(stream);
         let topic = <T::Item as EventItem<M>>::Event::of_topic(&mut stream);
         let feed = topic.and_then(|feed| feed.downcast::<Box<dyn TopicFeed>>().ok());
-        Self(match (feed, stream) {
+        let kind = match (feed, stream) {
             (Some(feed), _) => Kind::Topic(*feed),
             (None, stream) => Kind::Items(Box::pin(Items { stream, marker: PhantomData })),
-        })
+        };
+        Self { kind, head: None }
+    }
+
+    /// Returns what the function adds to the response's head.
+    pub(crate) fn take_head(&mut self) -> Option<Box<Parts>> {
+        self.head.take()
     }
 
     /// Checks that the stream can be sent at all.
@@ -192,7 +291,7 @@ impl EventStream {
     ///
     /// What the endpoint's author must change.
     pub(crate) fn check(&self) -> Result<(), String> {
-        match &self.0 {
+        match &self.kind {
             Kind::Items(_) => Ok(()),
             Kind::Topic(feed) => feed.check(),
         }
@@ -200,13 +299,13 @@ impl EventStream {
 
     /// Resumes a topic after the client's last event.
     pub(crate) fn resume(&mut self, cursor: Option<&LastEventId>) {
-        if let Kind::Topic(feed) = &mut self.0 {
+        if let Kind::Topic(feed) = &mut self.kind {
             feed.resume(cursor);
         }
     }
 
     pub(crate) fn kind(&self) -> StreamKind {
-        match self.0 {
+        match self.kind {
             Kind::Items(_) => StreamKind::Private,
             Kind::Topic(_) => StreamKind::Subscription,
         }

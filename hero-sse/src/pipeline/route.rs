@@ -6,7 +6,11 @@ use std::sync::{Arc, Once};
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, REFERRER_POLICY};
+use http::header::{
+    CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
+    REFERRER_POLICY, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use http::response::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::close::CloseReason;
@@ -30,6 +34,8 @@ pub(crate) struct Route {
     pub(crate) method: Method,
     /// Logs the first use of a deprecated endpoint.
     deprecated: Option<Once>,
+    /// Logs the first header that a stream's response cannot have.
+    header_dropped: Once,
     pub(super) policies: Policies,
 }
 
@@ -38,12 +44,35 @@ impl Route {
         let Declaration { path, event, rule, method, deprecated, .. } = declaration;
         let deprecated = deprecated.then(Once::new);
         let rule_has_captures = rule.as_ref().is_some_and(PermissionRule::has_captures);
-        Self { path: path.into(), event, rule, rule_has_captures, method, deprecated, policies }
+        let header_dropped = Once::new();
+        Self {
+            path: path.into(),
+            event,
+            rule,
+            rule_has_captures,
+            method,
+            deprecated,
+            header_dropped,
+            policies,
+        }
     }
 
     /// The policy before the stream exists, when its kind is not known yet.
     pub(super) fn policy(&self) -> &Policy {
         &self.policies.private
+    }
+
+    /// Adds what the endpoint's function wants in the head of its stream's response.
+    pub(super) fn add_head(&self, response: &mut Response, head: Parts) {
+        let Parts { mut headers, extensions, .. } = head;
+        let of_library = HEADERS.map(|(name, _)| name).into_iter().chain(FOREIGN_HEADERS);
+        for name in of_library {
+            if headers.remove(&name).is_some() {
+                self.header_dropped.call_once(|| telemetry::header_dropped(&self.path, &name));
+            }
+        }
+        response.headers_mut().extend(headers);
+        response.extensions_mut().extend(extensions);
     }
 
     pub(super) fn log_if_deprecated(&self) {
@@ -115,11 +144,12 @@ impl Route {
         }
     }
 
-    /// Passes on what the endpoint's function answered in place of a stream. A success is a mistake in the
-    /// function, except `204`: without a stream's head an `EventSource` silently gives up.
-    pub(super) fn checked_error(&self, answer: Response) -> Response {
+    /// Passes on what the endpoint's function answered in place of a stream. Under `GET`, a success is a mistake in
+    /// the function, except `204`: without a stream's head an `EventSource` silently gives up.
+    pub(super) fn checked_answer(&self, answer: Response) -> Response {
         let status = answer.status();
-        if !status.is_success() || status == StatusCode::NO_CONTENT {
+        let without_stream = self.method == Method::Post || status == StatusCode::NO_CONTENT;
+        if without_stream || !status.is_success() {
             return answer;
         }
         telemetry::refused_with_success(&self.path, status.as_u16());
@@ -137,15 +167,29 @@ fn unsized_body(bytes: Bytes) -> Body {
     Body::from_stream(futures_util::stream::iter([Ok::<_, Infallible>(bytes)]))
 }
 
-/// A response with the head of a stream. `no-transform` and `x-accel-buffering` stop intermediaries from
-/// buffering or recoding it. The URL may hold a token, so it must not become a referrer.
+/// The headers of every stream. `no-transform` and `x-accel-buffering` stop intermediaries from buffering or
+/// recoding it. The URL may hold a token, so it must not become a referrer.
+const HEADERS: [(HeaderName, &str); 4] = [
+    (CONTENT_TYPE, "text/event-stream"),
+    (CACHE_CONTROL, "no-cache, no-store, no-transform"),
+    (HeaderName::from_static("x-accel-buffering"), "no"),
+    (REFERRER_POLICY, "no-referrer"),
+];
+
+/// Describe a body that the stream's is not, or the connection, which is the server's.
+const FOREIGN_HEADERS: [HeaderName; 8] = [
+    CONTENT_LENGTH,
+    CONTENT_ENCODING,
+    CONTENT_RANGE,
+    TRANSFER_ENCODING,
+    CONNECTION,
+    TRAILER,
+    UPGRADE,
+    HeaderName::from_static("keep-alive"),
+];
+
+/// A response with the head of a stream.
 pub(super) fn stream_response(body: Body) -> Response {
-    const HEADERS: [(HeaderName, &str); 4] = [
-        (CONTENT_TYPE, "text/event-stream"),
-        (CACHE_CONTROL, "no-cache, no-store, no-transform"),
-        (HeaderName::from_static("x-accel-buffering"), "no"),
-        (REFERRER_POLICY, "no-referrer"),
-    ];
     let mut response = Response::new(body);
     for (name, value) in HEADERS {
         response.headers_mut().insert(name, HeaderValue::from_static(value));

@@ -6,7 +6,7 @@ use std::pin::Pin;
 
 use futures_util::stream::{self, BoxStream};
 use hero_sse::axum::extract::rejection::JsonRejection;
-use hero_sse::axum::http::StatusCode;
+use hero_sse::axum::http::{HeaderMap, StatusCode};
 use hero_sse::axum::response::IntoResponse;
 use hero_sse::prelude::*;
 use axum::Json;
@@ -48,6 +48,23 @@ async fn concrete() -> stream::Once<std::future::Ready<Usage<'static>>> {
     stream::once(std::future::ready(Usage("concrete")))
 }
 
+type Headed<T> = (HeaderMap, T);
+
+#[sse_endpoint("/headers", public, event = "usage")]
+async fn headers() -> (HeaderMap, [(&'static str, &'static str); 1], impl Stream<Item = Usage<'static>>) {
+    (HeaderMap::new(), [("x-mine", "1")], stream::iter([Usage("headers")]))
+}
+
+#[sse_endpoint("/headers-or-refusal", public, event = "usage")]
+async fn headers_or_refusal() -> Result<(HeaderMap, impl Stream<Item = Usage<'static>>), Refusal> {
+    Ok((HeaderMap::new(), stream::iter([Usage("headers-or-refusal")])))
+}
+
+#[sse_endpoint("/headers-of-an-alias", public)]
+async fn headers_of_an_alias() -> Result<Headed<stream::Once<std::future::Ready<Usage<'static>>>>, Refusal> {
+    Ok((HeaderMap::new(), stream::once(std::future::ready(Usage("headers-of-an-alias")))))
+}
+
 #[sse_endpoint("/nothing", public)]
 async fn nothing() -> Nothing {
     Err((StatusCode::IM_A_TEAPOT, "nothing"))
@@ -67,9 +84,12 @@ where
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     let sse = HeroSse::builder().environment([] as [(String, String); 0]).build().unwrap();
-    let endpoints = endpoints![captures, boxed, alias, result, concrete, nothing, body];
+    let endpoints = endpoints![
+        captures, boxed, alias, result, concrete, nothing, body, headers, headers_or_refusal,
+        headers_of_an_alias
+    ];
     let app = hero_sse::axum::Router::new().merge(sse.routes(endpoints).unwrap());
-    for name in ["captures", "boxed", "alias", "result", "concrete"] {
+    for name in ["captures", "boxed", "alias", "result", "concrete", "headers", "headers-or-refusal", "headers-of-an-alias"] {
         let mut stream = hero_sse::testing::open(&app, &format!("/{name}")).await.unwrap();
         let event = stream.next().await.unwrap().unwrap();
         assert_eq!((event.event.as_str(), event.data), ("usage", format!("\"{name}\"")));
