@@ -18,6 +18,7 @@ mod event;
 #[cfg(target_os = "linux")]
 mod files;
 mod foreign;
+mod format;
 mod guard;
 #[cfg(target_os = "linux")]
 mod hard_end;

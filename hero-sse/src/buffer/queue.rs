@@ -45,6 +45,8 @@ struct State {
     frames: BTreeMap<u64, BufferedFrame>,
     /// Total length of the frames.
     bytes: usize,
+    /// Number of frames [without data](BufferedFrame::is_without_data).
+    without_data: usize,
     /// The number of the newest frame of each name and key.
     latest: BTreeMap<Arc<CompactionKey>, u64>,
     next_number: u64,
@@ -66,6 +68,13 @@ struct BufferedFrame {
     /// Numbers of events with data and of gap events in it. A frame of a stream's own is one event at most.
     events: u64,
     gaps: u64,
+}
+
+impl BufferedFrame {
+    /// Whether no client dispatches it, as a comment. A full buffer drops such a frame first.
+    fn is_without_data(&self) -> bool {
+        self.events == 0 && self.gaps == 0
+    }
 }
 
 /// Under [`Overflow::Latest`] a frame replaces an earlier one of the same name and key. One without data, such as a
@@ -98,6 +107,7 @@ impl Buffer {
             stream: Some(stream),
             frames: BTreeMap::new(),
             bytes: 0,
+            without_data: 0,
             latest: BTreeMap::new(),
             next_number: 0,
             missed: 0,
@@ -259,13 +269,17 @@ impl Shared {
             && let Some(superseded) = state.frames.remove(&superseded)
         {
             state.bytes -= superseded.frame.len();
+            state.without_data -= usize::from(superseded.is_without_data());
             state.missed_unknown |= superseded.gaps > 0;
         }
-        if !last && events == 0 && gaps == 0 && state.is_full(self.max_events) {
-            // A comment is worth no event.
-            return Pushed::Continue;
-        }
+        let buffered = BufferedFrame { frame, key, events, gaps };
         while !last && state.is_full(self.max_events) {
+            if buffered.is_without_data() {
+                return Pushed::Continue;
+            }
+            if state.drop_one_without_data() {
+                continue;
+            }
             if self.overflow == Overflow::Disconnect {
                 return Pushed::Overflow;
             }
@@ -275,11 +289,12 @@ impl Shared {
         }
         let number = state.next_number;
         state.next_number += 1;
-        if let Some(key) = &key {
+        if let Some(key) = &buffered.key {
             state.latest.insert(key.clone(), number);
         }
-        state.bytes += frame.len();
-        state.frames.insert(number, BufferedFrame { frame, key, events, gaps });
+        state.bytes += buffered.frame.len();
+        state.without_data += usize::from(buffered.is_without_data());
+        state.frames.insert(number, buffered);
         let writer = state.writer.take();
         state.writer_woken |= writer.is_some();
         // A woken writer gets one chance to make room, so that a client that keeps up misses nothing, however
@@ -304,11 +319,31 @@ impl State {
 
     fn pop(&mut self) -> Option<BufferedFrame> {
         let (_, buffered) = self.frames.pop_first()?;
+        self.removed(&buffered);
+        Some(buffered)
+    }
+
+    /// Drops the oldest frame without data. A comment is worth no event.
+    fn drop_one_without_data(&mut self) -> bool {
+        if self.without_data == 0 {
+            return false;
+        }
+        let is_without_data = |(_, buffered): &(&u64, &BufferedFrame)| buffered.is_without_data();
+        let Some(number) = self.frames.iter().find(is_without_data).map(|(number, _)| *number)
+        else {
+            return false;
+        };
+        let Some(buffered) = self.frames.remove(&number) else { return false };
+        self.removed(&buffered);
+        true
+    }
+
+    fn removed(&mut self, buffered: &BufferedFrame) {
         self.bytes -= buffered.frame.len();
+        self.without_data -= usize::from(buffered.is_without_data());
         if let Some(key) = &buffered.key {
             self.latest.remove(key);
         }
-        Some(buffered)
     }
 }
 

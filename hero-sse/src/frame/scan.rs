@@ -42,7 +42,6 @@ pub(crate) fn has_data(frame: &[u8]) -> bool {
 }
 
 /// Returns the last reconnection time in these frames.
-#[allow(dead_code)]
 pub(crate) fn retry_of(frames: &[u8]) -> Option<Duration> {
     let line = b"retry: ";
     // A line of data or of a comment begins with other bytes.
@@ -51,9 +50,16 @@ pub(crate) fn retry_of(frames: &[u8]) -> Option<Duration> {
         None => true,
     })?;
     let value = frames.get(at + line.len()..)?;
-    let end = memchr::memchr(b'\n', value).unwrap_or(value.len());
-    let millis = str::from_utf8(value.get(..end)?).ok()?.parse().ok()?;
-    Some(Duration::from_millis(millis))
+    let value = value.get(..memchr::memchr(b'\n', value)?)?;
+    Some(Duration::from_millis(str::from_utf8(value).ok()?.parse().ok()?))
+}
+
+/// Returns the text of each comment line in these frames.
+#[cfg(feature = "testing")]
+pub(crate) fn comments_in(frames: &str) -> impl Iterator<Item = &str> {
+    let lines = frames.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+    let comments = lines.filter_map(|line| line.strip_prefix(':'));
+    comments.map(|text| text.strip_prefix(' ').unwrap_or(text))
 }
 
 /// What a sequence of frames contains.

@@ -153,7 +153,9 @@ impl<'a> FrameWriter<'a> {
 
     /// Leaves the event without a name, even if the endpoint declares one. A browser passes it to `onmessage`.
     pub fn unnamed(&mut self) {
-        self.name = NameField::Unnamed;
+        if self.name == NameField::Open {
+            self.name = NameField::Unnamed;
+        }
     }
 
     /// Writes the event's id, as its `Display` prints it.

@@ -73,7 +73,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -102,7 +102,7 @@ use crate::auth::{Principal, TestPrincipal};
 use crate::close::CloseReason;
 use crate::delivery::SocketWatch;
 use crate::event::SseEvent;
-use crate::frame::{FrameRules, InvalidEvent, write_event};
+use crate::frame::{FrameRules, InvalidEvent, comments_in, retry_of, write_event};
 
 /// How long a reader waits for an event by default.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -399,6 +399,8 @@ pub struct Received {
     pub data: String,
     /// Id of the event. `None`: the field is missing.
     pub id: Option<String>,
+    /// Reconnection time in the event's block. `None`: the field is missing.
+    pub retry: Option<Duration>,
 }
 
 impl Received {
@@ -426,7 +428,7 @@ pub struct EventReader {
     headers: HeaderMap,
     events: Pin<Box<dyn Stream<Item = Result<sse_stream::Sse, sse_stream::Error>> + Send>>,
     raw: Arc<Mutex<Vec<u8>>>,
-    retry: Option<Duration>,
+    last_event_id: Option<String>,
     timeout: Duration,
     control_events: bool,
     close_reason: Option<CloseReason>,
@@ -459,7 +461,7 @@ impl EventReader {
             headers: parts.headers,
             events: Box::pin(SseByteStream::new(chunks)),
             raw,
-            retry: None,
+            last_event_id: None,
             timeout: TIMEOUT,
             control_events,
             close_reason: None,
@@ -484,9 +486,43 @@ impl EventReader {
         &self.headers
     }
 
-    /// Returns the last reconnection time (`retry:`) received. `None`: no such field yet.
+    /// Returns the last reconnection time (`retry:`) received, with or without an event. `None`: no such field yet.
+    ///
+    /// A client applies it as soon as it has the line.
     pub fn retry(&self) -> Option<Duration> {
-        self.retry
+        retry_of(&self.lock_raw())
+    }
+
+    /// Returns the id that a reconnecting client would send as `Last-Event-ID`, as of the last read. `None`: no id yet.
+    ///
+    /// A block without data counts, as the specification and Chromium have it. Firefox ignores the id of such a block.
+    #[doc(alias = "cursor")]
+    pub fn last_event_id(&self) -> Option<&str> {
+        self.last_event_id.as_deref()
+    }
+
+    /// Returns the text of each comment line received so far. A heartbeat is an empty comment.
+    ///
+    /// ```
+    /// # use hero_sse::prelude::*;
+    /// # use hero_sse::axum::Router;
+    /// # use hero_sse::testing;
+    /// # async fn test() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let sse = HeroSse::builder().build()?;
+    /// let working = || async {
+    ///     futures_util::stream::iter([Event::comment("working"), Event::text("done")])
+    /// };
+    /// let app: Router = sse.endpoint("/work").public().handler(working)?;
+    /// let mut stream = testing::open(&app, "/work").await?;
+    /// assert_eq!(stream.next().await?.ok_or("no event")?.data, "done");
+    /// assert_eq!(stream.comments(), ["working"]);
+    /// # Ok(())
+    /// # }
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test()).unwrap();
+    /// ```
+    pub fn comments(&self) -> Vec<String> {
+        let raw = self.raw();
+        comments_in(&raw).map(str::to_owned).collect()
     }
 
     /// Returns why the server ended the stream, once a read has met `hero.close`. `None` until then, and
@@ -497,8 +533,11 @@ impl EventReader {
 
     /// Returns all bytes received so far, control events and comments included.
     pub fn raw(&self) -> String {
-        let raw = self.raw.lock().unwrap_or_else(PoisonError::into_inner);
-        String::from_utf8_lossy(&raw).into_owned()
+        String::from_utf8_lossy(&self.lock_raw()).into_owned()
+    }
+
+    fn lock_raw(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.raw.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the next event, or `None` when the stream has ended cleanly.
@@ -522,12 +561,16 @@ impl EventReader {
                 Ok(Some(Err(error))) => return Err(ReadError::Broken(error.to_string())),
                 Ok(Some(Ok(block))) => block,
             };
-            self.retry = block.retry.map(Duration::from_millis).or(self.retry);
+            if let Some(id) = &block.id {
+                // An empty id means none.
+                self.last_event_id = Some(id.clone()).filter(|id| !id.is_empty());
+            }
             // For a browser, a block without data is not an event.
             let Some(data) = block.data else { continue };
             let event = block.event.filter(|name| !name.is_empty());
             let event = event.unwrap_or_else(|| "message".to_owned());
-            let received = Received { event, data, id: block.id };
+            let retry = block.retry.map(Duration::from_millis);
+            let received = Received { event, data, id: block.id, retry };
             if received.event == "hero.close" {
                 self.close_reason = close_reason(&received);
             }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::position::{Epoch, EpochIds};
 pub use super::ring::Retention;
 use super::ring::{Entry, LogEpoch, Ring, Snapshot, Value, WakeReaders};
-use crate::frame::{data_of, name_of, write_id};
+use crate::frame::{data_of, has_data, name_of, write_id};
 use crate::telemetry;
 
 /// Keeps the logs of topics, for one node or for many.
@@ -144,7 +144,8 @@ impl Record {
         let id = frame.len();
         frame.put_slice(&body);
         let name = name_of(&body).map(Into::into);
-        Entry { offset, frame: frame.freeze(), body: id, name, key, last, value, at }
+        let (frame, has_data) = (frame.freeze(), has_data(&body));
+        Entry { offset, frame, body: id, has_data, name, key, last, value, at }
     }
 
     /// Returns the event as it goes over the wire, without its id.
@@ -292,7 +293,10 @@ impl LogReplica {
             let decoded = AssertUnwindSafe(|| decode(name.unwrap_or_default(), &data_of(body)));
             catch_unwind(decoded).unwrap_or_default()
         });
-        if record.value.is_none() && !self.0.failed_to_decode.swap(true, Ordering::Relaxed) {
+        if record.value.is_none()
+            && has_data(&record.body)
+            && !self.0.failed_to_decode.swap(true, Ordering::Relaxed)
+        {
             telemetry::not_decoded(self.topic());
         }
     }

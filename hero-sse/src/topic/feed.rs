@@ -371,7 +371,10 @@ impl Feed {
             }
             return None;
         };
-        (self.sent_id, self.sent_offset) = (SentId::after(last, batch), last.offset);
+        self.sent_id = SentId::after(last, batch);
+        if last.has_data {
+            self.sent_offset = last.offset;
+        }
         if self.profile.is_plain() && last.last {
             // Its frame has the end mark in the id.
             let id = self.position(last.offset);
@@ -555,6 +558,8 @@ impl SentId {
     fn after(entry: &Entry, batch: &Batch) -> Self {
         match batch.entries.last() {
             _ if entry.last => Self::Final,
+            // Not every browser takes an id from a block without data.
+            _ if !entry.has_data => Self::Outdated,
             Some(last) if last.offset != entry.offset => Self::Outdated,
             // The filter has left out what was read after it.
             _ if batch.is_compacted && entry.offset + 1 < batch.to => Self::Outdated,

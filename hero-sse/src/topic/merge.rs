@@ -316,7 +316,14 @@ impl MergedFeed {
         let last = self.ended_by_last();
         write_id(out, &self.id(), last && !self.profile.is_plain());
         out.extend_from_slice(entry.frame.get(entry.body..).unwrap_or_default());
-        self.sent_id = if last { SentId::Final } else { SentId::Current };
+        self.sent_id = if last {
+            SentId::Final
+        } else if entry.has_data {
+            SentId::Current
+        } else {
+            // Not every browser takes an id from a block without data.
+            SentId::Outdated
+        };
     }
 
     /// Returns why the stream ends, if all its topics have ended.

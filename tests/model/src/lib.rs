@@ -39,6 +39,7 @@ fn entry(offset: u64, (frame, last): (u64, bool)) -> Entry {
         offset,
         frame: Bytes::copy_from_slice(&frame.to_be_bytes()),
         body: 0,
+        has_data: true,
         name: None,
         key: None,
         last,

@@ -1,6 +1,6 @@
 use hero_sse::prelude::*;
 
-#[sse_endpoint("/usage", event = "error")]
+#[sse_endpoint("/usage", event = "hero.usage")]
 async fn usage() -> impl Stream<Item = Event> {
     futures_util::stream::empty()
 }

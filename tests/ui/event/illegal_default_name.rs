@@ -2,7 +2,7 @@ use hero_sse::prelude::*;
 
 #[derive(SseEvent)]
 enum Build {
-    Open,
+    __,
     Closed,
 }
 

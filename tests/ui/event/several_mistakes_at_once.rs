@@ -3,7 +3,8 @@ use hero_sse::prelude::*;
 #[derive(SseEvent)]
 enum Build {
     #[sse(lasst)]
-    Open,
+    Queued,
+    #[sse(event = "hero.log")]
     Log {
         #[sse(id)]
         a: u64,

@@ -235,7 +235,8 @@ impl Drop for Cursor {
 /// Returns the newest event of each name and key, in order.
 fn newest_of(entries: Vec<Arc<Entry>>) -> Vec<Arc<Entry>> {
     let mut seen = HashSet::new();
-    let newest = entries.iter().rev().filter(|entry| seen.insert((&entry.name, &entry.key)));
+    let newest =
+        entries.iter().rev().filter(|entry| seen.insert((entry.has_data, &entry.name, &entry.key)));
     let mut newest: Vec<_> = newest.cloned().collect();
     newest.reverse();
     newest

@@ -40,6 +40,8 @@ pub(crate) struct Entry {
     pub(crate) frame: Bytes,
     /// Where the body begins in the frame.
     pub(crate) body: usize,
+    /// Whether clients dispatch it. A comment, for example, has no data.
+    pub(crate) has_data: bool,
     pub(crate) name: Option<Box<[u8]>>,
     pub(crate) key: Option<Box<str>>,
     pub(crate) last: bool,
@@ -50,12 +52,13 @@ pub(crate) struct Entry {
 
 impl Entry {
     fn compaction_key(&self) -> CompactionKey {
-        (self.name.clone(), self.key.clone())
+        (self.has_data, self.name.clone(), self.key.clone())
     }
 }
 
-/// Name and key of an event. A log of latest values retains one event of each.
-type CompactionKey = (Option<Box<[u8]>>, Option<Box<str>>);
+/// Name and key of an event. A log of latest values retains one event of each. An event without data replaces none that
+/// has data.
+type CompactionKey = (bool, Option<Box<[u8]>>, Option<Box<str>>);
 
 /// What a reader at the offset `from` reads at once; then it stands at `to`.
 pub(crate) struct Batch {

@@ -295,7 +295,7 @@ mod tests {
         frame[..8].copy_from_slice(&offset.to_be_bytes());
         let key = Some(event.key.to_string().into());
         let (frame, last) = (frame.freeze(), event.last);
-        Entry { offset, frame, body: 0, name: None, key, last, value: None, at }
+        Entry { offset, frame, body: 0, has_data: true, name: None, key, last, value: None, at }
     }
 
     /// What a ring is to be, in as many steps as it takes: nothing is ever thrown away, only not kept any more.
