@@ -103,7 +103,7 @@ async function start({ in: place, driver }, task, report) {
     await page.exposeFunction("report", report.add);
     await page.goto(home);
     await page.addScriptTag({ content: script });
-    await page.evaluate((task) => void Promise.resolve(driver.default(task, report)).catch((error) => report({ error: String(error), status: error.status })), task);
+    await page.evaluate((task) => void Promise.resolve(driver.default(task, report)).catch((error) => report({ end: true, error: String(error), status: error.status })), task);
     return () => context.close();
   }
   const [command, args] = commands[place](driver, task);

@@ -22,6 +22,9 @@ export default async ({ url, method, body, headers, setting }, report) => {
     },
     // For an answer: a cut is an error, not a reason to ask again.
     once: {
+      onopen: async ({ ok, status }) => {
+        if (!ok) throw Object.assign(new Error(`status ${status}`), { status });
+      },
       onerror: (error) => {
         throw error;
       },

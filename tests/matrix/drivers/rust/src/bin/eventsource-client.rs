@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let task: Value = serde_json::from_str(&std::env::args().nth(1).unwrap_or_default())?;
     let transport = HyperTransport::builder().connect_timeout(Duration::from_secs(5)).build_http()?;
+    let closes = task["setting"] == "close";
     let client = ClientBuilder::for_url(task["url"].as_str().unwrap_or_default())?.build_with_transport(transport);
     let mut stream = client.stream();
     loop {
@@ -18,6 +19,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             Ok(Some(SSE::Connected(_))) => println!("{}", json!({ "open": true })),
             Ok(Some(SSE::Event(event))) => {
                 println!("{}", json!({ "event": event.event_type, "id": event.id, "data": event.data }));
+                // It does not know that 204 means the end.
+                let close: Value = serde_json::from_str(&event.data).unwrap_or_default();
+                if closes && event.event_type == "hero.close" && close["reconnect"] == false {
+                    break;
+                }
             }
             Ok(Some(SSE::Comment(_))) => {}
             // The stream goes on after this error.
