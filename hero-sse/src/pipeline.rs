@@ -272,9 +272,9 @@ impl AuthenticatedRequest {
 
     /// Returns what the stream will be for user code if it is admitted at `path`, and keeps its id.
     pub(crate) fn connection(&mut self, path: &Arc<str>) -> Connection {
-        let id = self.core.connections.next_id();
-        self.id = Some(id);
-        self.caller().connection(id, path)
+        let connection = self.core.connections.reserve(path, self.caller());
+        self.id = Some(connection.id());
+        connection
     }
 
     /// Step 4: runs the endpoint's function, then starts its stream.
@@ -288,7 +288,7 @@ impl AuthenticatedRequest {
         open: Open,
     ) -> Result<Response, Response> {
         self.attach_principal(&mut parts);
-        parts.extensions.insert(slot.connection().clone());
+        parts.extensions.insert(slot.connection());
         let opening = async { open(Request::from_parts(parts, body)).await };
         let opening = AssertUnwindSafe(slot.attribution().timed(opening)).catch_unwind();
         let mut opening = Box::pin(opening);
@@ -337,7 +337,7 @@ impl AuthenticatedRequest {
         self,
         route: &Route,
         permit: Permit,
-        slot: Slot,
+        mut slot: Slot,
         mut events: EventStream,
     ) -> Response {
         if let Err(fault) = events.check() {

@@ -49,6 +49,8 @@ metrics! {
         "Gaps: times that a client missed events and received `hero.gap`.";
     BLOCKING = "hero_sse_blocking_total", describe_counter, "path",
         "Times that user code blocked a worker thread.";
+    HOOK_CALLS_DROPPED = "hero_sse_hook_calls_dropped_total", describe_counter, "hook, cause",
+        "Calls of `on_open` and `on_close` that were dropped: `queue_full`, `timeout`, or `unfinished` at a shutdown.";
     SENT = "hero_sse_sent_total", describe_counter, "outcome",
         "Streams that `Connections::send` selected: `accepted`, or `full` if the client was too far behind.";
 }
@@ -209,6 +211,37 @@ impl TopicLimitLog {
             suppressed,
             "`max_topics` is reached: every topic has an owner, a subscriber or retained events"
         );
+    }
+}
+
+/// Logs what befalls calls of hooks: at most once a second per hook and cause, since it befalls every stream.
+#[derive(Default)]
+pub(crate) struct HookLog(Mutex<LogThrottle<(&'static str, &'static str)>>);
+
+impl HookLog {
+    fn allow(&self, hook: &'static str, cause: &'static str) -> Option<u64> {
+        let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        log.allow((hook, cause), Instant::now())
+    }
+
+    /// Counts and logs calls that were dropped. `total` were dropped so far.
+    pub(crate) fn dropped(&self, hook: &'static str, cause: &'static str, calls: u64, total: u64) {
+        add(HOOK_CALLS_DROPPED, &[("hook", hook), ("cause", cause)], calls as usize);
+        let Some(suppressed) = self.allow(hook, cause) else { return };
+        tracing::warn!(
+            target: TARGET,
+            hook,
+            cause,
+            calls,
+            total,
+            suppressed,
+            "calls of a connection hook were dropped: it is too slow, or does not return"
+        );
+    }
+
+    pub(crate) fn panicked(&self, path: &str, connection: u64, hook: &'static str) {
+        let Some(suppressed) = self.allow(hook, "panic") else { return };
+        tracing::error!(target: TARGET, path, connection, hook, suppressed, "a connection hook panicked");
     }
 }
 

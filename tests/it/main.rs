@@ -23,6 +23,7 @@ mod guard;
 #[cfg(target_os = "linux")]
 mod hard_end;
 mod hardening;
+mod hooks;
 mod hostility;
 mod house;
 mod http2;

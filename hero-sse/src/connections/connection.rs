@@ -1,7 +1,7 @@
 //! One open stream, as the registry knows it.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Context;
 use std::time::Duration;
@@ -12,7 +12,6 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::direct::{DirectQueue, Pushed};
-use super::extract::Connection;
 use super::limits::{CallerKey, Keys};
 use crate::auth::Principal;
 use crate::client_addr;
@@ -39,6 +38,15 @@ pub struct ConnectionInfo {
     pub age: Duration,
 }
 
+/// What stays the same of a stream: which one it is, and whose.
+#[derive(Clone, Debug)]
+pub(super) struct Identity {
+    pub(super) id: u64,
+    pub(super) endpoint: Arc<str>,
+    pub(super) principal: Option<Principal>,
+    pub(super) address: Option<IpAddr>,
+}
+
 /// Who asks for a stream.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Caller<'a> {
@@ -51,10 +59,10 @@ pub(crate) struct Caller<'a> {
 }
 
 impl Caller<'_> {
-    /// What the caller's stream with this id is for user code.
-    pub(crate) fn connection(&self, id: u64, path: &Arc<str>) -> Connection {
+    /// Returns the identity of the caller's stream with this id.
+    pub(super) fn identity(&self, id: u64, path: &Arc<str>) -> Identity {
         let (principal, address) = (self.principal.cloned(), self.address);
-        Connection { id, endpoint: path.clone(), principal, address }
+        Identity { id, endpoint: path.clone(), principal, address }
     }
 }
 
@@ -67,8 +75,7 @@ pub(crate) enum StreamPhase {
 
 /// One open stream. The registry, its slot and its direct queue share it.
 pub(super) struct Entry {
-    /// What user code sees of it.
-    pub(super) connection: Connection,
+    pub(super) identity: Identity,
     caller_key: Option<Arc<CallerKey>>,
     pub(super) since: Instant,
     /// The requested end: its index in [`CloseReason::ALL`] plus one, or zero for none.
@@ -80,13 +87,14 @@ pub(super) struct Entry {
     /// Cuts the stream off, whether its client reads or not.
     cut: OnceLock<Box<dyn Fn(StreamPhase) + Send + Sync>>,
     was_cut: AtomicBool,
+    gaps: AtomicU64,
     pub(super) runtime: Option<Handle>,
 }
 
 impl Entry {
     pub(super) fn new(id: u64, path: &Arc<str>, caller: Caller<'_>) -> Arc<Self> {
         Arc::new(Self {
-            connection: caller.connection(id, path),
+            identity: caller.identity(id, path),
             caller_key: caller.principal.map(|caller| Arc::new(CallerKey::of(caller))),
             since: Instant::now(),
             end_request: AtomicU8::new(0),
@@ -95,13 +103,14 @@ impl Entry {
             ended: AtomicBool::new(false),
             cut: OnceLock::new(),
             was_cut: AtomicBool::new(false),
+            gaps: AtomicU64::new(0),
             runtime: Handle::try_current().ok(),
         })
     }
 
     pub(super) fn keys(&self) -> Keys<'_> {
-        let network = self.connection.address.map(client_addr::network_of);
-        Keys { path: &self.connection.endpoint, caller: self.caller_key.as_ref(), network }
+        let network = self.identity.address.map(client_addr::network_of);
+        Keys { path: &self.identity.endpoint, caller: self.caller_key.as_ref(), network }
     }
 
     /// Requests the stream's end, unless one was requested before.
@@ -175,8 +184,21 @@ impl Entry {
         self.end_request().filter(|_| cut)
     }
 
+    pub(super) fn count_gap(&self) {
+        self.gaps.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn gaps(&self) -> u64 {
+        self.gaps.load(Ordering::Relaxed)
+    }
+
+    /// The runtimes that may run a task for this stream: its own, and the current one.
+    pub(super) fn runtimes(&self) -> impl Iterator<Item = Handle> {
+        self.runtime.clone().into_iter().chain(Handle::try_current())
+    }
+
     pub(super) fn info(&self) -> ConnectionInfo {
-        let Connection { id, endpoint, principal, address } = &self.connection;
+        let Identity { id, endpoint, principal, address } = &self.identity;
         let principal = principal.as_ref();
         ConnectionInfo {
             id: *id,

@@ -1,11 +1,15 @@
 //! [`Connection`]: the stream that an endpoint's function is opening, as an argument of it.
 
+use std::convert::Infallible;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Once};
 
 use axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use http::request::Parts;
 
+use super::connection::Identity;
+use super::registry::Registry;
 use crate::auth::Principal;
 use crate::refusal::Refusal;
 use crate::telemetry;
@@ -40,16 +44,18 @@ use crate::telemetry;
 /// It works where an endpoint runs, and after an [`SseContext`](crate::SseContext) in the arguments of an ordinary
 /// handler. On other routes the answer is `500`, and the log names the cause. `Option<Connection>` is `None` there.
 ///
-/// The value outlives its stream. Keeping it keeps no stream open.
-#[derive(Clone, Debug)]
+/// The value outlives its stream, and keeps no stream open.
+#[derive(Clone)]
 pub struct Connection {
-    pub(super) id: u64,
-    pub(super) endpoint: Arc<str>,
-    pub(super) principal: Option<Principal>,
-    pub(super) address: Option<IpAddr>,
+    identity: Identity,
+    pub(super) registry: Arc<Registry>,
 }
 
 impl Connection {
+    pub(super) fn new(identity: Identity, registry: Arc<Registry>) -> Self {
+        Self { identity, registry }
+    }
+
     /// Returns the stream's number, the same as in [`ConnectionInfo::id`](super::ConnectionInfo::id), in the log
     /// and in hooks.
     ///
@@ -59,23 +65,35 @@ impl Connection {
     /// by its number, add a condition that the caller must meet, such as
     /// [`subject`](super::ConnectionFilter::subject).
     pub fn id(&self) -> u64 {
-        self.id
+        self.identity.id
     }
 
     /// Returns the endpoint's path, with its prefix, and with captures as declared.
     pub fn endpoint(&self) -> &str {
-        &self.endpoint
+        &self.identity.endpoint
     }
 
     /// Returns the caller. `None` on a public endpoint without a token.
     pub fn principal(&self) -> Option<&Principal> {
-        self.principal.as_ref()
+        self.identity.principal.as_ref()
     }
 
     /// Returns the client's address: the socket's peer, or the client that a
     /// [trusted proxy](crate::SseOptions::trusted_proxies) names. `None` for sockets without addresses.
     pub fn address(&self) -> Option<IpAddr> {
-        self.address
+        self.identity.address
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Identity { id, endpoint, principal, address } = &self.identity;
+        f.debug_struct("Connection")
+            .field("id", id)
+            .field("endpoint", endpoint)
+            .field("principal", principal)
+            .field("address", address)
+            .finish()
     }
 }
 
@@ -92,12 +110,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Connection {
 }
 
 impl<S: Send + Sync> OptionalFromRequestParts<S> for Connection {
-    type Rejection = std::convert::Infallible;
+    type Rejection = Infallible;
 
-    async fn from_request_parts(
-        parts: &mut Parts,
-        _: &S,
-    ) -> Result<Option<Self>, std::convert::Infallible> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Infallible> {
         Ok(parts.extensions.get::<Self>().cloned())
     }
 }

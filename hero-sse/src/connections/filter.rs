@@ -126,9 +126,9 @@ impl ConnectionFilter {
 
     pub(super) fn matches(&self, entry: &Entry, now: Instant) -> bool {
         let age = || now.saturating_duration_since(entry.since);
-        self.id.is_none_or(|wanted| wanted == entry.connection.id)
-            && self.endpoint.as_deref().is_none_or(|wanted| wanted == entry.connection.endpoint())
-            && self.matches_caller(entry.connection.principal())
+        self.id.is_none_or(|wanted| wanted == entry.identity.id)
+            && self.endpoint.as_deref().is_none_or(|wanted| wanted == &*entry.identity.endpoint)
+            && self.matches_caller(entry.identity.principal.as_ref())
             && self.older_than.is_none_or(|wanted| age() >= wanted)
             && !self.except.iter().any(|other| other.matches(entry, now))
     }

@@ -4,6 +4,7 @@ mod connection;
 mod direct;
 mod extract;
 mod filter;
+mod hooks;
 mod limits;
 mod registry;
 mod slot;
@@ -21,8 +22,11 @@ pub(crate) use self::connection::{Caller, StreamPhase};
 use self::direct::Pushed;
 pub use self::extract::Connection;
 pub use self::filter::ConnectionFilter;
+pub use self::hooks::ClosedConnection;
+use self::hooks::Hooks;
+pub(crate) use self::hooks::{HOOK_TIMEOUT, HookList};
 pub(crate) use self::limits::{AdmissionError, Limits};
-use self::registry::Registry;
+use self::registry::{Observer, Registry};
 pub(crate) use self::slot::{Attribution, Slot};
 pub use crate::close::CloseReason;
 use crate::event::SseEvent;
@@ -50,7 +54,7 @@ const LONGEST_WINDOW: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 /// | withdraw access now | [`disconnect`](Self::disconnect) |
 /// | move clients to other nodes | [`drain`](Self::drain), [`drain_over`](Self::drain_over) |
 /// | close an endpoint for a while | [`close_endpoint`](Self::close_endpoint), [`open_endpoint`](Self::open_endpoint) |
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Connections(Arc<Registry>);
 
 /// How many streams queued an event, which [`Connections::send`] returns. Streams that are about to end are
@@ -66,7 +70,27 @@ pub struct SendSummary {
     pub full: usize,
 }
 
+impl Default for Connections {
+    fn default() -> Self {
+        Self::new(HookList::default(), 0)
+    }
+}
+
+impl Connection {
+    /// Returns the registry of open streams that this stream belongs to, for instance to send to the others.
+    pub fn connections(&self) -> Connections {
+        Connections(self.registry.clone())
+    }
+}
+
 impl Connections {
+    /// `max_connections`: so many streams may end at once.
+    pub(crate) fn new(hooks: HookList, max_connections: usize) -> Self {
+        let hooks = Hooks::new(hooks, max_connections);
+        let observer = hooks.map(|hooks| Arc::new(hooks) as Arc<dyn Observer>);
+        Self(Arc::new(Registry::new(observer)))
+    }
+
     /// Returns the number of open streams.
     pub fn len(&self) -> usize {
         self.0.lock().streams.len()
@@ -108,6 +132,48 @@ impl Connections {
     /// under an [`Overflow`](crate::options::Overflow) that drops events.
     pub fn gaps(&self) -> u64 {
         self.0.gaps.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many calls of [`on_open`](crate::server::Builder::on_open) and
+    /// [`on_close`](crate::server::Builder::on_close) were dropped since the start: they did not fit into the queue,
+    /// took too long, or were unfinished at the end of a shutdown. A call that panicked does not count.
+    pub fn dropped_hook_calls(&self) -> u64 {
+        self.0.observer.as_ref().map_or(0, |observer| observer.dropped())
+    }
+
+    /// Resolves when no call of a hook waits or runs.
+    ///
+    /// [`serve`](crate::HeroSse::serve) waits for them by itself. Under another server, await it after the server has
+    /// ended, with a timeout: what then is unfinished is lost with the runtime.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use hero_sse::HeroSse;
+    ///
+    /// # async fn run(sse: HeroSse) {
+    /// // axum::serve(..).with_graceful_shutdown(..).await has returned.
+    /// let hooks = sse.connections().hooks_finished();
+    /// if tokio::time::timeout(Duration::from_secs(2), hooks).await.is_err() {
+    ///     eprintln!("some hooks are unfinished");
+    /// }
+    /// # }
+    /// ```
+    pub fn hooks_finished(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.finish(None)
+    }
+
+    /// Waits for hooks, and drops what is unfinished at `until`.
+    pub(crate) fn finish_hooks(&self, until: Instant) -> impl Future<Output = ()> + Send + use<> {
+        self.finish(Some(until))
+    }
+
+    fn finish(&self, until: Option<Instant>) -> impl Future<Output = ()> + Send + use<> {
+        let registry = self.0.clone();
+        async move {
+            if let Some(observer) = registry.observer.clone() {
+                observer.finish(registry, until).await;
+            }
+        }
     }
 
     /// Returns all open streams, in no particular order.
@@ -286,7 +352,7 @@ impl Connections {
         async move {
             let (start, window) = (Instant::now(), window.min(LONGEST_WINDOW));
             let mut streams = connections.0.matching(&filter);
-            streams.sort_by_key(|entry| entry.connection.id);
+            streams.sort_by_key(|entry| entry.identity.id);
             let last = streams.len().saturating_sub(1).max(1) as f64;
             for (index, connection) in streams.iter().enumerate() {
                 sleep_until(start + window.mul_f64(index as f64 / last)).await;
@@ -333,9 +399,9 @@ impl Connections {
         Ok(Slot::new(self.0.clone(), entry))
     }
 
-    /// Returns the id of a stream that may be [admitted](Self::admit) later.
-    pub(crate) fn next_id(&self) -> u64 {
-        self.0.next_id()
+    /// Returns what a stream of this caller will be for user code. Its id is for [`Caller::id`].
+    pub(crate) fn reserve(&self, path: &Arc<str>, caller: Caller<'_>) -> Connection {
+        Connection::new(caller.identity(self.0.next_id(), path), self.0.clone())
     }
 
     /// Counts a rejected request as the end of a stream that never began.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_core::future::BoxFuture;
 use tokio::time::Instant;
 
 use super::connection::{Caller, Entry};
@@ -34,6 +35,7 @@ pub(super) struct Registry {
     closed: [AtomicU64; CloseReason::ALL.len()],
     pub(super) blocking: AtomicU64,
     pub(super) gaps: AtomicU64,
+    pub(super) observer: Option<Arc<dyn Observer>>,
 }
 
 #[derive(Default)]
@@ -49,9 +51,35 @@ pub(super) struct Table {
     recent_disconnects: VecDeque<ConnectionFilter>,
 }
 
-impl Default for Registry {
-    fn default() -> Self {
+/// What is called for every stream that opens and closes: the application's hooks.
+pub(super) trait Observer: Send + Sync {
+    /// Returns whether the close of this stream will be observed as well.
+    fn opened(self: Arc<Self>, registry: &Arc<Registry>, entry: &Entry) -> bool;
+
+    /// Call for each stream that has opened. `open_accepted` is what [`opened`](Self::opened) returned.
+    fn closed(
+        self: Arc<Self>,
+        registry: &Arc<Registry>,
+        entry: &Entry,
+        reason: CloseReason,
+        open_accepted: bool,
+    );
+
+    /// Resolves when no call waits or runs. Drops what is unfinished at `until`.
+    fn finish(
+        self: Arc<Self>,
+        registry: Arc<Registry>,
+        until: Option<Instant>,
+    ) -> BoxFuture<'static, ()>;
+
+    /// Number of calls that were dropped.
+    fn dropped(&self) -> u64;
+}
+
+impl Registry {
+    pub(super) fn new(observer: Option<Arc<dyn Observer>>) -> Self {
         Self {
+            observer,
             table: Mutex::default(),
             // Random, so that an id from before a restart, or from another node, is nobody's.
             next_id: AtomicU64::new(fastrand::u64(..FIRST_IDS)),
@@ -61,9 +89,7 @@ impl Default for Registry {
             gaps: AtomicU64::default(),
         }
     }
-}
 
-impl Registry {
     /// No code that can panic runs under the lock, so a poisoned lock is still sound.
     pub(super) fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
@@ -117,7 +143,7 @@ impl Registry {
 
     pub(super) fn release(&self, entry: &Entry) {
         let mut table = self.lock();
-        table.streams.remove(&entry.connection.id);
+        table.streams.remove(&entry.identity.id);
         table.counts.remove(&entry.keys());
     }
 
@@ -181,9 +207,10 @@ impl Registry {
     }
 
     /// Counts and logs a gap that was reported to a client.
-    pub(super) fn gap(&self, path: &str, connection: u64) {
+    pub(super) fn gap(&self, entry: &Entry) {
+        entry.count_gap();
         self.gaps.fetch_add(1, Ordering::Relaxed);
-        telemetry::gap(path, connection);
+        telemetry::gap(&entry.identity.endpoint, entry.identity.id);
     }
 }
 

@@ -6,7 +6,7 @@ use std::task::Context;
 use bytes::BytesMut;
 use tokio::time::Instant;
 
-use super::connection::{Entry, StreamPhase};
+use super::connection::{Entry, Identity, StreamPhase};
 use super::extract::Connection;
 use super::registry::Registry;
 use crate::auth::Principal;
@@ -19,17 +19,19 @@ pub(crate) struct Slot {
     entry: Arc<Entry>,
     /// `None` if no stream came of it.
     reason: Option<CloseReason>,
+    /// Whether the hooks know of the open. `None` as long as the stream has not opened, and without hooks.
+    observed: Option<bool>,
 }
 
 impl Slot {
     /// A stream whose slot is dropped without [`close`](Self::close) was left by its client.
     pub(super) fn new(registry: Arc<Registry>, entry: Arc<Entry>) -> Self {
-        Self { registry, entry, reason: Some(CloseReason::ClientGone) }
+        Self { registry, entry, reason: Some(CloseReason::ClientGone), observed: None }
     }
 
     /// What user code sees of the stream.
-    pub(crate) fn connection(&self) -> &Connection {
-        &self.entry.connection
+    pub(crate) fn connection(&self) -> Connection {
+        Connection::new(self.entry.identity.clone(), self.registry.clone())
     }
 
     pub(crate) fn attribution(&self) -> Attribution {
@@ -63,10 +65,12 @@ impl Slot {
         self.entry.was_cut()
     }
 
-    /// Counts and logs that the stream begins.
-    pub(crate) fn opened(&self) {
-        let Connection { id, endpoint, principal, .. } = self.connection();
+    /// Counts and logs that the stream begins, and calls the hooks.
+    pub(crate) fn opened(&mut self) {
+        let Identity { id, endpoint, principal, .. } = &self.entry.identity;
         telemetry::opened(endpoint, *id, principal.as_ref().map(Principal::subject));
+        let observer = self.registry.observer.clone();
+        self.observed = observer.map(|observer| observer.opened(&self.registry, &self.entry));
     }
 
     /// Sets why the stream ends. It accepts no more direct events.
@@ -86,11 +90,14 @@ impl Drop for Slot {
         self.entry.set_ended();
         self.entry.close_direct();
         self.registry.release(&self.entry);
-        let Connection { id, endpoint, .. } = self.connection();
+        let Identity { id, endpoint, .. } = &self.entry.identity;
         telemetry::slots(endpoint, -1.0);
         if let Some(reason) = self.reason {
             self.registry.count_closed(reason);
             telemetry::closed(endpoint, *id, reason, self.entry.since.elapsed());
+            if let Some((observer, accepted)) = self.registry.observer.clone().zip(self.observed) {
+                observer.closed(&self.registry, &self.entry, reason, accepted);
+            }
         }
     }
 }
@@ -104,11 +111,11 @@ pub(crate) struct Attribution {
 
 impl Attribution {
     pub(crate) fn path(&self) -> &str {
-        &self.entry.connection.endpoint
+        &self.entry.identity.endpoint
     }
 
     pub(crate) fn id(&self) -> u64 {
-        self.entry.connection.id
+        self.entry.identity.id
     }
 
     /// Runs a future of user code, and measures each of its polls.
@@ -118,7 +125,7 @@ impl Attribution {
 
     /// Counts and logs a gap that was reported to the client.
     pub(crate) fn gap(&self) {
-        self.registry.gap(self.path(), self.id());
+        self.registry.gap(&self.entry);
     }
 
     /// Call when user code that began at `since` returns or awaits.

@@ -298,7 +298,7 @@ async fn a_filter_selects_the_streams_that_meet_all_conditions() {
     let id = |n: u64| all().id(first + n);
     let selected = |filter: ConnectionFilter| {
         let mut ids: Vec<_> =
-            connections.0.matching(&filter).iter().map(|one| one.connection.id).collect();
+            connections.0.matching(&filter).iter().map(|one| one.identity.id).collect();
         ids.sort_unstable();
         ids.iter().map(|id| id - first).collect::<Vec<_>>()
     };

@@ -27,7 +27,7 @@ use crate::auth::{
     SitePolicy, Tickets,
 };
 use crate::client_addr::TrustedProxies;
-use crate::connections::Connections;
+use crate::connections::{ClosedConnection, Connection, Connections, HookList};
 use crate::delivery::Sweeper;
 use crate::options::SseOptions;
 use crate::permission::{IntoPermission, PermissionRule};
@@ -95,6 +95,7 @@ impl HeroSse {
             authenticator: None,
             authorizer: None,
             tickets: None,
+            hooks: HookList::default(),
         }
     }
 
@@ -234,6 +235,7 @@ pub struct Builder {
     authenticator: Option<Arc<dyn Authenticator>>,
     authorizer: Option<Arc<dyn Authorizer>>,
     tickets: Option<Tickets>,
+    hooks: HookList,
 }
 
 impl Builder {
@@ -278,6 +280,85 @@ impl Builder {
     /// Accepts tickets, besides tokens. [`Mount::tickets`] maps the route that makes them.
     pub fn tickets(mut self, tickets: Tickets) -> Self {
         self.tickets = Some(tickets);
+        self
+    }
+
+    /// Calls `hook` for every stream that opens.
+    ///
+    /// A stream opens when the endpoint's function has returned it, before its head is sent. A request that is rejected,
+    /// refused, or answered by the function itself opens none. The stream does not wait for the hook.
+    ///
+    /// The rules for calls are those of [`on_close`](Self::on_close).
+    #[doc(alias = "connect")]
+    pub fn on_open<F, Fut>(mut self, hook: F) -> Self
+    where
+        F: FnOnce(Connection) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send,
+    {
+        self.hooks.on_open(hook);
+        self
+    }
+
+    /// Calls `hook` once for every stream that [opened](Self::on_open), when it has ended for whatever reason.
+    ///
+    /// ```
+    /// use hero_sse::connections::ClosedConnection;
+    /// use hero_sse::prelude::*;
+    /// use serde::Serialize;
+    ///
+    /// #[derive(Serialize, SseEvent)]
+    /// #[serde(rename_all = "kebab-case")]
+    /// enum Presence {
+    ///     Here { name: String },
+    ///     Gone { name: String },
+    /// }
+    ///
+    /// # fn build() -> Result<HeroSse, hero_sse::SetupErrors> {
+    /// let presence = Topic::<Presence>::new("presence");
+    /// let sse = HeroSse::builder()
+    ///     .on_open({
+    ///         let presence = presence.clone();
+    ///         async move |opened| {
+    ///             let name = opened.principal().map(|who| who.subject().to_owned());
+    ///             if let Some(name) = name {
+    ///                 let _closed = presence.publish(Presence::Here { name }).await;
+    ///             }
+    ///         }
+    ///     })
+    ///     .on_close(async move |closed: ClosedConnection| {
+    ///         println!("{} after {:?}", closed.reason, closed.duration);
+    ///         let name = closed.connection.principal().map(|who| who.subject().to_owned());
+    ///         if let Some(name) = name {
+    ///             let _closed = presence.publish(Presence::Gone { name }).await;
+    ///         }
+    ///     })
+    ///     .build()?;
+    /// # Ok(sse)
+    /// # }
+    /// # build().unwrap();
+    /// ```
+    ///
+    /// * Calls wait in a queue, and one task makes up to 64 at a time. For one stream, the close call begins after the
+    ///   open call has ended. Calls for different streams have no order.
+    /// * The queue has room for `MaxConnections` calls (at least 1024). What does not fit is dropped. If the open call of
+    ///   a stream is dropped, so is its close call; otherwise the close call always fits.
+    /// * A call may take 30 s. Then its future is dropped.
+    /// * Dropped calls are counted in
+    ///   [`dropped_hook_calls`](crate::connections::Connections::dropped_hook_calls), and logged at WARN at most once a
+    ///   second. A panic is logged at ERROR, and affects nothing else.
+    /// * [`serve`](HeroSse::serve) waits for the calls at its shutdown, within `DrainTimeout`. Then it drops the rest.
+    ///   After streams were cut at the end of `DrainTimeout`, their calls have one more second. Under another
+    ///   server, await [`hooks_finished`](crate::connections::Connections::hooks_finished).
+    /// * A hook that blocks its thread delays all other calls. Use `tokio::task::spawn_blocking`.
+    ///
+    /// Called repeatedly, every hook is called, one after another.
+    #[doc(alias = "disconnect")]
+    pub fn on_close<F, Fut>(mut self, hook: F) -> Self
+    where
+        F: FnOnce(ClosedConnection) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send,
+    {
+        self.hooks.on_close(hook);
         self
     }
 
@@ -332,14 +413,14 @@ impl Builder {
             failures: failures.clone(),
             instance: fastrand::u64(..),
         };
-        let timeout = server.authorizer_timeout;
+        let (timeout, max_connections) = (server.authorizer_timeout, server.max_connections);
         let access = AccessControl { authorizer: self.authorizer, timeout, failures };
         let core = Arc::new(Core {
             options,
             proxies,
             gate,
             access,
-            connections: Connections::default(),
+            connections: Connections::new(self.hooks, max_connections),
             sweeper: Sweeper::default(),
             unguarded: Once::new(),
         });
@@ -375,6 +456,7 @@ impl<L, A> Serve<L, A> {
     /// 3. It waits for the closing events to be sent and for other requests to finish, at most for `DrainTimeout`.
     ///    Default: 5 s.
     /// 4. It resets the remaining connections.
+    /// 5. It waits for [hooks](Builder::on_close), within the same `DrainTimeout`.
     ///
     /// It does not wait for TLS handshakes, idle connections and upgraded connections, and at most half a second for
     /// the head of a request. User code that blocks its thread can delay the end by another second.

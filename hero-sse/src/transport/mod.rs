@@ -49,7 +49,7 @@ use self::streams::{Connection, Settings, Streams};
 pub use self::tls::Tls;
 #[cfg(not(feature = "tls"))]
 pub(crate) use self::tls::Tls;
-use crate::connections::Connections;
+use crate::connections::{Connections, HOOK_TIMEOUT};
 use crate::delivery::{GuardedIo, SocketWatch};
 use crate::telemetry;
 
@@ -171,6 +171,7 @@ impl Transport {
         }
         // The listener is closed first: a refused connection is a network error, after which a browser reconnects.
         drop(listener);
+        let begun = Instant::now();
         telemetry::draining(self.connections.shut_down());
         drop(stop);
         let drained = async { while sockets.join_next().await.is_some() {} };
@@ -189,6 +190,7 @@ impl Transport {
         // Everything is released before the server returns. Only user code that blocks its thread can delay a task's
         // end; it is not waited for.
         drop(cut);
+        let cut_at = Instant::now();
         let ended = async {
             while sockets.join_next().await.is_some() {}
             streams.ended().await;
@@ -196,6 +198,11 @@ impl Transport {
         if tokio::time::timeout(SHUTDOWN_TASKS_TIMEOUT, ended).await.is_err() {
             telemetry::left_behind(sockets.len() + streams.len());
         }
+        let until = begun + self.drain_timeout.unwrap_or(HOOK_TIMEOUT);
+        // Streams that were cut off have ended just now.
+        self.connections
+            .finish_hooks(if in_time { until } else { until.max(cut_at + SHUTDOWN_TASKS_TIMEOUT) })
+            .await;
         Ok(())
     }
 }
