@@ -42,6 +42,7 @@ use std::error::Error;
 use std::fmt::{self, Display};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use axum::response::{IntoResponse, Response};
@@ -49,6 +50,7 @@ use bytes::Bytes;
 use futures_core::Stream;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::close::CloseReason;
 use crate::event::Event;
@@ -118,6 +120,7 @@ where
         chunk: Bytes::new(),
         parser: BlockParser::new(MAX_BLOCK),
         max_block: MAX_BLOCK,
+        idle: None,
     }
 }
 
@@ -155,6 +158,7 @@ pub struct Adopted {
     chunk: Bytes,
     parser: BlockParser,
     max_block: usize,
+    idle: Option<Idle>,
 }
 
 impl Adopted {
@@ -165,6 +169,18 @@ impl Adopted {
     pub fn max_block(mut self, bytes: usize) -> Self {
         self.max_block = bytes;
         self.parser.set_max_block(bytes);
+        self
+    }
+
+    /// Limits the time in which the upstream sends nothing, not even a comment. A longer silence is
+    /// [`AdoptError::Idle`]. By default there is no limit: the client receives heartbeats as long as the connection to
+    /// the upstream stands.
+    ///
+    /// Choose at least twice the interval of the upstream's own heartbeats. Time in which the client does not read does
+    /// not count. The limit does not hold for the head of the upstream's response, which your function awaits.
+    #[doc(alias = "read_timeout")]
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.idle = Some(Idle { timeout, since: None, timer: None });
         self
     }
 
@@ -213,7 +229,16 @@ impl Stream for Adopted {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            match ready!(Pin::new(body).poll_frame(cx)) {
+            let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else {
+                let timeout =
+                    ready!(this.idle.as_mut().map_or(Poll::Pending, |idle| idle.poll(cx)));
+                this.end();
+                return Poll::Ready(Some(Err(AdoptError::Idle { timeout })));
+            };
+            if let Some(idle) = &mut this.idle {
+                idle.since = None;
+            }
+            match frame {
                 Some(Ok(frame)) => {
                     // Trailers are no part of an event stream.
                     this.chunk = frame.into_data().unwrap_or_default();
@@ -236,6 +261,30 @@ impl Stream for Adopted {
 impl fmt::Debug for Adopted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Adopted").field("ended", &self.body.is_none()).finish_non_exhaustive()
+    }
+}
+
+/// A limit on the upstream's silence.
+struct Idle {
+    timeout: Duration,
+    /// Since when this stream has waited for the upstream.
+    since: Option<Instant>,
+    /// Made for the first wait. It is set anew only when it fires, not for each wait.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Idle {
+    /// Called while nothing arrives. Is ready with the timeout when it has passed.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Duration> {
+        let due = *self.since.get_or_insert_with(Instant::now) + self.timeout;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            if timer.deadline() >= due {
+                return Poll::Ready(self.timeout);
+            }
+            timer.as_mut().reset(due);
+        }
     }
 }
 
@@ -338,6 +387,11 @@ pub enum AdoptError {
         /// The limit, in bytes.
         max: usize,
     },
+    /// The upstream sent nothing for [`idle_timeout`](Adopted::idle_timeout).
+    Idle {
+        /// The limit.
+        timeout: Duration,
+    },
     /// An event has a name that cannot be passed on.
     Name(InvalidEvent),
     /// The upstream is a stream of hero-sse, and says by `hero.gap` that this client missed events.
@@ -377,6 +431,7 @@ impl Display for AdoptError {
                 f,
                 "an event of the upstream is longer than {max} bytes: raise `max_block`, if it may be so long"
             ),
+            Self::Idle { timeout } => write!(f, "the upstream sent nothing for {timeout:?}"),
             Self::Name(fault) => write!(f, "an event of the upstream cannot be passed on: {fault}"),
             Self::Missed => f.write_str(
                 "the upstream says that events were missed: handle `AdoptError::Missed` in the adopted stream",

@@ -381,6 +381,24 @@ async fn an_upstream_that_sends_only_noise_does_not_keep_the_thread_from_other_t
     reader.next().await.expect_err("no event");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_silent_upstream_ends_after_the_idle_timeout_and_comments_are_no_silence() {
+    let pieces = [(9, "data: a\n\n"), (9, ":\n"), (9, "data: b\n"), (11, "\n")];
+    let upstream = stream::iter(pieces).then(|(seconds, piece)| async move {
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        Ok::<_, Infallible>(piece)
+    });
+    let start = tokio::time::Instant::now();
+    let mut adopted = adopt::stream(upstream).idle_timeout(Duration::from_secs(10));
+    assert!(matches!(adopted.next().await, Some(Ok(_))));
+    // A client that does not read for long is no silence of the upstream.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let error = adopted.next().await;
+    assert!(matches!(error, Some(Err(AdoptError::Idle { .. }))), "{error:?}");
+    assert_eq!(start.elapsed(), Duration::from_secs(9 + 60 + 9 + 9 + 10));
+    assert!(adopted.next().await.is_none());
+}
+
 #[tokio::test]
 async fn the_upstream_is_read_as_fast_as_the_client_reads_and_dropped_with_it() {
     let events = format!("data: {}\n\n", "x".repeat(1000)).repeat(100);
