@@ -27,6 +27,7 @@
 //! | an empty id, or one that is no [`EventId`](crate::event::EventId) | dropped; the event is passed on. Its client may receive it a second time after a reconnect |
 //! | an id with hero-sse's end mark | the event is [the last](crate::Event::last) |
 //! | a name that is no [`EventName`](crate::event::EventName) | [`AdoptError::Name`] |
+//! | `error` or `open` as a name | the same under the `plain` profile. A `native` stream ends with an error |
 //! | comments, unknown fields, `hero.heartbeat` and `hero.cursor` | dropped: our own heartbeats run |
 //! | `hero.close` | the end, if the upstream's stream ended by itself, or else [`AdoptError::Closed`] |
 //! | `hero.gap` | [`AdoptError::Missed`] |
@@ -34,8 +35,8 @@
 //!
 //! # Errors, backpressure and cancellation
 //!
-//! An error ends the endpoint's stream with [`CloseReason::StreamError`](crate::CloseReason::StreamError). It is logged,
-//! and the client never receives its text. The upstream is read only as fast as the client reads. Dropping the stream
+//! An error ends the endpoint's stream with [`CloseReason::StreamError`](crate::CloseReason::StreamError): a `plain` body
+//! breaks, a `native` stream gets its closing event. The error is logged, and the client never receives its text. The upstream is read only as fast as the client reads. Dropping the stream
 //! drops the upstream's body, and with it the connection or the request behind it.
 
 use std::error::Error;
@@ -53,7 +54,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::close::CloseReason;
-use crate::event::Event;
+use crate::event::{Event, SseEvent};
 use crate::frame::{Block, BlockParser, EventId, InvalidEvent, RETRY, TooLong};
 use crate::refusal::Refusal;
 use crate::telemetry;
@@ -121,6 +122,7 @@ where
         parser: BlockParser::new(MAX_BLOCK),
         max_block: MAX_BLOCK,
         idle: None,
+        is_last: None,
     }
 }
 
@@ -159,6 +161,7 @@ pub struct Adopted {
     parser: BlockParser,
     max_block: usize,
     idle: Option<Idle>,
+    is_last: Option<Box<dyn Fn(&Event) -> bool + Send>>,
 }
 
 impl Adopted {
@@ -181,6 +184,29 @@ impl Adopted {
     #[doc(alias = "read_timeout")]
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.idle = Some(Idle { timeout, since: None, timer: None });
+        self
+    }
+
+    /// Sets how the upstream marks its last event, such as `[DONE]` of OpenAI's protocol.
+    ///
+    /// The first event for which `is_last` returns `true` is the last of the stream. An upstream that ends before it was
+    /// cut: [`AdoptError::Torn`]. Without this setting, an end between two events is a whole answer wherever HTTP says
+    /// so. With HTTP/1.0, where a body ends with the connection, it always is.
+    ///
+    /// ```
+    /// use hero_sse::adopt::{self, AdoptError};
+    /// use futures_util::{StreamExt, stream};
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let pieces = ["data: Hel\n\n", "data: lo\n\n"].map(Ok::<_, std::io::Error>);
+    /// let mut answer = adopt::stream(stream::iter(pieces)).last_event(|event| event.data() == Some("[DONE]"));
+    /// assert!(answer.next().await.is_some_and(|event| event.is_ok()));
+    /// assert!(answer.next().await.is_some_and(|event| event.is_ok()));
+    /// assert!(matches!(answer.next().await, Some(Err(AdoptError::Torn))));
+    /// # });
+    /// ```
+    pub fn last_event(mut self, is_last: impl Fn(&Event) -> bool + Send + 'static) -> Self {
+        self.is_last = Some(Box::new(is_last));
         self
     }
 
@@ -215,8 +241,17 @@ impl Stream for Adopted {
         let mut skipped = 0;
         loop {
             match this.next_item() {
-                Some(Item::Go(item)) => return Poll::Ready(Some(item)),
+                Some(Item::Go(Ok(event))) => {
+                    let is_last = this.is_last.as_ref().is_some_and(|is_last| is_last(&event));
+                    let event = if is_last { event.last() } else { event };
+                    if event.is_last() {
+                        this.end();
+                    }
+                    return Poll::Ready(Some(Ok(event)));
+                }
+                Some(Item::Go(Err(error))) => return Poll::Ready(Some(Err(error))),
                 Some(Item::End(end)) => {
+                    let end = end.or_else(|| this.is_last.is_some().then_some(AdoptError::Torn));
                     this.end();
                     return Poll::Ready(end.map(Err));
                 }
@@ -245,7 +280,7 @@ impl Stream for Adopted {
                     skipped += this.chunk.len().max(1);
                 }
                 end => {
-                    let torn = this.parser.is_torn();
+                    let torn = this.parser.is_torn() || this.is_last.is_some();
                     this.end();
                     let error = match end {
                         Some(Err(error)) => Some(AdoptError::Body(error.into_inner())),
@@ -380,7 +415,7 @@ pub enum AdoptError {
     ContentEncoding(HeaderValue),
     /// Reading the body failed: the upstream closed the connection, or a timeout of your HTTP client passed.
     Body(Box<dyn Error + Send + Sync>),
-    /// The body ended inside a block. The block is not passed on.
+    /// The body ended inside a block, which is not passed on, or before the [last event](Adopted::last_event).
     Torn,
     /// A block or a line is longer than [`max_block`](Adopted::max_block).
     TooLong {
@@ -426,7 +461,7 @@ impl Display for AdoptError {
                 }
                 Ok(())
             }
-            Self::Torn => f.write_str("the upstream's stream ended inside an event"),
+            Self::Torn => f.write_str("the upstream's stream ended inside an event, or before its last"),
             Self::TooLong { max } => write!(
                 f,
                 "an event of the upstream is longer than {max} bytes: raise `max_block`, if it may be so long"

@@ -294,6 +294,34 @@ impl Event {
         self
     }
 
+    /// Returns the event's own name.
+    pub fn name(&self) -> Option<&str> {
+        match &self.name {
+            Name::Own(name) => Some(name.as_str()),
+            Name::Default | Name::Unnamed => None,
+        }
+    }
+
+    /// Returns the id.
+    pub fn id(&self) -> Option<&str> {
+        self.id.as_ref().map(EventId::as_str)
+    }
+
+    /// Returns the data: the text, or the JSON as text. `None`: the event has no data.
+    ///
+    /// ```
+    /// use hero_sse::Event;
+    ///
+    /// assert_eq!(Event::json(&[1, 2])?.data(), Some("[1,2]"));
+    /// # Ok::<(), hero_sse::event::InvalidEvent>(())
+    /// ```
+    pub fn data(&self) -> Option<&str> {
+        match self.data.as_ref()? {
+            Data::Text(text) => Some(text),
+            Data::Json(json) => Some(json.get()),
+        }
+    }
+
     /// Makes the event [the last of its stream](SseEvent::is_last).
     #[must_use]
     pub fn last(mut self) -> Self {

@@ -1,5 +1,8 @@
 //! Streams that another server made, passed on.
 
+mod cuts;
+mod model;
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
