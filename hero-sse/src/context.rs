@@ -92,9 +92,15 @@ impl SseContext {
         &self.connection
     }
 
-    /// Returns the id of the last event that a reconnecting client received. `None` for a new client.
+    /// Returns the id of the last event that a reconnecting client received. `None` for a new client, and for one
+    /// whose [cursor](Self::cursor) cannot be an id.
     pub fn last_event_id(&self) -> Option<&str> {
-        self.request.cursor().and_then(LastEventId::as_str)
+        self.cursor().as_str()
+    }
+
+    /// Returns the request's cursor. It distinguishes a new client from one whose cursor cannot be an id.
+    pub fn cursor(&self) -> &LastEventId {
+        self.request.cursor()
     }
 
     /// Answers with the stream, or with a refusal, as an endpoint does. It awaits the

@@ -163,7 +163,7 @@ pub(crate) struct AuthenticatedRequest {
     id: Option<u64>,
     /// Number of disconnects before the caller was checked.
     disconnects_before: u64,
-    cursor: Result<LastEventId, Refusal>,
+    cursor: LastEventId,
     delivery: Delivery,
     head_only: bool,
 }
@@ -190,7 +190,7 @@ impl AuthenticatedRequest {
             address: core.proxies.client_of(parts),
             id: None,
             disconnects_before,
-            cursor: cursor.map_err(|error| Refusal::bad_request(error.to_string())),
+            cursor,
             delivery,
             head_only: parts.method == http::Method::HEAD,
         })
@@ -207,15 +207,14 @@ impl AuthenticatedRequest {
             (None, Some(_)) => return Err(route.refuse(Refusal::no_token())),
             (None, None) => None,
         };
-        match &self.cursor {
-            Err(refusal) => Err(route.refuse(refusal.clone())),
-            // `204` tells a browser not to reconnect.
-            Ok(cursor) if cursor.is_end() && !route.policy().profile.is_plain() => {
-                Err(StatusCode::NO_CONTENT.into_response())
-            }
-            Ok(_) if self.head_only => Err(head_response()),
-            Ok(_) => Ok(Permit { access_request, since }),
+        // `204` tells a browser not to reconnect.
+        if self.cursor.is_end() && !route.policy().profile.is_plain() {
+            return Err(StatusCode::NO_CONTENT.into_response());
         }
+        if self.head_only {
+            return Err(head_response());
+        }
+        Ok(Permit { access_request, since })
     }
 
     async fn check_permission(
@@ -348,7 +347,7 @@ impl AuthenticatedRequest {
             telemetry::unusable_stream(&route.path, &fault);
             return route.refuse(Refusal::internal());
         }
-        events.resume(self.cursor());
+        events.resume(&self.cursor);
         let policy = route.policies.of(events.kind());
         let Core { access, sweeper, .. } = &*self.core;
         // The claims of a token never change, so only an authorizer's answer is worth another check.
@@ -403,8 +402,8 @@ impl AuthenticatedRequest {
         self.principal.as_ref()
     }
 
-    pub(crate) fn cursor(&self) -> Option<&LastEventId> {
-        self.cursor.as_ref().ok()
+    pub(crate) fn cursor(&self) -> &LastEventId {
+        &self.cursor
     }
 }
 

@@ -12,6 +12,7 @@ mod buffer;
 mod cable;
 mod captured_permissions;
 mod connection;
+mod cursors;
 mod drain;
 mod endpoint;
 mod event;

@@ -1,5 +1,6 @@
 //! The arguments of an endpoint's function.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -94,9 +95,9 @@ impl<T: FromRequest<S> + Send, S: Sync> BodyExtractor<S, FromBody> for T {
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for LastEventId {
-    type Rejection = Refusal;
+    type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        Self::from_parts(parts).map_err(|error| Refusal::bad_request(error.to_string()))
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self::from_parts(parts))
     }
 }

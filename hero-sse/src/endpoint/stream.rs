@@ -298,7 +298,7 @@ impl EventStream {
     }
 
     /// Resumes a topic after the client's last event.
-    pub(crate) fn resume(&mut self, cursor: Option<&LastEventId>) {
+    pub(crate) fn resume(&mut self, cursor: &LastEventId) {
         if let Kind::Topic(feed) = &mut self.kind {
             feed.resume(cursor);
         }

@@ -148,6 +148,7 @@ pub(super) enum Fault {
     Trap,
     OuterSpace,
     NotUtf8,
+    Repeated,
     OutOfBounds,
 }
 
@@ -164,6 +165,7 @@ impl Display for InvalidField {
             }
             Fault::OuterSpace => "starts or ends with white space, which browsers cut off",
             Fault::NotUtf8 => "is not UTF-8",
+            Fault::Repeated => "is repeated with another value",
             Fault::OutOfBounds => "is out of bounds: 500 ms to 24 h",
         };
         write!(f, "the {} {words}", self.field)

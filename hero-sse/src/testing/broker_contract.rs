@@ -167,7 +167,7 @@ fn offsets(received: &[Received]) -> Vec<u64> {
 fn cursor(position: Position) -> Result<LastEventId, String> {
     let request = http::Request::builder().header("last-event-id", position.as_str());
     let (parts, ()) = request.body(()).map_err(|error| error.to_string())?.into_parts();
-    LastEventId::from_parts(&parts).map_err(|error| error.to_string())
+    Ok(LastEventId::from_parts(&parts))
 }
 
 async fn one_order<B: Broker>(node: &impl Fn() -> B) -> Result<(), String> {

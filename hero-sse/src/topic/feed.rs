@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::broker::LogReplica;
 use super::gap::{Gap, Resume};
-use super::position::Position;
+use super::position::{Position, UNKNOWN_ID};
 use super::ring::{Batch, Cursor, End, Entry, Missed, Read, StartAt, Value};
 use crate::close::CloseReason;
 use crate::frame::{LastEventId, write_control, write_id};
@@ -39,7 +39,7 @@ pub(crate) trait TopicFeed: Send {
     fn set_profile(&mut self, profile: Profile);
 
     /// Continues after the client's last event, unless the endpoint's function has called `resume` itself.
-    fn resume(&mut self, cursor: Option<&LastEventId>);
+    fn resume(&mut self, cursor: &LastEventId);
 
     /// Appends to `out` what only this client gets; returns what all clients share.
     fn poll(
@@ -136,8 +136,8 @@ impl ClientCursor {
         match self {
             Self::At(position) => Some(position.as_str()),
             Self::New => None,
-            // No topic makes this id, so that the topic it stands for answers it with a gap.
-            Self::Unknown => Some("-"),
+            // The topic it stands for answers it with a gap.
+            Self::Unknown => Some(UNKNOWN_ID),
         }
     }
 }
@@ -483,8 +483,8 @@ impl TopicFeed for Feed {
         self.profile = profile;
     }
 
-    fn resume(&mut self, cursor: Option<&LastEventId>) {
-        if let Some(cursor) = cursor.filter(|cursor| cursor.as_str().is_some()) {
+    fn resume(&mut self, cursor: &LastEventId) {
+        if cursor.is_sent() {
             self.resume_after(cursor);
         }
     }

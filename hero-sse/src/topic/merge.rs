@@ -104,7 +104,7 @@ impl MergedSubscription {
     /// The library calls this for a stream that an endpoint returns. Call it yourself before an adaptor such as `map`.
     #[must_use]
     pub fn resume(mut self, cursor: &LastEventId) -> Self {
-        self.feed.resume(Some(cursor));
+        self.feed.resume(cursor);
         self
     }
 }
@@ -362,8 +362,10 @@ impl TopicFeed for MergedFeed {
         self.parts.iter_mut().for_each(|part| part.feed.set_profile(profile));
     }
 
-    fn resume(&mut self, cursor: Option<&LastEventId>) {
-        let Some(cursor) = cursor.filter(|cursor| cursor.as_str().is_some()) else { return };
+    fn resume(&mut self, cursor: &LastEventId) {
+        if !cursor.is_sent() {
+            return;
+        }
         let known = |id| self.parts.iter().any(|part| part.feed.knows(id));
         let all_known = ids_in(cursor).all(known);
         for Part { feed, .. } in &mut self.parts {

@@ -84,7 +84,7 @@ impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
     /// `map`, or to learn the [`resume_state`](Self::resume_state). Only the first call with a cursor counts.
     #[must_use]
     pub fn resume(mut self, cursor: &LastEventId) -> Self {
-        self.feed.resume(Some(cursor));
+        self.feed.resume(cursor);
         self
     }
 

@@ -1,5 +1,7 @@
 //! Attacks on the stream itself: fields, ids, limits, refusals, the log.
 
+use std::time::Duration;
+
 use axum::Router;
 use futures_util::{StreamExt, stream};
 use hero_sse::event::{EventId, EventName};
@@ -8,6 +10,7 @@ use hero_sse::{Event, Principal, SseEvent, SseOptions};
 use http::{Method, StatusCode};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
 
 use crate::support::testing::{self, Received};
 use crate::support::{Log, Server, burst, claims, public, sign, sse_with, token};
@@ -127,11 +130,17 @@ async fn a_huge_cursor_does_not_stop_the_server() {
         // The server may close the connection before it has read all of it.
         let _ = socket.write_all(head.as_bytes()).await;
         let mut answer = Vec::new();
-        let _ = socket.read_to_end(&mut answer).await;
+        // A stream does not end by itself.
+        while let Ok(Ok(1..)) =
+            timeout(Duration::from_millis(300), socket.read_buf(&mut answer)).await
+        {}
         let answer = String::from_utf8_lossy(&answer);
         let status = answer.split(' ').nth(1);
-        assert!(matches!(status, Some("400" | "431") | None), "{size}: {answer}");
-        assert_ne!((size, status), (300, None));
+        match size {
+            // Longer than any id: an unknown cursor.
+            300 | 10_000 => assert_eq!(status, Some("200"), "{size}: {answer}"),
+            _ => assert!(matches!(status, Some("400" | "431") | None), "{size}: {answer}"),
+        }
     }
     testing::connect(server.address, "/s").await.expect("a stream");
     assert_eq!(sse.connections().len(), 1);
@@ -148,9 +157,8 @@ async fn no_bytes_in_the_cursor_cause_a_panic() {
         let query: String = bytes.iter().map(|byte| format!("%{byte:02x}")).collect();
         let header = testing::open(&app, "/s").header("last-event-id", bytes).await;
         let query = testing::open(&app, &format!("/s?last_event_id={query}")).await;
-        for error in [header.err(), query.err()].into_iter().flatten() {
-            assert_eq!(error.status, Some(StatusCode::BAD_REQUEST), "{error}");
-        }
+        header.expect("a stream");
+        query.expect("a stream");
     }
 }
 
@@ -176,7 +184,6 @@ async fn no_refusal_makes_a_browser_ask_for_a_password() {
         (400, open().header("authorization", "Bearer").await),
         (400, open().bearer("a").bearer("b").await),
         (403, open().bearer(&lacking).await),
-        (400, open().bearer(&token()).last_event_id("x".repeat(300)).await),
         (429, open().bearer(&token()).await),
         (405, open().method(Method::PUT).await),
     ];
