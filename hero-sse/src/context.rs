@@ -162,8 +162,11 @@ impl<S: Send + Sync> FromRequestParts<S> for SseContext {
             declaration.method = Method::Post;
         }
         let policies = policies(&sse, &declaration);
+        let core = sse.core();
+        declaration.refusals.clone_from(&core.refusals);
+        let request = AuthenticatedRequest::authenticate(core, parts, &policies.private).await;
         let mut request =
-            AuthenticatedRequest::authenticate(sse.core(), parts, &policies.private).await?;
+            request.map_err(|refusal| refusal.with_format(core.refusals.as_ref(), path))?;
         // With captures, since the handler has not named its permissions yet.
         let target = RequestTarget::of(sse.core(), true, parts).await;
         request.attach_principal(parts);

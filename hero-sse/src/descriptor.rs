@@ -4,12 +4,16 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt::Display;
 
+use axum::response::Response;
+
 use crate::frame::EventName;
 use crate::permission::{Captures, InvalidPermission, PermissionRule, split_captures};
 use crate::policy::settings::descriptor_methods;
 use crate::policy::settings::types::*;
 use crate::policy::{Method, PolicyOverrides};
+use crate::refusal::{RefusalFormat, RefusalInfo};
 use crate::setup::{SetupError, SetupErrorKind};
+use crate::telemetry;
 
 /// The declaration of one endpoint, made by `#[sse_endpoint]`.
 ///
@@ -25,6 +29,7 @@ pub struct Descriptor {
     pub(crate) method: Method,
     pub(crate) deprecated: bool,
     pub(crate) captures: Option<usize>,
+    pub(crate) refusals: Option<fn(&RefusalInfo<'_>) -> Response>,
     pub(crate) overrides: PolicyOverrides,
 }
 
@@ -60,6 +65,7 @@ impl Descriptor {
             method: Method::Get,
             deprecated: false,
             captures: None,
+            refusals: None,
             overrides: PolicyOverrides::NONE,
         }
     }
@@ -140,6 +146,14 @@ impl Descriptor {
         self
     }
 
+    /// Sets the format of refusals.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn refusals(mut self, format: fn(&RefusalInfo<'_>) -> Response) -> Self {
+        self.refusals = Some(format);
+        self
+    }
+
     /// Sets how many captures an argument takes by position, if it does.
     #[doc(hidden)]
     #[must_use]
@@ -174,6 +188,8 @@ pub(crate) struct Declaration {
     pub(crate) rule: Option<PermissionRule>,
     pub(crate) method: Method,
     pub(crate) deprecated: bool,
+    /// Its own format of refusals.
+    pub(crate) refusals: Option<RefusalFormat>,
     pub(crate) overrides: PolicyOverrides,
 }
 
@@ -188,6 +204,7 @@ impl Declaration {
             rule: Some(PermissionRule::any_token()),
             method: Method::Get,
             deprecated: false,
+            refusals: None,
             overrides: PolicyOverrides::NONE,
         }
     }
@@ -202,6 +219,8 @@ impl Declaration {
         declaration.overrides = descriptor.overrides.clone();
         declaration.method = descriptor.method;
         declaration.deprecated = descriptor.deprecated;
+        declaration.refusals =
+            descriptor.refusals.map(|format| RefusalFormat::new(format, telemetry::panicked));
         if let Some(name) = descriptor.event {
             declaration.name_events(name, mistakes);
         }

@@ -159,7 +159,7 @@ pub mod server {
         Serve,
     };
     pub use crate::redact::{QueryToken, Redact, RedactLayer};
-    pub use crate::refusal::Refusal;
+    pub use crate::refusal::{Refusal, RefusalInfo};
     pub use crate::signal::{Readiness, shutdown_signal};
     pub use crate::telemetry::request_span;
     #[cfg(feature = "tls")]

@@ -40,7 +40,7 @@ use crate::frame::LastEventId;
 use crate::options::SseOptions;
 use crate::permission::PermissionRule;
 use crate::policy::{Method, Policy};
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, RefusalFormat};
 use crate::telemetry;
 use crate::writer::{Lifetime, Reauthorization, Writer};
 
@@ -55,6 +55,8 @@ pub(crate) struct Core {
     pub(crate) access: AccessControl,
     pub(crate) connections: Connections,
     pub(crate) sweeper: Sweeper,
+    /// The format of refusals. `None`: problem details.
+    pub(crate) refusals: Option<RefusalFormat>,
     /// Logs once that connections are not guarded.
     pub(crate) unguarded: Once,
 }
@@ -86,6 +88,7 @@ async fn answer(core: &Arc<Core>, route: &Route, request: Request, open: Open) -
         Err(response) => Err(response),
     };
     let mut response = opened.unwrap_or_else(|response| response);
+    response = route.formatted(response);
     // For outer layers, such as an access log.
     if let Some(principal) = principal {
         response.extensions_mut().insert(principal);
@@ -388,14 +391,15 @@ impl AuthenticatedRequest {
     ) -> Response {
         let permit = match self.authorize(route, target).await {
             Ok(permit) => permit,
-            Err(response) => return response,
+            Err(response) => return route.formatted(response),
         };
-        match self.take_slot(route) {
+        let response = match self.take_slot(route) {
             Ok(slot) => self.start_stream(route, permit, slot, events),
             // The handler has run, so the token cannot be checked again.
             Err(AdmissionError::Changed) => unverified(&self.core, route, self.by_ticket),
             Err(error) => route.reject(error, !self.by_ticket),
-        }
+        };
+        route.formatted(response)
     }
 
     pub(crate) fn principal(&self) -> Option<&Principal> {

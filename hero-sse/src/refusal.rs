@@ -2,11 +2,19 @@
 //! credential is missing or wrong.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::to_bytes;
 use axum::response::{IntoResponse, Response};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, REFERRER_POLICY, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderValue, StatusCode};
+use futures_util::FutureExt;
+use http::header::{
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, REFERRER_POLICY, RETRY_AFTER,
+    TRANSFER_ENCODING, WWW_AUTHENTICATE,
+};
+use http::response::Parts;
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::permission::{PermissionRule, Unresolved};
 
@@ -31,6 +39,8 @@ pub struct Refusal {
     unverified: bool,
     /// After too many failed attempts: the time until the next one is verified.
     failures: Option<Duration>,
+    /// The format where no endpoint's pipeline gives it one, and the path.
+    format: Option<(RefusalFormat, Arc<str>)>,
 }
 
 impl Refusal {
@@ -43,6 +53,7 @@ impl Refusal {
             retry_after: None,
             unverified: false,
             failures: None,
+            format: None,
         }
     }
 
@@ -145,6 +156,12 @@ impl Refusal {
         Self { retry_after: Some(retry_after), ..Self::new(status, detail) }
     }
 
+    /// Sets the format for a refusal that becomes a response by itself.
+    pub(crate) fn with_format(mut self, format: Option<&RefusalFormat>, endpoint: &str) -> Self {
+        self.format = format.map(|format| (format.clone(), endpoint.into()));
+        self
+    }
+
     fn challenged(mut self, challenge: String) -> Self {
         self.challenge = Some(challenge);
         self
@@ -183,18 +200,8 @@ impl std::error::Error for Refusal {}
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let title = self.status.canonical_reason().unwrap_or("Refused");
-        let problem = serde_json::json!({
-            "type": "about:blank",
-            "title": title,
-            "status": self.status.as_u16(),
-            "detail": self.detail,
-        });
-        let mut response = (self.status, problem.to_string()).into_response();
+        let mut response = problem(self.status, &self.detail);
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
         if let Some(seconds) = self.retry_after {
             headers.insert(RETRY_AFTER, seconds.into());
         }
@@ -202,6 +209,155 @@ impl IntoResponse for Refusal {
         if let Some(challenge) = self.challenge.and_then(|text| text.try_into().ok()) {
             headers.insert(WWW_AUTHENTICATE, challenge);
         }
-        response
+        let format = self.format;
+        response.extensions_mut().insert(Detail::Known(self.detail.into()));
+        match format {
+            Some((format, endpoint)) => formatted(response, &endpoint, Some(&format)),
+            None => response,
+        }
     }
+}
+
+/// Makes problem details.
+fn problem(status: StatusCode, detail: &str) -> Response {
+    let problem = serde_json::json!({
+        "type": "about:blank",
+        "title": status.canonical_reason().unwrap_or("Refused"),
+        "status": status.as_u16(),
+        "detail": detail,
+    });
+    let mut response = (status, problem.to_string()).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
+}
+
+/// A refusal, as the hook for its format sees it: see [`Builder::refusals`](crate::server::Builder::refusals).
+#[derive(Debug)]
+pub struct RefusalInfo<'a> {
+    status: StatusCode,
+    detail: &'a str,
+    endpoint: &'a str,
+    headers: &'a HeaderMap,
+}
+
+impl RefusalInfo<'_> {
+    /// Returns the status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Returns a sentence for the client. It reveals no internals, unless an extractor of yours does.
+    pub fn detail(&self) -> &str {
+        self.detail
+    }
+
+    /// Returns the path of the endpoint as it is mapped, with its captures.
+    pub fn endpoint(&self) -> &str {
+        self.endpoint
+    }
+
+    /// Returns the headers that the response will have, unless the hook sets them itself: `WWW-Authenticate` (RFC 6750),
+    /// `Retry-After` in seconds, and what an extractor's rejection has.
+    pub fn headers(&self) -> &HeaderMap {
+        self.headers
+    }
+}
+
+/// Makes the response of a refusal.
+#[derive(Clone)]
+pub(crate) struct RefusalFormat {
+    format: Arc<dyn Fn(&RefusalInfo<'_>) -> Response + Send + Sync>,
+    /// Logs a panic at an endpoint.
+    panicked: fn(&str, &'static str),
+}
+
+impl RefusalFormat {
+    pub(crate) fn new<R: IntoResponse>(
+        format: impl Fn(&RefusalInfo<'_>) -> R + Send + Sync + 'static,
+        panicked: fn(&str, &'static str),
+    ) -> Self {
+        Self { format: Arc::new(move |refusal| format(refusal).into_response()), panicked }
+    }
+}
+
+impl fmt::Debug for RefusalFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RefusalFormat").finish_non_exhaustive()
+    }
+}
+
+/// Marks a response that has no format of its own yet, in the response's extensions.
+#[derive(Clone)]
+pub(crate) enum Detail {
+    /// A refusal.
+    Known(Arc<str>),
+    /// What an extractor answers. Its text may be a detail.
+    InBody,
+}
+
+/// The longest text of a rejection that becomes a detail. axum's texts are sentences.
+const MAX_DETAIL: usize = 4096;
+
+/// Gives a refusal its format: the hook's, or problem details. So it does for an extractor's rejection that is plain
+/// text or nothing, as axum's are. Any other response stays as it is.
+pub(crate) fn formatted(
+    mut response: Response,
+    endpoint: &str,
+    format: Option<&RefusalFormat>,
+) -> Response {
+    let detail = match response.extensions_mut().remove::<Detail>() {
+        None => return response,
+        Some(Detail::Known(_)) if format.is_none() => return response,
+        Some(Detail::InBody) if !is_plain_error(&response) => return response,
+        Some(detail) => detail,
+    };
+    let (mut head, body) = response.into_parts();
+    let Parts { status, .. } = head;
+    let detail = match detail {
+        Detail::Known(detail) => detail,
+        Detail::InBody => {
+            // It is in memory. A body that is not there yet is no text of an extractor.
+            let read = to_bytes(body, MAX_DETAIL).now_or_never().and_then(Result::ok);
+            let text = String::from_utf8_lossy(read.as_deref().unwrap_or_default()).into_owned();
+            match text.is_empty() {
+                true => status.canonical_reason().unwrap_or("refused").into(),
+                false => text.into(),
+            }
+        }
+    };
+    [CONTENT_TYPE, CONTENT_LENGTH, CONTENT_ENCODING, TRANSFER_ENCODING].iter().for_each(|name| {
+        head.headers.remove(name);
+    });
+    let info = RefusalInfo { status, detail: &detail, endpoint, headers: &head.headers };
+    let by_hook = format.and_then(|format| {
+        let made = catch_unwind(AssertUnwindSafe(|| (format.format)(&info)));
+        made.inspect_err(|_| (format.panicked)(endpoint, "refusals hook")).ok()
+    });
+    let mut response = by_hook.unwrap_or_else(|| problem(status, &detail));
+    if response.status().is_success() {
+        *response.status_mut() = status;
+    }
+    let headers = response.headers_mut();
+    for name in head.headers.keys() {
+        if !headers.contains_key(name) {
+            head.headers.get_all(name).iter().for_each(|value| {
+                headers.append(name, value.clone());
+            });
+        }
+    }
+    head.extensions.extend(std::mem::take(response.extensions_mut()));
+    *response.extensions_mut() = head.extensions;
+    response
+}
+
+fn is_plain_error(response: &Response) -> bool {
+    let status = response.status();
+    let plain = match response.headers().get(CONTENT_TYPE) {
+        Some(content_type) => content_type.as_bytes().starts_with(b"text/plain"),
+        None => true,
+    };
+    plain && (status.is_client_error() || status.is_server_error())
 }

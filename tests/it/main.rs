@@ -38,6 +38,7 @@ mod metrics;
 mod plain;
 mod reader;
 mod reauthorize;
+mod refusals;
 mod registry;
 mod rules;
 mod send;

@@ -49,6 +49,7 @@ pub(super) fn endpoint(
         shared: shared_attributes(&function.attributes),
         permissions,
         settings,
+        refusals: entries.path("refusals").cloned(),
         state: entries.ty("state").cloned(),
         arguments,
         body,

@@ -259,6 +259,10 @@ fn descriptor(endpoint: &Endpoint) -> TokenStream {
         let rule = permission(rule);
         quote!(.permission(|| #rule))
     });
+    let refusals = endpoint.refusals.as_ref().map(|format| {
+        let made = quote_spanned!(format.span()=> __sse::response(#format(__refusal)));
+        quote!(.refusals(|__refusal| #made))
+    });
     let settings = settings.iter().map(|(key, setting)| {
         let method = format_ident!("{key}");
         let value = value(setting);
@@ -270,6 +274,7 @@ fn descriptor(endpoint: &Endpoint) -> TokenStream {
             #(.captures(#captures))*
             #docs
             #permissions
+            #refusals
             #(#settings)*
     }
 }

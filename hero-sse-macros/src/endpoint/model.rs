@@ -19,6 +19,8 @@ pub(super) struct Endpoint {
     pub(super) permissions: Option<Permissions>,
     /// The other keys, each a call on the descriptor.
     pub(super) settings: Vec<(&'static str, Setting)>,
+    /// The function that formats refusals, if given.
+    pub(super) refusals: Option<Path>,
     /// The application's state, if given.
     pub(super) state: Option<Type>,
     /// The arguments that are read from the request's head.

@@ -40,6 +40,8 @@ key::keys! {
         r#"overflow = "drop_oldest""#, [Function], setting;
     "token_sources", SomeOf("TokenSource", &["header", "cookie", "query"]),
         r#"token_sources = ["header", "cookie"]"#, [Function], setting;
+    "refusals", Path, "refusals = openai_error", [Function],
+        "the format of refusals: a function from `&RefusalInfo` to any response";
     "deprecated", Nothing, "deprecated", [Function],
         "the endpoint's descriptor says that it will be removed, and the log says once that it is still used";
     "state", Type, "state = App", [Function],

@@ -7,7 +7,7 @@ use core::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Path};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use futures_core::Stream;
 use futures_core::future::BoxFuture;
 use http::request::Parts;
@@ -46,6 +46,11 @@ pub fn then<T>(
     into_events: impl FnOnce(T) -> EventStream,
 ) -> Result<EventStream, Response> {
     answer.map(|opened| opened.into_events(into_events))
+}
+
+/// Makes the response that a format of refusals returns.
+pub fn response(made: impl IntoResponse) -> Response {
+    made.into_response()
 }
 
 /// A rule that asks for one permission.

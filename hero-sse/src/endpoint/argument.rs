@@ -10,7 +10,7 @@ use futures_core::future::BoxFuture;
 use http::request::Parts;
 
 use crate::frame::LastEventId;
-use crate::refusal::Refusal;
+use crate::refusal::{Detail, Refusal};
 use crate::sealed;
 
 /// The time in which a client must send the request's body. Until then it holds a slot, and no write timeout
@@ -47,9 +47,7 @@ impl<T: FromRequestParts<S> + Send, S: Sync> Extractor<S> for T {
     fn sealed(_: sealed::Token) {}
 
     fn extract<'a>(parts: &'a mut Parts, state: &'a S) -> BoxFuture<'a, Result<Self, Response>> {
-        Box::pin(async {
-            T::from_request_parts(parts, state).await.map_err(IntoResponse::into_response)
-        })
+        Box::pin(async { T::from_request_parts(parts, state).await.map_err(rejection) })
     }
 }
 
@@ -87,11 +85,20 @@ impl<T: FromRequest<S> + Send, S: Sync> BodyExtractor<S, FromBody> for T {
         Box::pin(async move {
             let taken = T::from_request(Request::from_parts(parts, body), state);
             match tokio::time::timeout(BODY_TIMEOUT, taken).await {
-                Ok(taken) => taken.map_err(IntoResponse::into_response),
+                Ok(taken) => taken.map_err(rejection),
                 Err(_) => Err(Refusal::body_timeout().into_response()),
             }
         })
     }
+}
+
+/// Makes the response of a rejection, which gets the format of refusals if it has none.
+fn rejection(rejection: impl IntoResponse) -> Response {
+    let mut response = rejection.into_response();
+    if response.extensions().get::<Detail>().is_none() {
+        response.extensions_mut().insert(Detail::InBody);
+    }
+    response
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for LastEventId {

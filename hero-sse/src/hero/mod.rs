@@ -13,7 +13,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 
 use axum::extract::Request;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::serve::Listener;
 use http::Extensions;
 use http::request::Parts;
@@ -33,7 +33,7 @@ use crate::options::SseOptions;
 use crate::permission::{IntoPermission, PermissionRule};
 use crate::pipeline::Core;
 use crate::redact::redact;
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, RefusalFormat, RefusalInfo};
 use crate::setup::{SetupError, SetupErrors};
 use crate::signal::Readiness;
 use crate::telemetry::{self, VerificationFailures};
@@ -96,6 +96,7 @@ impl HeroSse {
             authorizer: None,
             tickets: None,
             hooks: HookList::default(),
+            refusals: None,
         }
     }
 
@@ -236,6 +237,7 @@ pub struct Builder {
     authorizer: Option<Arc<dyn Authorizer>>,
     tickets: Option<Tickets>,
     hooks: HookList,
+    refusals: Option<RefusalFormat>,
 }
 
 impl Builder {
@@ -362,6 +364,39 @@ impl Builder {
         self
     }
 
+    /// Sets the format of refusals, in place of problem details (RFC 9457).
+    ///
+    /// The hook formats every refusal of an endpoint, a [`SseContext`](crate::SseContext) and the tickets' route: the
+    /// library's own, a [`Refusal`] that a function returns, and rejections of extractors that are plain text or empty,
+    /// as those of axum's `Json` are. Other responses of functions and extractors stay as they are. An endpoint may have
+    /// a format of its own ([`EndpointBuilder::refusals`], or the key `refusals` of the attribute).
+    ///
+    /// The response keeps the refusal's status unless the hook sets one that is no success. It keeps the refusal's
+    /// headers, such as `WWW-Authenticate`, `Retry-After`, `Allow` and `Cache-Control`, unless the hook sets them. If the
+    /// hook panics, the panic is logged, and the answer is problem details.
+    ///
+    /// ```
+    /// use hero_sse::HeroSse;
+    /// use hero_sse::axum::Json;
+    ///
+    /// # fn build() -> Result<HeroSse, hero_sse::SetupErrors> {
+    /// let sse = HeroSse::builder()
+    ///     .refusals(|refusal| {
+    ///         Json(serde_json::json!({ "error": { "message": refusal.detail(), "code": refusal.status().as_u16() } }))
+    ///     })
+    ///     .build()?;
+    /// # Ok(sse)
+    /// # }
+    /// ```
+    #[doc(alias = "error format")]
+    pub fn refusals<R: IntoResponse>(
+        mut self,
+        format: impl Fn(&RefusalInfo<'_>) -> R + Send + Sync + 'static,
+    ) -> Self {
+        self.refusals = Some(RefusalFormat::new(format, telemetry::panicked));
+        self
+    }
+
     /// Checks all settings, and builds the [`HeroSse`].
     ///
     /// # Errors
@@ -422,6 +457,7 @@ impl Builder {
             access,
             connections: Connections::new(self.hooks, max_connections),
             sweeper: Sweeper::default(),
+            refusals: self.refusals,
             unguarded: Once::new(),
         });
         let (mapped, readiness) = (Mutex::default(), Readiness::default());

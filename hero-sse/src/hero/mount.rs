@@ -8,6 +8,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::from_fn_with_state;
+use axum::response::IntoResponse;
 use axum::routing::{MethodRouter, get, post};
 
 use super::mapped::Mapped;
@@ -22,7 +23,9 @@ use crate::pipeline::{self, Core, Route};
 use crate::policy::Method;
 use crate::policy::settings::types::*;
 use crate::policy::settings::{ENDPOINT_SETTINGS, Setting, endpoint_builder_methods};
+use crate::refusal::{RefusalFormat, RefusalInfo};
 use crate::setup::{SetupError, SetupErrors};
+use crate::telemetry;
 
 /// A prefix under which endpoints are mapped.
 #[derive(Debug)]
@@ -112,7 +115,7 @@ impl HeroSse {
         declaration: Declaration,
         mistakes: &mut Vec<SetupError>,
     ) -> Option<Arc<Route>> {
-        let Core { options, gate, access, .. } = &**self.core();
+        let Core { options, gate, access, refusals, .. } = &**self.core();
         let mut wrong = |what: &dyn fmt::Display| mistakes.push(declaration.mistake(what));
         if !options.server.enabled {
             wrong(&"the server is disabled (SseOptions.Enabled = false): do not map endpoints");
@@ -144,7 +147,14 @@ impl HeroSse {
         }
         let entered = mapped.enter(&declaration);
         entered.err().iter().for_each(|why| wrong(why));
-        mistakes.is_empty().then(|| Arc::new(Route::new(declaration, policies)))
+        if !mistakes.is_empty() {
+            return None;
+        }
+        let mut declaration = declaration;
+        if declaration.refusals.is_none() {
+            declaration.refusals.clone_from(refusals);
+        }
+        Some(Arc::new(Route::new(declaration, policies)))
     }
 }
 
@@ -185,6 +195,15 @@ impl EndpointBuilder<'_> {
     /// Marks the endpoint as deprecated. Its first use is logged.
     pub fn deprecated(mut self) -> Self {
         self.declaration.deprecated = true;
+        self
+    }
+
+    /// Sets the format of this endpoint's refusals, in place of the [server's](crate::server::Builder::refusals).
+    pub fn refusals<R: IntoResponse>(
+        mut self,
+        format: impl Fn(&RefusalInfo<'_>) -> R + Send + Sync + 'static,
+    ) -> Self {
+        self.declaration.refusals = Some(RefusalFormat::new(format, telemetry::panicked));
         self
     }
 

@@ -96,7 +96,7 @@ async fn answer(sse: &HeroSse, path: &str, request: Request) -> Response {
     let made = make(sse, request, &mut principal).await;
     let mut response = made.unwrap_or_else(|refusal| {
         telemetry::refused(path, refusal.status().as_u16(), refusal.detail());
-        refusal.into_response()
+        refusal.with_format(sse.core().refusals.as_ref(), path).into_response()
     });
     // For outer layers, such as an access log.
     if let Some(principal) = principal {

@@ -19,7 +19,7 @@ use crate::descriptor::Declaration;
 use crate::frame::EventName;
 use crate::permission::PermissionRule;
 use crate::policy::{Method, OverLimit, Policies, Policy};
-use crate::refusal::{Refusal, TOO_MANY_FAILURES};
+use crate::refusal::{Refusal, RefusalFormat, TOO_MANY_FAILURES, formatted};
 use crate::telemetry;
 use crate::writer::write_close_event;
 
@@ -36,12 +36,13 @@ pub(crate) struct Route {
     deprecated: Option<Once>,
     /// Logs the first header that a stream's response cannot have.
     header_dropped: Once,
+    refusals: Option<RefusalFormat>,
     pub(super) policies: Policies,
 }
 
 impl Route {
     pub(crate) fn new(declaration: Declaration, policies: Policies) -> Self {
-        let Declaration { path, event, rule, method, deprecated, .. } = declaration;
+        let Declaration { path, event, rule, method, deprecated, refusals, .. } = declaration;
         let deprecated = deprecated.then(Once::new);
         let rule_has_captures = rule.as_ref().is_some_and(PermissionRule::has_captures);
         let header_dropped = Once::new();
@@ -53,6 +54,7 @@ impl Route {
             method,
             deprecated,
             header_dropped,
+            refusals,
             policies,
         }
     }
@@ -79,6 +81,11 @@ impl Route {
         if let Some(once) = &self.deprecated {
             once.call_once(|| telemetry::deprecated(&self.path));
         }
+    }
+
+    /// Gives a refusal its format, and passes on any other response.
+    pub(super) fn formatted(&self, response: Response) -> Response {
+        formatted(response, &self.path, self.refusals.as_ref())
     }
 
     /// Logs a refusal, and answers with it.
