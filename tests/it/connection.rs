@@ -188,3 +188,13 @@ async fn a_rejected_request_has_no_connection() {
     drop(first);
     open().await.expect("a stream");
 }
+
+/// A function is still a function: a test may call it.
+#[tokio::test]
+async fn a_test_may_call_the_function_with_a_connection() {
+    let connection = Connection::test("/t/{room}", Principal::test("ann"));
+    assert_eq!(connection.principal().map(Principal::subject), Some("ann"));
+    let mut events = std::pin::pin!(room(connection.clone()).await);
+    assert!(events.next().await.is_some());
+    assert!(connection.connections().is_empty());
+}

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::Duration;
 
-use axum::Router;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Extension, Router};
 use futures_util::{Stream, StreamExt, stream};
 use hero_sse::connections::{ClosedConnection, Connection, ConnectionFilter};
 use hero_sse::server::Builder;
@@ -196,6 +198,25 @@ async fn a_request_that_opens_no_stream_calls_no_hook() {
     finished(&sse).await;
     assert_eq!(calls.check(), 1);
     assert!(sse.connections().is_empty());
+}
+
+/// A stream from an ordinary handler is one like any other.
+#[tokio::test(start_paused = true)]
+async fn a_context_that_opens_its_stream_calls_the_hooks() {
+    let (sse, calls) = recording(SseOptions::default());
+    let handler = async |context: SseContext| match context.last_event_id() {
+        None => context.public().stream(burst(1)).await,
+        Some(_) => StatusCode::CONFLICT.into_response(),
+    };
+    let app: Router = Router::new().route("/old", get(handler)).layer(Extension(sse.clone()));
+    let stream = testing::open(&app, "/old").await.expect("a stream");
+    let id = sse.connections().snapshot()[0].id;
+    drop(stream);
+    testing::open(&app, "/old").last_event_id("7").await.expect_err("409");
+    finished(&sse).await;
+    let closed = calls.0.lock().expect("no panic").clone();
+    assert!(matches!(&closed[1], Call::Close(it) if it.connection.id() == id), "{closed:?}");
+    assert_eq!(calls.check(), 1);
 }
 
 /// An open that is still running is not overtaken by the close, and holds no stream.
@@ -451,6 +472,20 @@ async fn a_shutdown_does_not_wait_for_a_hook_that_hangs() {
     timeout(Duration::from_secs(1), sse.connections().hooks_finished()).await.expect("idle");
 }
 
+/// Without a limit for streams, hooks still have one.
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_without_a_limit_does_not_wait_for_a_hook_that_hangs() {
+    let sse = build(options("DrainTimeout = \"off\""), |builder| {
+        builder.on_close(async |_| std::future::pending().await)
+    });
+    let app = public(&sse, || burst(1));
+    drop(testing::open(&app, "/s").await.expect("a stream"));
+    let start = Instant::now();
+    Server::start(&sse, app).await.stop().await;
+    assert!(start.elapsed() <= Duration::from_secs(31), "{:?}", start.elapsed());
+    assert_eq!(sse.connections().dropped_hook_calls(), 1);
+}
+
 #[tokio::test]
 async fn streams_that_the_hard_end_cuts_are_closed_as_well() {
     let (sse, calls) = recording(options("WriteTimeout = \"off\"\nDrainTimeout = \"500ms\""));
@@ -472,7 +507,7 @@ async fn streams_that_the_hard_end_cuts_are_closed_as_well() {
 async fn clients_that_leave_are_closed_under_another_server() {
     for guarded in [false, true] {
         let (sse, calls) = recording(options("WriteTimeout = \"1s\""));
-        let app = public(&sse, flood);
+        let app = public(&sse, || stream::repeat_with(|| Event::text("x".repeat(8 * 1024))));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let serving = if guarded {
@@ -520,7 +555,13 @@ fn the_calls_survive_their_runtimes() {
     for _ in 0..10 {
         let runtime = runtime();
         orphans.push(runtime.block_on(async {
-            // Never run: the runtime ends first.
+            let lost = testing::open(&app, "/s").await;
+            // Dropped by the end of its runtime.
+            tokio::spawn(async move {
+                let _lost = lost;
+                std::future::pending::<()>().await;
+            });
+            // Their calls are never made here: the runtime ends first.
             let (stream, other) =
                 (testing::open(&app, "/s").await, testing::open(&app, "/s").await);
             drop(other);
@@ -546,7 +587,7 @@ fn the_calls_survive_their_runtimes() {
     drop(orphans);
     runtime().block_on(finished(&sse));
     let dropped = sse.connections().dropped_hook_calls();
-    assert_eq!((calls.check(), dropped), (420, 0));
+    assert_eq!((calls.check(), dropped), (430, 0));
 }
 
 /// What a runtime takes with it is counted, and the closes of other streams are called.

@@ -104,3 +104,25 @@ async fn a_fallback_counts_under_one_path_whatever_clients_request() {
     let paths = sse.connections().snapshot().into_iter().map(|connection| connection.path);
     assert_eq!(paths.collect::<Vec<_>>(), ["/{*path}"; 3]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn dropped_calls_of_hooks_are_counted() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let sse = hero_sse::HeroSse::builder()
+        .environment(Vec::<(String, String)>::new())
+        .on_open(async |_| std::future::pending().await)
+        .on_close(async |_| ())
+        .build()
+        .expect("a server");
+    let app: Router = sse.endpoint("/s").public().handler(async || burst(1)).expect("a route");
+    for _ in 0..3 {
+        drop(testing::open(&app, "/s").await.expect("a stream"));
+    }
+    sse.connections().hooks_finished().await;
+    let metrics = Metrics::of(&snapshotter);
+    let count = |labels| metrics.count(&format!("hero_sse_hook_calls_dropped_total {labels}"));
+    assert_eq!((count("hook=open cause=timeout"), count("hook=close cause=timeout")), (3, 0));
+    assert_eq!(sse.connections().dropped_hook_calls(), 3);
+}

@@ -56,6 +56,14 @@ impl Connection {
         Self { identity, registry }
     }
 
+    /// Creates a connection for tests that call an endpoint's function directly. No registry has it.
+    #[cfg(feature = "testing")]
+    pub fn test(endpoint: impl Into<String>, principal: impl Into<Option<Principal>>) -> Self {
+        let registry = Arc::new(Registry::new(None));
+        let (id, endpoint) = (registry.next_id(), endpoint.into().into());
+        Self::new(Identity { id, endpoint, principal: principal.into(), address: None }, registry)
+    }
+
     /// Returns the stream's number, the same as in [`ConnectionInfo::id`](super::ConnectionInfo::id), in the log
     /// and in hooks.
     ///

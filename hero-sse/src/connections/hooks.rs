@@ -35,6 +35,13 @@ const IN_A_ROW: usize = 64;
 /// Least number of calls that may wait, whatever `MaxConnections` is.
 const MIN_CAPACITY: usize = 1024;
 
+// The hooks, and why calls are dropped, in logs and metrics.
+const OPEN: &str = "open";
+const CLOSE: &str = "close";
+const FULL: &str = "queue_full";
+const TIMEOUT: &str = "timeout";
+const UNFINISHED: &str = "unfinished";
+
 type Hook<T> = Arc<dyn Fn(T) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// A stream that has ended, as hooks of [`Builder::on_close`](crate::server::Builder::on_close) receive it.
@@ -206,6 +213,32 @@ impl Hooks {
             let (hooks, registry) = (self.clone(), registry.clone());
             let calls = FuturesUnordered::new();
             runtime.spawn(Worker { hooks, registry, epoch, calls, done: false });
+        }
+    }
+
+    /// Records that a call has ended. `opened`: the stream whose open call it was.
+    fn ended(&self, epoch: u64, opened: Option<u64>) {
+        let mut state = self.lock();
+        if state.epoch == epoch {
+            state.ended(opened);
+        }
+    }
+
+    /// Makes one call, for at most [`HOOK_TIMEOUT`].
+    async fn make<T: Send>(
+        &self,
+        name: &'static str,
+        hook: &Hook<T>,
+        stream: &Connection,
+        argument: T,
+    ) {
+        let called = Guarded(Some(Box::pin(async { hook(argument).await })));
+        let called = AssertUnwindSafe(called).catch_unwind();
+        let measured = stream.registry.timed(stream.endpoint(), Some(stream.id()), called);
+        match timeout(HOOK_TIMEOUT, measured).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => self.log.panicked(stream.endpoint(), stream.id(), name),
+            Err(_) => self.count_dropped(name, TIMEOUT, 1),
         }
     }
 
@@ -425,34 +458,6 @@ impl Drop for Worker {
     }
 }
 
-impl Hooks {
-    /// Records that a call has ended. `opened`: the stream whose open call it was.
-    fn ended(&self, epoch: u64, opened: Option<u64>) {
-        let mut state = self.lock();
-        if state.epoch == epoch {
-            state.ended(opened);
-        }
-    }
-
-    /// Makes one call, for at most [`HOOK_TIMEOUT`].
-    async fn make<T: Send>(
-        &self,
-        name: &'static str,
-        hook: &Hook<T>,
-        stream: &Connection,
-        argument: T,
-    ) {
-        let called = Guarded(Some(Box::pin(async { hook(argument).await })));
-        let called = AssertUnwindSafe(called).catch_unwind();
-        let measured = stream.registry.timed(stream.endpoint(), Some(stream.id()), called);
-        match timeout(HOOK_TIMEOUT, measured).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => self.log.panicked(stream.endpoint(), stream.id(), name),
-            Err(_) => self.count_dropped(name, "timeout", 1),
-        }
-    }
-}
-
 /// A call of user code, whose drop may panic as well.
 struct Guarded<'a>(Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>);
 
@@ -471,8 +476,3 @@ impl Drop for Guarded<'_> {
         let _ = catch_unwind(AssertUnwindSafe(|| drop(call)));
     }
 }
-
-const OPEN: &str = "open";
-const CLOSE: &str = "close";
-const FULL: &str = "queue_full";
-const UNFINISHED: &str = "unfinished";

@@ -144,7 +144,7 @@ impl Connections {
     /// Resolves when no call of a hook waits or runs.
     ///
     /// [`serve`](crate::HeroSse::serve) waits for them by itself. Under another server, await it after the server has
-    /// ended, with a timeout: what then is unfinished is lost with the runtime.
+    /// ended, with a timeout: what then is unfinished is lost with the runtime. It must be awaited on a Tokio runtime.
     ///
     /// ```
     /// use std::time::Duration;

@@ -198,11 +198,14 @@ impl Transport {
         if tokio::time::timeout(SHUTDOWN_TASKS_TIMEOUT, ended).await.is_err() {
             telemetry::left_behind(sockets.len() + streams.len());
         }
-        let until = begun + self.drain_timeout.unwrap_or(HOOK_TIMEOUT);
-        // Streams that were cut off have ended just now.
-        self.connections
-            .finish_hooks(if in_time { until } else { until.max(cut_at + SHUTDOWN_TASKS_TIMEOUT) })
-            .await;
+        // Without a limit for streams, a hook that hangs must not hold the shutdown either.
+        let until = match self.drain_timeout {
+            Some(timeout) if in_time => begun + timeout,
+            // Streams that were cut off have ended just now.
+            Some(_) => cut_at + SHUTDOWN_TASKS_TIMEOUT,
+            None => cut_at + HOOK_TIMEOUT,
+        };
+        self.connections.finish_hooks(until).await;
         Ok(())
     }
 }
