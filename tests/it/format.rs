@@ -75,6 +75,7 @@ struct Parts {
     comment: Option<String>,
     /// `None`: the endpoint's. `Some(None)`: unnamed.
     name: Option<Option<&'static str>>,
+    /// An empty one clears the client's cursor.
     id: Option<&'static str>,
     retry: Option<u64>,
     data: Option<Data>,
@@ -94,6 +95,7 @@ impl Parts {
             (Some(Data::Json(text)), ..) => Event::json(text).expect("JSON"),
             (None, Some(comment), ..) => Event::comment(comment.clone()),
             (None, _, Some(Some(name)), ..) => Event::empty(name).expect("a name"),
+            (None, _, _, Some(""), _) => Event::comment("").clear_id(),
             (None, _, _, Some(id), _) => Event::id_only(id).expect("an id"),
             (None, _, _, _, Some(retry)) => {
                 Event::retry(Duration::from_millis(retry)).expect("a time")
@@ -108,9 +110,11 @@ impl Parts {
             Some(None) => event.unnamed(),
             None => event,
         };
-        if let Some(id) = self.id {
-            event = event.with_id(id).expect("an id");
-        }
+        event = match self.id {
+            Some("") => event.clear_id(),
+            Some(id) => event.with_id(id).expect("an id"),
+            None => event,
+        };
         if let Some(retry) = self.retry {
             event = event.with_retry(Duration::from_millis(retry)).expect("a time");
         }
@@ -119,8 +123,13 @@ impl Parts {
 
     /// Adds what a client must find of this event.
     fn expect(&self, endpoint: Option<&str>, found: &mut Found) {
-        if let Some(comment) = &self.comment {
-            found.comments.extend(lines(comment));
+        match (self, &self.comment) {
+            (_, Some(comment)) => found.comments.extend(lines(comment)),
+            // No event is nothing but an empty id.
+            (Self { data: None, name: None | Some(None), id: Some(""), .. }, None) => {
+                found.comments.push(String::new());
+            }
+            _ => {}
         }
         found.retry = self.retry.or(found.retry);
         if let Some(id) = self.id {
@@ -181,7 +190,7 @@ fn text() -> impl Strategy<Value = String> {
 fn parts() -> impl Strategy<Value = Parts> {
     let name =
         prop::sample::select(&["x", " x", "x ", ":", "data", "message", "\u{feff}", "é"][..]);
-    let id = prop::sample::select(&["7", "0", "a b", "é", ":x", "\u{feff}7", "id: 8"][..]);
+    let id = prop::sample::select(&["", "7", "0", "a b", "é", ":x", "\u{feff}7", "id: 8"][..]);
     let data = prop_oneof![text().prop_map(Data::Text), text().prop_map(Data::Json)];
     let parts = (
         prop::option::weighted(0.3, text()),

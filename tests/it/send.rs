@@ -108,6 +108,23 @@ async fn it_keeps_its_name_and_omits_its_id_and_end_mark() {
     assert_eq!((send(&sse, &all(), "y"), next(&mut stream).await.data.as_str()), ((1, 0), "y"));
 }
 
+/// A comment or a reconnection time can be sent to every stream. Of an id alone nothing is left.
+#[tokio::test(start_paused = true)]
+async fn it_sends_events_without_data() {
+    let sse = sse_with(SseOptions::default());
+    let app: Router =
+        sse.endpoint("/s").public().event("own").handler(async || burst(1)).expect("a route");
+    let mut stream = testing::open(&app, "/s").await.expect("a stream");
+    assert_eq!(next(&mut stream).await.data, "1");
+    let retry = Event::retry(Duration::from_secs(7)).expect("a time");
+    for event in [Event::comment("c"), retry, Event::id_only(7).expect("an id")] {
+        assert_eq!(sse.connections().send(&all(), event).expect("a good event").accepted, 1);
+    }
+    assert_eq!((send(&sse, &all(), "x"), next(&mut stream).await.data.as_str()), ((1, 0), "x"));
+    assert!(stream.raw().ends_with("\n: c\nretry: 7000\n:\nevent: note\ndata: x\n\n"));
+    assert_eq!((stream.retry(), stream.last_event_id()), (Some(Duration::from_secs(7)), None));
+}
+
 #[tokio::test]
 async fn events_sent_while_the_function_runs_arrive_when_the_stream_opens() {
     let sse = sse_with(SseOptions::default());

@@ -5,10 +5,10 @@
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote};
 use syn::ext::IdentExt;
-use syn::{Data, DeriveInput, GenericParam, Generics, Ident, LitStr, Member, Meta};
+use syn::{DeriveInput, GenericParam, Generics, Ident, LitStr, Member, Meta};
 
 use super::mirror::{self, Mirror};
-use super::model::{Event, Frame, Marked, Name, Rejected, Retry, Shape, Variant};
+use super::model::{Data, Event, Frame, Marked, Name, Rejected, Retry, Shape, Variant};
 use super::parse::{self, Declaration, Field};
 use crate::attr::Entries;
 use crate::duration;
@@ -38,16 +38,15 @@ pub(super) fn event<'a>(
             unnamed_with_rename_all(entries, errors);
             let variants: Vec<_> =
                 variants.iter().map(|written| variant(written, entries, errors)).collect();
-            let as_text: Vec<_> =
-                variants.iter().map(|variant| variant.frame.text.is_some()).collect();
-            let all_as_text = as_text.iter().all(|as_text| *as_text);
+            let as_text: Vec<_> = variants.iter().map(|variant| !is_json(&variant.frame)).collect();
+            let no_json = as_text.iter().all(|as_text| *as_text);
             let mirror = Mirror::of(input, as_text);
             Event {
                 krate,
                 ident,
                 generics: mirror.generics.clone(),
                 bounds: predicates(&mirror.generics, mirror.bounds.iter().cloned()),
-                shape: Shape::Enum { variants, mirror: (!all_as_text).then_some(mirror) },
+                shape: Shape::Enum { variants, mirror: (!no_json).then_some(mirror) },
             }
         }
     };
@@ -74,7 +73,7 @@ fn predicates(
 fn self_is_serialize(input: &DeriveInput, frame: &Frame<'_>) -> Option<TokenStream> {
     let mut parameters = input.generics.params.iter();
     let open = parameters.any(|parameter| !matches!(parameter, GenericParam::Lifetime(_)));
-    (open && frame.text.is_none()).then(|| quote!(Self: __sse::Serialize))
+    (open && is_json(frame)).then(|| quote!(Self: __sse::Serialize))
 }
 
 fn variant<'a>(
@@ -84,7 +83,7 @@ fn variant<'a>(
 ) -> Variant<'a> {
     let parse::Variant { ident, entries, fields, attributes } = written;
     let frame = frame(ident, entries, fields, Some(of_enum), errors);
-    if frame.text.is_none() {
+    if is_json(&frame) {
         variant_that_is_never_sent(&mirror::serde_metas(attributes), errors);
     }
     Variant { ident, frame, last: entries.key("last").is_some() }
@@ -110,17 +109,38 @@ fn frame<'a>(
     of_enum: Option<&'a Entries>,
     errors: &mut Errors,
 ) -> Frame<'a> {
-    Frame {
-        name: name(ident, entries, of_enum, errors),
+    let data = data(ident, entries, of_enum, fields, errors);
+    let frame = Frame {
+        name: name(ident, entries, of_enum, &data, errors),
         id: marked("id", fields, errors),
         key: marked("key", fields, errors),
         retry: retry(entries, fields, errors),
-        text: text(ident, entries, of_enum, fields, errors),
+        comment: marked("comment", fields, errors),
+        data,
+    };
+    nothing_to_send(ident, entries, &frame, errors);
+    frame
+}
+
+fn is_json(frame: &Frame<'_>) -> bool {
+    matches!(frame.data, Data::Json)
+}
+
+fn nothing_to_send(ident: &Ident, entries: &Entries, frame: &Frame<'_>, errors: &mut Errors) {
+    let Frame { id, comment, data, .. } = frame;
+    let has_retry = frame.retry.is_some() || entries.key("retry").is_some();
+    let has_any = entries.key("event").is_some() || id.is_some() || comment.is_some() || has_retry;
+    if matches!(data, Data::None) && !has_any {
+        errors.push(
+            ident,
+            "`data = \"none\"` leaves nothing to send: add `event`, `retry`, or a field with `#[sse(comment)]`, \
+             `#[sse(id)]` or `#[sse(retry)]`",
+        );
     }
 }
 
 fn union_as_event(input: &DeriveInput, errors: &mut Errors) {
-    if let Data::Union(data) = &input.data {
+    if let syn::Data::Union(data) = &input.data {
         errors.push(
             data.union_token,
             "a union cannot be an event, since it does not say which field is set: write an enum",
@@ -137,14 +157,20 @@ fn enum_without_variants(input: &DeriveInput, variants: &[parse::Variant], error
     }
 }
 
-fn name(ident: &Ident, entries: &Entries, of_enum: Option<&Entries>, errors: &mut Errors) -> Name {
+fn name(
+    ident: &Ident,
+    entries: &Entries,
+    of_enum: Option<&Entries>,
+    data: &Data<'_>,
+    errors: &mut Errors,
+) -> Name {
     unnamed_with_event(entries, errors);
     if let Some(explicit) = entries.text("event") {
         name::check(explicit, errors);
         return Name::Explicit(explicit.value());
     }
     let unnamed = |entries: &Entries| entries.key("unnamed").is_some();
-    if unnamed(entries) || of_enum.is_some_and(unnamed) {
+    if unnamed(entries) || of_enum.is_some_and(unnamed) || matches!(data, Data::None) {
         return Name::Unnamed;
     }
     let case = of_enum.and_then(|of_enum| of_enum.text("rename_all"));
@@ -193,7 +219,7 @@ fn marked<'a>(mark: &str, fields: &'a [Field], errors: &mut Errors) -> Option<Ma
     Some(Marked { member, at: first.span() })
 }
 
-/// The same holds for keys and reconnection times.
+/// The same holds for keys, comments and reconnection times.
 fn two_ids(first: &Member, second: &Ident, errors: &mut Errors) {
     let first = described(first);
     errors.push(second, format!("an event has one {second}, which is {first}: leave out this one"));
@@ -215,19 +241,24 @@ fn two_retries(field: &Marked<'_>, errors: &mut Errors) {
     ));
 }
 
-/// The field that is the data, if the data is text.
-fn text<'a>(
+fn data<'a>(
     ident: &'a Ident,
     entries: &'a Entries,
     of_enum: Option<&'a Entries>,
     fields: &'a [Field],
     errors: &mut Errors,
-) -> Option<Marked<'a>> {
+) -> Data<'a> {
     let own = entries.text("data");
-    let written = own.or_else(|| of_enum?.text("data"))?;
-    if written.value() != "text" {
-        return None;
+    let written = own.or_else(|| of_enum?.text("data")).map(LitStr::value);
+    match written.as_deref() {
+        Some("none") => Data::None,
+        Some("text") => text(ident, fields, errors).map_or(Data::Json, Data::Text),
+        _ => Data::Json,
     }
+}
+
+/// The field that is sent as text.
+fn text<'a>(ident: &'a Ident, fields: &'a [Field], errors: &mut Errors) -> Option<Marked<'a>> {
     let unmarked = |field: &&Field| field.entries.is_empty();
     let mut candidates: Vec<_> = fields.iter().filter(unmarked).collect();
     if let ([], [only]) = (candidates.as_slice(), fields) {

@@ -7,7 +7,7 @@ use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::{GenericParam, Generics, Ident, Member, Path};
 
 use super::mirror::Mirror;
-use super::model::{Event, Frame, Marked, Name, Rejected, Retry, Shape, Variant};
+use super::model::{Data, Event, Frame, Marked, Name, Rejected, Retry, Shape, Variant};
 use crate::{name, private};
 
 pub(super) fn event(event: &Event<'_>) -> TokenStream {
@@ -53,7 +53,11 @@ fn struct_methods(ident: &Ident, frame: &Frame<'_>) -> TokenStream {
 fn enum_methods(variants: &[Variant<'_>]) -> TokenStream {
     let arms = variants.iter().map(|Variant { ident, frame, .. }| {
         let mut bound: Vec<(&Member, Ident)> = Vec::new();
-        let parts = [frame.id.as_ref(), retry_field(frame), frame.text.as_ref()];
+        let text = match &frame.data {
+            Data::Text(text) => Some(text),
+            Data::Json | Data::None => None,
+        };
+        let parts = [frame.comment.as_ref(), frame.id.as_ref(), retry_field(frame), text];
         for marked in parts.into_iter().flatten() {
             if !bound.iter().any(|(member, _)| *member == marked.member) {
                 bound.push((marked.member, format_ident!("__{}", bound.len(), span = marked.at)));
@@ -101,7 +105,7 @@ fn frame_body(
     field: impl Fn(&str, &Marked<'_>) -> (TokenStream, TokenStream),
     json: impl FnOnce() -> TokenStream,
 ) -> TokenStream {
-    let name = set_name(&frame.name);
+    let (name, set_name) = set_name(&frame.name);
     let write = |what: &str, marked: &Marked<'_>| {
         let (binding, field) = field(&what.to_lowercase(), marked);
         let what = format_ident!("{what}", span = marked.at);
@@ -122,12 +126,19 @@ fn frame_body(
             quote!(#retry?;)
         }
     });
-    let data = match &frame.text {
-        Some(text) => write("Text", text),
-        None => json(),
+    let comment = frame.comment.as_ref().map(|comment| {
+        let comment = write("Comment", comment);
+        quote!(#comment;)
+    });
+    let data = match &frame.data {
+        Data::Text(text) => write("Text", text),
+        Data::Json => json(),
+        Data::None => quote!(__sse::without_data(__frame)),
     };
     quote! {
         #name
+        #comment
+        #set_name
         #id
         #retry
         #data
@@ -163,16 +174,15 @@ fn key_method(text: &TokenStream) -> TokenStream {
     }
 }
 
-fn set_name(name: &Name) -> TokenStream {
+/// Returns a constant, and the statement that uses it.
+fn set_name(name: &Name) -> (Option<TokenStream>, TokenStream) {
     let (function, name) = match name {
         Name::Explicit(name) => (quote!(explicit_name), name),
         Name::Default(name) => (quote!(default_name), name),
-        Name::Unnamed => return quote!(__sse::unnamed(__frame);),
+        Name::Unnamed => return (None, quote!(__sse::unnamed(__frame);)),
     };
-    quote! {
-        const __NAME: __sse::EventName = __sse::event_name(#name);
-        __sse::#function(__frame, &__NAME);
-    }
+    let constant = quote!(const __NAME: __sse::EventName = __sse::event_name(#name););
+    (Some(constant), quote!(__sse::#function(__frame, &__NAME);))
 }
 
 /// The names that an `EventSource` passes to handlers of its own, if there are any.

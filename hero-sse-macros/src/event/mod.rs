@@ -100,6 +100,19 @@ mod tests {
     }
 
     #[test]
+    fn events_without_data() {
+        let expanded = expanded(quote! {
+            #[sse(data = "none")]
+            enum Note {
+                Working(#[sse(comment)] &'static str),
+                #[sse(event = "ping", retry = "30s")]
+                Ping { #[sse(comment)] #[sse(id)] n: u64 },
+            }
+        });
+        insta::assert_snapshot!(expanded);
+    }
+
+    #[test]
     fn a_generic_enum() {
         let expanded = expanded(quote! {
             #[serde(rename_all_fields = "camelCase")]

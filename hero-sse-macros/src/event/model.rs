@@ -38,8 +38,16 @@ pub(super) struct Frame<'a> {
     pub(super) id: Option<Marked<'a>>,
     pub(super) key: Option<Marked<'a>>,
     pub(super) retry: Option<Retry<'a>>,
-    /// The field that is sent as text. Without one, the data is JSON.
-    pub(super) text: Option<Marked<'a>>,
+    pub(super) comment: Option<Marked<'a>>,
+    pub(super) data: Data<'a>,
+}
+
+pub(super) enum Data<'a> {
+    Json,
+    /// The field that is sent as text.
+    Text(Marked<'a>),
+    /// The event has no data, so that no browser dispatches it.
+    None,
 }
 
 /// A field with a special meaning.

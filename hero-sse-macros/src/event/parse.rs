@@ -21,9 +21,10 @@ key::keys! {
     "rename_all", OneOf("Case", name::CASES), r#"rename_all = "snake_case""#, [Enum],
         "the case of the events' names, which are made of the variants' names; the cases are serde's; an \
          acronym is one word; `kebab-case` by default";
-    "data", OneOf("Data", &["json", "text"]), r#"data = "text""#, [Struct Enum Variant],
+    "data", OneOf("Data", &["json", "text", "none"]), r#"data = "text""#, [Struct Enum Variant],
         "`\"text\"`: the data is one field as its `Display` prints it, the only field or the only one without \
-         a key of its own; `\"json\"` by default";
+         a key of its own; `\"none\"`: no data, and no name without `event`, for a comment, an id or a \
+         reconnection time alone; `\"json\"` by default";
     "retry", Duration, r#"retry = "30s""#, [Struct Variant],
         "the event also sets how long the browser waits before it reconnects";
     "last", Nothing, "last", [Variant],
@@ -35,6 +36,8 @@ key::keys! {
          `Topic::latest` a newer event replaces an older one with the same name and key";
     "retry", Nothing, "retry", [Field],
         "the new reconnection time, a `Duration` or an `Option` of one";
+    "comment", Nothing, "comment", [Field],
+        "a comment before the event, of any type that is `Display`; clients skip it";
     "crate", Path, "crate = hero_sse", [Struct Enum],
         "the path to `hero-sse`, if `Cargo.toml` renames it";
 }

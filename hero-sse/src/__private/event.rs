@@ -88,6 +88,30 @@ impl<T: Display + ?Sized> Text for T {
     }
 }
 
+/// A field that is a comment.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be a comment",
+    label = "does not implement `Display`",
+    note = "a comment is any type that implements `Display`, such as a number or a `String`"
+)]
+pub trait Comment {
+    /// Writes the comment.
+    fn write(&self, frame: &mut FrameWriter<'_>);
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: Display + ?Sized> Comment for T {
+    fn write(&self, frame: &mut FrameWriter<'_>) {
+        frame.comment(&self.to_string());
+    }
+}
+
+/// Leaves the event without data.
+pub fn without_data(frame: &mut FrameWriter<'_>) -> Result<(), InvalidEvent> {
+    frame.without_data();
+    Ok(())
+}
+
 /// A reconnection time.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a reconnection time",

@@ -153,7 +153,7 @@ pointer!(Arc<E>, Box<E>, &E);
 pub struct Event {
     comment: Option<String>,
     name: Name,
-    id: Option<EventId>,
+    id: Id,
     retry: Option<Duration>,
     key: Option<String>,
     data: Option<Data>,
@@ -166,6 +166,13 @@ enum Name {
     Default,
     Unnamed,
     Own(EventName),
+}
+
+#[derive(Clone, Debug)]
+enum Id {
+    None,
+    Own(EventId),
+    Clear,
 }
 
 #[derive(Clone, Debug)]
@@ -239,8 +246,8 @@ impl Event {
 
     /// An event to which the other methods add.
     pub(crate) fn without_data() -> Self {
-        let (comment, id, retry, key, data) = Default::default();
-        Self { comment, name: Name::Default, id, retry, key, data, last: false }
+        let (comment, retry, key, data, last) = Default::default();
+        Self { comment, name: Name::Default, id: Id::None, retry, key, data, last }
     }
 
     /// Sets the name. It overrides the endpoint's `event`.
@@ -266,8 +273,15 @@ impl Event {
     ///
     /// [`InvalidEvent`] if the text cannot be an [`EventId`].
     pub fn with_id(mut self, id: impl Display) -> Result<Self, InvalidEvent> {
-        self.id = Some(EventId::new(id.to_string())?);
+        self.id = Id::Own(EventId::new(id.to_string())?);
         Ok(self)
+    }
+
+    /// Clears the client's cursor with an empty id. A client that reconnects now sends no `Last-Event-ID`.
+    #[must_use]
+    pub fn clear_id(mut self) -> Self {
+        self.id = Id::Clear;
+        self
     }
 
     /// Adds a new reconnection time: see [`retry`](Self::retry).
@@ -340,8 +354,10 @@ impl SseEvent for Event {
             Name::Unnamed => frame.unnamed(),
             Name::Own(name) => frame.event(name),
         }
-        if let Some(id) = &self.id {
-            frame.id(id)?;
+        match &self.id {
+            Id::None => {}
+            Id::Own(id) => frame.id(id)?,
+            Id::Clear => frame.clear_id(),
         }
         if let Some(retry) = self.retry {
             frame.retry(retry)?;

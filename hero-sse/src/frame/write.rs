@@ -88,6 +88,8 @@ pub struct FrameWriter<'a> {
     name: NameField,
     /// The text of the id in `out`, the end mark included.
     id: Option<Range<usize>>,
+    /// An empty id was written.
+    clears_id: bool,
     without_data: bool,
     written: Written,
 }
@@ -128,8 +130,8 @@ pub(crate) struct Written {
 impl<'a> FrameWriter<'a> {
     fn new(out: &'a mut BytesMut, rules: FrameRules<'a>) -> Self {
         let start = out.len();
-        let (omit_id, name, id, without_data, written) = Default::default();
-        Self { out, start, rules, omit_id, name, id, without_data, written }
+        let (omit_id, name, id, clears_id, without_data, written) = Default::default();
+        Self { out, start, rules, omit_id, name, id, clears_id, without_data, written }
     }
 
     /// Writes a comment, which clients skip: one line for each line of the text. Any text is legal.
@@ -184,6 +186,14 @@ impl<'a> FrameWriter<'a> {
         self.id = Some(start..self.out.len());
         self.out.put_u8(b'\n');
         Ok(())
+    }
+
+    /// Clears the client's cursor with an empty id, so that it reconnects as a new client.
+    pub fn clear_id(&mut self) {
+        if !self.omit_id {
+            self.out.put_slice(b"id:\n");
+            self.clears_id = true;
+        }
     }
 
     /// Writes a new reconnection time: a browser waits that long before it reconnects, from now on.
@@ -245,7 +255,7 @@ impl<'a> FrameWriter<'a> {
     }
 
     fn finish(&mut self) -> Result<Written, InvalidEvent> {
-        let Self { start, rules, name, without_data, written, .. } = *self;
+        let Self { start, rules, name, clears_id, without_data, written, .. } = *self;
         let (out, id) = (&mut *self.out, self.id.take());
         if name == NameField::Trap && rules.refuse_traps {
             return Err(InvalidField::new("event name", Fault::Trap).into());
@@ -254,7 +264,16 @@ impl<'a> FrameWriter<'a> {
             return Ok(written);
         }
         if without_data && !written.has_data {
-            finish_without_data(out, start, rules, name, id);
+            let is_named = matches!(name, NameField::Written | NameField::Trap);
+            if rules.end_mark {
+                finish_last_without_data(out, is_named, id);
+            } else if is_named || id.is_some() || clears_id {
+                // The next event must not get them.
+                out.put_u8(b'\n');
+            } else if out.len() == start {
+                // So that every event writes something.
+                out.put_slice(b":\n");
+            }
             return Ok(written);
         }
         if name == NameField::Open
@@ -276,26 +295,9 @@ impl<'a> FrameWriter<'a> {
     }
 }
 
-/// Ends an event that no client dispatches.
-fn finish_without_data(
-    out: &mut BytesMut,
-    start: usize,
-    rules: FrameRules<'_>,
-    name: NameField,
-    id: Option<Range<usize>>,
-) {
-    let is_named = matches!(name, NameField::Written | NameField::Trap);
-    if !rules.end_mark {
-        if is_named || id.is_some() {
-            // The next event must not get them.
-            out.put_u8(b'\n');
-        } else if out.len() == start {
-            // So that every event writes something.
-            out.put_slice(b":\n");
-        }
-        return;
-    }
-    // Not every browser takes an id, here the end mark, from a block without data.
+/// Ends the last event of a stream, which no client dispatches, with an event for the end mark: not every browser takes
+/// an id from a block without data.
+fn finish_last_without_data(out: &mut BytesMut, is_named: bool, id: Option<Range<usize>>) {
     let id = id.and_then(|id| out.get(id)).map(BytesMut::from);
     match id {
         Some(id) if is_named => {
@@ -492,6 +494,7 @@ mod tests {
         assert_eq!(without_data(&|f| f.id(7).expect("an id")), "id: 7\n\n");
         let retry = Duration::from_secs(1);
         assert_eq!(without_data(&|f| f.retry(retry).expect("a time")), "retry: 1000\n");
+        assert_eq!(without_data(&|f| f.clear_id()), "id:\n\n");
         assert_eq!(without_data(&|f| f.unnamed()), ":\n", "something, so that a loop ends");
         assert_eq!(without_data(&|f| f.text("x")), "data: x\n\n");
         let mut out = BytesMut::new();
@@ -522,6 +525,7 @@ mod tests {
         let name = EventName::from_literal("x");
         assert_eq!(wire(&|f| f.comment("c")), format!(": c\nid: hero.end\n{cursor}"));
         assert_eq!(wire(&|f| f.id(7).expect("id")), format!("id: 7;hero.end\n{cursor}"));
+        assert_eq!(wire(&|f| f.clear_id()), format!("id:\nid: hero.end\n{cursor}"));
         assert_eq!(wire(&|f| f.event(&name)), format!("event: x\n\nid: hero.end\n{cursor}"));
         let both = wire(&|f| {
             f.event(&name);

@@ -557,9 +557,9 @@ impl SentId {
     /// After this event of a batch, the last one that the client gets of it.
     fn after(entry: &Entry, batch: &Batch) -> Self {
         match batch.entries.last() {
-            _ if entry.last => Self::Final,
             // Not every browser takes an id from a block without data.
             _ if !entry.has_data => Self::Outdated,
+            _ if entry.last => Self::Final,
             Some(last) if last.offset != entry.offset => Self::Outdated,
             // The filter has left out what was read after it.
             _ if batch.is_compacted && entry.offset + 1 < batch.to => Self::Outdated,

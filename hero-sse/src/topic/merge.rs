@@ -316,13 +316,11 @@ impl MergedFeed {
         let last = self.ended_by_last();
         write_id(out, &self.id(), last && !self.profile.is_plain());
         out.extend_from_slice(entry.frame.get(entry.body..).unwrap_or_default());
-        self.sent_id = if last {
-            SentId::Final
-        } else if entry.has_data {
-            SentId::Current
-        } else {
+        self.sent_id = match (entry.has_data, last) {
             // Not every browser takes an id from a block without data.
-            SentId::Outdated
+            (false, _) => SentId::Outdated,
+            (true, true) => SentId::Final,
+            (true, false) => SentId::Current,
         };
     }
 

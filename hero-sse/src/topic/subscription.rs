@@ -13,7 +13,7 @@ use bytes::BytesMut;
 use futures_core::Stream;
 
 use super::broker::LogReplica;
-use super::feed::{Feed, MAX_EMPTY_READS, TopicFeed};
+use super::feed::{Feed, MAX_EMPTY_READS, TopicFeed, write_cursor};
 use super::gap::{Gap, Resume};
 use super::position::Position;
 use super::ring::{Entry, Missed, Read, StartAt, Value};
@@ -293,12 +293,21 @@ impl<E: SseEvent + Send + Sync + 'static> SseEvent for Published<E> {
     const TRAPS: TrapNames = E::TRAPS;
 
     fn encode(&self, frame: &mut FrameWriter<'_>) -> Result<(), InvalidEvent> {
+        let Self { entry, position, gap, .. } = self;
         let mut before = BytesMut::new();
-        if let Some(gap) = &self.gap {
+        if let Some(gap) = gap {
             let last = gap.last();
             gap.write(&mut before, None, last.as_ref().map(Position::as_str));
         }
-        frame.pre_encoded(PreEncoded::Event, &before, &self.entry.frame);
+        if entry.last && !entry.has_data {
+            // Not every browser takes an id, here the end mark, from a block without data.
+            before.extend_from_slice(&entry.frame);
+            let mut mark = BytesMut::new();
+            write_cursor(&mut mark, position.as_str(), true);
+            frame.pre_encoded(PreEncoded::Event, &before, &mark);
+        } else {
+            frame.pre_encoded(PreEncoded::Event, &before, &entry.frame);
+        }
         Ok(())
     }
 

@@ -11,6 +11,7 @@ mod slow_clients;
 mod starts_and_ends;
 mod steps;
 mod transports;
+mod without_data;
 
 use axum::Router;
 use axum::extract::State;

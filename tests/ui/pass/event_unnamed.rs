@@ -40,7 +40,7 @@ fn main() {
     assert_eq!(<Usage as SseEvent>::NAME, None);
     assert_eq!(frame(&Chunk::Text("a\nb")).unwrap(), "data: a\ndata: b\n\n");
     assert_eq!(frame(&Chunk::Failed("x")).unwrap(), "event: error\ndata: x\n\n");
-    assert_eq!(frame(&Chunk::Done("x")).unwrap(), "id: hero.end\ndata: x\n\n");
+    assert_eq!(frame(&Chunk::Done("x")).unwrap(), "data: x\nid: hero.end\n\n");
     assert_eq!(frame(&Mixed::OfTwoWords).unwrap(), "data: null\n\n");
     assert_eq!(frame(&Mixed::HasAName).unwrap(), "event: has_a_name\ndata: null\n\n");
     let _: hero_sse::extend::Endpoints<()> = endpoints![usage];
