@@ -318,7 +318,10 @@ impl Event {
 
     /// Returns the id.
     pub fn id(&self) -> Option<&str> {
-        self.id.as_ref().map(EventId::as_str)
+        match &self.id {
+            Id::Own(id) => Some(id.as_str()),
+            Id::None | Id::Clear => None,
+        }
     }
 
     /// Returns the data: the text, or the JSON as text. `None`: the event has no data.
