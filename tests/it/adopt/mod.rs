@@ -487,3 +487,75 @@ async fn control_events_of_the_upstream_end_the_stream_or_report_a_gap() {
         assert!(adopted.next().await.is_none());
     }
 }
+
+/// Everything that a function may return beside a stream works with an adopted one.
+#[tokio::test]
+async fn an_adopted_stream_has_headers_and_its_error_the_servers_own_format() {
+    let sse = HeroSse::builder()
+        .environment(Vec::<(String, String)>::new())
+        .refusals(|refusal| (refusal.status(), "in a format of its own"))
+        .build()
+        .expect("a server");
+    let content_type = |kind: &str| {
+        let answer = http::Response::builder().header("content-type", kind).header("x-model", "m1");
+        answer.body(axum::body::Body::from("data: a\n\n")).expect("a response")
+    };
+    type Answer = Result<([(&'static str, String); 1], Adopted), AdoptError>;
+    let pass_on = async move |kind: String| -> Answer {
+        let answer = content_type(&kind);
+        let model = answer.headers()["x-model"].to_str().unwrap_or_default().to_owned();
+        Ok(([("x-model", model)], adopt::response(answer)?))
+    };
+    let app: Router = sse.endpoint("/s").public().post_handler(pass_on).expect("a route");
+    let ask = |kind: &'static str| {
+        testing::open(&app, "/s")
+            .method(http::Method::POST)
+            .header("content-type", "text/plain")
+            .body(kind)
+    };
+    let mut reader = ask("text/event-stream").await.expect("a stream");
+    assert_eq!(reader.headers()["x-model"], "m1");
+    reader.read_to_end().await.expect("a clean end");
+    assert_eq!(reader.raw(), "data: a\n\n");
+    let error = ask("text/html").await.expect_err("a refusal");
+    assert_eq!(error.status.map(|status| status.as_u16()), Some(502));
+    assert_eq!(error.body, "in a format of its own");
+}
+
+#[tokio::test]
+async fn user_code_that_panics_in_an_adopted_stream_ends_it_alone() {
+    let sse = server();
+    let upstream = || {
+        stream::iter(["data: a\n\n", "data: b\n\n"]).map(Ok::<_, Infallible>).chain(
+            stream::poll_fn(|_| -> std::task::Poll<Option<Result<&'static str, Infallible>>> {
+                panic!("the upstream's body panics on purpose")
+            }),
+        )
+    };
+    let body = sse.endpoint("/body").public().handler(async move || adopt::stream(upstream()));
+    let last = sse.endpoint("/last").public().handler(async move || {
+        adopt::stream(upstream()).last_event(|event| {
+            assert_ne!(event.data(), Some("b"), "the closure panics on purpose");
+            false
+        })
+    });
+    let app: Router = body.expect("a route").merge(last.expect("a route"));
+    for path in ["/body", "/last"] {
+        let mut reader = testing::open(&app, path).await.expect("a stream");
+        reader.read_to_end().await.expect("a clean end");
+        assert_eq!(reader.close_reason(), Some(CloseReason::StreamPanic), "{path}");
+    }
+    assert!(sse.connections().is_empty());
+}
+
+#[tokio::test]
+async fn an_old_handler_passes_a_stream_on_through_its_context() {
+    let handler = async |context: hero_sse::SseContext| {
+        let text = stream::iter([Ok::<_, Infallible>(": theirs\n\ndata: a\n\n")]);
+        context.public().stream(adopt::stream(text)).await
+    };
+    let app: Router =
+        Router::new().route("/s", axum::routing::get(handler)).layer(axum::Extension(server()));
+    let events = events(&app).await;
+    assert_eq!(events, [event("message", None, "a")]);
+}
