@@ -80,6 +80,13 @@ reasons! {
     sees: "the waiting events, then `hero.close` and a clean end",
     next: "it reconnects and resumes from its last id, without a gap if the application retains the events",
     operator: "a larger `Buffer`, a topic that retains more, or another `Overflow`";
+    /// The client missed events that are no longer available, and its stream is plain
+    /// ([`Profile::Plain`](crate::options::Profile::Plain)), so that it cannot be told. A native stream goes on after
+    /// `hero.gap`.
+    Gap = "gap", reconnect: true,
+    sees: "a body that breaks off",
+    next: "with its last id it gets a `410`, without one it starts as a new client",
+    operator: "a topic that retains more; or `on_gap` or `snapshot`, which make up for missed events";
     /// The server is shutting down, the endpoint is closed, or the stream was drained
     /// ([`Connections::drain`](crate::connections::Connections::drain)).
     Draining = "draining", reconnect: true,

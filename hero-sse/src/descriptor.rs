@@ -6,6 +6,7 @@ use std::fmt::Display;
 
 use axum::response::Response;
 
+use crate::event::TrapNames;
 use crate::frame::EventName;
 use crate::permission::{Captures, InvalidPermission, PermissionRule, split_captures};
 use crate::policy::settings::descriptor_methods;
@@ -30,6 +31,7 @@ pub struct Descriptor {
     pub(crate) deprecated: bool,
     pub(crate) captures: Option<usize>,
     pub(crate) refusals: Option<fn(&RefusalInfo<'_>) -> Response>,
+    pub(crate) traps: TrapNames,
     pub(crate) overrides: PolicyOverrides,
 }
 
@@ -66,6 +68,7 @@ impl Descriptor {
             deprecated: false,
             captures: None,
             refusals: None,
+            traps: TrapNames::NONE,
             overrides: PolicyOverrides::NONE,
         }
     }
@@ -165,6 +168,16 @@ impl Descriptor {
     }
 }
 
+impl Descriptor {
+    /// Sets the names of the events that an `EventSource` passes to handlers of its own.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn traps(mut self, of_stream: TrapNames, of_result: TrapNames) -> Self {
+        self.traps = of_stream.or(of_result);
+        self
+    }
+}
+
 /// Called by generated code: one method for each key that is a setting.
 impl Descriptor {
     descriptor_methods!();
@@ -190,6 +203,8 @@ pub(crate) struct Declaration {
     pub(crate) deprecated: bool,
     /// Its own format of refusals.
     pub(crate) refusals: Option<RefusalFormat>,
+    /// Names of its events that an `EventSource` passes to handlers of its own.
+    pub(crate) traps: TrapNames,
     pub(crate) overrides: PolicyOverrides,
 }
 
@@ -205,6 +220,7 @@ impl Declaration {
             method: Method::Get,
             deprecated: false,
             refusals: None,
+            traps: TrapNames::NONE,
             overrides: PolicyOverrides::NONE,
         }
     }
@@ -221,6 +237,7 @@ impl Declaration {
         declaration.deprecated = descriptor.deprecated;
         declaration.refusals =
             descriptor.refusals.map(|format| RefusalFormat::new(format, telemetry::panicked));
+        declaration.traps = descriptor.traps;
         if let Some(name) = descriptor.event {
             declaration.name_events(name, mistakes);
         }
@@ -251,6 +268,13 @@ impl Declaration {
             Ok(name) => self.event = Some(name),
             Err(error) => to.push(self.mistake(&error)),
         }
+    }
+
+    /// Returns the name `error` or `open` that its events have, if they have one.
+    pub(crate) fn trap(&self) -> Option<&str> {
+        let declared = self.event.as_ref().filter(|name| name.is_trap()).map(EventName::as_str);
+        let default = self.traps.default.filter(|_| self.event.is_none());
+        declared.or(self.traps.own).or(default)
     }
 
     pub(crate) fn require(&mut self, rule: Rule, to: &mut Vec<SetupError>) {

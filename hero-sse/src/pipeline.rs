@@ -352,6 +352,14 @@ impl AuthenticatedRequest {
         }
         events.resume(&self.cursor);
         let policy = route.policies.of(events.kind());
+        if policy.profile.is_plain() && events.has_unanswered_gap() {
+            slot.attribution().gap();
+            if catch_unwind(AssertUnwindSafe(|| drop(events))).is_err() {
+                telemetry::panicked(&route.path, "stream's drop");
+            }
+            slot.release_unused();
+            return route.refuse(Refusal::missed_events());
+        }
         let Core { access, sweeper, .. } = &*self.core;
         // The claims of a token never change, so only an authorizer's answer is worth another check.
         let recheck =
@@ -367,7 +375,9 @@ impl AuthenticatedRequest {
             ))
         });
         let end = scheduled_end(policy, self.principal.as_ref());
-        let lifetime = Lifetime { end, reauthorization, can_reopen: !self.by_ticket };
+        let drain_timeout = self.core.options.server.drain_timeout;
+        let can_reopen = !self.by_ticket;
+        let lifetime = Lifetime { end, reauthorization, drain_timeout, can_reopen };
         slot.opened();
         route.log_if_deprecated();
         let (event, policy) = (route.event.clone(), policy.clone());

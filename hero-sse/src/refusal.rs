@@ -118,6 +118,13 @@ impl Refusal {
         Self::forbidden("access was withdrawn")
     }
 
+    /// The client asks a plain stream for events that are no longer retained.
+    pub(crate) fn missed_events() -> Self {
+        let detail = "the events after this Last-Event-ID are no longer available: load the current state, and open \
+                      the stream without an id";
+        Self::new(StatusCode::GONE, detail)
+    }
+
     /// The server has failed. The reason is logged.
     pub(crate) fn internal() -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the server failed to open this stream")

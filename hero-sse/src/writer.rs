@@ -21,7 +21,10 @@ use crate::close::CloseReason;
 use crate::connections::Slot;
 use crate::delivery::{BrokenOff, LastBytes, LiveDelivery};
 use crate::endpoint::EventStream;
-use crate::frame::{COMMENT, EventName, HEARTBEAT, end_of_write, write_control, write_retry};
+use crate::frame::{
+    EventName, HEARTBEAT, end_of_write, retry_of, write_control, write_control_with_retry,
+    write_retry,
+};
 use crate::policy::{Ending, Policy};
 use crate::topic::BATCH;
 
@@ -46,6 +49,8 @@ pub(crate) struct Writer {
     batch: Bytes,
     last_write: Instant,
     timer: Pin<Box<Sleep>>,
+    /// The last reconnection time that the application has sent. It stands.
+    own_retry: Option<Duration>,
     /// The bytes before a break.
     last_bytes: Option<Box<LastBytes>>,
 }
@@ -54,8 +59,22 @@ pub(crate) struct Writer {
 pub(crate) struct Lifetime {
     pub(crate) end: Option<ScheduledEnd>,
     pub(crate) reauthorization: Option<Box<Reauthorization>>,
+    /// How long a plain stream may go on once it is drained. `None`: to its end.
+    pub(crate) drain_timeout: Option<Duration>,
     /// Whether the same request can open the stream again. A ticket opens one stream.
     pub(crate) can_reopen: bool,
+}
+
+impl Lifetime {
+    /// Lets a plain stream finish, for as long as the drain waits.
+    fn let_finish(&mut self, since: Instant) {
+        let Some(at) = self.drain_timeout.and_then(|timeout| since.checked_add(timeout)) else {
+            return;
+        };
+        if self.end.is_none_or(|end| end.at > at) {
+            self.end = Some(ScheduledEnd { at, reason: CloseReason::Draining });
+        }
+    }
 }
 
 /// When a stream must end, even if more events are ready.
@@ -97,6 +116,7 @@ impl Writer {
             batch: Bytes::new(),
             last_write,
             timer: Box::pin(sleep_until(last_write + FAR_FUTURE)),
+            own_retry: None,
             last_bytes: None,
         }
     }
@@ -118,9 +138,16 @@ impl Writer {
         // What the last write left may be a batch by itself.
         if let Some(events) = self.events.as_mut().filter(|_| self.gathered.len() < BATCH) {
             if !events.is_pausing() {
+                let before = self.gathered.len();
                 self.slot.take_direct_events(&mut self.gathered);
+                if self.gathered.len() > before {
+                    let direct = self.gathered.get(before..).unwrap_or_default();
+                    self.own_retry = retry_of(direct).or(self.own_retry);
+                }
             }
-            if let Some(reason) = events.gather(cx, &mut self.gathered, &mut self.batch) {
+            let over = events.gather(cx, &mut self.gathered, &mut self.batch);
+            self.own_retry = events.take_retry().or(self.own_retry);
+            if let Some(reason) = over {
                 return self.close(reason);
             }
         }
@@ -132,8 +159,15 @@ impl Writer {
     /// Returns why the stream must end now, if it must.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Option<CloseReason> {
         let now = Instant::now();
+        let mut request = self.slot.poll_end_request(cx);
+        if self.policy.profile.is_plain()
+            && let Some(since) = self.slot.drained_since()
+        {
+            self.lifetime.let_finish(since);
+            request = None;
+        }
         let end = self.lifetime.end.filter(|end| end.at <= now);
-        let reason = self.slot.poll_end_request(cx).or(end.map(|end| end.reason));
+        let reason = request.or(end.map(|end| end.reason));
         reason.or_else(|| self.lifetime.reauthorization.as_mut()?.poll(cx, now))
     }
 
@@ -177,9 +211,6 @@ impl Writer {
     }
 
     fn write_heartbeat(&mut self) {
-        if self.policy.profile.is_plain() {
-            return self.gathered.extend_from_slice(COMMENT);
-        }
         self.gathered.extend_from_slice(HEARTBEAT);
         if let Some(events) = &mut self.events {
             events.write_cursor(&mut self.gathered);
@@ -209,18 +240,22 @@ impl Writer {
         self.events = None;
         self.lifetime.reauthorization = None;
         self.slot.close(reason);
+        let retry = self.policy.closing_retry(reason, Duration::ZERO);
+        let retry = self.own_retry.unwrap_or(retry);
         match self.policy.ending(reason) {
             Ending::CloseEvent => {
                 self.stage = Stage::Closed;
-                let retry = self.policy.closing_retry(reason, Duration::ZERO);
                 write_close_event(&mut self.gathered, reason, retry, self.lifetime.can_reopen);
             }
             Ending::Clean => self.stage = Stage::Closed,
             Ending::Broken => {
                 self.stage = Stage::Breaking(reason);
+                if !self.policy.profile.is_plain() {
+                    write_retry(&mut self.gathered, retry);
+                }
                 if self.gathered.is_empty() && self.batch.is_empty() {
                     // Once it is sent, everything before it is.
-                    self.gathered.extend_from_slice(COMMENT);
+                    self.gathered.extend_from_slice(HEARTBEAT);
                 }
             }
         }
@@ -303,13 +338,12 @@ pub(crate) fn write_close_event(
     retry: Duration,
     can_reopen: bool,
 ) {
-    write_retry(out, retry);
     let data = json!({
         "reason": reason.as_str(),
         "reconnect": reason.reconnect() && can_reopen,
         "retry_ms": retry.as_millis(),
     });
-    write_control(out, "hero.close", &data);
+    write_control_with_retry(out, "hero.close", retry, &data);
 }
 
 /// Takes the next write: as many whole frames as fit into a batch, or one longer frame. It copies the

@@ -41,7 +41,7 @@ async fn a_body_that_the_server_does_not_poll_is_revoked() {
         (sse.connections().len(), sse.connections().closed(CloseReason::WriteTimeout)),
         (1, 1)
     );
-    assert!(kept.frame().await.is_none(), "to the server it has ended");
+    assert!(kept.frame().await.expect("a break").is_err(), "to the server it breaks off");
     assert!(read.frame().await.expect("a frame").is_ok());
 }
 
@@ -80,12 +80,14 @@ async fn under_axums_own_server_a_stalled_client_loses_its_stream_and_slot() {
     assert!(start.elapsed() >= Duration::from_millis(500), "{:?}", start.elapsed());
     assert_eq!((alive.count(), sse.connections().len()), (1, 1));
     healthy.next().await.expect("in time").expect("an event");
-    // If the client reads again it finds the end, after which a browser reconnects.
+    // If the client reads again it finds that the body is cut, after which a browser reconnects.
     let mut rest = Vec::new();
-    while !rest.ends_with(b"\r\n0\r\n\r\n") {
-        let more = stalled.read(64 * 1024).await.expect("no reset");
-        assert!(!more.is_empty(), "cut off after {} bytes", rest.len());
-        rest.extend_from_slice(&more);
+    loop {
+        match stalled.read(64 * 1024).await {
+            Ok(more) if !more.is_empty() => rest.extend_from_slice(&more),
+            _ => break,
+        }
     }
+    assert!(!rest.ends_with(b"\r\n0\r\n\r\n"), "a clean end");
     server.abort();
 }

@@ -4,7 +4,6 @@
 mod wire;
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use axum::Router;
 use h2::RecvStream;
@@ -135,5 +134,3 @@ pub(crate) async fn unguarded(app: Router) -> SocketAddr {
     tokio::spawn(axum::serve(listener, app).into_future());
     address
 }
-
-pub(crate) const SECOND: Duration = Duration::from_secs(1);

@@ -9,6 +9,7 @@ use axum::extract::Request;
 use futures_util::{Stream, StreamExt, stream};
 use hero_sse::auth::{Permission, authorizer_fn};
 use hero_sse::connections::ConnectionFilter;
+use hero_sse::options::{OverLimit, Profile};
 use hero_sse::{CloseReason, Event, HeroSse, Principal, SseOptions};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -58,7 +59,7 @@ async fn a_stream_is_reauthorized_after_80_to_100_percent_of_the_interval() {
     assert!(spread, "{gaps:?}");
     assert!(oracle.calls()[1..].iter().all(|what| what == "/s ann read again"));
     // No heartbeat was skipped for a recheck.
-    let heartbeats = stream.raw().matches(":\n\n").count();
+    let heartbeats = stream.raw().matches("\n:").count();
     assert!((195..=205).contains(&heartbeats), "{heartbeats}");
     oracle.set_answer(Answer::No);
     let stream = &mut stream.timeout(Duration::from_secs(31));
@@ -182,7 +183,7 @@ async fn a_stream_under_another_server_is_reauthorized_and_can_be_disconnected()
     sleep(Duration::from_millis(999)).await;
     assert_eq!((alive.count(), sse.connections().len()), (0, 0));
     assert_eq!(sse.connections().closed(CloseReason::Revoked), 2);
-    assert!(kept.frame().await.is_none(), "to the server it has ended");
+    assert!(kept.frame().await.expect("a break").is_err(), "it breaks off");
 }
 
 #[tokio::test(start_paused = true)]
@@ -273,7 +274,8 @@ async fn a_caller_that_is_disconnected_while_its_handler_runs_is_refused() {
         burst(1)
     };
     let asked = sse.endpoint("/s").handler(slow).expect("a route");
-    let posted = sse.endpoint("/s").post_handler(slow).expect("a route");
+    let posted = sse.endpoint("/s").profile(Profile::Native).over_limit(OverLimit::Retry);
+    let posted = posted.post_handler(slow).expect("a route");
     let app: Router = asked.merge(posted);
     for (reason, post, status) in [
         (CloseReason::Revoked, false, Some(403)),

@@ -282,7 +282,8 @@ async fn a_stalled_clients_queue_fills_up_and_each_accepted_event_arrives_once_i
             // None of its own events is missing either.
             let own: Vec<_> = body
                 .split("\n\n")
-                .filter_map(|frame| frame.strip_prefix("data: ")?.split_once(' ')?.0.parse().ok())
+                .filter(|frame| !frame.contains("event: "))
+                .filter_map(|frame| frame.split_once("data: ")?.1.split_once(' ')?.0.parse().ok())
                 .collect::<Vec<u64>>();
             let all: Vec<_> = (0..own.len() as u64).collect();
             assert!(own == all && own.len() > 2, "{own:?}");

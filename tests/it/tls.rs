@@ -309,7 +309,7 @@ async fn a_reloaded_certificate_is_used_for_new_connections_and_open_streams_con
     assert!(old.trusted_at(server.address).await, "it was read without being told");
     tls.reload().expect("a certificate and its key");
     assert!(new.trusted_at(server.address).await && !old.trusted_at(server.address).await);
-    read_until(&mut open, ":\n\n").await;
+    read_until(&mut open, "\n:\n").await;
     assert_eq!(sse.connections().len(), 1);
     drop(open);
     server.stop().await;

@@ -37,7 +37,7 @@ async fn the_reconnection_time_and_all_ready_events_leave_in_one_chunk() {
     let app = public(&sse_with(options("Retry = \"2s\"")), || burst(3));
     let chunk = chunk(&mut body(app).await).await.expect("data");
     let (retry, events) =
-        std::str::from_utf8(&chunk).expect("UTF-8").split_once("\n\n").expect("blocks");
+        std::str::from_utf8(&chunk).expect("UTF-8").split_once('\n').expect("lines");
     assert_eq!(events, "data: 1\n\ndata: 2\n\ndata: 3\n\n");
     let millis: u32 = retry.strip_prefix("retry: ").expect("retry").parse().expect("digits");
     assert!((2000..=3000).contains(&millis), "{millis}");
@@ -67,8 +67,8 @@ async fn heartbeats_are_on_time_while_the_stream_has_no_events() {
     assert_eq!(start.elapsed(), Duration::from_secs(35));
     stream = stream_35;
     let raw = stream.raw();
-    let (_, beats) = raw.split_once("\n\n").expect("a prelude");
-    assert_eq!(beats, ":\n\n:\n\n:\n\n");
+    let (_, beats) = raw.split_once('\n').expect("a prelude");
+    assert_eq!(beats, ":\n:\n:\n");
 }
 
 #[tokio::test(start_paused = true)]
@@ -90,10 +90,10 @@ async fn an_event_postpones_the_heartbeat_and_no_pause_exceeds_the_interval() {
         assert_eq!(stream.next().await.expect("in time").expect("an event").event, "message");
     }
     assert!(stream.next().await.is_err());
-    assert!(!stream.raw().contains(":\n\n"), "a heartbeat came early: {}", stream.raw());
+    assert!(!stream.raw().contains("\n:\n"), "a heartbeat came early: {}", stream.raw());
     let mut stream = stream.timeout(Duration::from_millis(200));
     assert!(stream.next().await.is_err());
-    assert!(stream.raw().ends_with("data: 3\n\n:\n\n"), "{}", stream.raw());
+    assert!(stream.raw().ends_with("data: 3\n\n:\n"), "{}", stream.raw());
 }
 
 #[tokio::test(start_paused = true)]
@@ -111,7 +111,7 @@ async fn the_heartbeat_event_has_the_interval_and_comes_at_the_start_too() {
         assert_eq!(beat.data, r#"{"interval_ms":10000}"#);
         assert_eq!(start.elapsed().as_secs(), seconds);
     }
-    assert_eq!(stream.raw().matches("\n\n:\n\nevent: hero.heartbeat\n").count(), 2);
+    assert_eq!(stream.raw().matches("\n\n:\nevent: hero.heartbeat\n").count(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -121,7 +121,7 @@ async fn heartbeats_can_be_off() {
         testing::open(&app, "/s").await.expect("a stream").timeout(Duration::from_secs(3600));
     assert!(stream.next().await.is_err());
     assert!(stream.raw().starts_with("retry: "), "{}", stream.raw());
-    assert_eq!(stream.raw().matches("\n\n").count(), 1);
+    assert_eq!(stream.raw().matches('\n').count(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -56,6 +56,7 @@ pub(super) fn endpoint(
         returns: signature::returns(signature),
         item: signature::item(signature),
         event: event_name(declaration),
+        returned: signature::returned(signature),
     })
 }
 

@@ -60,7 +60,7 @@ fn in_const(private: &TokenStream, shared: &SharedAttributes, items: TokenStream
 
 /// Makes the compiler check types. An argument whose extraction depends on the answer has a constant for it.
 fn assertions(endpoint: &Endpoint) -> Option<TokenStream> {
-    let Endpoint { arguments, body, event, .. } = endpoint;
+    let Endpoint { arguments, body, event, returned, .. } = endpoint;
     let mut assertions = Vec::new();
     for (n, Argument { ty, assertions: of_argument }) in arguments.iter().chain(body).enumerate() {
         for assertion in of_argument {
@@ -77,7 +77,8 @@ fn assertions(endpoint: &Endpoint) -> Option<TokenStream> {
         }
     }
     assertions.extend(event.as_ref().map(same_name));
-    (!assertions.is_empty()).then(|| quote!(use __sse::AnyType as _; #(#assertions)*))
+    let asks = !assertions.is_empty() || returned.is_some();
+    asks.then(|| quote!(use __sse::AnyType as _; #(#assertions)*))
 }
 
 fn condition(assertion: &Assertion, ty: &Type) -> TokenStream {
@@ -243,7 +244,8 @@ fn marker_type(
 }
 
 fn descriptor(endpoint: &Endpoint) -> TokenStream {
-    let Endpoint { name, path, docs, permissions, settings, arguments, body, .. } = endpoint;
+    let Endpoint { name, path, docs, permissions, settings, arguments, body, returned, .. } =
+        endpoint;
     let docs = match docs.as_slice() {
         [] => None,
         [text] => Some(quote!(.docs(#text))),
@@ -263,6 +265,10 @@ fn descriptor(endpoint: &Endpoint) -> TokenStream {
         let made = quote_spanned!(format.span()=> __sse::response(#format(__refusal)));
         quote!(.refusals(|__refusal| #made))
     });
+    let traps = returned.as_ref().map(|returned| {
+        let known = quote!(<__sse::TypeOf<#returned>>);
+        quote!(.traps(#known::TRAPS, #known::TRAPS_OF_RESULT))
+    });
     let settings = settings.iter().map(|(key, setting)| {
         let method = format_ident!("{key}");
         let value = value(setting);
@@ -272,6 +278,7 @@ fn descriptor(endpoint: &Endpoint) -> TokenStream {
         __sse::Descriptor::new(#name, #path)
             .at(__sse::file!(), __sse::line!())
             #(.captures(#captures))*
+            #traps
             #docs
             #permissions
             #refusals

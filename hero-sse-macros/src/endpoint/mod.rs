@@ -51,7 +51,7 @@ mod tests {
                 }
             },
         );
-        assert!(expanded.lines().count() <= 40, "{expanded}");
+        assert!(expanded.lines().count() <= 45, "{expanded}");
         insta::assert_snapshot!(expanded);
     }
 

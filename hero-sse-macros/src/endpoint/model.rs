@@ -32,6 +32,8 @@ pub(super) struct Endpoint {
     /// The span of the stream's item, or of the return type.
     pub(super) item: Span,
     pub(super) event: Option<EventName>,
+    /// The return type with `StreamOf<..>` for an `impl Stream`, if it can be written elsewhere.
+    pub(super) returned: Option<TokenStream>,
 }
 
 pub(super) struct Argument {

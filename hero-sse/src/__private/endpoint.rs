@@ -14,7 +14,7 @@ use http::request::Parts;
 
 use crate::auth::Principal;
 use crate::endpoint::EventStream;
-use crate::event::SseEvent;
+use crate::event::{SseEvent, TrapNames};
 use crate::permission::PermissionRule;
 
 pub use core::{concat, file, line};
@@ -100,6 +100,10 @@ pub trait AnyType {
     const EVENT: Option<&'static str> = None;
     /// The same for a `Result` of a stream.
     const EVENT_OF_RESULT: Option<&'static str> = None;
+    /// For a stream of events: the names that an `EventSource` passes to handlers of its own.
+    const TRAPS: TrapNames = TrapNames::NONE;
+    /// The same for a `Result` of a stream.
+    const TRAPS_OF_RESULT: TrapNames = TrapNames::NONE;
 }
 
 impl<T> AnyType for TypeOf<T> {}
@@ -137,11 +141,15 @@ impl<T: TakesCaptures, E> TypeOf<Result<Path<T>, E>> {
 impl<T: Stream<Item: Named>> TypeOf<T> {
     /// The events' own.
     pub const EVENT: Option<&'static str> = T::Item::NAME;
+    /// The events' own.
+    pub const TRAPS: TrapNames = T::Item::TRAPS;
 }
 
 impl<T: Stream<Item: Named>, R> TypeOf<Result<T, R>> {
     /// The events' own.
     pub const EVENT_OF_RESULT: Option<&'static str> = T::Item::NAME;
+    /// The events' own.
+    pub const TRAPS_OF_RESULT: TrapNames = T::Item::TRAPS;
 }
 
 /// A type that `Path` reads from captures by their position.
@@ -189,14 +197,18 @@ tuples!(16; A B C D E F G H I J K L M N O P);
 pub trait Named {
     /// The name that the event's declaration writes out.
     const NAME: Option<&'static str>;
+    /// The names that an `EventSource` passes to handlers of its own.
+    const TRAPS: TrapNames;
 }
 
 impl<E: SseEvent> Named for E {
     const NAME: Option<&'static str> = E::NAME;
+    const TRAPS: TrapNames = E::TRAPS;
 }
 
 impl<E: SseEvent, X> Named for Result<E, X> {
     const NAME: Option<&'static str> = E::NAME;
+    const TRAPS: TrapNames = E::TRAPS;
 }
 
 /// Stands for an `impl Stream<Item = T>` where that cannot be written. Never polled.

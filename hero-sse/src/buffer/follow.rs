@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
@@ -97,6 +98,10 @@ impl Following {
             telemetry::event_name_ignored(self.attribution.path(), declared, &name);
         }
         self.declared = None;
+    }
+
+    pub(crate) fn take_retry(&mut self) -> Option<Duration> {
+        self.feed.as_mut()?.take_retry()
     }
 
     /// Appends `hero.cursor` if the client could not resume from here with the ids it has.

@@ -6,6 +6,7 @@ mod queue;
 mod user_stream;
 
 use std::task::Context;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
@@ -67,6 +68,15 @@ impl Events {
             Self::Buffered(buffer) => buffer.gather(cx, out),
             Self::Direct(stream) => stream.gather(cx, out),
             Self::Followed(following) => following.gather(cx, out, shared),
+        }
+    }
+
+    /// Returns the last reconnection time of the application in what was gathered since the last call.
+    pub(crate) fn take_retry(&mut self) -> Option<Duration> {
+        match self {
+            Self::Direct(stream) => stream.take_retry(),
+            Self::Buffered(buffer) => buffer.take_retry(),
+            Self::Followed(following) => following.take_retry(),
         }
     }
 

@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use serde_json::json;
@@ -29,12 +30,15 @@ const MAX_BYTES: usize = 1 << 20;
 pub(crate) struct Buffer {
     shared: Arc<Shared>,
     task: AbortHandle,
+    /// The last reconnection time since it was taken.
+    retry: Option<Duration>,
 }
 
 struct Shared {
     attribution: Attribution,
     max_events: usize,
     overflow: Overflow,
+    is_plain: bool,
     state: Mutex<State>,
 }
 
@@ -55,6 +59,8 @@ struct State {
     /// A dropped frame contained a gap event, so the number of missed events is unknown.
     missed_unknown: bool,
     end: Option<CloseReason>,
+    /// The last reconnection time that was buffered since the writer has looked.
+    retry: Option<Duration>,
     /// Set while the writer waits for a frame.
     writer: Option<Waker>,
     /// The writer was woken and has not been polled yet.
@@ -103,6 +109,7 @@ enum Pushed {
 impl Buffer {
     pub(super) fn new(stream: UserStream, max_events: usize, overflow: Overflow) -> Self {
         let attribution = stream.attribution.clone();
+        let is_plain = stream.is_plain();
         let state = State {
             stream: Some(stream),
             frames: BTreeMap::new(),
@@ -113,24 +120,34 @@ impl Buffer {
             missed: 0,
             missed_unknown: false,
             end: None,
+            retry: None,
             writer: None,
             writer_woken: true,
             closed: false,
         };
         let state = Mutex::new(state);
-        let shared = Arc::new(Shared { attribution, max_events, overflow, state });
+        let shared = Arc::new(Shared { attribution, max_events, overflow, is_plain, state });
         // The application's stream logs in the span of its request, as it does unbuffered.
         let task = tokio::spawn(fill(shared.clone()).in_current_span()).abort_handle();
-        Self { shared, task }
+        Self { shared, task, retry: None }
     }
 
     /// Appends buffered frames, up to a batch. The stream's end follows the last frame.
-    pub(super) fn gather(&self, cx: &mut Context<'_>, out: &mut BytesMut) -> Option<CloseReason> {
+    pub(super) fn gather(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut BytesMut,
+    ) -> Option<CloseReason> {
         let mut state = self.shared.lock();
+        self.retry = state.retry.take().or(self.retry);
         state.writer_woken = false;
         let mut gaps = 0;
         let missed = std::mem::take(&mut state.missed);
         let missed_unknown = std::mem::take(&mut state.missed_unknown);
+        if self.shared.is_plain && (missed > 0 || missed_unknown) {
+            // A plain stream cannot report missed events.
+            return Some(CloseReason::Overflow);
+        }
         if missed > 0 || missed_unknown {
             // Without an id: a client that disconnects before the next event receives the gap again.
             let missed = (!missed_unknown).then_some(missed);
@@ -156,6 +173,10 @@ impl Buffer {
         drop(replaced);
         (0..gaps).for_each(|_| self.shared.attribution.gap());
         end
+    }
+
+    pub(super) fn take_retry(&mut self) -> Option<Duration> {
+        self.retry.take()
     }
 
     #[cfg(test)]
@@ -228,8 +249,9 @@ impl Shared {
             };
             budget.made_progress();
             if !out.is_empty() {
+                let retry = stream.take_retry();
                 // An exact copy: a slice of `out` would keep its whole allocation.
-                match self.push(Bytes::copy_from_slice(&out), appended, step.is_break()) {
+                match self.push(Bytes::copy_from_slice(&out), appended, retry, step.is_break()) {
                     Pushed::Continue => {}
                     Pushed::Yield => return Turn::Again,
                     Pushed::Overflow => return Turn::Over(CloseReason::Overflow),
@@ -245,7 +267,13 @@ impl Shared {
     }
 
     /// Buffers a frame. The stream's last frame is accepted above the bound, since no other follows.
-    fn push(&self, frame: Bytes, appended: Appended, last: bool) -> Pushed {
+    fn push(
+        &self,
+        frame: Bytes,
+        appended: Appended,
+        retry: Option<Duration>,
+        last: bool,
+    ) -> Pushed {
         let Appended { key, written: Written { pre_encoded, has_data, .. } } = appended;
         let latest = self.overflow == Overflow::Latest;
         let Contents { gaps, events, name } = match pre_encoded {
@@ -287,6 +315,7 @@ impl Shared {
             state.missed += dropped.events;
             state.missed_unknown |= dropped.gaps > 0;
         }
+        state.retry = retry.or(state.retry);
         let number = state.next_number;
         state.next_number += 1;
         if let Some(key) = &buffered.key {

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::close::CloseReason;
 use crate::connections::Attribution;
 use crate::endpoint::{Appended, Framing, Source, Step};
-use crate::frame::{EventName, PreEncoded, contents_of};
+use crate::frame::{EventName, PreEncoded, contents_of, make_plain, retry_of};
 use crate::policy::Profile;
 use crate::telemetry;
 use crate::topic::BATCH;
@@ -32,6 +32,8 @@ pub(crate) struct UserStream {
     pub(super) attribution: Attribution,
     /// The last time slice was used up: its events must leave before the next.
     pausing: bool,
+    /// The last reconnection time since it was taken.
+    retry: Option<Duration>,
 }
 
 impl UserStream {
@@ -41,11 +43,19 @@ impl UserStream {
         profile: Profile,
         attribution: Attribution,
     ) -> Self {
-        Self { stream: Some(stream), name, profile, attribution, pausing: false }
+        Self { stream: Some(stream), name, profile, attribution, pausing: false, retry: None }
     }
 
     pub(super) fn is_pausing(&self) -> bool {
         self.pausing
+    }
+
+    pub(super) fn is_plain(&self) -> bool {
+        self.profile.is_plain()
+    }
+
+    pub(super) fn take_retry(&mut self) -> Option<Duration> {
+        self.retry.take()
     }
 
     pub(super) fn gather(
@@ -106,6 +116,19 @@ impl UserStream {
                 return Poll::Ready((ControlFlow::Break(reason), Appended::default()));
             }
         };
+        self.retry = match appended.written.pre_encoded {
+            PreEncoded::No => appended.written.retry,
+            _ => retry_of(out.get(start..).unwrap_or_default()),
+        }
+        .or(self.retry);
+        if self.profile.is_plain()
+            && appended.written.pre_encoded != PreEncoded::No
+            && make_plain(out, start)
+        {
+            // A plain stream cannot report missed events.
+            out.truncate(start);
+            return Poll::Ready((ControlFlow::Break(CloseReason::Gap), Appended::default()));
+        }
         let flow = match step {
             Step::Wrote => ControlFlow::Continue(()),
             Step::WroteLast => ControlFlow::Break(CloseReason::LastEvent),

@@ -80,6 +80,10 @@ pub(super) struct Entry {
     pub(super) since: Instant,
     /// The requested end: its index in [`CloseReason::ALL`] plus one, or zero for none.
     end_request: AtomicU8,
+    /// When its drain began, if it is only to be drained: a plain stream may then finish.
+    drained: OnceLock<Instant>,
+    /// Whether it must end at once.
+    forced: AtomicBool,
     /// Wakes the stream's task for a requested end and for direct events.
     waker: AtomicWaker,
     direct: DirectQueue,
@@ -98,6 +102,8 @@ impl Entry {
             caller_key: caller.principal.map(|caller| Arc::new(CallerKey::of(caller))),
             since: Instant::now(),
             end_request: AtomicU8::new(0),
+            drained: OnceLock::new(),
+            forced: AtomicBool::new(false),
             waker: AtomicWaker::new(),
             direct: DirectQueue::default(),
             ended: AtomicBool::new(false),
@@ -116,6 +122,8 @@ impl Entry {
     /// Requests the stream's end, unless one was requested before.
     pub(super) fn request_end(&self, reason: CloseReason) {
         let request = code_of(reason);
+        // Set first: the stream's task reads it once it sees the request.
+        let _ = self.drained.set(Instant::now());
         let _ = self.end_request.compare_exchange(0, request, Ordering::AcqRel, Ordering::Acquire);
         self.waker.wake();
     }
@@ -123,6 +131,7 @@ impl Entry {
     /// Requests the stream's end, in place of an earlier request. Only a request after which the client must not
     /// reconnect stays.
     pub(super) fn force_end(&self, reason: CloseReason) {
+        self.forced.store(true, Ordering::Release);
         let stays = |earlier: CloseReason| earlier.is_withdrawal() && !earlier.reconnect();
         let change = |code| (!reason_of(code).is_some_and(stays)).then_some(code_of(reason));
         let _ = self.end_request.fetch_update(Ordering::AcqRel, Ordering::Acquire, change);
@@ -133,6 +142,13 @@ impl Entry {
     pub(super) fn poll_end_request(&self, cx: &Context<'_>) -> Option<CloseReason> {
         self.waker.register(cx.waker());
         self.end_request()
+    }
+
+    /// Returns since when the stream is drained, unless it must end at once.
+    pub(super) fn drained_since(&self) -> Option<Instant> {
+        let drained = self.end_request() == Some(CloseReason::Draining);
+        let may_finish = drained && !self.forced.load(Ordering::Acquire);
+        self.drained.get().copied().filter(|_| may_finish)
     }
 
     fn end_request(&self) -> Option<CloseReason> {
@@ -176,6 +192,12 @@ impl Entry {
             self.was_cut.store(!ended, Ordering::Release);
             cut(if ended { StreamPhase::Ended } else { StreamPhase::Live });
         }
+    }
+
+    /// Records that the server cuts a stream that was asked to end and has not ended.
+    pub(super) fn set_cut(&self) {
+        let ended = self.ended.load(Ordering::Acquire);
+        self.was_cut.store(!ended, Ordering::Release);
     }
 
     /// Returns why the stream was cut off, if it was.

@@ -409,6 +409,12 @@ impl Connections {
         self.0.count_rejected(path, error);
     }
 
+    /// Call before the server cuts the streams that a drain has left.
+    pub(crate) fn cut_drained(&self) {
+        let streams = self.0.matching(&ConnectionFilter::all());
+        streams.iter().for_each(|stream| stream.set_cut());
+    }
+
     /// Admits no more streams, and asks every open one to end. Returns their number.
     pub(crate) fn shut_down(&self) -> usize {
         self.0.lock().draining = true;

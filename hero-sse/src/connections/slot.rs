@@ -44,6 +44,11 @@ impl Slot {
         self.entry.poll_end_request(cx)
     }
 
+    /// Returns since when the stream is drained, if it is, unless it must end at once.
+    pub(crate) fn drained_since(&self) -> Option<Instant> {
+        self.entry.drained_since()
+    }
+
     /// Appends directly sent events, up to their share of a write. Call
     /// [`poll_end_request`](Self::poll_end_request) first, so that later events wake the task.
     pub(crate) fn take_direct_events(&self, out: &mut BytesMut) {

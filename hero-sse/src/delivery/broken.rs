@@ -7,10 +7,11 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_core::Stream;
 use futures_util::task::AtomicWaker;
 use tokio::time::{Sleep, sleep};
 
@@ -99,5 +100,37 @@ impl LastBytes {
             return Poll::Pending;
         }
         Poll::Ready(())
+    }
+}
+
+/// A body of a few bytes that breaks off.
+pub(crate) struct BrokenBody {
+    bytes: Bytes,
+    reason: CloseReason,
+    last: LastBytes,
+    is_over: bool,
+}
+
+impl BrokenBody {
+    pub(crate) fn new(bytes: Bytes, reason: CloseReason) -> Self {
+        Self { bytes, reason, last: LastBytes::default(), is_over: false }
+    }
+}
+
+impl Stream for BrokenBody {
+    type Item = Result<Bytes, BrokenOff>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let body = self.get_mut();
+        if !body.bytes.is_empty() {
+            let bytes = body.last.hold(std::mem::take(&mut body.bytes));
+            return Poll::Ready(Some(Ok(bytes)));
+        }
+        if body.is_over {
+            return Poll::Ready(None);
+        }
+        ready!(body.last.poll_sent(cx, None, None));
+        body.is_over = true;
+        Poll::Ready(Some(Err(BrokenOff(body.reason))))
     }
 }

@@ -27,7 +27,7 @@ use http::Version;
 use http::request::Parts;
 use tokio::time::Instant;
 
-pub(crate) use self::broken::{BrokenOff, LastBytes};
+pub(crate) use self::broken::{BrokenBody, BrokenOff, LastBytes};
 use self::guarded_io::ArmedTimeout;
 pub use self::guarded_io::GuardedIo;
 pub(crate) use self::guarded_io::SocketWatch;

@@ -10,6 +10,7 @@ use axum::response::Response;
 use futures_core::future::BoxFuture;
 
 use crate::descriptor::Descriptor;
+use crate::event::TrapNames;
 use crate::sealed;
 
 pub(crate) use self::argument::BODY_TIMEOUT;
@@ -116,6 +117,9 @@ macro_rules! endpoints {
 )]
 pub trait EventHandler<Args, S, K = markers::FromParts>: Clone + Send + Sync + 'static {
     #[doc(hidden)]
+    const TRAPS: TrapNames;
+
+    #[doc(hidden)]
     fn sealed(_: sealed::Token);
 
     /// Extracts the arguments and calls the function.
@@ -134,6 +138,9 @@ macro_rules! handler {
             $($first: Extractor<S>,)*
             $last: BodyExtractor<S, K>,
         {
+            const TRAPS: TrapNames =
+                <<Fut::Output as IntoEventStream<M>>::Stream as Events<N>>::TRAPS;
+
             fn sealed(_: sealed::Token) {}
 
             #[allow(non_snake_case, unused_mut)]
@@ -158,6 +165,8 @@ where
     <Fut::Output as IntoEventStream<M>>::Stream: Events<N>,
     S: AppState,
 {
+    const TRAPS: TrapNames = <<Fut::Output as IntoEventStream<M>>::Stream as Events<N>>::TRAPS;
+
     fn sealed(_: sealed::Token) {}
 
     fn open(self, _: Request, _: S) -> OpeningStream {

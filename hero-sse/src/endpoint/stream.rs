@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use futures_core::Stream;
 use http::response::Parts;
 
-use crate::event::SseEvent;
+use crate::event::{SseEvent, TrapNames};
 use crate::frame::{EventName, FrameRules, LastEventId, Written, write_event};
 use crate::policy::{Profile, StreamKind};
 use crate::sealed;
@@ -182,6 +182,9 @@ impl IntoResponse for Applied {
 /// A stream whose items are events. `N` is a [marker](super::markers), and inferred.
 pub trait Events<N> {
     #[doc(hidden)]
+    const TRAPS: TrapNames;
+
+    #[doc(hidden)]
     fn sealed(_: sealed::Token);
 
     /// Erases the stream's type.
@@ -194,6 +197,8 @@ where
     T::Item: EventItem<N>,
     N: 'static,
 {
+    const TRAPS: TrapNames = <<T::Item as EventItem<N>>::Event as SseEvent>::TRAPS;
+
     fn sealed(_: sealed::Token) {}
 
     fn into_events(self) -> EventStream {
@@ -301,6 +306,14 @@ impl EventStream {
     pub(crate) fn resume(&mut self, cursor: &LastEventId) {
         if let Kind::Topic(feed) = &mut self.kind {
             feed.resume(cursor);
+        }
+    }
+
+    /// Whether the client of a topic has missed events, and nothing makes up for them.
+    pub(crate) fn has_unanswered_gap(&self) -> bool {
+        match &self.kind {
+            Kind::Items(_) => false,
+            Kind::Topic(feed) => feed.has_unanswered_gap(),
         }
     }
 

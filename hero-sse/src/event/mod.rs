@@ -53,7 +53,7 @@ pub trait SseEvent {
 
     /// The names of its values that an `EventSource` passes to handlers of its own. Not public API.
     #[doc(hidden)]
-    const TRAPS: TrapNames = TrapNames { own: None, default: None };
+    const TRAPS: TrapNames = TrapNames::NONE;
 
     /// Writes the event.
     ///
@@ -94,6 +94,17 @@ pub struct TrapNames {
     pub own: Option<&'static str>,
     /// A name that is made of the type's or a variant's own. An endpoint's `event` overrides it.
     pub default: Option<&'static str>,
+}
+
+impl TrapNames {
+    pub(crate) const NONE: Self = Self { own: None, default: None };
+
+    /// These, or else the others.
+    pub(crate) const fn or(self, others: Self) -> Self {
+        let own = if self.own.is_some() { self.own } else { others.own };
+        let default = if self.default.is_some() { self.default } else { others.default };
+        Self { own, default }
+    }
 }
 
 /// An event behind a pointer is the same event: shared in an `Arc`, boxed, or borrowed.

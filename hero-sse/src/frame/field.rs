@@ -137,6 +137,11 @@ impl InvalidField {
     pub(super) const fn new(field: &'static str, fault: Fault) -> Self {
         Self { field, fault }
     }
+
+    /// The error of an event whose name an `EventSource` passes to a handler of its own.
+    pub(crate) const fn trap() -> Self {
+        Self::new("event name", Fault::Trap)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,19 +11,17 @@ mod scan;
 mod write;
 
 pub use self::cursor::LastEventId;
-pub(crate) use self::field::{RETRY, checked_retry};
-// For the writer of a stream, which is to follow.
-#[allow(unused_imports)]
 pub(crate) use self::field::is_trap;
 pub use self::field::{EventId, EventName, InvalidField};
+pub(crate) use self::field::{RETRY, checked_retry};
 pub(crate) use self::parse::{Block, BlockParser, TooLong};
 #[cfg(feature = "testing")]
 pub(crate) use self::scan::comments_in;
-#[allow(unused_imports)]
-pub(crate) use self::scan::retry_of;
-pub(crate) use self::scan::{Contents, contents_of, data_of, end_of_write, has_data, name_of};
+pub(crate) use self::scan::{
+    Contents, contents_of, data_of, end_of_write, has_data, make_plain, name_of, retry_of,
+};
 pub(crate) use self::write::{
-    COMMENT, FrameRules, GAP, HEARTBEAT, PreEncoded, Written, write_body, write_control,
-    write_event, write_id, write_retry,
+    FrameRules, GAP, HEARTBEAT, PreEncoded, Written, write_body, write_control,
+    write_control_with_retry, write_event, write_id, write_retry,
 };
 pub use self::write::{FrameWriter, InvalidEvent};

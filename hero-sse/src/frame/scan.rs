@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use bytes::{BufMut, BytesMut};
+
+use super::field::{END_MARK, END_SUFFIX};
 use super::write::GAP;
 
 /// Returns where the next write of these frames ends: after as many whole frames as fit into `max_bytes`,
@@ -92,6 +95,36 @@ pub(crate) fn contents_of(mut frames: &[u8]) -> Contents<'_> {
     contents
 }
 
+/// Rewrites the frames from `start` on for a plain stream: without the library's own events, and without end marks.
+/// Returns whether there was a gap event among them.
+pub(crate) fn make_plain(out: &mut BytesMut, start: usize) -> bool {
+    let frames = out.get(start..).unwrap_or_default();
+    if memchr::memmem::find(frames, b"hero.").is_none() {
+        return false;
+    }
+    let (mut frames, mut has_gap) = (out.split_off(start.min(out.len())), false);
+    while !frames.is_empty() {
+        let frame = frames.split_to(end_of_write(&frames, 1));
+        match name_of(&frame) {
+            Some(name) if name == GAP.as_bytes() => has_gap = true,
+            Some(name) if name.starts_with(b"hero.") => {}
+            _ => copy_without_end_mark(&frame, out),
+        }
+    }
+    has_gap
+}
+
+fn copy_without_end_mark(frame: &[u8], out: &mut BytesMut) {
+    for line in frame.split_inclusive(|byte| *byte == b'\n') {
+        let id = line.strip_prefix(b"id: ").and_then(|id| id.strip_suffix(b"\n"));
+        match id.and_then(|id| id.strip_suffix(END_SUFFIX.as_bytes())) {
+            Some(own) => [&b"id: "[..], own, b"\n"].iter().for_each(|part| out.put_slice(part)),
+            None if id == Some(END_MARK.as_bytes()) => {}
+            None => out.put_slice(line),
+        }
+    }
+}
+
 /// Returns the data of a frame.
 pub(crate) fn data_of(frame: &str) -> String {
     let lines = frame.split('\n').filter_map(|line| line.strip_prefix("data:"));
@@ -145,6 +178,27 @@ mod tests {
             (&format!("{gap}{gap}event: a\ndata:\n\n{gap}"), contents(3, 1, Some("a"))),
         ] {
             assert_eq!(contents_of(frames.as_bytes()), expected, "{frames:?}");
+        }
+    }
+
+    #[test]
+    fn make_plain_drops_control_events_and_end_marks_and_finds_gaps() {
+        for (frames, plain, gap) in [
+            ("id: 7\ndata: hero.gap\n\n", "id: 7\ndata: hero.gap\n\n", false),
+            ("id: 7;hero.end\ndata: id: 7;hero.end\n\n", "id: 7\ndata: id: 7;hero.end\n\n", false),
+            ("id: hero.end\ndata: x\n\n", "data: x\n\n", false),
+            ("data: a\n\nid: 8\nevent: hero.cursor\ndata: {}\n\n", "data: a\n\n", false),
+            (
+                "id: 7\nevent: hero.gap\ndata: {}\n\nevent: a\ndata:\n\n",
+                "event: a\ndata:\n\n",
+                true,
+            ),
+        ] {
+            let mut out = BytesMut::from(&b"before: hero.gap\n\n"[..]);
+            let start = out.len();
+            out.extend_from_slice(frames.as_bytes());
+            assert_eq!(make_plain(&mut out, start), gap, "{frames:?}");
+            assert_eq!(out, format!("before: hero.gap\n\n{plain}").as_bytes(), "{frames:?}");
         }
     }
 

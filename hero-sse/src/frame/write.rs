@@ -11,12 +11,9 @@ use super::field::{
     END_MARK, END_SUFFIX, EventName, Fault, InvalidField, MAX_LENGTH, checked_retry, fault_of_id,
 };
 
-/// The heartbeat: an empty comment. Every client ignores it, and every proxy counts it as traffic.
-pub(crate) const HEARTBEAT: &[u8] = b":\n\n";
-
-/// The heartbeat of a plain stream. It is no block of its own: once an id was sent, some clients make an event of every
-/// block.
-pub(crate) const COMMENT: &[u8] = b":\n";
+/// The heartbeat: an empty comment. Every client ignores it, and every proxy counts it as traffic. It is no block of its
+/// own: once an id was sent, some clients make an event of every block.
+pub(crate) const HEARTBEAT: &[u8] = b":\n";
 
 /// The name of the event that reports missed events to a client.
 pub(crate) const GAP: &str = "hero.gap";
@@ -258,7 +255,7 @@ impl<'a> FrameWriter<'a> {
         let Self { start, rules, name, clears_id, without_data, written, .. } = *self;
         let (out, id) = (&mut *self.out, self.id.take());
         if name == NameField::Trap && rules.refuse_traps {
-            return Err(InvalidField::new("event name", Fault::Trap).into());
+            return Err(InvalidField::trap().into());
         }
         if written.pre_encoded != PreEncoded::No {
             return Ok(written);
@@ -280,7 +277,7 @@ impl<'a> FrameWriter<'a> {
             && let Some(name) = rules.endpoint
         {
             if name.is_trap() && rules.refuse_traps {
-                return Err(InvalidField::new("event name", Fault::Trap).into());
+                return Err(InvalidField::trap().into());
             }
             field(out, "event: ", name.as_str());
         }
@@ -374,10 +371,22 @@ pub(crate) fn write_control(out: &mut BytesMut, name: &str, data: &serde_json::V
     out.put_u8(b'\n');
 }
 
-/// Appends the reconnection time as a block of its own.
+/// Appends one of the library's own events, with a reconnection time in its block: some clients apply it only there.
+pub(crate) fn write_control_with_retry(
+    out: &mut BytesMut,
+    name: &str,
+    retry: Duration,
+    data: &serde_json::Value,
+) {
+    field(out, "event: ", name);
+    write_retry(out, retry);
+    field(out, "data: ", &data.to_string());
+    out.put_u8(b'\n');
+}
+
+/// Appends the reconnection time as a line. The next block carries it.
 pub(crate) fn write_retry(out: &mut BytesMut, retry: Duration) {
     field(out, "retry: ", &retry.as_millis().to_string());
-    out.put_u8(b'\n');
 }
 
 fn field(out: &mut BytesMut, name: &str, value: &str) {

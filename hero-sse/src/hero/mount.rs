@@ -132,6 +132,12 @@ impl HeroSse {
         }
         let Declaration { path, overrides, method, .. } = &declaration;
         let policies = options.policies(path, overrides, *method);
+        if let Some(name) = declaration.trap().filter(|_| !policies.private.profile.is_plain()) {
+            wrong(&format_args!(
+                "its events are called `{name}`, and an `EventSource` passes those to the handlers of the connection \
+                 itself: choose another name, or write `profile = \"plain\"` if no `EventSource` reads the stream"
+            ));
+        }
         policies.private.fault().iter().for_each(|fault| wrong(fault));
         if policies.private.reauthorize.is_some() && !access.has_authorizer() {
             wrong(&NOTHING_TO_REAUTHORIZE);
@@ -245,7 +251,8 @@ impl EndpointBuilder<'_> {
         S: AppState,
         K: 'static,
     {
-        let Self { sse, declaration, mut mistakes } = self;
+        let Self { sse, mut declaration, mut mistakes } = self;
+        declaration.traps = H::TRAPS;
         let mut mapped = sse.mapped();
         let mut draft = mapped.clone();
         let path = declaration.path.clone();

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::{Arc, Once};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -15,10 +16,11 @@ use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::close::CloseReason;
 use crate::connections::AdmissionError;
+use crate::delivery::BrokenBody;
 use crate::descriptor::Declaration;
-use crate::frame::EventName;
+use crate::frame::{EventName, HEARTBEAT, write_retry};
 use crate::permission::PermissionRule;
-use crate::policy::{Method, OverLimit, Policies, Policy};
+use crate::policy::{Ending, Method, OverLimit, Policies, Policy, Profile};
 use crate::refusal::{Refusal, RefusalFormat, TOO_MANY_FAILURES, formatted};
 use crate::telemetry;
 use crate::writer::write_close_event;
@@ -100,7 +102,15 @@ impl Route {
     /// `can_reopen` is `false` where the same request cannot open the stream later.
     pub(super) fn reject(&self, error: AdmissionError, can_reopen: bool) -> Response {
         let retry = self.policy().closing_retry(error.reason(), error.retry_after());
+        let ending = self.policy().ending(error.reason());
         match self.policy().over_limit {
+            OverLimit::Retry if ending == Ending::Broken => {
+                let bytes = match self.policy().profile {
+                    Profile::Native => retry_line(retry),
+                    Profile::Plain => Bytes::from_static(HEARTBEAT),
+                };
+                stream_response(Body::from_stream(BrokenBody::new(bytes, error.reason())))
+            }
             OverLimit::Retry => {
                 let mut close_event = BytesMut::new();
                 write_close_event(&mut close_event, error.reason(), retry, can_reopen);
@@ -162,6 +172,12 @@ impl Route {
         telemetry::refused_with_success(&self.path, status.as_u16());
         Refusal::internal().into_response()
     }
+}
+
+fn retry_line(retry: Duration) -> Bytes {
+    let mut line = BytesMut::new();
+    write_retry(&mut line, retry);
+    line.freeze()
 }
 
 /// The answer to a `HEAD` request.

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_core::future::BoxFuture;
@@ -12,9 +13,9 @@ use serde_json::json;
 use super::broker::LogReplica;
 use super::gap::{Gap, Resume};
 use super::position::{Position, UNKNOWN_ID};
-use super::ring::{Batch, Cursor, End, Entry, Missed, Read, StartAt, Value};
+use super::ring::{Batch, Cursor, End, Entry, Missed, Read, SpecialEvents, StartAt, Value};
 use crate::close::CloseReason;
-use crate::frame::{LastEventId, write_control, write_id};
+use crate::frame::{InvalidField, LastEventId, is_trap, retry_of, write_control, write_id};
 use crate::overflow::Overflow;
 use crate::profile::Profile;
 
@@ -52,8 +53,14 @@ pub(crate) trait TopicFeed: Send {
     /// Appends `hero.cursor` if the client could not resume from here with the ids it has.
     fn write_cursor(&mut self, out: &mut BytesMut);
 
-    /// Returns the number of gaps that were sent since the last call.
+    /// Returns the number of gaps since the last call.
     fn take_gaps(&mut self) -> u64;
+
+    /// Returns the last reconnection time in what was sent since the last call.
+    fn take_retry(&mut self) -> Option<Duration>;
+
+    /// Whether the client has missed events, and nothing makes up for them.
+    fn has_unanswered_gap(&self) -> bool;
 }
 
 /// When a client counts as too slow, and what happens then.
@@ -93,6 +100,16 @@ pub(super) struct Preamble {
 }
 
 impl Preamble {
+    /// Whether the client has missed events, and neither this nor a reply that follows makes up for them.
+    pub(super) fn is_unanswered(&self, settled: bool) -> bool {
+        self.gap.is_some() && self.bodies.is_empty() && settled
+    }
+
+    /// The last reconnection time in it.
+    pub(super) fn retry(&self) -> Option<Duration> {
+        self.bodies.iter().rev().find_map(|body| retry_of(body))
+    }
+
     /// Writes the preamble. Only its last event carries `id`: a client that gets a part of it resumes before the whole.
     pub(super) fn write(
         &self,
@@ -190,6 +207,7 @@ pub(crate) struct Feed {
     /// The position that was asked for last: making one takes four hashes.
     position: Option<Position>,
     profile: Profile,
+    retry: Option<Duration>,
 }
 
 impl Feed {
@@ -214,6 +232,7 @@ impl Feed {
             gaps: 0,
             position: None,
             profile: Profile::Native,
+            retry: None,
         }
     }
 
@@ -371,6 +390,18 @@ impl Feed {
             }
             return None;
         };
+        let special = special_events(batch);
+        if special.retries {
+            let own = accepted.iter().rev().find_map(|entry| retry_of(&entry.frame));
+            self.retry = own.or(self.retry);
+        }
+        if special.traps && !self.profile.is_plain() {
+            let harmless = accepted.iter().take_while(|entry| !is_trapped(entry));
+            harmless.for_each(|entry| out.extend_from_slice(&entry.frame));
+            if accepted.iter().any(|entry| is_trapped(entry)) {
+                return Some(FeedPoll::Failed(trap_error()));
+            }
+        }
         self.sent_id = SentId::after(last, batch);
         if last.has_data {
             self.sent_offset = last.offset;
@@ -504,7 +535,13 @@ impl TopicFeed for Feed {
                 return wrote(out, before);
             };
             match next {
+                Next::Preamble(preamble)
+                    if self.profile.is_plain() && preamble.is_unanswered(self.is_settled()) =>
+                {
+                    return Poll::Ready(FeedPoll::Over(CloseReason::Gap));
+                }
                 Next::Preamble(preamble) => {
+                    self.retry = preamble.retry().or(self.retry);
                     let current = self.is_settled().then(|| self.current());
                     let id = current.as_ref().map(Position::as_str);
                     preamble.write(out, None, id, self.profile);
@@ -551,6 +588,33 @@ impl TopicFeed for Feed {
     fn take_gaps(&mut self) -> u64 {
         std::mem::take(&mut self.gaps)
     }
+
+    fn take_retry(&mut self) -> Option<Duration> {
+        self.retry.take()
+    }
+
+    fn has_unanswered_gap(&self) -> bool {
+        let missed = self.missed.is_some() || self.passed_gap.is_some();
+        missed && self.on_gap.is_none() && !self.replica.ring().has_snapshot()
+    }
+}
+
+/// Which rare events a batch has.
+pub(super) fn special_events(batch: &Batch) -> SpecialEvents {
+    *batch.special.get_or_init(|| SpecialEvents {
+        retries: retry_of(&batch.bytes).is_some(),
+        traps: batch.entries.iter().any(|entry| is_trapped(entry)),
+    })
+}
+
+/// Whether an `EventSource` would pass the event to a handler of its own.
+pub(super) fn is_trapped(entry: &Entry) -> bool {
+    entry.name.as_deref().is_some_and(is_trap)
+}
+
+/// The error of a native stream that meets such an event.
+pub(super) fn trap_error() -> String {
+    InvalidField::trap().to_string()
 }
 
 impl SentId {

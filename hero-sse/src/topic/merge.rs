@@ -6,20 +6,21 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 
 use super::feed::{
     ClientCursor, Feed, FeedPoll, MAX_EMPTY_READS, Next, SentId, SlowClientLimits, TopicFeed,
-    write_cursor, wrote,
+    is_trapped, special_events, trap_error, write_cursor, wrote,
 };
 use super::position::{MAX_MERGED_TOPICS, ids_in, join_ids};
-use super::ring::{BATCH, End, Entry};
+use super::ring::{BATCH, End, Entry, SpecialEvents};
 use super::subscription::Subscription;
 use crate::close::CloseReason;
 use crate::event::SseEvent;
-use crate::frame::{FrameWriter, InvalidEvent, LastEventId, PreEncoded, write_id};
+use crate::frame::{FrameWriter, InvalidEvent, LastEventId, PreEncoded, retry_of, write_id};
 use crate::overflow::Overflow;
 use crate::profile::Profile;
 
@@ -86,7 +87,7 @@ impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
     ) -> MergedSubscription {
         let parts = vec![Part::of(self.into_feed())];
         let (sent_id, profile) = (SentId::None, Profile::Native);
-        let feed = MergedFeed { parts, turn: 0, sent_id, fault: None, profile };
+        let feed = MergedFeed { parts, turn: 0, sent_id, fault: None, profile, retry: None };
         MergedSubscription { feed, is_over: false }.and(other)
     }
 }
@@ -174,6 +175,7 @@ struct MergedFeed {
     /// Why these topics cannot be on one stream.
     fault: Option<String>,
     profile: Profile,
+    retry: Option<Duration>,
 }
 
 struct Part {
@@ -182,6 +184,8 @@ struct Part {
     waiting: VecDeque<Arc<Entry>>,
     /// Set when the topic has ended, and nothing waits.
     end: Option<End>,
+    /// Which rare events the batch had that waits.
+    special: SpecialEvents,
 }
 
 /// The outcome of one turn.
@@ -197,7 +201,7 @@ enum Turn {
 
 impl Part {
     fn of(feed: Feed) -> Self {
-        Self { feed, waiting: VecDeque::new(), end: None }
+        Self { feed, waiting: VecDeque::new(), end: None, special: SpecialEvents::default() }
     }
 
     /// Returns from where the client would resume, to be sent now.
@@ -244,10 +248,17 @@ impl MergedFeed {
         loop {
             let number = self.turn;
             let Some(part) = self.parts.get_mut(number) else { return turn };
+            let special = part.special;
             if let Some(entry) = part.waiting.front().cloned() {
                 let room = before + BATCH - BATCH.min(self.max_size(&entry));
                 if out.len() > before && out.len() > room {
                     return Turn::Full;
+                }
+                if special.traps && !self.profile.is_plain() && is_trapped(&entry) {
+                    return Turn::Over(FeedPoll::Failed(trap_error()));
+                }
+                if special.retries {
+                    self.retry = retry_of(&entry.frame).or(self.retry);
                 }
                 self.write(number, &entry, out);
                 turn = Turn::Progress;
@@ -264,6 +275,10 @@ impl MergedFeed {
             match next {
                 Next::Preamble(preamble) => {
                     let settled = part.feed.is_settled();
+                    if self.profile.is_plain() && preamble.is_unanswered(settled) {
+                        return Turn::Over(FeedPoll::Over(CloseReason::Gap));
+                    }
+                    self.retry = preamble.retry().or(self.retry);
                     let id = settled.then(|| self.id());
                     preamble.write(out, Some(number), id.as_deref(), self.profile);
                     if settled {
@@ -276,6 +291,7 @@ impl MergedFeed {
                 Next::Batch(batch) => {
                     let accepted = part.feed.filtered(&batch);
                     part.waiting.extend(accepted.iter().cloned());
+                    part.special = special_events(&batch);
                     if part.waiting.is_empty() {
                         let expires = part.feed.sent_id_expires();
                         if self.sent_id == SentId::Current {
@@ -430,5 +446,13 @@ impl TopicFeed for MergedFeed {
 
     fn take_gaps(&mut self) -> u64 {
         self.parts.iter_mut().map(|part| part.feed.take_gaps()).sum()
+    }
+
+    fn take_retry(&mut self) -> Option<Duration> {
+        self.retry.take()
+    }
+
+    fn has_unanswered_gap(&self) -> bool {
+        self.parts.iter().any(|part| part.feed.has_unanswered_gap())
     }
 }

@@ -184,6 +184,7 @@ impl Transport {
         };
         if !in_time {
             telemetry::drain_cut(sockets.len());
+            self.connections.cut_drained();
             // Resets the sockets: `Unfinished`.
             sockets.abort_all();
         }

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -72,12 +72,24 @@ pub(crate) struct Batch {
     pub(super) log_next: u64,
     /// Whether only the newest events of each name and key are left that the reader's filter accepts.
     pub(crate) is_compacted: bool,
+    /// Found out by the first reader that asks.
+    pub(crate) special: OnceLock<SpecialEvents>,
+}
+
+/// Whether a batch has events of kinds that are rare.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SpecialEvents {
+    /// Events with a reconnection time.
+    pub(crate) retries: bool,
+    /// Events that an `EventSource` would pass to a handler of its own.
+    pub(crate) traps: bool,
 }
 
 impl Batch {
     pub(super) fn empty(epoch: LogEpoch, at: u64) -> Self {
         let (bytes, entries) = (Bytes::new(), Box::default());
-        Self { epoch, from: at, to: at, bytes, entries, log_next: at, is_compacted: false }
+        let special = OnceLock::new();
+        Self { epoch, from: at, to: at, bytes, entries, log_next: at, is_compacted: false, special }
     }
 
     /// Joins as many of these entries as fit. They are all that the log has between the two offsets.
@@ -103,7 +115,8 @@ impl Batch {
                 bytes.freeze()
             }
         };
-        Self { epoch, from, to, bytes, entries: taken.into(), log_next, is_compacted: false }
+        let (entries, special) = (taken.into(), OnceLock::new());
+        Self { epoch, from, to, bytes, entries, log_next, is_compacted: false, special }
     }
 }
 

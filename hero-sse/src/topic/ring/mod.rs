@@ -12,7 +12,9 @@ use std::time::Duration;
 pub(crate) use self::cursor::{Cursor, Read, StartAt};
 use self::log::Log;
 pub use self::log::Retention;
-pub(crate) use self::log::{BATCH, Batch, End, Entry, LogEpoch, Missed, Snapshot, Value};
+pub(crate) use self::log::{
+    BATCH, Batch, End, Entry, LogEpoch, Missed, Snapshot, SpecialEvents, Value,
+};
 use self::waiters::Waiters;
 use super::position::EpochIds;
 use crate::sync::{ArcSwap, Mutex, MutexGuard};
