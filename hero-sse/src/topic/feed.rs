@@ -7,12 +7,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures_core::future::BoxFuture;
 use serde_json::json;
 
 use super::broker::LogReplica;
 use super::gap::{Gap, Resume};
-use super::position::{Position, UNKNOWN_ID};
+use super::position::{ClientCursor, Position};
+use super::reply::{Hooks, Reply};
 use super::ring::{Batch, Cursor, End, Entry, Missed, Read, SpecialEvents, StartAt, Value};
 use crate::close::CloseReason;
 use crate::frame::{InvalidField, LastEventId, is_trap, retry_of, write_control, write_id};
@@ -23,7 +23,6 @@ use crate::profile::Profile;
 pub(super) const MAX_EMPTY_READS: usize = 8;
 
 type Filter = Box<dyn FnMut(&Value) -> bool + Send>;
-type GapReply = BoxFuture<'static, Result<Vec<Bytes>, String>>;
 
 /// What a stream's writer drives: one topic, or several merged ones.
 pub(crate) trait TopicFeed: Send {
@@ -136,29 +135,6 @@ impl Preamble {
     }
 }
 
-/// From where a client would resume in one topic.
-#[derive(Clone, Copy)]
-pub(super) enum ClientCursor {
-    /// After this position.
-    At(Position),
-    /// As a new client.
-    New,
-    /// After a gap of unknown size.
-    Unknown,
-}
-
-impl ClientCursor {
-    /// The part of this topic in the id of a merged stream; a new client has none.
-    pub(super) fn as_str(&self) -> Option<&str> {
-        match self {
-            Self::At(position) => Some(position.as_str()),
-            Self::New => None,
-            // The topic it stands for answers it with a gap.
-            Self::Unknown => Some(UNKNOWN_ID),
-        }
-    }
-}
-
 /// How far the last id that a client received lies behind what it was sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum SentId {
@@ -194,10 +170,13 @@ pub(crate) struct Feed {
     /// A new client that starts with retained events has not read any: if the first ones are evicted before, it starts
     /// with the oldest that is left, without a gap.
     is_unread: bool,
+    /// Only events before this offset may be evicted unread without a gap. `None`: all that are evicted before the
+    /// first read.
+    unread_before: Option<u64>,
+    /// The function chose where a new client starts.
+    has_start: bool,
     pub(super) filter: Option<Filter>,
-    pub(super) on_gap: Option<Box<dyn FnMut(Gap) -> GapReply + Send>>,
-    /// The running reply of `on_gap`, and from where the client would resume until it is sent.
-    gap_reply: Option<(GapReply, ClientCursor)>,
+    pub(super) hooks: Hooks,
     sent_id: SentId,
     /// The offset in the last id that the client received.
     pub(super) sent_offset: u64,
@@ -223,9 +202,10 @@ impl Feed {
             missed: None,
             passed_gap: None,
             needs_snapshot: replica.ring().has_snapshot(),
+            unread_before: None,
+            has_start: false,
             filter: None,
-            on_gap: None,
-            gap_reply: None,
+            hooks: Hooks::default(),
             sent_id: SentId::None,
             sent_offset: 0,
             replays_until: 0,
@@ -238,6 +218,7 @@ impl Feed {
 
     /// Starts a new client here.
     pub(super) fn start_at(&mut self, start: StartAt) {
+        self.has_start = true;
         self.cursor.start_at(start);
         self.replays_until = self.replica.next_offset();
         self.is_unread = self.cursor.next() < self.replays_until;
@@ -271,6 +252,7 @@ impl Feed {
         if std::mem::replace(&mut self.is_placed, true) || starts_new {
             return;
         }
+        self.hooks.begin = None;
         self.sent_id = SentId::Current;
         self.is_unread = false;
         self.needs_snapshot = false;
@@ -286,13 +268,19 @@ impl Feed {
     /// Returns what comes next.
     pub(super) fn next(&mut self, cx: &mut Context<'_>, limits: SlowClientLimits) -> Poll<Next> {
         loop {
-            if let Some((reply, _)) = &mut self.gap_reply {
+            if let Some((reply, _)) = &mut self.hooks.running {
                 let replied = ready!(reply.as_mut().poll(cx));
-                self.gap_reply = None;
+                self.hooks.running = None;
+                // Meanwhile much may have been published.
+                self.replays_until = self.replica.next_offset();
                 return Poll::Ready(match replied {
                     Ok(bodies) => Next::Preamble(Preamble { gap: None, bodies }),
                     Err(error) => Next::Failed(error),
                 });
+            }
+            if let Some(begin) = self.hooks.begin.take() {
+                self.begin(begin);
+                continue;
             }
             if let Some(gap) = self.passed_gap.take() {
                 return Poll::Ready(self.preamble(gap, ClientCursor::Unknown));
@@ -341,6 +329,10 @@ impl Feed {
             let mut accept = |entry: &Entry| accepts(filter, entry);
             match self.cursor.poll(cx, latest.then_some(&mut accept)) {
                 Poll::Ready(Read::Missed(missed)) if self.is_unread => {
+                    if let Some(missed) = self.since_the_start(&missed) {
+                        self.is_unread = false;
+                        return Poll::Ready(Read::Missed(missed));
+                    }
                     self.cursor.move_past(&missed);
                     self.position = None;
                 }
@@ -350,6 +342,27 @@ impl Feed {
                 }
             }
         }
+    }
+
+    /// Returns what a new client misses that has read nothing. It does not miss what was there before it started.
+    fn since_the_start(&self, missed: &Missed) -> Option<Missed> {
+        let before = self.unread_before?;
+        let from = missed.from.map(|from| from.max(before));
+        from.is_none_or(|from| from < missed.to).then(|| Missed { from, ..missed.clone() })
+    }
+
+    /// Calls the hook of a new client. It replaces what the topic itself would send first.
+    fn begin(&mut self, begin: Box<dyn FnOnce() -> Reply + Send>) {
+        self.needs_snapshot = false;
+        if self.has_start {
+            self.unread_before = Some(self.replica.next_offset());
+        } else {
+            self.cursor.skip_to_end();
+            self.is_unread = false;
+        }
+        self.position = None;
+        // What is published from here on is sent after the hook's events.
+        self.hooks.running = Some((begin(), ClientCursor::New));
     }
 
     /// Whether the client does not count as slow, however far it is behind.
@@ -438,10 +451,10 @@ impl Feed {
     /// The gap, and the state that makes up for it: the topic's snapshot, or later the reply of `on_gap`.
     fn preamble(&mut self, gap: Gap, before: ClientCursor) -> Next {
         self.needs_snapshot = false;
-        let bodies = match &mut self.on_gap {
+        let bodies = match &mut self.hooks.on_gap {
             Some(on_gap) => {
                 self.cursor.skip_to_end();
-                self.gap_reply = Some((on_gap(gap.clone()), before));
+                self.hooks.running = Some((on_gap(gap.clone()), before));
                 Ok(Vec::new())
             }
             None => self.cursor.snapshot().into_iter().collect(),
@@ -480,20 +493,25 @@ impl Feed {
         self.cursor.is_slow_at(self.sent_offset)
     }
 
-    /// Whether no reply to a gap is outstanding.
+    /// Whether no hook is running.
     pub(super) fn is_settled(&self) -> bool {
-        self.gap_reply.is_none()
+        self.hooks.running.is_none()
     }
 
     /// Returns from where the client would resume.
     pub(super) fn client_cursor(&mut self) -> ClientCursor {
-        match (&self.missed, &self.gap_reply) {
+        match (&self.missed, &self.hooks.running) {
             (Some(missed), _) => self.cursor_before(missed),
             (None, Some((_, before))) => *before,
             (None, None) if self.passed_gap.is_some() => ClientCursor::Unknown,
-            (None, None) if self.needs_snapshot || self.is_unread => ClientCursor::New,
+            (None, None) if self.starts_later() => ClientCursor::New,
             (None, None) => ClientCursor::At(self.current()),
         }
+    }
+
+    /// Whether a new client has not been sent what it starts with.
+    fn starts_later(&self) -> bool {
+        self.hooks.begin.is_some() || self.needs_snapshot || self.is_unread
     }
 
     /// The position of the last event that was read.

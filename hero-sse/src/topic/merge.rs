@@ -12,10 +12,10 @@ use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 
 use super::feed::{
-    ClientCursor, Feed, FeedPoll, MAX_EMPTY_READS, Next, SentId, SlowClientLimits, TopicFeed,
-    is_trapped, special_events, trap_error, write_cursor, wrote,
+    Feed, FeedPoll, MAX_EMPTY_READS, Next, SentId, SlowClientLimits, TopicFeed, is_trapped,
+    special_events, trap_error, write_cursor, wrote,
 };
-use super::position::{MAX_MERGED_TOPICS, ids_in, join_ids};
+use super::position::{ClientCursor, MAX_MERGED_TOPICS, ids_in, join_ids};
 use super::ring::{BATCH, End, Entry, SpecialEvents};
 use super::subscription::Subscription;
 use crate::close::CloseReason;

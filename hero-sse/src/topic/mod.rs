@@ -9,6 +9,7 @@ mod keyed;
 mod memory;
 mod merge;
 pub(crate) mod position;
+mod reply;
 mod ring;
 mod subscription;
 
@@ -27,7 +28,7 @@ pub use self::gap::{Gap, Resume};
 pub use self::keyed::{KeyedTopics, KeyedTopicsBuilder, TopicLimitReached};
 pub use self::memory::MemoryBroker;
 pub use self::merge::{EncodedEvents, MergedSubscription};
-pub use self::position::Position;
+pub use self::position::{MergedPosition, Position};
 pub(crate) use self::ring::BATCH;
 use self::ring::{Snapshot, Value};
 pub use self::subscription::{Published, Subscription};
@@ -276,6 +277,45 @@ impl<E: SseEvent + Send + Sync + 'static> Topic<E> {
     /// others.
     pub fn subscribe(&self) -> Subscription<E> {
         Subscription::new(&self.handle.replica)
+    }
+
+    /// Returns the position of the newest event: give it out with a page or an answer that holds the topic's state.
+    ///
+    /// The client opens the stream with it, as `?last_event_id=` or `Last-Event-ID`, and receives what was published
+    /// since. Nothing is lost between the page and the stream. Take the position first, then read the state: an event in
+    /// between is then sent as well, and the page must be able to apply it twice.
+    ///
+    /// ```
+    /// use hero_sse::axum::Json;
+    /// use hero_sse::axum::extract::State;
+    /// use hero_sse::prelude::*;
+    /// use hero_sse::topic::Position;
+    /// use serde::Serialize;
+    ///
+    /// #[derive(Clone, Serialize, SseEvent)]
+    /// struct Order { id: u64 }
+    ///
+    /// #[derive(Serialize)]
+    /// struct Page { orders: Vec<Order>, position: Position }
+    ///
+    /// async fn page(State(topic): State<Topic<Order>>) -> Json<Page> {
+    ///     let position = topic.position();
+    ///     // A query of your database.
+    ///     let orders = Vec::new();
+    ///     Json(Page { orders, position })
+    /// }
+    /// ```
+    ///
+    /// A position that another topic made, or an earlier [epoch](crate::extend::Epoch) of this one, is a gap of unknown
+    /// size and never an error. For several topics on one stream, join their positions with [`Position::and`].
+    ///
+    /// On a topic without an event, it is the position before the first one. On a [broker](TopicBuilder::open) it is the
+    /// newest event that has reached this node.
+    #[doc(alias = "cursor")]
+    #[doc(alias = "Last-Event-ID")]
+    pub fn position(&self) -> Position {
+        let (epoch, offset) = self.handle.replica.ring().newest();
+        epoch.position(offset)
     }
 
     /// Ends the topic without a last event.

@@ -6,6 +6,7 @@ use std::hash::Hasher as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac_sha256::HMAC;
+use serde::{Serialize, Serializer};
 use siphasher::sip::SipHasher24;
 
 use crate::frame::LastEventId;
@@ -55,8 +56,9 @@ impl fmt::Debug for Epoch {
 
 /// The position of an event in its topic.
 ///
-/// Its `Display` is the event's id on the wire. The id is opaque: clients can neither forge one nor tell how many
-/// events lie between two. It is valid for one topic in one epoch.
+/// Its `Display` is the event's id on the wire, and so is its JSON. The id is opaque: clients can neither forge one nor
+/// tell how many events lie between two. It is valid for one topic in one epoch. A client that sends it as
+/// `Last-Event-ID`, or as `?last_event_id=`, receives the events after it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Position {
     offset: u64,
@@ -64,7 +66,8 @@ pub struct Position {
 }
 
 impl Position {
-    /// Returns the number of the event in its topic. The first is 1, and no number is left out.
+    /// Returns the number of the event in its topic. The first is 1, and no number is left out. 0 is the position before
+    /// the first event.
     ///
     /// A client that is sent this number learns how many events there are.
     pub const fn offset(&self) -> u64 {
@@ -77,6 +80,33 @@ impl Position {
     }
 }
 
+impl Position {
+    /// Joins the position of another topic, for a client that opens both on one stream.
+    ///
+    /// ```
+    /// # use hero_sse::prelude::*;
+    /// # use hero_sse::topic::MergedPosition;
+    /// # use serde::Serialize;
+    /// # #[derive(Serialize, SseEvent)]
+    /// # struct Usage { used: u64 }
+    /// # #[derive(Serialize, SseEvent)]
+    /// # struct Audit { what: String }
+    /// fn dashboard(usage: &Topic<Usage>, audit: &Topic<Audit>) -> MergedPosition {
+    ///     usage.position().and(audit.position())
+    /// }
+    /// ```
+    pub fn and(self, other: Self) -> MergedPosition {
+        MergedPosition { id: self.as_str().to_owned(), positions: 1 }.and(other)
+    }
+}
+
+/// Serializes the id as a string.
+impl Serialize for Position {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -86,6 +116,77 @@ impl fmt::Display for Position {
 impl fmt::Debug for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Position({}, {self})", self.offset)
+    }
+}
+
+/// The positions of several topics, for a [`MergedSubscription`](crate::MergedSubscription): see [`Position::and`].
+///
+/// Its `Display` and its JSON are one id, as the stream itself sends it. A topic of the stream whose position is missing
+/// starts as for a new client.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct MergedPosition {
+    id: String,
+    positions: usize,
+}
+
+impl MergedPosition {
+    /// Joins the position of another topic. The order does not matter. A ninth is ignored: a stream has at most eight
+    /// topics.
+    #[must_use]
+    pub fn and(mut self, other: Position) -> Self {
+        if self.positions < MAX_MERGED_TOPICS {
+            self.id.push(SEPARATOR);
+            self.id.push_str(other.as_str());
+            self.positions += 1;
+        }
+        self
+    }
+
+    /// Returns the id on the wire.
+    pub fn as_str(&self) -> &str {
+        &self.id
+    }
+}
+
+/// Serializes the id as a string.
+impl Serialize for MergedPosition {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.id)
+    }
+}
+
+impl fmt::Display for MergedPosition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.id)
+    }
+}
+
+impl fmt::Debug for MergedPosition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MergedPosition({self})")
+    }
+}
+
+/// From where a client would resume in one topic.
+#[derive(Clone, Copy)]
+pub(super) enum ClientCursor {
+    /// After this position.
+    At(Position),
+    /// As a new client.
+    New,
+    /// After a gap of unknown size.
+    Unknown,
+}
+
+impl ClientCursor {
+    /// The part of this topic in the id of a merged stream; a new client has none.
+    pub(super) fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::At(position) => Some(position.as_str()),
+            Self::New => None,
+            // The topic it stands for answers it with a gap.
+            Self::Unknown => Some(UNKNOWN_ID),
+        }
     }
 }
 

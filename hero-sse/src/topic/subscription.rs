@@ -16,9 +16,10 @@ use super::broker::LogReplica;
 use super::feed::{Feed, MAX_EMPTY_READS, TopicFeed, write_cursor};
 use super::gap::{Gap, Resume};
 use super::position::Position;
+use super::reply::encoded;
 use super::ring::{Entry, Missed, Read, StartAt, Value};
 use crate::event::{SseEvent, TrapNames};
-use crate::frame::{FrameWriter, InvalidEvent, LastEventId, PreEncoded, write_body};
+use crate::frame::{FrameWriter, InvalidEvent, LastEventId, PreEncoded};
 
 /// A subscription to a [`Topic`](crate::Topic): return it from an endpoint, or use it as a `Stream` of [`Published`]
 /// events.
@@ -126,6 +127,80 @@ impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
         self
     }
 
+    /// Sends a new client the events that `state` returns, then what is published.
+    ///
+    /// Events published before `state` is called are not sent. Events published later are sent after the state, each
+    /// once. So read the state inside `state`, and make sure that a page can apply an event that the state already
+    /// includes.
+    ///
+    /// ```
+    /// use hero_sse::axum::extract::State;
+    /// use hero_sse::prelude::*;
+    /// use serde::Serialize;
+    ///
+    /// #[derive(Clone, Serialize, SseEvent)]
+    /// struct Order { id: u64 }
+    ///
+    /// /// A page shows this list, then adds each new order to it.
+    /// #[derive(Serialize, SseEvent)]
+    /// struct OpenOrders { orders: Vec<Order> }
+    ///
+    /// async fn open_orders() -> Result<OpenOrders, std::io::Error> {
+    ///     // A query of your database.
+    ///     Ok(OpenOrders { orders: Vec::new() })
+    /// }
+    ///
+    /// #[sse_endpoint("/orders", public)]
+    /// async fn orders(State(orders): State<Topic<Order>>) -> Subscription<Order> {
+    ///     orders
+    ///         .subscribe()
+    ///         .begin_with(async || Ok(vec![open_orders().await?]))
+    ///         .on_gap(async |_| Ok(vec![open_orders().await?]))
+    /// }
+    /// # fn main() { let _: hero_sse::extend::Endpoints<Topic<Order>> = endpoints![orders]; }
+    /// ```
+    ///
+    /// # Which clients
+    ///
+    /// Only a new client gets the state: one that sends no id. For clients that missed events, use
+    /// [`on_gap`](Self::on_gap). It is also called when more is published during `state` than the topic retains.
+    ///
+    /// The last event of the state carries the topic's id. A client that disconnects earlier is a new client again.
+    ///
+    /// # With other starts
+    ///
+    /// The state replaces what the topic itself sends first: its [snapshot](crate::topic::TopicBuilder::snapshot), or the
+    /// values of a topic of [latest values](crate::Topic::latest). With [`from_start`](Self::from_start) or
+    /// [`recent`](Self::recent), the retained events follow the state. A second call replaces the first.
+    ///
+    /// # Cancellation
+    ///
+    /// The stream waits for the future, and sends heartbeats meanwhile. There is no time limit of its own: the future is
+    /// dropped when the stream ends, by its [`MaxAge`](crate::options), a drain, a disconnect, or when the client leaves.
+    /// For a shorter limit, use `tokio::time::timeout` inside.
+    ///
+    /// `state` is not called behind an adaptor of another crate.
+    ///
+    /// # Errors
+    ///
+    /// An error of the future, or an event that cannot be encoded, ends the stream, and is logged. So does a panic.
+    #[doc(alias = "initial")]
+    #[doc(alias = "snapshot")]
+    #[must_use]
+    pub fn begin_with<F, O, S>(mut self, state: F) -> Self
+    where
+        F: FnOnce() -> O + Send + 'static,
+        O: Future<Output = Result<Vec<S>, Box<dyn std::error::Error + Send + Sync>>>
+            + Send
+            + 'static,
+        S: SseEvent + 'static,
+    {
+        if self.feed.is_new() {
+            self.feed.hooks.begin = Some(Box::new(move || encoded(state())));
+        }
+        self
+    }
+
     /// Sends the events that `reply` returns after each `hero.gap`: mostly the current state, so that a page is correct
     /// again without a reload.
     ///
@@ -151,19 +226,7 @@ impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
             + 'static,
         S: SseEvent,
     {
-        self.feed.on_gap = Some(Box::new(move |gap| {
-            let reply = reply(gap);
-            Box::pin(async move {
-                let events = reply.await.map_err(|error| error.to_string())?;
-                let body = |event: S| {
-                    let mut out = BytesMut::new();
-                    write_body(&mut out, None, |frame| event.encode(frame))?;
-                    Ok(out.freeze())
-                };
-                let bodies: Result<_, InvalidEvent> = events.into_iter().map(body).collect();
-                bodies.map_err(|error| error.to_string())
-            })
-        }));
+        self.feed.hooks.on_gap = Some(Box::new(move |gap| encoded(reply(gap))));
         self
     }
 

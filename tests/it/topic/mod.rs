@@ -1,6 +1,7 @@
 //! Topics through an endpoint: new and reconnecting clients, gaps, filters, ends.
 
 mod adaptors;
+mod begins;
 mod filters;
 mod gaps_and_snapshots;
 mod lines;

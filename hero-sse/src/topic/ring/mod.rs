@@ -194,6 +194,12 @@ impl Ring {
         self.head.load().batch.to
     }
 
+    /// Returns the offset of the newest event, with the epoch that it is valid in.
+    pub(super) fn newest(&self) -> (LogEpoch, u64) {
+        let head = self.head.load();
+        (head.batch.epoch.clone(), head.batch.to.saturating_sub(1))
+    }
+
     pub(super) fn epoch(&self) -> LogEpoch {
         self.head.load().batch.epoch.clone()
     }
