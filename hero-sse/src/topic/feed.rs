@@ -408,12 +408,13 @@ impl Feed {
             let own = accepted.iter().rev().find_map(|entry| retry_of(&entry.frame));
             self.retry = own.or(self.retry);
         }
-        if special.traps && !self.profile.is_plain() {
-            let harmless = accepted.iter().take_while(|entry| !is_trapped(entry));
+        if special.traps
+            && !self.profile.is_plain()
+            && let Some(trapped) = accepted.iter().position(|entry| is_trapped(entry))
+        {
+            let harmless = accepted.iter().take(trapped);
             harmless.for_each(|entry| out.extend_from_slice(&entry.frame));
-            if accepted.iter().any(|entry| is_trapped(entry)) {
-                return Some(FeedPoll::Failed(trap_error()));
-            }
+            return Some(FeedPoll::Failed(trap_error()));
         }
         self.sent_id = SentId::after(last, batch);
         if last.has_data {
@@ -613,7 +614,7 @@ impl TopicFeed for Feed {
 
     fn has_unanswered_gap(&self) -> bool {
         let missed = self.missed.is_some() || self.passed_gap.is_some();
-        missed && self.on_gap.is_none() && !self.replica.ring().has_snapshot()
+        missed && self.hooks.on_gap.is_none() && !self.replica.ring().has_snapshot()
     }
 }
 
