@@ -24,7 +24,7 @@
 //! |---|---|
 //! | name, data, id | the same. An event without a name stays unnamed, even if the endpoint declares an `event` |
 //! | `retry` | the same, but at least 500 ms and at most 24 h |
-//! | an empty id, or one that is no [`EventId`](crate::event::EventId) | dropped; the event is passed on. Its client may receive it a second time after a reconnect |
+//! | an empty id, or one that is no [`EventId`] | dropped; the event is passed on. Its client may receive it a second time after a reconnect |
 //! | an id with hero-sse's end mark | the event is [the last](crate::Event::last) |
 //! | a name that is no [`EventName`](crate::event::EventName) | [`AdoptError::Name`] |
 //! | `error` or `open` as a name | the same under the `plain` profile. A `native` stream ends with an error |
@@ -35,7 +35,7 @@
 //!
 //! # Errors, backpressure and cancellation
 //!
-//! An error ends the endpoint's stream with [`CloseReason::StreamError`](crate::CloseReason::StreamError): a `plain` body
+//! An error ends the endpoint's stream with [`CloseReason::StreamError`]: a `plain` body
 //! breaks, a `native` stream gets its closing event. The error is logged, and the client never receives its text. The upstream is read only as fast as the client reads. Dropping the stream
 //! drops the upstream's body, and with it the connection or the request behind it.
 
@@ -161,7 +161,7 @@ pub struct Adopted {
     parser: BlockParser,
     max_block: usize,
     idle: Option<Idle>,
-    is_last: Option<Box<dyn Fn(&Event) -> bool + Send>>,
+    is_last: Option<IsLast>,
 }
 
 impl Adopted {
@@ -298,6 +298,9 @@ impl fmt::Debug for Adopted {
         f.debug_struct("Adopted").field("ended", &self.body.is_none()).finish_non_exhaustive()
     }
 }
+
+/// What [`Adopted::last_event`] sets.
+type IsLast = Box<dyn Fn(&Event) -> bool + Send>;
 
 /// A limit on the upstream's silence.
 struct Idle {
