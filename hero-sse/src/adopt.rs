@@ -24,7 +24,8 @@
 //! |---|---|
 //! | name, data, id | the same. An event without a name stays unnamed, even if the endpoint declares an `event` |
 //! | `retry` | the same, but at least 500 ms and at most 24 h |
-//! | an empty id, or one that is no [`EventId`] | dropped; the event is passed on. Its client may receive it a second time after a reconnect |
+//! | an empty id, which clears the client's cursor | the same |
+//! | an id that is no [`EventId`] | dropped; the event is passed on. Its client may receive it a second time after a reconnect |
 //! | an id with hero-sse's end mark | the event is [the last](crate::Event::last) |
 //! | a name that is no [`EventName`](crate::event::EventName) | [`AdoptError::Name`] |
 //! | `error` or `open` as a name | the same under the `plain` profile. A `native` stream ends with an error |
@@ -352,7 +353,7 @@ fn item_of(mut block: Block) -> Option<Item> {
 /// Returns `None` if nothing of the block can be passed on.
 fn event_of(block: Block) -> Result<Option<Event>, InvalidEvent> {
     let Block { name, id, retry, data, last } = block;
-    let id = id.filter(|id| EventId::new(id.as_str()).is_ok());
+    let id = id.filter(|id| id.is_empty() || EventId::new(id.as_str()).is_ok());
     if name.is_none() && id.is_none() && retry.is_none() && data.is_none() && !last {
         return Ok(None);
     }
@@ -362,7 +363,7 @@ fn event_of(block: Block) -> Result<Option<Event>, InvalidEvent> {
         None => event.unnamed(),
     };
     if let Some(id) = id {
-        event = event.with_id(id)?;
+        event = if id.is_empty() { event.clear_id() } else { event.with_id(id)? };
     }
     if let Some(retry) = retry {
         event = event.with_retry(retry.clamp(*RETRY.start(), *RETRY.end()))?;

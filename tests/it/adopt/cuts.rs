@@ -16,7 +16,7 @@ fn read(text: &[u8]) -> Vec<(Option<String>, Option<String>, String)> {
     while let Some(event) = decoder.decode(&mut input).expect("an event stream") {
         if let Event::Message(message) = event {
             let name = message.event.map(|name| name.to_string()).filter(|name| !name.is_empty());
-            let id = message.id.map(|id| id.to_string()).filter(|id| !id.is_empty());
+            let id = message.id.map(|id| id.to_string());
             if name.is_some() || id.is_some() || !message.data.is_empty() {
                 events.push((name, id, message.data.to_string()));
             }
@@ -32,6 +32,7 @@ fn upstream() -> impl Strategy<Value = String> {
         3 => text.prop_map(|text| format!("data: {text}")),
         1 => text.prop_map(|text| format!("data:{text}")),
         1 => text.prop_map(|text| format!("id: {text}")),
+        1 => Just("id:".to_owned()),
         1 => text.prop_map(|text| format!("event: {text}")),
         1 => text.prop_map(|text| format!(": {text}")),
         1 => "retry: [0-9]{1,9}".prop_map(|line| line),

@@ -205,6 +205,8 @@ async fn blocks_arrive_as_the_table_of_the_module_says() {
     // Alone, it is no block of its own.
     case!("retry: 2000\n\n", "retry: 2000\n");
     case!("id: 7\n\n", "id: 7\n\n");
+    case!("id: 7\nid\ndata: a\n\n", "id:\ndata: a\n\n");
+    case!("id:\n\n", "id:\n\n");
     case!("event: complete\n\n", "event: complete\n\n");
     case!("event: complete\ndata\n\n", "event: complete\ndata:\n\n");
     case!(":\n\n: x\nfoo: bar\n\n\n\n", "");
