@@ -488,7 +488,11 @@ async fn a_shutdown_without_a_limit_does_not_wait_for_a_hook_that_hangs() {
 
 #[tokio::test]
 async fn streams_that_the_hard_end_cuts_are_closed_as_well() {
-    let (sse, calls) = recording(options("WriteTimeout = \"off\"\nDrainTimeout = \"500ms\""));
+    let calls = Calls::default();
+    let sse = build(options("WriteTimeout = \"off\"\nDrainTimeout = \"500ms\""), |builder| {
+        // Longer than what is left of the timeout: nothing.
+        calls.record(builder.on_close(async |_| sleep(Duration::from_millis(300)).await))
+    });
     let server = Server::start(&sse, public(&sse, flood)).await;
     let mut stalled = Vec::new();
     for _ in 0..5 {

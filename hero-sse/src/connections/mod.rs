@@ -53,6 +53,7 @@ const LONGEST_WINDOW: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 /// | send an event to a user, a tenant, a tab, everyone | [`send`](Self::send) |
 /// | withdraw access now | [`disconnect`](Self::disconnect) |
 /// | move clients to other nodes | [`drain`](Self::drain), [`drain_over`](Self::drain_over) |
+/// | wait for hooks on open and close | [`hooks_finished`](Self::hooks_finished) |
 /// | close an endpoint for a while | [`close_endpoint`](Self::close_endpoint), [`open_endpoint`](Self::open_endpoint) |
 #[derive(Clone)]
 pub struct Connections(Arc<Registry>);

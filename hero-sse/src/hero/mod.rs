@@ -51,6 +51,7 @@ use crate::transport::{Tls, Transport};
 /// | serve an application | [`serve`](Self::serve) |
 /// | use other servers | [`guard`](Self::guard), [`guard_connection`](Self::guard_connection), [`drain`](Self::drain) |
 /// | list, count, end streams, and send to them | [`connections`](Self::connections) |
+/// | be called when a stream opens or ends | [`Builder::on_open`], [`Builder::on_close`] |
 /// | authenticate other routes | [`authenticate`](Self::authenticate), [`authorize`](Self::authorize) |
 /// | answer health checks | [`readiness`](Self::readiness) |
 ///
