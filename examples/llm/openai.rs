@@ -6,6 +6,7 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use hero_sse::prelude::*;
+use hero_sse::server::RefusalInfo;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -26,7 +27,12 @@ struct Message {
 }
 
 /// Streams the answer, or returns it as JSON if the request says so.
-#[sse_endpoint("/v1/chat/completions", method = "post", max_per_principal = 2)]
+#[sse_endpoint(
+    "/v1/chat/completions",
+    method = "post",
+    max_per_principal = 2,
+    refusals = refused
+)]
 pub(crate) async fn chat_completions(
     Json(request): Json<Request>,
 ) -> Result<impl Stream<Item = Result<Event, Failure>>, Response> {
@@ -64,6 +70,17 @@ pub(crate) async fn chat_completions(
     }))
 }
 
+/// A response without a stream, in the format of OpenAI's own errors. Status and headers stay.
+fn refused(refusal: &RefusalInfo<'_>) -> Json<Value> {
+    let kind = match refusal.status() {
+        StatusCode::UNAUTHORIZED => "authentication_error",
+        StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+        status if status.is_client_error() => "invalid_request_error",
+        _ => "server_error",
+    };
+    Json(error(refusal.detail(), kind))
+}
+
 async fn whole(completion: &mut Completion, mut head: Value) -> Response {
     let mut content = String::new();
     loop {
@@ -94,6 +111,6 @@ fn chunk(head: &Value, delta: &Value, finish_reason: Option<&str>) -> Value {
 }
 
 /// An error as OpenAI's clients read it, in a response or in an event.
-pub(crate) fn error(message: &str, kind: &str) -> Value {
+fn error(message: &str, kind: &str) -> Value {
     json!({ "error": { "message": message, "type": kind, "param": null, "code": null } })
 }

@@ -5,11 +5,12 @@ import { spawn } from "node:child_process";
 import { dirname, join } from "node:path";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { isDeepStrictEqual } from "node:util";
 
 import { DefaultChatTransport, readUIMessageStream } from "ai";
 import OpenAI from "openai";
 
-import { SOON, program, sleep, until } from "../browser/trial.mjs";
+import { SOON, launch, program, sleep, until } from "../browser/trial.mjs";
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 const PYTHON = process.env.CLIENTS_PYTHON ?? here("venv/bin/python");
@@ -17,9 +18,9 @@ const PROMPT = "one two three four five";
 const ANSWER = `You wrote: ${PROMPT}`;
 
 /** Starts an example. `{ url, log(), stop(signal) }` */
-async function example(name) {
+async function example(name, listen = "127.0.0.1:0") {
   const path = join(dirname(process.env.TRIAL_BIN ?? here("../../target/debug/trial")), name);
-  const child = spawn(program(path, `The example ${name}`, "Build it with `cargo build --workspace --bins`."), ["--listen", "127.0.0.1:0"], {
+  const child = spawn(program(path, `The example ${name}`, "Build it with `cargo build --workspace --bins`."), ["--listen", listen], {
     stdio: ["ignore", "pipe", "pipe"],
     env: { ...process.env, NO_COLOR: "1" },
   });
@@ -142,4 +143,57 @@ test("npm ai reads whole, cut and failed answers", async () => {
   const cut = await chat("toy-unreachable");
   assert.ok(cut.text === "You wrote: one " && cut.error, JSON.stringify(cut));
   assert.match((await chat("gpt")).error, /there is no such model/);
+});
+
+// ---- htmx
+
+/** A page of the example in a browser, which gets htmx from its package in place of the network. */
+async function visit(browser, url) {
+  const page = await browser.newPage();
+  await page.route("https://cdn.jsdelivr.net/npm/**", (route) => {
+    const path = new URL(route.request().url()).pathname.replace("/npm/", "").replace(/@[\d.]+/, "");
+    return route.fulfill({ path: here(`node_modules/${path}`), headers: { "access-control-allow-origin": "*" } });
+  });
+  const opened = page.waitForRequest((request) => request.url().includes("/tasks/stream"), { timeout: SOON });
+  await page.goto(url);
+  await opened;
+  return page;
+}
+const items = (page) => page.locator("#tasks li").allTextContents();
+const shows = (page, ...tasks) => until(`the tasks ${tasks}`, () => items(page), (seen) => isDeepStrictEqual(seen, tasks));
+async function add(page, text) {
+  await page.fill("input", text);
+  await page.click("text=Add");
+}
+
+test("htmx shows the tasks of all visitors, through restarts, to the last event", async () => {
+  const browser = await launch();
+  let server = await example("htmx");
+  try {
+    const [one, two] = [await visit(browser, server.url), await visit(browser, server.url)];
+    await add(one, "first");
+    await Promise.all([one, two].map((page) => shows(page, "first")));
+    await add(two, "<b>second</b> & \"third\"");
+    await Promise.all([one, two].map((page) => shows(page, "first", "<b>second</b> & \"third\"")));
+    // What the page already had does not come again.
+    await shows(await visit(browser, server.url), "first", "<b>second</b> & \"third\"");
+
+    // The server forgets its tasks. The pages notice, and show the list that there is now.
+    const { host } = new URL(server.url);
+    await server.stop("SIGTERM");
+    server = await example("htmx", host);
+    await Promise.all([one, two].map((page) => shows(page)));
+    await add(one, "fourth");
+    await Promise.all([one, two].map((page) => shows(page, "fourth")));
+
+    let requests = 0;
+    one.on("request", () => requests++);
+    await two.click("text=Close the list");
+    await Promise.all([one, two].map((page) => page.waitForSelector("text=The list is closed.", { timeout: SOON })));
+    await sleep(4_000);
+    assert.equal(requests, 0, "the page does not come back after the last event");
+  } finally {
+    await browser.close();
+    await server.stop();
+  }
 });

@@ -23,6 +23,8 @@ guides! {
     access: "access.md", "[`JwtAuthenticator`](crate::JwtAuthenticator), [`Principal`](crate::Principal), \
         [`Refusal`](crate::Refusal), [`auth`](crate::auth), [`Connections::disconnect`](crate::connections::Connections::disconnect)";
     browser: "browser.md", "[`SseOptions`](crate::SseOptions), [`CloseReason`](crate::CloseReason)";
+    clients: "clients.md", "[`CloseReason`](crate::CloseReason), [`Event`](crate::Event), \
+        [`LastEventId`](crate::LastEventId), [`SseOptions`](crate::SseOptions)";
     deploys: "deploys.md", "[`Serve`](crate::server::Serve), [`Readiness`](crate::server::Readiness), \
         [`HeroSse::drain`](crate::HeroSse::drain), [`Connections`](crate::connections::Connections)";
     endpoints: "endpoints.md", "All keys in one table: [`sse_endpoint`](macro@crate::sse_endpoint). \
