@@ -35,7 +35,8 @@ const rust = (name, driver, more) => ({ name: `crate ${name}`, in: "rust", drive
 const often = true; // also in ./tests/run
 const post = true;
 
-// The rows with a setting show that it mends what the row before it does wrong.
+// `jitter` is the part of `retry` by which a client's own wait differs at random. The rows with a setting show that it
+// mends what the row before it does wrong.
 export const clients = [
   page("EventSource, Chromium", "event-source.js", { often }),
   node("npm eventsource", "eventsource.js", { often }),
@@ -67,8 +68,8 @@ export const clients = [
   node("npm event-source-plus, POST", "event-source-plus.js", { setting: "once", post, expects: { reads: fault("differs", "data") } }),
   page("npm htmx.org 2, htmx-ext-sse", "htmx.js", { expects: { last: fault("loops", "204"), refused: fault("loops", "status") } }),
   page("npm htmx.org 2, htmx-ext-sse, `sse-close` and `hx-on:htmx:sse-error`", "htmx.js", { setting: "close" }),
-  page("npm htmx.org 4, hx-sse", "htmx4.js", { expects: { last: fault("loops", "204") } }),
-  page("npm htmx.org 4, hx-sse, `hx-sse:close`", "htmx4.js", { setting: "close" }),
+  page("npm htmx.org 4, hx-sse", "htmx4.js", { jitter: 0.3, expects: { last: fault("loops", "204") } }),
+  page("npm htmx.org 4, hx-sse, `hx-sse:close`", "htmx4.js", { setting: "close", jitter: 0.3 }),
   page("npm @hotwired/turbo", "turbo.js", { dialect: "turbo", fields: ["data"] }),
   page("npm @starfederation/datastar", "datastar.js", {
     dialect: "datastar",
@@ -88,8 +89,8 @@ export const clients = [
     expects: { reads: fault("differs", "spaces"), kill: fault("stops", "raises"), retry: fault("stops", "raises") },
   }),
   python("aiohttp-sse-client2, in a loop", "py_aiohttp.py", { setting: "again", expects: { reads: fault("differs", "spaces") } }),
-  rust("eventsource-client", "eventsource-client", { expects: { last: fault("loops", "204") } }),
-  rust("eventsource-client, closed by the program", "eventsource-client", { setting: "close" }),
+  rust("eventsource-client", "eventsource-client", { jitter: 0.5, expects: { last: fault("loops", "204") } }),
+  rust("eventsource-client, closed by the program", "eventsource-client", { setting: "close", jitter: 0.5 }),
   rust("sse-stream", "sse-stream", { post }),
   node("curl", "curl.js", { post, often }),
 ];

@@ -24,7 +24,7 @@ async def again(cursor):
             return await read(cursor)
         except aiohttp.ClientError:
             report(cut=True)
-            await asyncio.sleep(1.5)
+            await asyncio.sleep(4)
 
 
 drive(lambda: asyncio.run((again if TASK.get("setting") == "again" else read)({"id": "", "reconnect": True})))
