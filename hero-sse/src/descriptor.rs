@@ -30,6 +30,7 @@ pub struct Descriptor {
     pub(crate) method: Method,
     pub(crate) deprecated: bool,
     pub(crate) captures: Option<usize>,
+    pub(crate) headed: bool,
     pub(crate) refusals: Option<fn(&RefusalInfo<'_>) -> Response>,
     pub(crate) traps: TrapNames,
     pub(crate) overrides: PolicyOverrides,
@@ -67,6 +68,7 @@ impl Descriptor {
             method: Method::Get,
             deprecated: false,
             captures: None,
+            headed: false,
             refusals: None,
             traps: TrapNames::NONE,
             overrides: PolicyOverrides::NONE,
@@ -149,6 +151,14 @@ impl Descriptor {
         self
     }
 
+    /// Says that the function returns headers with its stream.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn headed(mut self) -> Self {
+        self.headed = true;
+        self
+    }
+
     /// Sets the format of refusals.
     #[doc(hidden)]
     #[must_use]
@@ -201,6 +211,8 @@ pub(crate) struct Declaration {
     pub(crate) rule: Option<PermissionRule>,
     pub(crate) method: Method,
     pub(crate) deprecated: bool,
+    /// Whether the function returns headers with its stream.
+    pub(crate) headed: bool,
     /// Its own format of refusals.
     pub(crate) refusals: Option<RefusalFormat>,
     /// Names of its events that an `EventSource` passes to handlers of its own.
@@ -219,6 +231,7 @@ impl Declaration {
             rule: Some(PermissionRule::any_token()),
             method: Method::Get,
             deprecated: false,
+            headed: false,
             refusals: None,
             traps: TrapNames::NONE,
             overrides: PolicyOverrides::NONE,
@@ -235,6 +248,7 @@ impl Declaration {
         declaration.overrides = descriptor.overrides.clone();
         declaration.method = descriptor.method;
         declaration.deprecated = descriptor.deprecated;
+        declaration.headed = descriptor.headed;
         declaration.refusals =
             descriptor.refusals.map(|format| RefusalFormat::new(format, telemetry::panicked));
         declaration.traps = descriptor.traps;

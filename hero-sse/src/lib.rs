@@ -173,7 +173,8 @@ pub mod extend {
     #[cfg(feature = "server")]
     pub use crate::endpoint::{
         AppState, BodyExtractor, Endpoint, EndpointMeta, Endpoints, EventHandler, EventItem,
-        EventStream, Events, Extractor, IntoEventStream, Opened, OpeningStream, markers,
+        EventStream, Events, Extractor, IntoEarlyStream, IntoEventStream, Opened, OpeningStream,
+        markers,
     };
     pub use crate::event::emit::Outcome;
     pub use crate::topic::broker::{

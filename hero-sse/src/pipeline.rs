@@ -33,16 +33,19 @@ use crate::auth::{
     AccessControl, AccessRequest, AccessTarget, CallerResolved, Gate, Principal, capture,
 };
 use crate::client_addr::TrustedProxies;
-use crate::connections::{AdmissionError, Caller, Connection, Connections, Limits, Slot};
+use crate::close::CloseReason;
+use crate::connections::{
+    AdmissionError, Attribution, Caller, Connection, Connections, Limits, Slot,
+};
 use crate::delivery::{Delivery, Sweeper};
 use crate::endpoint::{EventStream, OpeningStream};
 use crate::frame::LastEventId;
 use crate::options::SseOptions;
 use crate::permission::PermissionRule;
-use crate::policy::{Method, Policy};
-use crate::refusal::{Refusal, RefusalFormat};
+use crate::policy::{Method, Policy, StreamKind};
+use crate::refusal::{Refusal, RefusalFormat, described};
 use crate::telemetry;
-use crate::writer::{Lifetime, Reauthorization, Writer};
+use crate::writer::{Lifetime, OpenedStream, Opening, Reauthorization, Source, Writer};
 
 /// How often a request is checked, at most: again after each disconnect that overtakes it.
 const MAX_CHECKS: usize = 3;
@@ -75,7 +78,7 @@ pub(crate) fn handle(
     Box::pin(async move { answer(&core, &route, request, open).await })
 }
 
-async fn answer(core: &Arc<Core>, route: &Route, request: Request, open: Open) -> Response {
+async fn answer(core: &Arc<Core>, route: &Arc<Route>, request: Request, open: Open) -> Response {
     let (mut parts, body) = request.into_parts();
     // An unread body would hide that the client has disconnected.
     let unread_body = route.method == Method::Get && !body.is_end_stream();
@@ -282,7 +285,7 @@ impl AuthenticatedRequest {
     /// Step 4: runs the endpoint's function, then starts its stream.
     async fn open_stream(
         self,
-        route: &Route,
+        route: &Arc<Route>,
         permit: Permit,
         mut slot: Slot,
         mut parts: Parts,
@@ -294,6 +297,10 @@ impl AuthenticatedRequest {
         let opening = async { open(Request::from_parts(parts, body)).await };
         let opening = AssertUnwindSafe(slot.attribution().timed(opening)).catch_unwind();
         let mut opening = Box::pin(opening);
+        if route.policy().early {
+            let opening = self.open_early(route, slot.attribution(), opening);
+            return Ok(self.start(route, permit, slot, Source::Opening(opening)));
+        }
         // The function of a `POST` may finish what it has begun, unless access is withdrawn.
         let end_request = poll_fn(|cx| match slot.poll_end_request(cx) {
             Some(reason) if route.method == Method::Get || reason.is_withdrawal() => {
@@ -339,7 +346,7 @@ impl AuthenticatedRequest {
         self,
         route: &Route,
         permit: Permit,
-        mut slot: Slot,
+        slot: Slot,
         mut events: EventStream,
     ) -> Response {
         if let Err(fault) = events.check() {
@@ -360,6 +367,74 @@ impl AuthenticatedRequest {
             slot.release_unused();
             return route.refuse(Refusal::missed_events());
         }
+        let head = events.take_head();
+        let mut response = self.start(route, permit, slot, Source::Ready(events));
+        if let Some(head) = head {
+            route.add_head(&mut response, *head);
+        }
+        response
+    }
+
+    /// Step 4 after the head: what the function returns goes to the stream's writer.
+    fn open_early(
+        &self,
+        route: &Arc<Route>,
+        attribution: Attribution,
+        function: impl Future<Output = std::thread::Result<Result<EventStream, Response>>>
+        + Send
+        + 'static,
+    ) -> Opening {
+        let (cursor, principal) = (self.cursor.clone(), self.principal.clone());
+        let end = scheduled_end(route.policy(), principal.as_ref());
+        let (route, of_stream) = (route.clone(), attribution.clone());
+        let method = route.method;
+        let function = async move {
+            let failed = |error: String| {
+                telemetry::stream_error(&route.path, of_stream.id(), &error);
+                CloseReason::StreamError
+            };
+            let mut events = match function.await {
+                Err(_) => {
+                    telemetry::panicked(&route.path, "endpoint function");
+                    return Err(CloseReason::StreamPanic);
+                }
+                Ok(Err(response)) => return Err(failed(described(response))),
+                Ok(Ok(events)) => events,
+            };
+            if let Err(fault) = events.check() {
+                if catch_unwind(AssertUnwindSafe(|| drop(events))).is_err() {
+                    telemetry::panicked(&route.path, "stream's drop");
+                }
+                return Err(failed(fault));
+            }
+            if events.take_head().is_some() {
+                telemetry::head_too_late(&route.path, of_stream.id());
+            }
+            events.resume(&cursor);
+            let policy = route.policies.of(events.kind()).clone();
+            if policy.profile.is_plain() && events.has_unanswered_gap() {
+                of_stream.gap();
+                if catch_unwind(AssertUnwindSafe(|| drop(events))).is_err() {
+                    telemetry::panicked(&route.path, "stream's drop");
+                }
+                return Err(failed(Refusal::missed_events().to_string()));
+            }
+            let end = match events.kind() {
+                StreamKind::Private => end,
+                StreamKind::Subscription => scheduled_end(&policy, principal.as_ref()),
+            };
+            Ok(OpenedStream { events, name: route.event.clone(), policy, end })
+        };
+        Opening::new(Box::pin(function), method, attribution)
+    }
+
+    /// Starts the stream of a source that can be sent.
+    fn start(self, route: &Route, permit: Permit, mut slot: Slot, source: Source) -> Response {
+        let kind = match &source {
+            Source::Ready(events) => events.kind(),
+            Source::Opening(_) => StreamKind::Private,
+        };
+        let policy = route.policies.of(kind);
         let Core { access, sweeper, .. } = &*self.core;
         // The claims of a token never change, so only an authorizer's answer is worth another check.
         let recheck =
@@ -381,15 +456,10 @@ impl AuthenticatedRequest {
         slot.opened();
         route.log_if_deprecated();
         let (event, policy) = (route.event.clone(), policy.clone());
-        let (head, write_timeout) = (events.take_head(), policy.write_timeout);
-        let body = self.delivery.body(write_timeout, sweeper, slot, |slot, delivery| {
-            Writer::new(events, event, policy, slot, delivery, lifetime)
-        });
-        let mut response = stream_response(body);
-        if let Some(head) = head {
-            route.add_head(&mut response, *head);
-        }
-        response
+        let write_timeout = policy.write_timeout;
+        stream_response(self.delivery.body(write_timeout, sweeper, slot, |slot, delivery| {
+            Writer::new(source, event, policy, slot, delivery, lifetime)
+        }))
     }
 
     /// The remaining steps for a stream that the handler has made already.

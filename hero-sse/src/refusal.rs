@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::to_bytes;
+use axum::body::{Body, to_bytes};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use http::header::{
@@ -325,15 +325,7 @@ pub(crate) fn formatted(
     let Parts { status, .. } = head;
     let detail = match detail {
         Detail::Known(detail) => detail,
-        Detail::InBody => {
-            // It is in memory. A body that is not there yet is no text of an extractor.
-            let read = to_bytes(body, MAX_DETAIL).now_or_never().and_then(Result::ok);
-            let text = String::from_utf8_lossy(read.as_deref().unwrap_or_default()).into_owned();
-            match text.is_empty() {
-                true => status.canonical_reason().unwrap_or("refused").into(),
-                false => text.into(),
-            }
-        }
+        Detail::InBody => text_of(body, status),
     };
     [CONTENT_TYPE, CONTENT_LENGTH, CONTENT_ENCODING, TRANSFER_ENCODING].iter().for_each(|name| {
         head.headers.remove(name);
@@ -358,6 +350,28 @@ pub(crate) fn formatted(
     head.extensions.extend(std::mem::take(response.extensions_mut()));
     *response.extensions_mut() = head.extensions;
     response
+}
+
+/// Reads a text that is in memory. A body that is not there yet, or is longer, is no detail.
+fn text_of(body: Body, status: StatusCode) -> Arc<str> {
+    let read = to_bytes(body, MAX_DETAIL).now_or_never().and_then(Result::ok);
+    let text = String::from_utf8_lossy(read.as_deref().unwrap_or_default()).into_owned();
+    match text.is_empty() {
+        true => status.canonical_reason().unwrap_or("refused").into(),
+        false => text.into(),
+    }
+}
+
+/// Describes a response that cannot be sent any more, for the log.
+pub(crate) fn described(mut response: Response) -> String {
+    let (status, detail) = (response.status(), response.extensions_mut().remove());
+    let detail = match detail {
+        Some(Detail::Known(detail)) => detail,
+        _ => catch_unwind(AssertUnwindSafe(|| text_of(response.into_body(), status)))
+            .unwrap_or_else(|_| "its body panics".into()),
+    };
+    let status = status.as_u16();
+    format!("the function answered {status} after the head was sent: {detail}")
 }
 
 fn is_plain_error(response: &Response) -> bool {

@@ -311,6 +311,16 @@ pub(crate) fn header_dropped(path: &str, header: &dyn Display) {
     );
 }
 
+pub(crate) fn head_too_late(path: &str, connection: u64) {
+    tracing::error!(
+        target: TARGET,
+        path,
+        connection,
+        "the endpoint is `early`, and its function returns headers after the head was sent, so they are dropped: \
+         return the stream alone, or leave out `early`"
+    );
+}
+
 pub(crate) fn unusable_stream(path: &str, fault: &str) {
     tracing::error!(target: TARGET, path, %fault, "the endpoint's stream cannot be sent, so the answer is 500");
 }

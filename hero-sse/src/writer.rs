@@ -3,6 +3,7 @@
 //! The writer is the response's body, polled by the server that serves the connection. It owns everything
 //! that a stream holds, so that dropping the writer releases everything.
 
+mod opening;
 mod reauthorize;
 
 use std::pin::Pin;
@@ -15,12 +16,12 @@ use futures_core::Stream;
 use serde_json::json;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+pub(crate) use self::opening::{OpenedStream, Opening, ScheduledEnd, Source};
 pub(crate) use self::reauthorize::Reauthorization;
 use crate::buffer::Events;
 use crate::close::CloseReason;
 use crate::connections::Slot;
 use crate::delivery::{BrokenOff, LastBytes, LiveDelivery};
-use crate::endpoint::EventStream;
 use crate::frame::{
     EventName, HEARTBEAT, end_of_write, retry_of, write_control, write_control_with_retry,
     write_retry,
@@ -38,6 +39,8 @@ const FAR_FUTURE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// The body of an open stream.
 pub(crate) struct Writer {
     events: Option<Events>,
+    /// The function that will return the events, if the head is sent before.
+    opening: Option<Opening>,
     policy: Arc<Policy>,
     slot: Slot,
     delivery: LiveDelivery,
@@ -77,13 +80,6 @@ impl Lifetime {
     }
 }
 
-/// When a stream must end, even if more events are ready.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ScheduledEnd {
-    pub(crate) at: Instant,
-    pub(crate) reason: CloseReason,
-}
-
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Preamble,
@@ -97,7 +93,7 @@ enum Stage {
 impl Writer {
     /// `name` is the event name that the endpoint declares.
     pub(crate) fn new(
-        events: EventStream,
+        source: impl Into<Source>,
         name: Option<EventName>,
         policy: Arc<Policy>,
         slot: Slot,
@@ -105,8 +101,13 @@ impl Writer {
         lifetime: Lifetime,
     ) -> Self {
         let last_write = Instant::now();
+        let (events, opening) = match source.into() {
+            Source::Ready(events) => (Some(Events::new(events, name, &policy, &slot)), None),
+            Source::Opening(opening) => (None, Some(opening)),
+        };
         Self {
-            events: Some(Events::new(events, name, &policy, &slot)),
+            events,
+            opening,
             policy,
             slot,
             delivery,
@@ -128,6 +129,9 @@ impl Writer {
             self.stage = Stage::Live;
             if !self.policy.profile.is_plain() {
                 write_retry(&mut self.gathered, self.policy.jittered_retry());
+            } else if self.opening.is_some() {
+                // Some intermediaries pass on a head only with the first byte of the body.
+                self.gathered.extend_from_slice(HEARTBEAT);
             }
             // The page must know the interval from the start, since a busy stream may never send a heartbeat.
             self.write_heartbeat_event();
@@ -135,15 +139,16 @@ impl Writer {
         if let Some(reason) = self.poll_end(cx) {
             return self.end_early(reason);
         }
+        if self.opening.is_some() {
+            take_direct_events(&self.slot, &mut self.gathered, &mut self.own_retry);
+            if let Some(reason) = self.poll_opening(cx) {
+                return self.end_early(reason);
+            }
+        }
         // What the last write left may be a batch by itself.
         if let Some(events) = self.events.as_mut().filter(|_| self.gathered.len() < BATCH) {
             if !events.is_pausing() {
-                let before = self.gathered.len();
-                self.slot.take_direct_events(&mut self.gathered);
-                if self.gathered.len() > before {
-                    let direct = self.gathered.get(before..).unwrap_or_default();
-                    self.own_retry = retry_of(direct).or(self.own_retry);
-                }
+                take_direct_events(&self.slot, &mut self.gathered, &mut self.own_retry);
             }
             let over = events.gather(cx, &mut self.gathered, &mut self.batch);
             self.own_retry = events.take_retry().or(self.own_retry);
@@ -156,6 +161,33 @@ impl Writer {
         }
     }
 
+    /// Polls the endpoint's function, and takes the stream that it returns. Returns why the stream must end now, if it
+    /// must.
+    fn poll_opening(&mut self, cx: &mut Context<'_>) -> Option<CloseReason> {
+        let Poll::Ready(opened) = self.opening.as_mut()?.poll(cx) else { return None };
+        self.opening = None;
+        match opened {
+            Ok(OpenedStream { events, name, policy, end }) => {
+                self.events = Some(Events::new(events, name, &policy, &self.slot));
+                self.policy = policy;
+                self.lifetime.end = end;
+                // What the function of a `POST` has put off.
+                self.poll_end(cx)
+            }
+            Err(reason) => Some(reason),
+        }
+    }
+
+    /// Whether the stream may end now for this reason.
+    fn ends_for(&self, reason: CloseReason) -> bool {
+        self.opening.as_ref().is_none_or(|opening| opening.ends_for(reason))
+    }
+
+    /// Returns when the stream must end. A function that may finish puts off its maximum age.
+    fn scheduled_end(&self) -> Option<ScheduledEnd> {
+        self.lifetime.end.filter(|end| self.ends_for(end.reason))
+    }
+
     /// Returns why the stream must end now, if it must.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Option<CloseReason> {
         let now = Instant::now();
@@ -166,7 +198,8 @@ impl Writer {
             self.lifetime.let_finish(since);
             request = None;
         }
-        let end = self.lifetime.end.filter(|end| end.at <= now);
+        let request = request.filter(|reason| self.ends_for(*reason));
+        let end = self.scheduled_end().filter(|end| end.at <= now);
         let reason = request.or(end.map(|end| end.reason));
         reason.or_else(|| self.lifetime.reauthorization.as_mut()?.poll(cx, now))
     }
@@ -180,7 +213,7 @@ impl Writer {
     /// Returns whether it must be called again.
     fn poll_timer_once(&mut self, cx: &mut Context<'_>) -> bool {
         let heartbeat = self.policy.heartbeat.map(|interval| self.last_write + interval);
-        let end = self.lifetime.end.map(|end| end.at);
+        let end = self.scheduled_end().map(|end| end.at);
         let check = self.lifetime.reauthorization.as_ref().and_then(|check| check.next_poll());
         let far_future = self.last_write + FAR_FUTURE;
         let due = [heartbeat, end, check].into_iter().flatten().min();
@@ -192,7 +225,7 @@ impl Writer {
         }
         while self.timer.as_mut().poll(cx).is_ready() {
             if self.timer.deadline() >= due {
-                if let Some(end) = self.lifetime.end.filter(|end| end.at <= due) {
+                if let Some(end) = self.scheduled_end().filter(|end| end.at <= due) {
                     self.end_early(end.reason);
                 } else if check == Some(due) {
                     let check = self.lifetime.reauthorization.as_mut();
@@ -238,6 +271,7 @@ impl Writer {
     fn close(&mut self, reason: CloseReason) {
         // The application's stream is dropped at once, even if bytes still wait to be sent.
         self.events = None;
+        self.opening = None;
         self.lifetime.reauthorization = None;
         self.slot.close(reason);
         let retry = self.policy.closing_retry(reason, Duration::ZERO);
@@ -322,6 +356,7 @@ impl Drop for Writer {
     fn drop(&mut self) {
         // Before the slot is released.
         self.events = None;
+        self.opening = None;
         if matches!(self.stage, Stage::Preamble | Stage::Live)
             && let Some(reason) = self.failure()
         {
@@ -344,6 +379,14 @@ pub(crate) fn write_close_event(
         "retry_ms": retry.as_millis(),
     });
     write_control_with_retry(out, "hero.close", retry, &data);
+}
+
+fn take_direct_events(slot: &Slot, out: &mut BytesMut, own_retry: &mut Option<Duration>) {
+    let before = out.len();
+    slot.take_direct_events(out);
+    if out.len() > before {
+        *own_retry = retry_of(out.get(before..).unwrap_or_default()).or(*own_retry);
+    }
 }
 
 /// Takes the next write: as many whole frames as fit into a batch, or one longer frame. It copies the

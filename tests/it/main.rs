@@ -14,6 +14,7 @@ mod captured_permissions;
 mod connection;
 mod cursors;
 mod drain;
+mod early;
 mod endpoint;
 mod event;
 #[cfg(target_os = "linux")]

@@ -49,6 +49,8 @@ pub(super) fn endpoint(
         shared: shared_attributes(&function.attributes),
         permissions,
         settings,
+        headed: signature::is_headed(&declaration.function.signature),
+        early: entries.flag("early").is_some_and(|early| early.value),
         refusals: entries.path("refusals").cloned(),
         state: entries.ty("state").cloned(),
         arguments,

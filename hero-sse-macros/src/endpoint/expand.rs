@@ -192,8 +192,12 @@ fn open(endpoint: &Endpoint) -> TokenStream {
     function.set_span(*returns);
     // A value first: clippy then knows that the function is used as an `async` one, and asks for no `await`.
     let value = Ident::new("__function", *returns);
+    let into_stream = match endpoint.early {
+        true => quote_spanned!(*returns=> __sse::IntoEarlyStream::into_early_stream),
+        false => quote_spanned!(*returns=> __sse::IntoEventStream::into_event_stream),
+    };
     let stream = quote_spanned! {*returns=>
-        __sse::IntoEventStream::into_event_stream(#value(#(#names,)* #last_name).await)
+        #into_stream(#value(#(#names,)* #last_name).await)
     };
     let events = quote_spanned!(*item=> __sse::then(#stream, __sse::Events::into_events));
     // Reports at the function what it holds across an `await` and cannot be sent to another thread.
@@ -261,6 +265,7 @@ fn descriptor(endpoint: &Endpoint) -> TokenStream {
         let rule = permission(rule);
         quote!(.permission(|| #rule))
     });
+    let headed = endpoint.headed.then(|| quote!(.headed()));
     let refusals = endpoint.refusals.as_ref().map(|format| {
         let made = quote_spanned!(format.span()=> __sse::response(#format(__refusal)));
         quote!(.refusals(|__refusal| #made))
@@ -281,6 +286,7 @@ fn descriptor(endpoint: &Endpoint) -> TokenStream {
             #traps
             #docs
             #permissions
+            #headed
             #refusals
             #(#settings)*
     }

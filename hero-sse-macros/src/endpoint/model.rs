@@ -27,6 +27,10 @@ pub(super) struct Endpoint {
     pub(super) arguments: Vec<Argument>,
     /// The last argument of a `POST`, which may read the body.
     pub(super) body: Option<Argument>,
+    /// Whether the return type shows headers that come with the stream.
+    pub(super) headed: bool,
+    /// Whether the head is sent before the function runs.
+    pub(super) early: bool,
     /// The span of the return type.
     pub(super) returns: Span,
     /// The span of the stream's item, or of the return type.

@@ -26,6 +26,7 @@ key::keys! {
     "profile", OneOf("Profile", &["native", "plain"]), r#"profile = "plain""#, [Function], setting;
     "clean_end", Flag, "clean_end = false", [Function], setting;
     "direct_events", Flag, "direct_events = true", [Function], setting;
+    "early", Flag, "early = true", [Function], setting;
     "heartbeat", DurationOrOff, r#"heartbeat = "15s""#, [Function], setting;
     "heartbeat_event", Flag, "heartbeat_event = true", [Function], setting;
     "write_timeout", DurationOrOff, r#"write_timeout = "5s""#, [Function], setting;

@@ -119,6 +119,23 @@ fn stream_of(ty: &Type) -> &Type {
     }
 }
 
+/// Whether the return type shows headers that come with the stream.
+pub(super) fn is_headed(signature: &Signature) -> bool {
+    fn shows_headers(ty: &Type) -> bool {
+        match (bare(ty), named(ty)) {
+            (Type::Tuple(_), _) => true,
+            (_, Some((name, types))) if name == "Result" => {
+                types.first().is_some_and(|ty| shows_headers(ty))
+            }
+            _ => false,
+        }
+    }
+    match &signature.output {
+        ReturnType::Type(_, ty) => shows_headers(ty),
+        ReturnType::Default => false,
+    }
+}
+
 fn with_streams_named(ty: &Type) -> TokenStream {
     match stream_of(ty) {
         Type::ImplTrait(of) => match only_a_stream(&of.bounds) {

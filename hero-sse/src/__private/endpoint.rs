@@ -23,8 +23,8 @@ pub use axum::extract::Request;
 
 pub use crate::descriptor::{Descriptor, Rule};
 pub use crate::endpoint::{
-    AppState, BodyExtractor, Declared, Endpoint, EndpointMeta, Events, Extractor, IntoEventStream,
-    Opened, OpeningStream,
+    AppState, BodyExtractor, Declared, Endpoint, EndpointMeta, Events, Extractor, IntoEarlyStream,
+    IntoEventStream, Opened, OpeningStream,
 };
 pub use crate::permission::IntoPermission;
 pub use crate::policy::{Method, OverLimit, Overflow, Profile, TokenSource};

@@ -16,7 +16,7 @@ use crate::sealed;
 pub(crate) use self::argument::BODY_TIMEOUT;
 pub use self::argument::{BodyExtractor, Extractor};
 pub(crate) use self::stream::{Appended, Framing, Kind, Source, Step};
-pub use self::stream::{EventItem, EventStream, Events, IntoEventStream, Opened};
+pub use self::stream::{EventItem, EventStream, Events, IntoEarlyStream, IntoEventStream, Opened};
 
 /// Types that keep the implementations of one trait apart. They have no values, and the compiler always
 /// infers them.
@@ -122,6 +122,10 @@ pub trait EventHandler<Args, S, K = markers::FromParts>: Clone + Send + Sync + '
     #[doc(hidden)]
     fn sealed(_: sealed::Token);
 
+    /// Whether the function adds to the head of its stream's response.
+    #[doc(hidden)]
+    const HEADED: bool;
+
     /// Extracts the arguments and calls the function.
     fn open(self, request: Request, state: S) -> OpeningStream;
 }
@@ -140,6 +144,7 @@ macro_rules! handler {
         {
             const TRAPS: TrapNames =
                 <<Fut::Output as IntoEventStream<M>>::Stream as Events<N>>::TRAPS;
+            const HEADED: bool = <Fut::Output as IntoEventStream<M>>::HEADED;
 
             fn sealed(_: sealed::Token) {}
 
@@ -166,6 +171,7 @@ where
     S: AppState,
 {
     const TRAPS: TrapNames = <<Fut::Output as IntoEventStream<M>>::Stream as Events<N>>::TRAPS;
+    const HEADED: bool = <Fut::Output as IntoEventStream<M>>::HEADED;
 
     fn sealed(_: sealed::Token) {}
 

@@ -74,6 +74,10 @@ pub trait IntoEventStream<M> {
     /// The stream.
     type Stream: Stream;
 
+    /// Whether it adds to the head of the stream's response, which an `early` endpoint cannot.
+    #[doc(hidden)]
+    const HEADED: bool;
+
     /// Returns the stream.
     ///
     /// # Errors
@@ -81,6 +85,36 @@ pub trait IntoEventStream<M> {
     /// The response in its place.
     fn into_event_stream(self) -> Result<Opened<Self::Stream>, Response>;
 }
+
+/// A return type of the function of an `early` endpoint, whose head is sent before the function runs: a stream, or a
+/// `Result` of one.
+///
+/// `M` is a [marker](super::markers), and inferred.
+#[diagnostic::on_unimplemented(
+    message = "an early endpoint cannot return `{Self}`",
+    label = "not a stream alone",
+    note = "its head is sent before the function runs, so it adds no headers: write `-> impl Stream<Item = E>` or \
+            `-> Result<impl Stream<Item = E>, R>`, or leave out `early`"
+)]
+pub trait IntoEarlyStream<M>: IntoEventStream<M> + Sized {
+    /// Returns the stream.
+    ///
+    /// # Errors
+    ///
+    /// The response in its place, which is logged.
+    fn into_early_stream(self) -> Result<Opened<Self::Stream>, Response> {
+        self.into_event_stream()
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: Stream> IntoEarlyStream<Direct> for T {}
+
+#[diagnostic::do_not_recommend]
+impl<T: IntoEarlyStream<M>, R: IntoResponse, M> IntoEarlyStream<(Fallible, M)> for Result<T, R> {}
+
+#[diagnostic::do_not_recommend]
+impl<T: IntoEarlyStream<M>, M> IntoEarlyStream<(AxumFallible, M)> for Result<T, ErrorResponse> {}
 
 /// A stream, and what the endpoint's function adds to the head of its response.
 pub struct Opened<T> {
@@ -105,6 +139,8 @@ impl<T> fmt::Debug for Opened<T> {
 impl<T: Stream> IntoEventStream<Direct> for T {
     type Stream = T;
 
+    const HEADED: bool = false;
+
     fn sealed(_: sealed::Token) {}
 
     fn into_event_stream(self) -> Result<Opened<T>, Response> {
@@ -116,6 +152,8 @@ impl<T: Stream> IntoEventStream<Direct> for T {
 impl<T: IntoEventStream<M>, R: IntoResponse, M> IntoEventStream<(Fallible, M)> for Result<T, R> {
     type Stream = T::Stream;
 
+    const HEADED: bool = T::HEADED;
+
     fn sealed(_: sealed::Token) {}
 
     fn into_event_stream(self) -> Result<Opened<T::Stream>, Response> {
@@ -126,6 +164,8 @@ impl<T: IntoEventStream<M>, R: IntoResponse, M> IntoEventStream<(Fallible, M)> f
 #[diagnostic::do_not_recommend]
 impl<T: IntoEventStream<M>, M> IntoEventStream<(AxumFallible, M)> for Result<T, ErrorResponse> {
     type Stream = T::Stream;
+
+    const HEADED: bool = T::HEADED;
 
     fn sealed(_: sealed::Token) {}
 
@@ -141,6 +181,8 @@ macro_rules! headed {
         #[allow(non_snake_case)]
         impl<$($part: IntoResponseParts,)+ T: Stream> IntoEventStream<Headed> for ($($part,)+ T) {
             type Stream = T;
+
+            const HEADED: bool = true;
 
             fn sealed(_: sealed::Token) {}
 

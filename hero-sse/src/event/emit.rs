@@ -35,6 +35,9 @@ use crate::sealed;
 /// The block runs only while the stream is polled, so at the client's pace. [`send`](Emitter::send) returns when the
 /// stream has taken the event. The stream ends when the block ends.
 ///
+/// The response's head leaves before the block runs, and heartbeats leave meanwhile. So slow work in the block keeps no
+/// proxy waiting. Where the function itself is slow, use the endpoint's key `early`.
+///
 /// # Cancellation
 ///
 /// When the client leaves, the stream is dropped. That drops the block at the `await` where it is.

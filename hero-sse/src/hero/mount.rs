@@ -139,6 +139,12 @@ impl HeroSse {
             ));
         }
         policies.private.fault().iter().for_each(|fault| wrong(fault));
+        if declaration.headed && policies.private.early {
+            wrong(
+                &"is `early` and returns headers with its stream, but its head is sent before the function runs: \
+                  return the stream alone, or switch `Early` off for it",
+            );
+        }
         if policies.private.reauthorize.is_some() && !access.has_authorizer() {
             wrong(&NOTHING_TO_REAUTHORIZE);
         }
@@ -253,6 +259,7 @@ impl EndpointBuilder<'_> {
     {
         let Self { sse, mut declaration, mut mistakes } = self;
         declaration.traps = H::TRAPS;
+        declaration.headed = H::HEADED;
         let mut mapped = sse.mapped();
         let mut draft = mapped.clone();
         let path = declaration.path.clone();

@@ -91,6 +91,15 @@ endpoint_settings! {
         takes: (accepted: bool) = accepted,
         attribute: direct_events(accepted: bool) = accepted,
     }
+    early: bool {
+        meaning: "Sends the head and heartbeats before the endpoint's function is ready. Token, permission and limits are \
+            still checked first. The function can then answer nothing but events: its error ends the stream with \
+            `stream_error`.",
+        default: "false" = false, "an error of the function is then a status, which every client understands",
+        option: "Early" as early,
+        takes: (enabled: bool) = enabled,
+        attribute: early(enabled: bool) = enabled,
+    }
     heartbeat: Option<Duration> {
         meaning: "Limits the silence between two writes. After this long a heartbeat is sent, which is a comment \
             that no page sees. It must be shorter than `max_age`. `None` (`\"off\"`) sends none.",

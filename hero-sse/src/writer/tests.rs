@@ -11,6 +11,7 @@ use crate::auth::{
 };
 use crate::connections::{Caller, ConnectionFilter, Connections, Limits};
 use crate::delivery::{PIECE, Sweeper};
+use crate::endpoint::EventStream;
 use crate::event::Event;
 use crate::options::SseOptions;
 use crate::permission::PermissionRule;
