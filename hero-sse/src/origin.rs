@@ -3,9 +3,9 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 
-use http::HeaderMap;
 use http::header::{HOST, ORIGIN};
 use http::request::Parts;
+use http::{HeaderMap, HeaderName};
 
 /// Maximum length of a host name (RFC 1035, section 2.3.4) with its port.
 const MAX_HOST: usize = 253 + ":65535".len();
@@ -217,6 +217,13 @@ impl<T> Listed<T> {
         }
         listed
     }
+}
+
+/// Reads an entry of a list of headers: a name, or `*`.
+pub(crate) fn header_name(text: &str) -> Result<HeaderName, String> {
+    let fault =
+        |_| format!("{text:?} cannot be the name of a header: write one such as \"traceparent\"");
+    text.parse().map_err(fault)
 }
 
 #[cfg(test)]

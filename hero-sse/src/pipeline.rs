@@ -13,9 +13,10 @@ mod route;
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::{Arc, Once};
 use std::task::Poll;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use axum::body::{Body, HttpBody as _};
 use axum::extract::{FromRequestParts, RawPathParams, Request};
@@ -24,13 +25,14 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::StatusCode;
 use http::request::Parts;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use self::lifetime::scheduled_end;
 pub(crate) use self::route::Route;
 use self::route::{head_response, stream_response};
 use crate::auth::{
-    AccessControl, AccessRequest, AccessTarget, CallerResolved, Gate, Principal, capture,
+    AccessControl, AccessRequest, AccessTarget, CallerResolved, Gate, Principal, StreamCaller,
+    capture,
 };
 use crate::client_addr::TrustedProxies;
 use crate::close::CloseReason;
@@ -49,6 +51,9 @@ use crate::writer::{Lifetime, OpenedStream, Opening, Reauthorization, Source, Wr
 
 /// How often a request is checked, at most: again after each disconnect that overtakes it.
 const MAX_CHECKS: usize = 3;
+
+/// The time in which the end of an empty body must arrive. A gateway sends it with the head or right after it.
+const EMPTY_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What all requests share.
 pub(crate) struct Core {
@@ -79,11 +84,9 @@ pub(crate) fn handle(
 }
 
 async fn answer(core: &Arc<Core>, route: &Arc<Route>, request: Request, open: Open) -> Response {
-    let (mut parts, body) = request.into_parts();
-    // An unread body would hide that the client has disconnected.
-    let unread_body = route.method == Method::Get && !body.is_end_stream();
+    let (mut parts, mut body) = request.into_parts();
     let mut principal = None;
-    let admitted = admit(core, route, &mut parts, unread_body, &mut principal).await;
+    let admitted = admit(core, route, &mut parts, &mut body, &mut principal).await;
     let opened = match admitted {
         Ok((request, permit, slot)) => {
             request.open_stream(route, permit, slot, parts, body, open).await
@@ -104,7 +107,7 @@ async fn admit(
     core: &Arc<Core>,
     route: &Route,
     parts: &mut Parts,
-    unread_body: bool,
+    body: &mut Body,
     principal: &mut Option<Principal>,
 ) -> Result<(AuthenticatedRequest, Permit, Slot), Response> {
     let by_ticket = core.gate.has_ticket(parts);
@@ -114,9 +117,8 @@ async fn admit(
         principal.clone_from(&request.principal);
         let target = RequestTarget::of(core, route.rule_has_captures, parts).await;
         let permit = request.authorize(route, target).await?;
-        if unread_body {
-            let refusal = Refusal::bad_request("a request by GET has no body here".to_owned());
-            return Err(route.refuse(refusal));
+        if route.method == Method::Get {
+            read_empty(body).await.map_err(|refusal| route.refuse(refusal))?;
         }
         match request.take_slot(route) {
             Ok(slot) => return Ok((request, permit, slot)),
@@ -127,6 +129,26 @@ async fn admit(
         }
     }
     Err(unverified(core, route, by_ticket))
+}
+
+/// Reads the body of a `GET` to its end. An unread body would hide that the client has disconnected.
+///
+/// Gateways frame "no body" as an empty one: a last chunk over HTTP/1.1, a `DATA` frame without bytes over HTTP/2. It may
+/// arrive after the head. The client holds no slot meanwhile.
+async fn read_empty(body: &mut Body) -> Result<(), Refusal> {
+    if body.is_end_stream() {
+        return Ok(());
+    }
+    let read = async {
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
+            // An error is a malformed or incomplete body.
+            if frame.map_or(true, |frame| frame.data_ref().is_some_and(|data| !data.is_empty())) {
+                return Err(Refusal::bad_request("a request by GET has no body here"));
+            }
+        }
+        Ok(())
+    };
+    timeout(EMPTY_BODY_TIMEOUT, read).await.unwrap_or_else(|_| Err(Refusal::body_timeout()))
 }
 
 /// The path and the captures of a request, for authorizers and for permissions with captures. Empty where
@@ -169,6 +191,8 @@ pub(crate) struct AuthenticatedRequest {
     id: Option<u64>,
     /// Number of disconnects before the caller was checked.
     disconnects_before: u64,
+    /// Why the caller's cookie was not accepted.
+    refused_cookie: Option<Refusal>,
     cursor: LastEventId,
     delivery: Delivery,
     head_only: bool,
@@ -183,7 +207,7 @@ impl AuthenticatedRequest {
     ) -> Result<Self, Refusal> {
         let disconnects = core.connections.disconnects();
         let caller = core.gate.caller(parts, policy.token_sources, disconnects);
-        let (principal, disconnects_before) = caller.await?;
+        let StreamCaller { principal, disconnects, refused_cookie } = caller.await?;
         let cursor = LastEventId::from_parts(parts);
         let delivery = Delivery::of(parts);
         if delivery.is_unguarded() {
@@ -195,7 +219,8 @@ impl AuthenticatedRequest {
             by_ticket: core.gate.has_ticket(parts),
             address: core.proxies.client_of(parts),
             id: None,
-            disconnects_before,
+            disconnects_before: disconnects,
+            refused_cookie,
             cursor,
             delivery,
             head_only: parts.method == http::Method::HEAD,
@@ -210,7 +235,10 @@ impl AuthenticatedRequest {
             (Some(caller), rule) => {
                 Some(self.check_permission(caller, rule.as_ref(), route, target).await?)
             }
-            (None, Some(_)) => return Err(route.refuse(Refusal::no_token())),
+            (None, Some(_)) => {
+                let refusal = self.refused_cookie.clone().unwrap_or_else(Refusal::no_token);
+                return Err(route.refuse(refusal));
+            }
             (None, None) => None,
         };
         // `204` tells a browser not to reconnect.

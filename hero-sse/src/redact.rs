@@ -26,17 +26,23 @@ pub(crate) struct QueryTokens {
 }
 
 impl QueryTokens {
-    /// Returns those that [`redact`] has removed from the URI, or, where it has not run, those in the URI.
+    /// Returns those that [`redact`] has removed from the URI, and those that are still in it.
     pub(crate) fn of(parts: &Parts) -> Self {
-        match parts.extensions.get::<Self>() {
-            Some(tokens) => tokens.clone(),
-            None => split(parts.uri.query().unwrap_or_default()).0,
+        let mut tokens: Self = parts.extensions.get().cloned().unwrap_or_default();
+        if let Some(query) = parts.uri.query() {
+            tokens.append(split(query, true).0);
         }
+        tokens
+    }
+
+    fn append(&mut self, others: Self) {
+        self.access.extend(others.access);
+        self.tickets.extend(others.tickets);
     }
 }
 
 /// Extracts the query parameters `access_token` and `ticket`, which are removed from the URI, for applications
-/// that use parameters of these names themselves.
+/// that use parameters of these names themselves. On a server without tickets, `ticket` also stays in the URI.
 ///
 /// The values are not verified. To authenticate the caller, extract [`Principal`](crate::Principal). If a parameter
 /// is repeated, the first value counts.
@@ -76,14 +82,23 @@ impl<S: Send + Sync> FromRequestParts<S> for QueryToken {
 /// Created by [`HeroSse::redact_layer`](crate::HeroSse::redact_layer).
 #[derive(Clone, Copy, Debug)]
 pub struct RedactLayer {
-    pub(crate) query: bool,
+    pub(crate) removed: Removed,
+}
+
+/// Which parameters leave the URI.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Removed {
+    /// Any at all.
+    pub(crate) tokens: bool,
+    /// `ticket` as well. On a server without tickets it is the application's: help desks and CAS use the name.
+    pub(crate) tickets: bool,
 }
 
 impl<S> Layer<S> for RedactLayer {
     type Service = Redact<S>;
 
     fn layer(&self, inner: S) -> Redact<S> {
-        Redact { inner, query: self.query }
+        Redact { inner, removed: self.removed }
     }
 }
 
@@ -91,7 +106,7 @@ impl<S> Layer<S> for RedactLayer {
 #[derive(Clone, Copy, Debug)]
 pub struct Redact<S> {
     inner: S,
-    query: bool,
+    removed: Removed,
 }
 
 impl<S, B> Service<Request<B>> for Redact<S>
@@ -107,32 +122,30 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> S::Future {
-        redact(&mut request, self.query);
+        redact(&mut request, self.removed);
         self.inner.call(request)
     }
 }
 
-/// Marks credential headers as sensitive, so that `Debug` hides them. If `query` is set, moves tokens from the URI
-/// to a private extension and leaves the rest of the URI unchanged. A second call changes nothing.
-pub(crate) fn redact<B>(request: &mut Request<B>, query: bool) {
+/// Marks credential headers as sensitive, so that `Debug` hides them. Moves tokens from the URI to a private
+/// extension, if they are to be removed, and leaves the rest of the URI unchanged. A second call changes nothing.
+pub(crate) fn redact<B>(request: &mut Request<B>, removed: Removed) {
     mark_sensitive(request.headers_mut());
-    if !query {
+    if !removed.tokens {
         return;
     }
-    let mut tokens = take(request.uri_mut());
+    let taken = take(request.uri_mut(), removed);
     // Inside a router there is a second copy of the URI.
     if let Some(OriginalUri(uri)) = request.extensions_mut().get_mut() {
-        take(uri);
+        take(uri, removed);
     }
-    if let Some(QueryTokens { access, tickets }) = request.extensions_mut().remove() {
-        tokens.access.splice(0..0, access);
-        tokens.tickets.splice(0..0, tickets);
-    }
+    let mut tokens: QueryTokens = request.extensions_mut().remove().unwrap_or_default();
+    tokens.append(taken);
     request.extensions_mut().insert(tokens);
 }
 
-fn take(uri: &mut Uri) -> QueryTokens {
-    let (tokens, kept) = split(uri.query().unwrap_or_default());
+fn take(uri: &mut Uri, removed: Removed) -> QueryTokens {
+    let (tokens, kept) = split(uri.query().unwrap_or_default(), removed.tickets);
     if let Some(kept) = kept {
         *uri = with_query(uri, &kept);
     }
@@ -161,8 +174,8 @@ const SEPARATORS: [char; 3] = ['&', ';', '?'];
 /// Returns the tokens of `query`, and the query without them if that is different.
 ///
 /// Only a parameter of the exact name is a token. Misspelled names (another case, `[]`, after `;`) are not, but
-/// are removed as well: their values are secrets all the same.
-fn split(query: &str) -> (QueryTokens, Option<String>) {
+/// are removed as well: their values are secrets all the same. Without `tickets`, a ticket is an ordinary parameter.
+fn split(query: &str, tickets: bool) -> (QueryTokens, Option<String>) {
     let mut tokens = QueryTokens::default();
     let mut kept = String::new();
     let mut changed = false;
@@ -176,7 +189,7 @@ fn split(query: &str) -> (QueryTokens, Option<String>) {
         let intended = key.trim().trim_end_matches("[]");
         let (name, found) = if intended.eq_ignore_ascii_case(ACCESS_TOKEN) {
             (ACCESS_TOKEN, &mut tokens.access)
-        } else if intended.eq_ignore_ascii_case(TICKET) {
+        } else if tickets && intended.eq_ignore_ascii_case(TICKET) {
             (TICKET, &mut tokens.tickets)
         } else {
             kept.push_str(piece);
@@ -206,10 +219,12 @@ fn with_query(uri: &Uri, query: &str) -> Uri {
 mod tests {
     use super::*;
 
+    const ALL: Removed = Removed { tokens: true, tickets: true };
+
     fn redacted(uri: &str) -> (String, Vec<String>) {
         let mut request = Request::get(uri).body(()).expect("a request");
-        redact(&mut request, true);
-        redact(&mut request, true);
+        redact(&mut request, ALL);
+        redact(&mut request, ALL);
         let (parts, ()) = request.into_parts();
         let QueryTokens { access, tickets } = QueryTokens::of(&parts);
         let tickets = tickets.iter().map(|ticket| format!("ticket {}", ticket.expose()));
@@ -256,6 +271,24 @@ mod tests {
     }
 
     #[test]
+    fn without_tickets_a_parameter_of_that_name_stays() {
+        let uri = "/login?ticket=ST-1&access_token=t&TICKET=u";
+        let mut request = Request::get(uri).body(()).expect("a request");
+        redact(&mut request, Removed { tickets: false, ..ALL });
+        assert_eq!(request.uri(), "/login?ticket=ST-1&TICKET=u");
+        // A server with tickets inside of one without them still finds it, once.
+        let tickets = |request: Request<()>| {
+            let QueryTokens { access, tickets } = QueryTokens::of(&request.into_parts().0);
+            assert_eq!(access, [Secret::new("t".to_owned())]);
+            tickets
+        };
+        assert_eq!(tickets(request.clone()), [Secret::new("ST-1".to_owned())]);
+        redact(&mut request, ALL);
+        assert_eq!(request.uri(), "/login");
+        assert_eq!(tickets(request), [Secret::new("ST-1".to_owned())]);
+    }
+
+    #[test]
     fn tokens_of_a_request_that_was_not_redacted_are_found_in_the_uri() {
         let request = Request::get("/a?access_token=t").body(()).expect("a request");
         let tokens = QueryTokens::of(&request.into_parts().0);
@@ -266,7 +299,7 @@ mod tests {
     fn without_query_only_headers_are_hidden() {
         let uri = "/a?access_token=t&ticket=u";
         let mut request = Request::get(uri).header(AUTHORIZATION, "Bearer x").body(()).expect("it");
-        redact(&mut request, false);
+        redact(&mut request, Removed { tokens: false, ..ALL });
         assert_eq!(request.uri(), uri);
         let (parts, ()) = request.into_parts();
         assert!(parts.headers[AUTHORIZATION].is_sensitive());
@@ -283,7 +316,7 @@ mod tests {
             .header("x-original-uri", "/s?access_token=canary")
             .body(())
             .expect("a request");
-        redact(&mut request, true);
+        redact(&mut request, ALL);
         let shown = format!("{request:?} {:?}", request.extensions().get::<QueryTokens>());
         assert!(!shown.contains("canary"), "{shown}");
     }

@@ -21,6 +21,7 @@ mod event;
 mod files;
 mod foreign;
 mod format;
+mod gateways;
 mod guard;
 #[cfg(target_os = "linux")]
 mod hard_end;

@@ -317,8 +317,72 @@ async fn in_a_nested_router_the_paths_are_those_of_the_url() {
     let (status, ticket) = sell("/outer/api/usage").await;
     assert_eq!(status, 200);
     open(&app, "/outer/api/usage", &ticket.expect("a ticket")).await.expect("a stream");
-    for path in ["/api/usage", "/elsewhere/api/usage", "/outer", "/outerx/api/usage"] {
+    for path in ["/outer", "/outer/api", "/outer/api/usagex", "/elsewhere/", "/outer/api/usage/"] {
         assert_eq!(sell(path).await.0, 404, "{path}");
+    }
+    // The server does not know where an endpoint is nested. A ticket opens the whole path and no other.
+    for path in ["/api/usage", "/elsewhere/api/usage", "/outerx/api/usage"] {
+        let (status, ticket) = sell(path).await;
+        assert_eq!(status, 200, "{path}");
+        let opened = open(&app, "/outer/api/usage", &ticket.expect("a ticket")).await;
+        assert_not_accepted(opened, path);
+    }
+}
+
+/// The route that makes tickets is in another router than the endpoints, whose prefix may have captures.
+#[tokio::test]
+async fn a_ticket_opens_an_endpoint_in_any_nested_router() {
+    let sse = sse_with("");
+    let usage = sse.endpoint("/usage").permission("usage.read").handler(async || burst(1));
+    let jobs = sse.endpoint("/jobs/{id}").handler(async || burst(1));
+    let tickets: Router = sse.at("/api").tickets("/tickets").expect("a route");
+    let inner = Router::new().nest("/deep", jobs.expect("a route"));
+    let app = Router::new()
+        .nest("/t/{tenant}", usage.expect("a route"))
+        .nest_service("/service", inner)
+        .merge(tickets);
+    for path in ["/t/1/usage", "/service/deep/jobs/7"] {
+        let ticket = buy(&app, "ann.may", path).await;
+        open(&app, path, &ticket).await.expect(path);
+    }
+    for (bought, opened) in [
+        ("/t/1/usage", "/t/2/usage"),
+        ("/usage", "/t/1/usage"),
+        ("/service/deep/jobs/7", "/service/deep/jobs/8"),
+        ("/jobs/7", "/service/deep/jobs/7"),
+        ("/deep/jobs/7", "/service/deep/jobs/7"),
+    ] {
+        let ticket = buy(&app, "ann.may", bought).await;
+        assert_not_accepted(open(&app, opened, &ticket).await, opened);
+    }
+    let lacking = post(&app, "/api/tickets", "bob", r#"{"path": "/t/1/usage"}"#).await;
+    assert_eq!(lacking.status(), StatusCode::FORBIDDEN);
+    let long = format!("/{}usage", "a/".repeat(2_000));
+    let none = post(&app, "/api/tickets", "ann.may", json!({ "path": long }).to_string()).await;
+    assert_eq!(none.status(), StatusCode::NOT_FOUND, "too deep");
+}
+
+/// The proxy serves `/billing/..`, and asks the server for the rest of the path.
+#[tokio::test]
+async fn behind_a_proxy_that_strips_a_prefix_tickets_are_for_the_rest() {
+    let tickets = Tickets::new().audience("usage").public_prefix("/billing");
+    let app = app(&builder("").tickets(tickets).build().expect("a server"));
+    let ticket = buy(&app, "ann.may", "/billing/api/usage").await;
+    open(&app, "/api/usage", &ticket).await.expect("a stream");
+    let ticket = buy(&app, "ann.may", "/api/usage").await;
+    open(&app, "/api/usage", &ticket).await.expect("a stream");
+    for (bought, opened) in [
+        ("/billing/api/usage", "/api/held"),
+        ("/billing/billing/api/usage", "/api/usage"),
+        ("/billingx/api/usage", "/api/usage"),
+    ] {
+        let ticket = buy(&app, "ann.may", bought).await;
+        assert_not_accepted(open(&app, opened, &ticket).await, bought);
+    }
+    for prefix in ["billing", "/billing/", "/", ""] {
+        let tickets = Tickets::new().audience("usage").public_prefix(prefix);
+        let error = builder("").tickets(tickets).build().expect_err(prefix).to_string();
+        assert!(error.contains("must start with a slash"), "{error}");
     }
 }
 

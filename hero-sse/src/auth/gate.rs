@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Once};
+use std::time::SystemTime;
 
 use axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use futures_util::FutureExt;
@@ -37,18 +38,15 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// Authenticates a request for a stream, by ticket or token. `None`: it has no credential.
-    ///
-    /// Also returns how many disconnects there had been when the credential's token was checked. For a
-    /// token, that is `disconnects`, the number now.
+    /// Authenticates a request for a stream, by ticket or token. `disconnects` is their number now.
     pub(crate) async fn caller(
         &self,
         parts: &Parts,
         sources: TokenSources,
         disconnects: u64,
-    ) -> Result<(Option<Principal>, u64), Refusal> {
+    ) -> Result<StreamCaller, Refusal> {
         let Some((tickets, mut found)) = self.tickets_of(parts) else {
-            return Ok((self.principal(parts, sources).await?, disconnects));
+            return self.caller_by_token(parts, sources, disconnects).await;
         };
         self.check_host(parts)?;
         let (Some(ticket), true) = (found.pop(), found.is_empty()) else {
@@ -67,7 +65,36 @@ impl Gate {
         let (principal, checked_at) = self.verify(parts, "ticket store", redeemed).await?;
         // Another server's count of disconnects cannot be compared with ours.
         let ours = checked_at.instance == self.instance;
-        Ok((Some(principal), if ours { checked_at.disconnects } else { disconnects }))
+        let disconnects = if ours { checked_at.disconnects } else { disconnects };
+        Ok(StreamCaller { principal: Some(principal), disconnects, refused_cookie: None })
+    }
+
+    async fn caller_by_token(
+        &self,
+        parts: &Parts,
+        sources: TokenSources,
+        disconnects: u64,
+    ) -> Result<StreamCaller, Refusal> {
+        let expired = |caller: &Principal| {
+            caller.expires_at().is_some_and(|expiry| expiry <= SystemTime::now())
+        };
+        let refusal = match self.principal(parts, sources).await {
+            Ok(Some(caller)) if expired(&caller) => Refusal::invalid_token("the token has expired"),
+            Ok(principal) => {
+                return Ok(StreamCaller { principal, disconnects, refused_cookie: None });
+            }
+            Err(refusal) => refusal,
+        };
+        // A browser sends a cookie by itself, also a stale one. What a client sends on purpose must be right.
+        let by_cookie =
+            matches!(refusal.status(), StatusCode::UNAUTHORIZED | StatusCode::BAD_REQUEST)
+                && matches!(token::bearer_token(parts, sources.without_cookie(), None), Ok(None));
+        match by_cookie {
+            true => {
+                Ok(StreamCaller { principal: None, disconnects, refused_cookie: Some(refusal) })
+            }
+            false => Err(refusal),
+        }
     }
 
     /// Returns whether the request has a ticket. Then the same URL cannot open its stream again.
@@ -157,6 +184,16 @@ impl Gate {
         }
         refusal
     }
+}
+
+/// The caller of a request for a stream.
+pub(crate) struct StreamCaller {
+    /// `None`: it has no credential that is accepted.
+    pub(crate) principal: Option<Principal>,
+    /// Number of disconnects when the credential's token was checked.
+    pub(crate) disconnects: u64,
+    /// Why the only credential, a cookie, was not accepted. A public endpoint serves such a caller as nobody.
+    pub(crate) refused_cookie: Option<Refusal>,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Principal {

@@ -53,7 +53,7 @@ pub(crate) use self::authorizer::{
 };
 #[cfg(feature = "jwt")]
 pub use self::claim_path::ClaimPath;
-pub(crate) use self::gate::{CallerResolved, Gate};
+pub(crate) use self::gate::{CallerResolved, Gate, StreamCaller};
 #[cfg(feature = "jwt")]
 pub use self::issuer::Issuer;
 #[cfg(feature = "jwt")]
@@ -62,7 +62,7 @@ pub use self::principal::Principal;
 #[cfg(feature = "testing")]
 pub(crate) use self::principal::TestPrincipal;
 pub(crate) use self::site_policy::{OverTls, SitePolicy};
-pub(crate) use self::ticket::{CheckedAt, opened_path};
+pub(crate) use self::ticket::CheckedAt;
 pub use self::ticket::{TicketGrant, TicketStore, Tickets};
 pub use crate::permission::{IntoPermission, InvalidPermission, Permission, PermissionRule};
 pub use crate::secret::Secret;

@@ -68,6 +68,7 @@ const NOT_ACCEPTED: AuthError = AuthError::invalid("the ticket is not accepted: 
 pub struct Tickets {
     audience: Option<String>,
     ttl: Duration,
+    public_prefix: Option<String>,
     store: Arc<dyn TicketStore>,
 }
 
@@ -80,7 +81,8 @@ impl Default for Tickets {
 impl Tickets {
     /// Creates tickets that are stored in memory and expire after 30 s.
     pub fn new() -> Self {
-        Self { audience: None, ttl: DEFAULT_TTL, store: Arc::new(MemoryTickets::default()) }
+        let store = Arc::new(MemoryTickets::default());
+        Self { audience: None, ttl: DEFAULT_TTL, public_prefix: None, store }
     }
 
     /// Sets the name of the service that the tickets are for. Required.
@@ -99,6 +101,22 @@ impl Tickets {
         self
     }
 
+    /// Sets the prefix that a proxy strips from the path of each URL, such as `"/billing"`. Default: none.
+    ///
+    /// Pages ask for tickets by the path that they see, `/billing/usage/stream`, and the server sees `/usage/stream`.
+    /// The ticket opens the latter. A path without the prefix is taken as the server sees it.
+    #[must_use]
+    pub fn public_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.public_prefix = Some(prefix.into());
+        self
+    }
+
+    /// Returns the path that the server sees, of that which a page sees.
+    pub(crate) fn served_path<'a>(&self, path: &'a str) -> &'a str {
+        let inner = self.public_prefix.as_deref().and_then(|prefix| path.strip_prefix(prefix));
+        inner.filter(|inner| inner.starts_with('/')).unwrap_or(path)
+    }
+
     /// Sets the store. Several servers behind one name need a shared one, since any of them may receive the
     /// ticket. Default: in memory, 65,536 tickets in all and 64 of one caller.
     #[must_use]
@@ -114,6 +132,12 @@ impl Tickets {
             mistakes.push(SetupError::auth(
                 "Tickets: no audience; add .audience(\"..\"), the name of this service",
             ));
+        }
+        let odd = |prefix: &&str| !prefix.starts_with('/') || prefix.ends_with('/');
+        if let Some(prefix) = self.public_prefix.as_deref().filter(odd) {
+            mistakes.push(SetupError::auth(format_args!(
+                "Tickets: the public prefix {prefix:?} must start with a slash and not end with one: \"/billing\""
+            )));
         }
         if !(MIN_TTL..=MAX_TTL).contains(&self.ttl) {
             let ttl = self.ttl;
@@ -187,7 +211,7 @@ impl fmt::Debug for Tickets {
 }
 
 /// Returns the path exactly as the client sent it, even inside a nested router.
-pub(crate) fn opened_path(parts: &Parts) -> &str {
+fn opened_path(parts: &Parts) -> &str {
     let original = parts.extensions.get::<OriginalUri>();
     original.map_or(parts.uri.path(), |OriginalUri(uri)| uri.path())
 }

@@ -17,7 +17,7 @@ use tower::Service;
 
 use super::HeroSse;
 use crate::delivery::{GuardedIo, SocketWatch};
-use crate::redact::{RedactLayer, redact};
+use crate::redact::{RedactLayer, Removed, redact};
 use crate::telemetry;
 use crate::transport::set_up;
 
@@ -112,7 +112,7 @@ impl HeroSse {
     /// Returns a layer that removes tokens from requests, for a router under a server without
     /// [`serve`](Self::serve) and [`guard`](Self::guard).
     ///
-    /// `access_token` and `ticket` leave the URI, and the values of credential headers print as `Sensitive`. The
+    /// `access_token` leaves the URI, and so does `ticket` on a server with tickets. The values of credential headers print as `Sensitive`. The
     /// layer must be the outermost one, so add it last: layers outside of it see the token. Under `serve` and
     /// `guard` it has no effect.
     ///
@@ -127,7 +127,7 @@ impl HeroSse {
     /// # }
     /// ```
     pub fn redact_layer(&self) -> RedactLayer {
-        RedactLayer { query: self.core().options.server.redact_query }
+        RedactLayer { removed: self.removed_parameters() }
     }
 
     fn guarded<I: AsyncRead + AsyncWrite + Unpin + Any>(&self, socket: I) -> GuardedIo<I> {
@@ -151,11 +151,7 @@ impl HeroSse {
         if let Some(peer) = peer {
             extensions.insert(ConnectInfo(peer));
         }
-        GuardedService {
-            service,
-            extensions,
-            redact_query: self.core().options.server.redact_query,
-        }
+        GuardedService { service, extensions, removed: self.removed_parameters() }
     }
 }
 
@@ -219,7 +215,7 @@ pub struct GuardedService<S> {
     service: S,
     /// Added to each request.
     extensions: Extensions,
-    redact_query: bool,
+    removed: Removed,
 }
 
 impl<S, B> Service<Request<B>> for GuardedService<S>
@@ -235,7 +231,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> S::Future {
-        redact(&mut request, self.redact_query);
+        redact(&mut request, self.removed);
         if let Some(watch) = self.extensions.get::<Arc<SocketWatch>>() {
             watch.request();
         }

@@ -32,7 +32,7 @@ use crate::delivery::Sweeper;
 use crate::options::SseOptions;
 use crate::permission::{IntoPermission, PermissionRule};
 use crate::pipeline::Core;
-use crate::redact::redact;
+use crate::redact::{Removed, redact};
 use crate::refusal::{Refusal, RefusalFormat, RefusalInfo};
 use crate::setup::{SetupError, SetupErrors};
 use crate::signal::Readiness;
@@ -202,6 +202,12 @@ impl HeroSse {
     /// No code that can panic runs under the lock, so a poisoned lock is still sound.
     fn mapped(&self) -> MutexGuard<'_, Mapped> {
         self.0.mapped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns which parameters leave the URIs of requests.
+    fn removed_parameters(&self) -> Removed {
+        let Core { options, gate, .. } = &**self.core();
+        Removed { tokens: options.server.redact_query, tickets: gate.tickets.is_some() }
     }
 
     /// Adds what the extractors `SseContext` and `Principal` need on any route.
@@ -541,9 +547,9 @@ where
         };
         let signal = shutdown.unwrap_or_else(|| Box::pin(std::future::pending()));
         let (delay, readiness) = (options.server.drain_delay, sse.readiness());
-        let (over_tls, query) = (transport.tls.is_some(), options.server.redact_query);
+        let (over_tls, removed) = (transport.tls.is_some(), sse.removed_parameters());
         let prepare = move |request: &mut Request| {
-            redact(request, query);
+            redact(request, removed);
             sse.prepare(request.extensions_mut());
             if over_tls {
                 request.extensions_mut().insert(OverTls);

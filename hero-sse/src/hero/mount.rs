@@ -10,6 +10,7 @@ use axum::extract::{Request, State};
 use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
 use axum::routing::{MethodRouter, get, post};
+use http::HeaderMap;
 
 use super::mapped::Mapped;
 use super::{HeroSse, NOTHING_TO_REAUTHORIZE};
@@ -62,8 +63,9 @@ impl<'a> Mount<'a> {
             let mut own = Vec::new();
             let declaration = Declaration::from_descriptor(&self.prefix, &descriptor, &mut own);
             let path = declaration.path.clone();
+            let is_first = !draft.has(&path);
             if let Some(route) = self.sse.map(&mut draft, declaration, &mut own) {
-                router = router.route(&path, handler(self.sse, route, open));
+                router = router.route(&path, handler(self.sse, route, is_first, open));
             }
             mistakes.append(&mut own);
         }
@@ -263,12 +265,13 @@ impl EndpointBuilder<'_> {
         let mut mapped = sse.mapped();
         let mut draft = mapped.clone();
         let path = declaration.path.clone();
+        let is_first = !draft.has(&path);
         let route = sse.map(&mut draft, declaration, &mut mistakes);
         SetupErrors::none_or(mistakes)?;
         *mapped = draft;
         let open = move |request, state| handler.clone().open(request, state);
         Ok(route.map_or_else(Router::new, |route| {
-            Router::new().route(&path, self::handler(sse, route, open))
+            Router::new().route(&path, self::handler(sse, route, is_first, open))
         }))
     }
 }
@@ -289,6 +292,7 @@ impl fmt::Debug for EndpointBuilder<'_> {
 fn handler<S: AppState>(
     sse: &HeroSse,
     route: Arc<Route>,
+    is_first: bool,
     open: impl Fn(Request, S) -> OpeningStream + Clone + Send + Sync + 'static,
 ) -> MethodRouter<S> {
     let (core, method) = (sse.core().clone(), route.method);
@@ -301,17 +305,26 @@ fn handler<S: AppState>(
         Method::Get => get(handler),
         Method::Post => post(handler),
     };
-    open_to_pages(sse, handler)
+    open_to_pages(sse, handler, is_first)
 }
 
-/// Adds CORS, if the options allow other origins.
+/// Adds CORS, if the options allow other origins. The first endpoint of a path also maps `OPTIONS`: axum merges the
+/// methods of a path, and a middleware around one of them would lose preflights to the others' fallback. A second
+/// handler for `OPTIONS` would be a panic.
 pub(super) fn open_to_pages<S: AppState>(
     sse: &HeroSse,
     handler: MethodRouter<S>,
+    is_first: bool,
 ) -> MethodRouter<S> {
     let cors = sse.core().options.cors_settings();
-    match cors.is_on() {
-        true => handler.layer(from_fn_with_state(Arc::new(cors), cors::middleware)),
+    if !cors.is_on() {
+        return handler;
+    }
+    let cors = Arc::new(cors.prepare());
+    // A path whose endpoints are nested apart still has the middleware.
+    let handler = handler.layer(from_fn_with_state(cors.clone(), cors::middleware));
+    match is_first {
+        true => handler.options(async move |headers: HeaderMap| cors.preflight(&headers)),
         false => handler,
     }
 }

@@ -7,8 +7,8 @@ use axum::body::to_bytes;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, REFERRER_POLICY};
-use http::request::Parts;
 use http::uri::PathAndQuery;
 use serde::Deserialize;
 use serde_json::json;
@@ -17,9 +17,10 @@ use tokio::time::timeout;
 use super::HeroSse;
 use super::mapped::NotFound;
 use super::mount::{Mount, open_to_pages};
-use crate::auth::{AuthError, CheckedAt, Principal, opened_path};
+use crate::auth::{AuthError, CheckedAt, Principal};
 use crate::descriptor::{Declaration, Location};
 use crate::endpoint::{AppState, BODY_TIMEOUT};
+use crate::permission::PermissionRule;
 use crate::policy::{Method, TokenSource, TokenSources};
 use crate::refusal::Refusal;
 use crate::setup::SetupErrors;
@@ -27,6 +28,9 @@ use crate::telemetry;
 
 /// Maximum length of the request's body, which holds one path. No real path is as long.
 const MAX_BODY: usize = 4 * 1024;
+
+/// An endpoint's path may be behind prefixes of this many segments, less one.
+const MAX_NESTING: usize = 32;
 
 impl Mount<'_> {
     /// Maps the route that makes [tickets](crate::auth::Tickets). Merge the returned router into your own.
@@ -44,7 +48,9 @@ impl Mount<'_> {
     /// | `404` | no endpoint answers `GET` at the path; a handler with [`SseContext`](crate::SseContext) is none |
     ///
     /// Refusals are problem+json. An [`Authorizer`](crate::auth::Authorizer) is asked only when the stream is opened.
-    /// A nested router makes tickets for the endpoints that are nested with it.
+    /// The path may lead to an endpoint in a nested router: its end must be the path of an endpoint. A ticket opens the
+    /// whole path and no other. Where a proxy strips a prefix from the path, set
+    /// [`Tickets::public_prefix`](crate::auth::Tickets::public_prefix).
     ///
     /// # Errors
     ///
@@ -82,12 +88,13 @@ impl Mount<'_> {
         }
         let mut mapped = self.sse.mapped();
         let mut draft = mapped.clone();
+        let is_first = !draft.has(&declaration.path);
         draft.enter(&declaration).err().iter().for_each(|why| wrong(why));
         SetupErrors::none_or(mistakes)?;
         *mapped = draft;
         let (sse, path) = (self.sse.clone(), declaration.path.clone());
         let make = async move |request: Request| answer(&sse, &declaration.path, request).await;
-        Ok(Router::new().route(&path, open_to_pages(self.sse, post(make))))
+        Ok(Router::new().route(&path, open_to_pages(self.sse, post(make), is_first)))
     }
 }
 
@@ -136,19 +143,19 @@ async fn make(
     if !is_path || !wanted.path.starts_with('/') {
         return Err(Refusal::bad_request("path: write it as the URL has it, without its query"));
     }
-    let rule = sse.mapped().opened_by(inner_path(&parts, &wanted.path)?)?;
+    let Some(tickets) = &gate.tickets else { return Err(Refusal::internal()) };
+    let path = tickets.served_path(&wanted.path);
+    let rule = opened_by(sse, path)?;
     // An authorizer may decide by the request's target and time, so it is asked when the ticket is used.
     if let Some(rule) = rule.filter(|_| !sse.core().access.has_authorizer()) {
         principal.meets(&rule)?;
     }
-    let Some(tickets) = &gate.tickets else { return Err(Refusal::internal()) };
-    let (ticket, ttl) =
-        tickets.issue(principal, checked_at, &wanted.path).await.map_err(|error| {
-            if let AuthError::Unavailable(why) = &error {
-                gate.failures.log(parts.uri.path(), "ticket store", why);
-            }
-            Refusal::unavailable()
-        })?;
+    let (ticket, ttl) = tickets.issue(principal, checked_at, path).await.map_err(|error| {
+        if let AuthError::Unavailable(why) = &error {
+            gate.failures.log(parts.uri.path(), "ticket store", why);
+        }
+        Refusal::unavailable()
+    })?;
     let ticket = json!({ "ticket": ticket.expose(), "expires_in": ttl.as_secs() });
     let headers = [
         (CONTENT_TYPE, "application/json"),
@@ -158,8 +165,14 @@ async fn make(
     Ok((headers, ticket.to_string()).into_response())
 }
 
-/// Returns the path at which the endpoint was mapped: without the prefix of the router that this route is nested in.
-fn inner_path<'a>(parts: &Parts, path: &'a str) -> Result<&'a str, NotFound> {
-    let nest = opened_path(parts).strip_suffix(parts.uri.path()).unwrap_or_default();
-    path.strip_prefix(nest).filter(|inner| inner.starts_with('/')).ok_or(NotFound)
+/// Returns the permissions of the endpoint at the path of a URL; `None`: public. An endpoint does not know in which
+/// routers it is nested, so the longest end of the path that is mapped counts. This only helps the client early: the ticket
+/// opens the whole path, and the endpoint checks its permissions then.
+fn opened_by(sse: &HeroSse, path: &str) -> Result<Option<PermissionRule>, Refusal> {
+    let mapped = sse.mapped();
+    let ends = path.match_indices('/').filter_map(|(at, _)| path.get(at..)).take(MAX_NESTING);
+    let first = ends.map(|end| mapped.opened_by(end)).find(|found| {
+        !found.as_ref().is_err_and(|refusal| refusal.status() == StatusCode::NOT_FOUND)
+    });
+    first.unwrap_or_else(|| Err(NotFound.into()))
 }

@@ -95,6 +95,10 @@ impl SseOptions {
     pub fn cors(mut self, cors: Cors) -> Self {
         self.server.cors_origins = cors.origins;
         self.server.cors_credentials = cors.credentials;
+        self.server.cors_allowed_headers = cors.allowed_headers;
+        self.server.cors_exposed_headers = cors.exposed_headers;
+        self.server.cors_max_age = cors.max_age;
+        self.server.cors_private_network = cors.private_network;
         self
     }
 }
@@ -123,8 +127,15 @@ impl SseOptions {
     }
 
     pub(crate) fn cors_settings(&self) -> Cors {
-        let ServerSettings { cors_origins, cors_credentials, .. } = &self.server;
-        Cors { origins: cors_origins.clone(), credentials: *cors_credentials }
+        let server = &self.server;
+        Cors {
+            origins: server.cors_origins.clone(),
+            credentials: server.cors_credentials,
+            allowed_headers: server.cors_allowed_headers.clone(),
+            exposed_headers: server.cors_exposed_headers.clone(),
+            max_age: server.cors_max_age,
+            private_network: server.cors_private_network,
+        }
     }
 
     /// Returns whether these settings have tokens in a cookie that has no name.

@@ -30,6 +30,8 @@ use super::value::{Method, SettingValue, StreamKind, fault_of_cookie, fault_of_r
 pub(crate) mod types {
     pub(crate) use std::time::Duration;
 
+    pub(crate) use http::HeaderName;
+
     pub(crate) use crate::client_addr::{ForwardedHeader, Network};
     pub(crate) use crate::origin::{Host, Listed, Origin};
     pub(crate) use crate::overflow::Overflow;
@@ -337,9 +339,34 @@ server_settings! {
         default: "false" = false, "a token in a header or the query needs no cookie",
         option: "CorsCredentials",
     }
+    cors_allowed_headers: Listed<HeaderName> {
+        meaning: "Names more headers that these pages may send, such as `[\"traceparent\"]`. `Authorization`, \
+            `Content-Type` and `Last-Event-ID` are always allowed. `\"*\"` is all but `Authorization`. In code: \
+            [`cors`](crate::SseOptions::cors).",
+        default: "[]" = Listed::NONE, "a stream needs no others",
+        option: "CorsAllowedHeaders",
+    }
+    cors_exposed_headers: Listed<HeaderName> {
+        meaning: "Names more headers of responses that these pages may read, such as `[\"x-request-id\"]`. \
+            `WWW-Authenticate` and `Retry-After` can always be read. In code: [`cors`](crate::SseOptions::cors).",
+        default: "[]" = Listed::NONE, "the library sends no others that matter",
+        option: "CorsExposedHeaders",
+    }
+    cors_max_age: Option<Duration> {
+        meaning: "Sets for how long browsers may reuse the answer to a preflight. `None` (`\"off\"`): not at all. In \
+            code: [`cors`](crate::SseOptions::cors).",
+        default: "10m" = Some(minutes(10)), "a change of these settings is soon effective",
+        option: "CorsMaxAge",
+    }
+    cors_private_network: bool {
+        meaning: "Lets these pages open the server at a private address, such as `192.168.0.7`, from a public one. In \
+            code: [`cors`](crate::SseOptions::cors).",
+        default: "false" = false, "a page on the Internet has no business in a private network",
+        option: "CorsPrivateNetwork",
+    }
     redact_query: bool {
-        meaning: "Removes `access_token` and `ticket` from the URI of every request under `serve`, `guard` and \
-            the [layer](crate::HeroSse::redact_layer). An application with a parameter of that name reads it by \
+        meaning: "Removes `access_token` from the URI of every request under `serve`, `guard` and the \
+            [layer](crate::HeroSse::redact_layer), and `ticket` on a server with tickets. An application with a parameter of that name reads it by \
             [`QueryToken`](crate::server::QueryToken), or switches this off.",
         default: "true" = true, "URIs end up in logs",
         option: "RedactQuery" as redact_query,

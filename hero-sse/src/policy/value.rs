@@ -3,12 +3,13 @@
 use std::fmt;
 use std::time::Duration;
 
+use http::HeaderName;
 use serde_json::Value;
 
 use crate::client_addr::{ForwardedHeader, Network};
 use crate::duration::{BOUNDS, parse_duration};
 use crate::frame::RETRY;
-use crate::origin::{Host, Listed, Origin};
+use crate::origin::{Host, Listed, Origin, header_name};
 use crate::overflow::Overflow;
 use crate::profile::Profile;
 
@@ -88,6 +89,10 @@ impl TokenSources {
     /// Keeps the sources that are in both sets.
     pub(super) fn and(self, others: Self) -> Self {
         Self(self.0 & others.0)
+    }
+
+    pub(crate) fn without_cookie(self) -> Self {
+        Self(self.0 & !(1 << TokenSource::Cookie as u8))
     }
 
     /// A client that sends a body can send a header, and URLs end up in logs.
@@ -261,6 +266,11 @@ impl Entry for Origin {
 impl Entry for Host {
     const EXAMPLE: &'static str = "app.example.com";
     const PARSE: fn(&str) -> Result<Self, String> = Self::parse;
+}
+
+impl Entry for HeaderName {
+    const EXAMPLE: &'static str = "traceparent";
+    const PARSE: fn(&str) -> Result<Self, String> = header_name;
 }
 
 impl Entry for Network {

@@ -43,7 +43,7 @@ async fn an_application_can_read_removed_parameters_or_keep_them_in_the_uri() {
         format!("{uri} {} {}", text(query.access_token()), text(query.ticket()))
     };
     for (toml, uri) in
-        [("", "/show?x=1"), ("RedactQuery = false", "/show?ticket=42&x=1&access_token=t")]
+        [("", "/show?ticket=42&x=1"), ("RedactQuery = false", "/show?ticket=42&x=1&access_token=t")]
     {
         let sse = sse_with(options(toml));
         let server = Server::start(&sse, Router::new().route("/show", get(show))).await;
@@ -189,6 +189,7 @@ fn sse_with_canaries(use_jwt: bool) -> HeroSse {
         .options(options(
             "TokenCookie = \"t\"\nConnectsPerMinute = \"off\"\nFailedAttemptsPerMinute = \"off\"",
         ))
+        .tickets(hero_sse::auth::Tickets::new().audience("usage"))
         .environment(Vec::<(String, String)>::new());
     match use_jwt {
         true => builder.authenticator(jwt()).build().expect("a server"),
