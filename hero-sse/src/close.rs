@@ -12,6 +12,9 @@ macro_rules! reasons {
         /// Before the response's head is sent, a failure is an ordinary HTTP response. After it, a failure is one
         /// of these reasons. If the server ends the stream, the client receives the reason in `hero.close`.
         ///
+        /// Under [`Profile::Plain`](crate::options::Profile::Plain) there is no `hero.close`: after `ended` and
+        /// `last_event` the body ends cleanly, after every other reason it breaks off.
+        ///
         #[doc = concat!(
             "| reason | what the client sees | what it does next | what the operator does |\n|---|---|---|---|\n",
             $("| `", $name, "` | ", $sees, " | ", $next, " | ", $operator, " |\n",)*

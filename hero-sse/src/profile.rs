@@ -13,7 +13,8 @@
 /// | a drain | ends the stream at once | lets the answer finish within `DrainTimeout` |
 ///
 /// A body that breaks off lacks its last chunk over HTTP/1.1. Over HTTP/2, the stream is reset. Every client reports
-/// that as an error, so none takes half an answer for a whole one.
+/// that as an error, so none takes half an answer for a whole one. See the guide on
+/// [plain streams](crate::guide::posts).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Profile {

@@ -1,6 +1,8 @@
 //! Plain streams (`profile = "plain"`): nothing on the wire but the application's events, and an answer that is cut can
 //! be seen to be cut.
 
+mod ends;
+mod events;
 mod wire;
 
 use std::net::SocketAddr;

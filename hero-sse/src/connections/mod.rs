@@ -200,7 +200,8 @@ impl Connections {
     /// [`Authorizer`](crate::auth::Authorizer) the permission. Then disconnect. Otherwise a client that
     /// reconnects is admitted again.
     ///
-    /// * A stream sends what it has encoded already, then the closing event.
+    /// * A stream sends what it has encoded already, then the closing event. A
+    ///   [plain](crate::options::Profile::Plain) stream's body breaks off instead.
     /// * If the client does not take the closing event within half a second, its connection is reset: over
     ///   HTTP/2 the one stream, under a server without [`serve`](crate::HeroSse::serve) and
     ///   [`guard`](crate::HeroSse::guard) no connection. The application's stream is dropped and the slot
@@ -250,6 +251,7 @@ impl Connections {
     /// The event is encoded once, and the call never waits. Each stream queues up to 64 direct events and
     /// 64 KiB, or one larger event. Its writer sends them in order, between two of the stream's own events.
     ///
+    /// * It reaches [plain](crate::options::Profile::Plain) streams only if their endpoint has `direct_events = true`.
     /// * A stream whose function still runs sends them once it is open.
     /// * Events that are still queued when the stream ends are dropped. Clients that connect later do not
     ///   receive them. For events that no client may miss, use a [`Topic`](crate::Topic).
@@ -315,6 +317,8 @@ impl Connections {
     /// Their clients reconnect, each after a random time (`DrainJitter`), to the node that the load balancer
     /// chooses. This may be the same server, which still admits streams; see
     /// [`close_endpoint`](Self::close_endpoint).
+    ///
+    /// A [plain](crate::options::Profile::Plain) stream may finish first. After `DrainTimeout` its body breaks off.
     ///
     /// A stream whose client has stalled ends by its write timeout. An endpoint's function that still runs is
     /// dropped, and its client sent away in the same way; the function of a `POST` may finish.

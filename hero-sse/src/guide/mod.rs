@@ -46,6 +46,8 @@ guides! {
     other_servers: "other-servers.md", "[`HeroSse::guard`](crate::HeroSse::guard), \
         [`HeroSse::guard_connection`](crate::HeroSse::guard_connection), \
         [`HeroSse::redact_layer`](crate::HeroSse::redact_layer), [`server`](crate::server)";
+    posts: "posts.md", "[`Profile`](crate::options::Profile), [`SseOptions`](crate::SseOptions), \
+        [`CloseReason`](crate::CloseReason), [`sse_endpoint`](macro@crate::sse_endpoint)";
     proxies: "proxies.md", "[`SseOptions`](crate::SseOptions)";
     publishing: "publishing.md", "[`Topic::publish`](crate::Topic::publish), \
         [`PublishError`](crate::topic::PublishError)";

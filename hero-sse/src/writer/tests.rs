@@ -15,6 +15,9 @@ use crate::endpoint::EventStream;
 use crate::event::Event;
 use crate::options::SseOptions;
 use crate::permission::PermissionRule;
+use crate::policy::Profile;
+
+const SECOND: Duration = Duration::from_secs(1);
 
 fn writer(events: impl Stream<Item = Event> + Send + 'static) -> Writer {
     writer_in(&Connections::default(), SseOptions::default(), events)
@@ -106,6 +109,34 @@ async fn a_stream_that_ends_amid_a_batch_drops_the_applications_stream_at_once()
     let piece = poll(&mut writer);
     assert!(piece.iter().all(|byte| *byte == b'x'));
     assert_eq!((Arc::strong_count(&held), Arc::strong_count(&asking)), (1, 1));
+}
+
+/// A client that takes one large event slowly: no heartbeat, nor any end, tears the event.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_between_two_pieces_of_an_event() {
+    for plain in [false, true] {
+        let profile = if plain { Profile::Plain } else { Profile::Native };
+        let options = SseOptions::default().profile(profile).max_age(Duration::from_secs(20));
+        let options = options.heartbeat_interval(Duration::from_secs(1));
+        let events = stream::iter([Event::text("x".repeat(9 * PIECE))]);
+        let events = futures_util::StreamExt::chain(events, stream::pending());
+        let mut writer = writer_in(&Connections::default(), options, events);
+        writer.delivery = LiveDelivery::in_pieces(&Sweeper::default(), Duration::from_secs(9));
+        let reason = CloseReason::MaxAge;
+        writer.lifetime.end = Some(ScheduledEnd { at: Instant::now() + 20 * SECOND, reason });
+        let (mut body, mut broken) = (Vec::new(), false);
+        while let Some(piece) = futures_util::StreamExt::next(&mut writer).await {
+            match piece {
+                Ok(piece) => body.extend_from_slice(&piece),
+                Err(_) => broken = true,
+            }
+            tokio::time::advance(3 * SECOND).await;
+        }
+        let body = String::from_utf8(body).expect("UTF-8");
+        let event = format!("data: {}\n\n", "x".repeat(9 * PIECE));
+        assert!(body.contains(&event), "torn");
+        assert_eq!((broken, body.contains("hero.close")), (plain, !plain));
+    }
 }
 
 #[test]
