@@ -450,6 +450,7 @@ where
                     endpoint: framing.name,
                     end_mark: last && native,
                     refuse_traps: native,
+                    refuse_gaps: !native,
                 };
                 match write_event(out, rules, |frame| event.encode(frame)) {
                     Ok(written) => {

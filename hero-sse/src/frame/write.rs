@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::field::{
     END_MARK, END_SUFFIX, EventName, Fault, InvalidField, MAX_LENGTH, checked_retry, fault_of_id,
+    is_trap,
 };
 
 /// The heartbeat: an empty comment. Every client ignores it, and every proxy counts it as traffic. It is no block of its
@@ -28,6 +29,12 @@ pub struct InvalidEvent(Box<dyn std::error::Error + Send + Sync>);
 impl InvalidEvent {
     pub(crate) fn data(error: serde_json::Error) -> Self {
         Self(Box::new(error))
+    }
+
+    /// An event after a gap that the stream cannot report.
+    pub(crate) fn after_gap() -> Self {
+        Self("events were missed before this one, and a plain stream cannot say so: answer `Published::gap` with the \
+              state, and send the event itself".into())
     }
 }
 
@@ -100,6 +107,8 @@ pub(crate) struct FrameRules<'a> {
     pub(crate) end_mark: bool,
     /// An `EventSource` may read the stream, so that [`is_trap`](super::is_trap) names are an error.
     pub(crate) refuse_traps: bool,
+    /// The stream carries the application's events alone. An event after a gap cannot say so, and is an error.
+    pub(crate) refuse_gaps: bool,
 }
 
 /// What an event has decided about its name.
@@ -241,6 +250,17 @@ impl<'a> FrameWriter<'a> {
         self.out.put_slice(before);
         self.out.put_slice(frames);
         self.written.pre_encoded = kind;
+    }
+
+    /// Checks the name that a pre-encoded event has in its frame.
+    pub(crate) fn check_name(&mut self, name: Option<&[u8]>) {
+        if name.is_some_and(is_trap) {
+            self.name = NameField::Trap;
+        }
+    }
+
+    pub(crate) fn rules(&self) -> FrameRules<'a> {
+        self.rules
     }
 
     /// Leaves the event without data. Without this call, an event without data gets an empty `data` line, since a client
@@ -549,7 +569,7 @@ mod tests {
         let name = EventName::new("error").expect("a legal name");
         let write = |endpoint, own: bool, refuse_traps| {
             let mut out = BytesMut::from("before");
-            let rules = FrameRules { endpoint, end_mark: false, refuse_traps };
+            let rules = FrameRules { endpoint, refuse_traps, ..FrameRules::default() };
             let written = write_event(&mut out, rules, |f| {
                 if own {
                     f.event(&name);

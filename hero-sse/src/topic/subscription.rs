@@ -19,7 +19,7 @@ use super::position::Position;
 use super::reply::encoded;
 use super::ring::{Entry, Missed, Read, StartAt, Value};
 use crate::event::{SseEvent, TrapNames};
-use crate::frame::{FrameWriter, InvalidEvent, LastEventId, PreEncoded};
+use crate::frame::{FrameWriter, InvalidEvent, LastEventId, PreEncoded, write_id};
 
 /// A subscription to a [`Topic`](crate::Topic): return it from an endpoint, or use it as a `Stream` of [`Published`]
 /// events.
@@ -357,12 +357,21 @@ impl<E: SseEvent + Send + Sync + 'static> SseEvent for Published<E> {
 
     fn encode(&self, frame: &mut FrameWriter<'_>) -> Result<(), InvalidEvent> {
         let Self { entry, position, gap, .. } = self;
-        let mut before = BytesMut::new();
+        frame.check_name(entry.name.as_deref());
+        let (rules, mut before) = (frame.rules(), BytesMut::new());
         if let Some(gap) = gap {
+            if rules.refuse_gaps {
+                return Err(InvalidEvent::after_gap());
+            }
             let last = gap.last();
             gap.write(&mut before, None, last.as_ref().map(Position::as_str));
         }
-        if entry.last && !entry.has_data {
+        if entry.last && !rules.end_mark {
+            // Its frame has the end mark in the id.
+            write_id(&mut before, position.as_str(), false);
+            let body = entry.frame.get(entry.body..).unwrap_or_default();
+            frame.pre_encoded(PreEncoded::Event, &before, body);
+        } else if entry.last && !entry.has_data {
             // Not every browser takes an id, here the end mark, from a block without data.
             before.extend_from_slice(&entry.frame);
             let mut mark = BytesMut::new();

@@ -150,3 +150,41 @@ async fn filters_apply_to_them() {
     assert_eq!(next(&mut reader).await.data, "1");
     assert_eq!(comments(&reader), ["yes"]);
 }
+
+/// Behind an adaptor, too, a plain stream has the application's events alone, and a native one no name that an
+/// `EventSource` keeps for itself.
+#[tokio::test(start_paused = true)]
+async fn an_adapted_subscription_follows_the_profile() {
+    let topic: Topic<Event> = Topic::builder("notes").retain_events(3).build();
+    let first = topic.publish(event(0)).await.expect("published").to_string();
+    let error = || Event::text("x").named("error").expect("a name");
+    topic.publish_all([event(1), event(2), error(), event(3).last()]).await.expect("published");
+    let app = |profile: &str| {
+        let topic = topic.clone();
+        let sse = sse_with(options(&format!("Profile = \"{profile}\"")));
+        let endpoint = sse.endpoint("/s").public();
+        endpoint
+            .handler(async move |cursor: LastEventId| {
+                topic.subscribe().from_start().resume(&cursor).map(|event| event)
+            })
+            .expect("a route")
+    };
+    let open = |app: Router| async move { testing::open(&app, "/s").await.expect("a stream") };
+
+    let mut plain = open(app("plain")).await;
+    let events = plain.read_to_end().await.expect("a clean end");
+    let data: Vec<_> = events.iter().map(|event| event.data.as_str()).collect();
+    assert_eq!(data, ["2", "x", "3"]);
+    assert!(!plain.raw().contains("hero."), "{}", plain.raw());
+    let mut native = open(app("native")).await;
+    let events = native.read_to_end().await.expect("a clean end");
+    assert_eq!(events.first().map(|event| event.data.as_str()), Some("2"));
+    assert_eq!(native.close_reason(), Some(CloseReason::StreamError), "{}", native.raw());
+    assert!(!native.raw().contains("event: error"), "{}", native.raw());
+
+    // A gap that nothing answers breaks the body.
+    let resumed = testing::open(&app("plain"), "/s").last_event_id(first);
+    let mut resumed = resumed.await.expect("a stream");
+    assert!(resumed.read_to_end().await.is_err(), "{}", resumed.raw());
+    assert!(!resumed.raw().contains("data:"), "{}", resumed.raw());
+}
