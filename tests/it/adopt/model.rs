@@ -94,6 +94,11 @@ async fn native(gateway: State<Gateway>, question: Bytes) -> Result<Adopted, Ref
     pass_on(gateway, question).await
 }
 
+#[sse_endpoint("/early", method = "post", early = true, heartbeat = "100ms", public)]
+async fn early(gateway: State<Gateway>, question: Bytes) -> Result<Adopted, Refusal> {
+    pass_on(gateway, question).await
+}
+
 /// A model, and a gateway in front of it.
 struct Scene {
     sse: HeroSse,
@@ -111,7 +116,7 @@ impl Scene {
         tokio::spawn(axum::serve(listener, app).into_future());
         let sse = plain::sse(toml);
         let gateway = Gateway { client: reqwest::Client::new(), model: address };
-        let app = sse.routes(endpoints![chat, native]).expect("routes").with_state(gateway);
+        let app = sse.routes(endpoints![chat, native, early]).expect("routes").with_state(gateway);
         let server = Server::start(&sse, app).await;
         Self { sse, server, alive }
     }
@@ -184,6 +189,20 @@ async fn what_the_model_refuses_or_never_answers_is_a_status() {
         assert!(!error.body.contains("secret"), "{}", error.body);
         scene.nothing_is_left().await;
     }
+}
+
+/// The function still waits for the model, up to its own timeout.
+#[tokio::test]
+async fn with_early_a_model_without_a_head_has_heartbeats_and_then_a_broken_body() {
+    let scene = Scene::open("").await;
+    let answer = scene.ask("/early", "no head").await;
+    assert!(answer.head.starts_with("HTTP/1.1 200 "), "{}", answer.head);
+    assert!(answer.body.len() >= 3 * ":\n".len(), "{}", answer.body);
+    assert_eq!(answer.body.replace(":\n", ""), "");
+    assert_ne!(answer.end, End::Clean);
+    let answer = scene.ask("/early", "whole").await;
+    assert_eq!((answer.body.replace(":\n", "").as_str(), answer.end), (WHOLE, End::Clean));
+    scene.nothing_is_left().await;
 }
 
 #[tokio::test]
