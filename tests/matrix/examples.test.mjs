@@ -97,7 +97,7 @@ test("PyPI openai reads whole, cut, refused and limited answers", async () => {
   /** `{ text, error, status }` */
   const run = (model, token) =>
     new Promise((done) => {
-      const task = { url: llm.url, base: `${llm.url}/v1`, model, token, prompt: PROMPT };
+      const task = { url: llm.url, base: `${llm.url}/v1`, model, token, prompt: PROMPT, retries: 0 };
       const child = spawn(program(PYTHON, "The Python of the clients", "Call ./tests/clients"), [here("drivers/py_openai.py"), JSON.stringify(task)], { stdio: ["ignore", "pipe", "inherit"], timeout: 60_000 });
       let out = "";
       child.stdout.on("data", (text) => (out += text));

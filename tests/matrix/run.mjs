@@ -170,10 +170,10 @@ async function run(client, { kind, access = "", settings = [] }, act) {
 }
 
 /** Lets something happen to the server while the client reads forty numbers. */
-const interrupted = (column, settings, happens) => (client) =>
+const interrupted = (column, settings, happens, least = 8) => (client) =>
   run(client, { kind: "count", settings }, async ({ stage, report, begin, got, want }) => {
     await begin();
-    if (!(await settles(() => got().length >= 8))) return { [column]: "silent" };
+    if (!(await settles(() => got().length >= least))) return { [column]: "silent" };
     const since = Date.now();
     await happens(stage);
     await settles(() => got().length >= want.length || report.ended());
@@ -181,8 +181,8 @@ const interrupted = (column, settings, happens) => (client) =>
     const [first] = stage.requests(since);
     const took = first ? first.at - since : undefined;
     const { jitter = 0 } = client;
-    const [least, most] = [RETRY * (1 - jitter) - 100, 1.5 * RETRY * (1 + jitter) + 3_000];
-    const retry = took === undefined ? "stops" : took < least ? "sooner" : took > most ? "later" : "ok";
+    const [shortest, longest] = [RETRY * (1 - jitter) - 100, 1.5 * RETRY * (1 + jitter) + 3_000];
+    const retry = took === undefined ? "stops" : took < shortest ? "sooner" : took > longest ? "later" : "ok";
     return { [column]: compare(got(), want), ...(column === "kill" ? { retry, took } : {}) };
   });
 
@@ -267,7 +267,7 @@ const RUNS = [
   [["kill", "retry"], ({ post }) => !post, interrupted("kill", [`Retry=${RETRY}ms`], restart("SIGKILL"))],
   [["drain"], ({ post }) => !post, interrupted("drain", ["Retry=500ms"], restart("SIGTERM"))],
   [["drain"], ({ post }) => post, finishes],
-  [["age"], ({ post }) => !post, interrupted("age", ["Retry=500ms", "MaxAge=700ms"], async () => {})],
+  [["age"], ({ post }) => !post, interrupted("age", ["Retry=500ms", "MaxAge=700ms"], async () => {}, 1)],
   [["cut"], ({ post }) => post, broken],
   [["own"], ({ protocol }) => protocol, reported],
   [["refused"], () => true, refused],

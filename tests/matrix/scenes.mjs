@@ -41,7 +41,7 @@ const DONE = { data: "[DONE]" };
 /** A protocol's answer in each of its forms. `rest` is what follows the words, `own` its own way to report an error. */
 const answer = (name, start, rest, own) => ({
   [`${name}-whole`]: { events: [...start, ...rest], end: "last", every_ms: EVERY, content: words },
-  [`${name}-slow`]: { events: [...start, ...rest], end: "last", every_ms: 300, content: words },
+  [`${name}-slow`]: { events: [...start, ...rest], end: "last", every_ms: 500, content: words }, // with heartbeats between
   [`${name}-cut`]: { events: start, end: "error", every_ms: EVERY, content: words },
   [`${name}-own`]: { events: [...start, ...own], end: "last", every_ms: EVERY, content: words },
 });

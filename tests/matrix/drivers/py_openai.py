@@ -4,7 +4,7 @@ from report import TASK, drive, report
 
 
 def run():
-    client = OpenAI(base_url=TASK["base"], api_key=TASK["token"], max_retries=TASK.get("retries", 0))
+    client = OpenAI(base_url=TASK["base"], api_key=TASK["token"], max_retries=TASK.get("retries", 2))
     words = [{"role": "user", "content": TASK.get("prompt", "Say three words")}]
     stream = client.chat.completions.create(model=TASK.get("model", "m"), messages=words, stream=True)
     report(open=True)
