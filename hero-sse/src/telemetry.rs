@@ -114,6 +114,21 @@ pub(crate) fn event_name_ignored(path: &str, declared: &dyn Display, name: &str)
     }
 }
 
+/// Logs that user code polls a subscription inside a stream of its own, which the library cannot resume. Once per path.
+#[cfg(feature = "server")]
+pub(crate) fn unseen_subscription(path: &str) {
+    static LOGGED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    if LOGGED.lock().unwrap_or_else(PoisonError::into_inner).insert(path.into()) {
+        tracing::warn!(
+            target: TARGET,
+            path,
+            "the endpoint reads a subscription inside another stream: reconnecting clients miss events, and `Overflow`, \
+             `begin_with` and `on_gap` do not apply to it. Return the subscription itself (it has `map`, `filter`, \
+             `take` and `and`), or take a `LastEventId` as argument and call `resume(&cursor)` before the adaptor"
+        );
+    }
+}
+
 /// Counts a client that missed events and was sent `hero.gap`.
 pub(crate) fn gap(path: &str, connection: u64) {
     count(GAPS, &[("path", path)]);

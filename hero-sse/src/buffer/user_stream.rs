@@ -16,7 +16,7 @@ use crate::endpoint::{Appended, Framing, Source, Step};
 use crate::frame::{EventName, PreEncoded, contents_of, make_plain, retry_of};
 use crate::policy::Profile;
 use crate::telemetry;
-use crate::topic::BATCH;
+use crate::topic::{BATCH, find_unseen};
 
 /// How long a stream may make events at a stretch. Then they leave, and other tasks have their turn. A stream
 /// that takes its time over each event therefore sends each as it is made, instead of a batch later.
@@ -105,7 +105,11 @@ impl UserStream {
         let start = out.len();
         let framing = Framing { name: self.name.as_ref(), profile: self.profile };
         let poll = || stream.as_mut().poll_frame(cx, out, framing, ask_key);
-        let (step, appended) = match catch_unwind(AssertUnwindSafe(poll)) {
+        let (polled, is_unseen) = find_unseen(|| catch_unwind(AssertUnwindSafe(poll)));
+        if is_unseen {
+            telemetry::unseen_subscription(self.attribution.path());
+        }
+        let (step, appended) = match polled {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(made)) => made,
             Err(_) => {

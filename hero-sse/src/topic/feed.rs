@@ -13,7 +13,8 @@ use super::broker::LogReplica;
 use super::gap::{Gap, Resume};
 use super::position::{ClientCursor, Position};
 use super::reply::{Hooks, Reply};
-use super::ring::{Batch, Cursor, End, Entry, Missed, Read, SpecialEvents, StartAt, Value};
+use super::ring::{Batch, Cursor, End, Entry, Missed, Read, SpecialEvents, StartAt};
+use super::view::View;
 use crate::close::CloseReason;
 use crate::frame::{InvalidField, LastEventId, is_trap, retry_of, write_control, write_id};
 use crate::overflow::Overflow;
@@ -21,8 +22,6 @@ use crate::profile::Profile;
 
 /// A poll reads at most this many batches that hold nothing for the client, then lets other tasks run.
 pub(super) const MAX_EMPTY_READS: usize = 8;
-
-type Filter = Box<dyn FnMut(&Value) -> bool + Send>;
 
 /// What a stream's writer drives: one topic, or several merged ones.
 pub(crate) trait TopicFeed: Send {
@@ -175,7 +174,9 @@ pub(crate) struct Feed {
     unread_before: Option<u64>,
     /// The function chose where a new client starts.
     has_start: bool,
-    pub(super) filter: Option<Filter>,
+    pub(super) view: View,
+    /// Why the next event cannot be sent.
+    fault: Option<String>,
     pub(super) hooks: Hooks,
     sent_id: SentId,
     /// The offset in the last id that the client received.
@@ -204,7 +205,8 @@ impl Feed {
             needs_snapshot: replica.ring().has_snapshot(),
             unread_before: None,
             has_start: false,
-            filter: None,
+            view: View::default(),
+            fault: None,
             hooks: Hooks::default(),
             sent_id: SentId::None,
             sent_offset: 0,
@@ -300,6 +302,12 @@ impl Feed {
                     Err(error) => Next::Failed(error),
                 });
             }
+            if let Some(error) = self.fault.take() {
+                return Poll::Ready(Next::Failed(error));
+            }
+            if self.view.is_done() {
+                return Poll::Ready(Next::Over(End::Closed));
+            }
             if self.is_too_slow(limits) {
                 return Poll::Ready(Next::Overflow);
             }
@@ -325,8 +333,8 @@ impl Feed {
     /// Reads the next events; with `latest` only the newest of each name and key.
     pub(super) fn read(&mut self, cx: &Context<'_>, latest: bool) -> Poll<Read> {
         loop {
-            let filter = &mut self.filter;
-            let mut accept = |entry: &Entry| accepts(filter, entry);
+            let view = &mut self.view;
+            let mut accept = |entry: &Entry| view.accepts(entry);
             match self.cursor.poll(cx, latest.then_some(&mut accept)) {
                 Poll::Ready(Read::Missed(missed)) if self.is_unread => {
                     if let Some(missed) = self.since_the_start(&missed) {
@@ -393,7 +401,7 @@ impl Feed {
 
     /// Returns the batch if the client gets all of it; else writes the events that its filter accepts.
     fn deliver(&mut self, batch: &Batch, out: &mut BytesMut) -> Option<FeedPoll> {
-        let accepted = self.filtered(batch);
+        let accepted = self.selected(batch);
         let Some(last) = accepted.last() else {
             if self.sent_id == SentId::Current {
                 self.sent_id = SentId::Outdated;
@@ -403,7 +411,7 @@ impl Feed {
             }
             return None;
         };
-        let special = special_events(batch);
+        let special = self.special(batch);
         if special.retries {
             let own = accepted.iter().rev().find_map(|entry| retry_of(&entry.frame));
             self.retry = own.or(self.retry);
@@ -416,7 +424,7 @@ impl Feed {
             harmless.for_each(|entry| out.extend_from_slice(&entry.frame));
             return Some(FeedPoll::Failed(trap_error()));
         }
-        self.sent_id = SentId::after(last, batch);
+        self.sent_id = SentId::after(last, batch, self.cursor.next());
         if last.has_data {
             self.sent_offset = last.offset;
         }
@@ -430,23 +438,53 @@ impl Feed {
             bodies.for_each(|body| out.extend_from_slice(body));
             return None;
         }
-        if accepted.len() == batch.entries.len() {
+        if accepted.len() == batch.entries.len() && !self.view.is_mapped() {
             return Some(FeedPoll::Shared(batch.bytes.clone()));
         }
         accepted.iter().for_each(|entry| out.extend_from_slice(&entry.frame));
         None
     }
 
-    /// Returns the events of a batch that the filter accepts.
-    pub(super) fn filtered<'a>(&mut self, batch: &'a Batch) -> Cow<'a, [Arc<Entry>]> {
-        if self.filter.is_none() || batch.is_compacted {
+    /// Returns the events of a batch that the client gets, as it gets them.
+    pub(super) fn selected<'a>(&mut self, batch: &'a Batch) -> Cow<'a, [Arc<Entry>]> {
+        if self.view.is_whole() {
             return Cow::Borrowed(&batch.entries);
         }
-        Cow::Owned(batch.entries.iter().filter(|entry| self.accepts(entry)).cloned().collect())
+        let mut selected = Vec::new();
+        for entry in &batch.entries {
+            if self.view.is_done() {
+                // Another request may read what follows.
+                self.cursor.back_to(entry.offset);
+                break;
+            }
+            match self.select(entry, batch.is_compacted) {
+                Ok(entry) => selected.extend(entry),
+                Err(error) => {
+                    self.cursor.back_to(entry.offset);
+                    self.fault = Some(error);
+                    break;
+                }
+            }
+        }
+        Cow::Owned(selected)
     }
 
-    pub(super) fn accepts(&mut self, entry: &Entry) -> bool {
-        accepts(&mut self.filter, entry)
+    /// Returns an event as the client gets it. `accepted`: it has passed the filters.
+    pub(super) fn select(
+        &mut self,
+        entry: &Arc<Entry>,
+        accepted: bool,
+    ) -> Result<Option<Arc<Entry>>, String> {
+        let epoch = self.cursor.epoch();
+        self.view.apply(entry, accepted, || epoch.position(entry.offset))
+    }
+
+    /// Returns which rare events a batch has, or may have.
+    pub(super) fn special(&self, batch: &Batch) -> SpecialEvents {
+        match self.view.is_mapped() {
+            true => SpecialEvents { retries: true, traps: true },
+            false => special_events(batch),
+        }
     }
 
     /// The gap, and the state that makes up for it: the topic's snapshot, or later the reply of `on_gap`.
@@ -580,7 +618,12 @@ impl TopicFeed for Feed {
                     }
                     return Poll::Ready(FeedPoll::Over(CloseReason::LastEvent));
                 }
-                Next::Over(End::Closed) => return Poll::Ready(FeedPoll::Over(CloseReason::Ended)),
+                Next::Over(End::Closed) => {
+                    if self.view.is_done() {
+                        self.write_cursor(out);
+                    }
+                    return Poll::Ready(FeedPoll::Over(CloseReason::Ended));
+                }
                 Next::Overflow => {
                     self.write_cursor(out);
                     return Poll::Ready(FeedPoll::Over(CloseReason::Overflow));
@@ -619,7 +662,7 @@ impl TopicFeed for Feed {
 }
 
 /// Which rare events a batch has.
-pub(super) fn special_events(batch: &Batch) -> SpecialEvents {
+fn special_events(batch: &Batch) -> SpecialEvents {
     *batch.special.get_or_init(|| SpecialEvents {
         retries: retry_of(&batch.bytes).is_some(),
         traps: batch.entries.iter().any(|entry| is_trapped(entry)),
@@ -638,23 +681,18 @@ pub(super) fn trap_error() -> String {
 
 impl SentId {
     /// After this event of a batch, the last one that the client gets of it.
-    fn after(entry: &Entry, batch: &Batch) -> Self {
+    fn after(entry: &Entry, batch: &Batch, next: u64) -> Self {
         match batch.entries.last() {
             // Not every browser takes an id from a block without data.
             _ if !entry.has_data => Self::Outdated,
             _ if entry.last => Self::Final,
+            _ if entry.offset + 1 == next => Self::Current,
             Some(last) if last.offset != entry.offset => Self::Outdated,
             // The filter has left out what was read after it.
             _ if batch.is_compacted && entry.offset + 1 < batch.to => Self::Outdated,
             _ => Self::Current,
         }
     }
-}
-
-/// Whether the filter accepts the event. A last event passes every filter.
-fn accepts(filter: &mut Option<Filter>, entry: &Entry) -> bool {
-    let Some(filter) = filter else { return true };
-    entry.last || entry.value.as_ref().is_some_and(filter)
 }
 
 pub(super) fn wrote(out: &BytesMut, before: usize) -> Poll<FeedPoll> {

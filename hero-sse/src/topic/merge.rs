@@ -13,11 +13,12 @@ use futures_core::Stream;
 
 use super::feed::{
     Feed, FeedPoll, MAX_EMPTY_READS, Next, SentId, SlowClientLimits, TopicFeed, is_trapped,
-    special_events, trap_error, write_cursor, wrote,
+    trap_error, write_cursor, wrote,
 };
 use super::position::{ClientCursor, MAX_MERGED_TOPICS, ids_in, join_ids};
 use super::ring::{BATCH, End, Entry, SpecialEvents};
 use super::subscription::Subscription;
+use super::unseen;
 use crate::close::CloseReason;
 use crate::event::SseEvent;
 use crate::frame::{FrameWriter, InvalidEvent, LastEventId, PreEncoded, retry_of, write_id};
@@ -59,6 +60,8 @@ pub struct MergedSubscription {
     feed: MergedFeed,
     /// An error was yielded.
     is_over: bool,
+    /// Whether `resume` was called.
+    is_resumed: bool,
 }
 
 impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
@@ -88,7 +91,7 @@ impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
         let parts = vec![Part::of(self.into_feed())];
         let (sent_id, profile) = (SentId::None, Profile::Native);
         let feed = MergedFeed { parts, turn: 0, sent_id, fault: None, profile, retry: None };
-        MergedSubscription { feed, is_over: false }.and(other)
+        MergedSubscription { feed, is_over: false, is_resumed: false }.and(other)
     }
 }
 
@@ -105,6 +108,7 @@ impl MergedSubscription {
     /// The library calls this for a stream that an endpoint returns. Call it yourself before an adaptor such as `map`.
     #[must_use]
     pub fn resume(mut self, cursor: &LastEventId) -> Self {
+        self.is_resumed = true;
         self.feed.resume(cursor);
         self
     }
@@ -123,6 +127,9 @@ impl Stream for MergedSubscription {
         let this = self.get_mut();
         if this.is_over {
             return Poll::Ready(None);
+        }
+        if !this.is_resumed {
+            unseen::report();
         }
         let mut out = BytesMut::new();
         let (overflow, max_lag) = (Overflow::DropOldest, None);
@@ -289,9 +296,9 @@ impl MergedFeed {
                     }
                 }
                 Next::Batch(batch) => {
-                    let accepted = part.feed.filtered(&batch);
+                    let accepted = part.feed.selected(&batch);
                     part.waiting.extend(accepted.iter().cloned());
-                    part.special = special_events(&batch);
+                    part.special = part.feed.special(&batch);
                     if part.waiting.is_empty() {
                         let expires = part.feed.sent_id_expires();
                         if self.sent_id == SentId::Current {
@@ -346,6 +353,9 @@ impl MergedFeed {
             return None;
         }
         if !self.ended_by_last() {
+            if self.parts.iter().any(|part| part.feed.view.is_done()) {
+                self.write_cursor(out);
+            }
             return Some(CloseReason::Ended);
         }
         if self.sent_id != SentId::Final && !self.profile.is_plain() {

@@ -12,6 +12,8 @@ pub(crate) mod position;
 mod reply;
 mod ring;
 mod subscription;
+mod unseen;
+mod view;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -32,6 +34,8 @@ pub use self::position::{MergedPosition, Position};
 pub(crate) use self::ring::BATCH;
 use self::ring::{Snapshot, Value};
 pub use self::subscription::{Published, Subscription};
+#[cfg(feature = "server")]
+pub(crate) use self::unseen::find_unseen;
 use crate::event::SseEvent;
 use crate::frame::{EventName, InvalidEvent, InvalidField, write_body};
 use crate::telemetry;

@@ -17,9 +17,11 @@ use super::feed::{Feed, MAX_EMPTY_READS, TopicFeed, write_cursor};
 use super::gap::{Gap, Resume};
 use super::position::Position;
 use super::reply::encoded;
-use super::ring::{Entry, Missed, Read, StartAt, Value};
+use super::ring::{Entry, Missed, Read, StartAt};
+use super::unseen;
 use crate::event::{SseEvent, TrapNames};
 use crate::frame::{FrameWriter, InvalidEvent, LastEventId, PreEncoded, write_id};
+use crate::telemetry;
 
 /// A subscription to a [`Topic`](crate::Topic): return it from an endpoint, or use it as a `Stream` of [`Published`]
 /// events.
@@ -70,13 +72,16 @@ pub struct Subscription<E> {
     waiting: VecDeque<Arc<Entry>>,
     /// The gap before the next event.
     gap: Option<Gap>,
+    /// Whether `resume` was called.
+    is_resumed: bool,
     marker: PhantomData<fn() -> E>,
 }
 
 impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
     pub(super) fn new(replica: &LogReplica) -> Self {
         let feed = Feed::new(replica);
-        Self { feed, waiting: VecDeque::new(), gap: None, marker: PhantomData }
+        let waiting = VecDeque::new();
+        Self { feed, waiting, gap: None, is_resumed: false, marker: PhantomData }
     }
 
     /// Resumes after the client's last event, if the request has a cursor.
@@ -85,6 +90,7 @@ impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
     /// `map`, or to learn the [`resume_state`](Self::resume_state). Only the first call with a cursor counts.
     #[must_use]
     pub fn resume(mut self, cursor: &LastEventId) -> Self {
+        self.is_resumed = true;
         self.feed.resume(cursor);
         self
     }
@@ -118,12 +124,61 @@ impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
     /// [`Overflow::Latest`](crate::options::Overflow::Latest) again for events that wait. It must be fast, and must always
     /// return the same for an event.
     #[must_use]
-    pub fn filter(mut self, mut accept: impl FnMut(&E) -> bool + Send + 'static) -> Self {
-        let mut earlier = self.feed.filter.take();
-        self.feed.filter = Some(Box::new(move |value: &Value| {
-            earlier.as_mut().is_none_or(|earlier| earlier(value))
-                && value.downcast_ref().is_some_and(&mut accept)
-        }));
+    pub fn filter(mut self, accept: impl FnMut(&E) -> bool + Send + 'static) -> Self {
+        self.feed.view.filter(accept);
+        self
+    }
+
+    /// Sends another event in place of each: a type of its own, or an [`Event`](crate::Event).
+    ///
+    /// Reconnecting clients resume as without it. Ids, keys, gaps, the endpoint's
+    /// [`Overflow`](crate::options::Overflow) and the topic's last event stay. [`is_last`](SseEvent::is_last),
+    /// [`key`](SseEvent::key) and an id of the new event do not apply. Filters before it get the event of the topic, filters
+    /// after it the new one.
+    ///
+    /// `map` is called once per event and client, and under [`Overflow::Latest`](crate::options::Overflow::Latest) with a
+    /// filter after it again. Each client's event is encoded for it alone: for one encoding for all, publish that type. It
+    /// must be fast.
+    ///
+    /// ```
+    /// use hero_sse::axum::extract::State;
+    /// use hero_sse::prelude::*;
+    /// use serde::Serialize;
+    ///
+    /// #[derive(Serialize, SseEvent)]
+    /// struct Order { id: u64, buyer: String }
+    ///
+    /// #[sse_endpoint("/orders", public)]
+    /// async fn orders(State(orders): State<Topic<Order>>) -> Subscription<Event> {
+    ///     orders.subscribe().map(|order| Event::text(order.id.to_string()))
+    /// }
+    /// # fn main() { let _: hero_sse::extend::Endpoints<Topic<Order>> = endpoints![orders]; }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// An event that cannot be encoded, or a panic of `map`, ends the stream, and is logged. An event of another node that
+    /// cannot be [decoded](crate::topic::TopicBuilder::decode) is left out.
+    #[must_use]
+    pub fn map<O>(self, map: impl FnMut(&E) -> O + Send + 'static) -> Subscription<O>
+    where
+        O: SseEvent + Send + Sync + 'static,
+    {
+        let Self { mut feed, waiting, gap, is_resumed, .. } = self;
+        feed.view.map(map);
+        Subscription { feed, waiting, gap, is_resumed, marker: PhantomData }
+    }
+
+    /// Ends the stream after `count` events, as an empty stream ends: with [`CloseReason::Ended`](crate::CloseReason).
+    ///
+    /// An `EventSource` then reconnects, and gets the next `count` events. To stop it, let the topic end with a
+    /// [last](SseEvent::is_last) event. Only the topic's events count that this client gets, after all filters: not the state
+    /// of [`begin_with`](Self::begin_with), not the reply of [`on_gap`](Self::on_gap), no `hero.*`, and no event without
+    /// data. Of several calls, the lowest count holds.
+    #[doc(alias = "limit")]
+    #[must_use]
+    pub fn take(mut self, count: usize) -> Self {
+        self.feed.view.take(count);
         self
     }
 
@@ -255,9 +310,14 @@ impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
 
     fn next_waiting(&mut self) -> Option<Published<E>> {
         while let Some(entry) = self.waiting.pop_front() {
-            if !self.feed.accepts(&entry) {
-                continue;
-            }
+            let entry = match self.feed.select(&entry, false) {
+                Ok(Some(entry)) => entry,
+                Ok(None) => continue,
+                Err(error) => {
+                    telemetry::not_encoded(&error);
+                    continue;
+                }
+            };
             // Only an event of another node that cannot be decoded has no value.
             let Some(value) = entry.value.clone().and_then(|value| value.downcast().ok()) else {
                 continue;
@@ -274,6 +334,12 @@ impl<E: SseEvent + Send + Sync + 'static> Stream for Subscription<E> {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Published<E>>> {
         let this = self.get_mut();
+        if !this.is_resumed || this.feed.hooks.begin.is_some() || this.feed.hooks.on_gap.is_some() {
+            unseen::report();
+        }
+        if this.feed.view.is_done() {
+            return Poll::Ready(None);
+        }
         if let Some(missed) = this.feed.missed.take() {
             this.move_past(missed);
         }

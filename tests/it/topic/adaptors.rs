@@ -28,12 +28,13 @@ async fn a_mapped_event_reports_the_gap_before_it() {
 
     let of = topic.clone();
     let sse = sse_with(SseOptions::default());
-    let app = serving(&sse, move || of.subscribe().from_start().map(|frame| frame));
+    let app = serving(&sse, move || StreamExt::map(of.subscribe().from_start(), |frame| frame));
     let mut reader = testing::open(&app, "/s").await.expect("a stream");
     assert_eq!(some(&mut reader, 3).await, steps(28..=30));
     let of = topic.clone();
     let sse = sse_with(SseOptions::default());
-    let resumed = async move |cursor: LastEventId| of.subscribe().resume(&cursor).map(|f| f);
+    let resumed =
+        async move |cursor: LastEventId| StreamExt::map(of.subscribe().resume(&cursor), |f| f);
     let app = sse.endpoint("/s").public().handler(resumed).expect("a route");
     let mut reader = testing::open(&app, "/s").last_event_id("another").await.expect("a stream");
     let gap = next(&mut reader).await;
@@ -48,7 +49,7 @@ async fn a_mapped_event_keeps_its_key_and_its_end_mark() {
     let topic = Topic::new("steps");
     let of = topic.clone();
     let sse = sse_with(options("Overflow = \"latest\""));
-    let app = serving(&sse, move || of.subscribe().map(|frame| frame));
+    let app = serving(&sse, move || StreamExt::map(of.subscribe(), |frame| frame));
     let mut reader = testing::open(&app, "/s").await.expect("a stream");
     topic.publish_all((1..=30).map(step)).await.expect("sent");
     tokio::time::sleep(Duration::from_millis(10)).await;

@@ -12,6 +12,7 @@ mod slow_clients;
 mod starts_and_ends;
 mod steps;
 mod transports;
+mod views;
 mod without_data;
 
 use axum::Router;

@@ -95,7 +95,7 @@ async fn a_last_one_ends_the_stream_for_good() {
         let sse = sse_with(SseOptions::default());
         let app = match carrier {
             0 => serve(&sse, move || topic.subscribe().from_start()),
-            1 => serve(&sse, move || topic.subscribe().from_start().map(|event| event)),
+            1 => serve(&sse, move || StreamExt::map(topic.subscribe().from_start(), |event| event)),
             _ => serve(&sse, move || {
                 topic.subscribe().from_start().and(other.subscribe().from_start())
             }),
@@ -165,7 +165,7 @@ async fn an_adapted_subscription_follows_the_profile() {
         let endpoint = sse.endpoint("/s").public();
         endpoint
             .handler(async move |cursor: LastEventId| {
-                topic.subscribe().from_start().resume(&cursor).map(|event| event)
+                StreamExt::map(topic.subscribe().from_start().resume(&cursor), |event| event)
             })
             .expect("a route")
     };
