@@ -117,9 +117,12 @@ async fn a_stream_is_opened_and_closed_with_its_id_reason_and_duration() {
 
 type Items = stream::BoxStream<'static, Result<Event, std::io::Error>>;
 
+/// The path of an endpoint, its stream, and how that ends.
+type Case = (&'static str, fn() -> Items, CloseReason);
+
 #[tokio::test(start_paused = true)]
 async fn every_end_is_one_close() {
-    let cases: [(&str, fn() -> Items, CloseReason); 5] = [
+    let cases: [Case; 5] = [
         ("ended", || stream::empty().boxed(), CloseReason::Ended),
         ("last", || stream::iter([Ok(Event::text("x").last())]).boxed(), CloseReason::LastEvent),
         (
@@ -398,7 +401,6 @@ async fn a_hook_may_publish_send_to_its_own_stream_and_disconnect() {
     assert_eq!(eve.close_reason(), Some(CloseReason::Revoked));
     drop(eve);
     assert_eq!(read().await, read().await);
-    drop(read);
     drop(subscriber);
     finished(&sse).await;
     assert_eq!(calls.check(), 2);

@@ -88,7 +88,7 @@ fn a_native_endpoint_of_events_called_error_is_refused_with_the_cure() {
     let error = named.handler::<_, _, ()>(async || burst(1)).expect_err("a trap");
     assert!(error.to_string().contains("called `open`"), "{error}");
     let cured = sse.endpoint("/b").public().profile(Profile::Plain);
-    cured.handler::<_, _, ()>(async || stream::pending::<Message>()).expect("plain");
+    let _app: Router = cured.handler(async || stream::pending::<Message>()).expect("plain");
 }
 
 #[tokio::test(start_paused = true)]

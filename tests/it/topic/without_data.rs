@@ -119,7 +119,7 @@ async fn a_gap_is_answered_with_them_and_the_id_follows() {
     let subscribed = topic.clone();
     let app = serve(&sse_with(SseOptions::default()), move || {
         let reply = async |_| Ok(vec![event(0), Event::comment("that is all")]);
-        subscribed.subscribe().on_gap(move |gap| reply(gap))
+        subscribed.subscribe().on_gap(reply)
     });
     let mut reader =
         testing::open(&app, "/s").last_event_id(first.as_str()).await.expect("a stream");
