@@ -34,11 +34,15 @@ use crate::telemetry;
 ///
 /// # As a `Stream`
 ///
-/// If you wrap a subscription in an adaptor such as `map`, `take` or `chain`, take the cursor as an argument and call
-/// [`resume`](Self::resume) yourself. Otherwise reconnecting clients miss events. ([`filter`](Self::filter),
-/// [`on_gap`](Self::on_gap) and [`and`](Self::and) are no adaptors: they need no care.)
+/// Inside another stream, such as one of `futures`' adaptors, the library cannot see the subscription. Take the cursor as an
+/// argument and call [`resume`](Self::resume) yourself, and keep the items [`Published`], which have the ids. Otherwise
+/// reconnecting clients miss events; without `resume`, a warning is logged once per path. The methods of this type
+/// ([`filter`](Self::filter), [`map`](Self::map), [`take`](Self::take), [`begin_with`](Self::begin_with),
+/// [`on_gap`](Self::on_gap) and [`and`](Self::and)) are no adaptors: they need no care.
 ///
 /// ```
+/// use std::future::ready;
+///
 /// use futures_util::StreamExt;
 /// use hero_sse::axum::extract::State;
 /// use hero_sse::prelude::*;
@@ -48,11 +52,11 @@ use crate::telemetry;
 /// #[derive(Serialize, SseEvent)]
 /// struct Order { id: u64 }
 ///
-/// #[sse_endpoint("/orders/ten", public)]
-/// async fn ten(State(orders): State<Topic<Order>>, cursor: LastEventId) -> impl Stream<Item = Published<Order>> {
-///     orders.subscribe().resume(&cursor).take(10)
+/// #[sse_endpoint("/orders/first", public)]
+/// async fn first(State(orders): State<Topic<Order>>, cursor: LastEventId) -> impl Stream<Item = Published<Order>> {
+///     orders.subscribe().resume(&cursor).take_while(|order| ready(order.id <= 1_000))
 /// }
-/// # fn main() { let _: hero_sse::extend::Endpoints<Topic<Order>> = endpoints![ten]; }
+/// # fn main() { let _: hero_sse::extend::Endpoints<Topic<Order>> = endpoints![first]; }
 /// ```
 ///
 /// Behind an adaptor:
