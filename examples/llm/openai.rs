@@ -58,7 +58,8 @@ pub(crate) async fn chat_completions(
                 // In the middle, an error that the client shall read is an event.
                 Err(ModelError::Overloaded) => {
                     tx.send(Event::json(&error("the model is overloaded", "server_error"))?).await;
-                    break;
+                    // Nothing follows that would make the answer look whole.
+                    return Ok(());
                 }
                 // After any other error the body breaks: the client must not take what it has for the whole answer.
                 Err(ModelError::Unreachable(error)) => return Err(error.into()),

@@ -61,7 +61,8 @@ pub(crate) async fn chat(
                 Err(ModelError::Overloaded) => {
                     let error = json!({ "type": "error", "errorText": "the model is overloaded" });
                     tx.send(Event::json(&error)?).await;
-                    break;
+                    // Nothing follows that would make the answer look whole.
+                    return Ok(());
                 }
                 Err(ModelError::Unreachable(error)) => return Err(error.into()),
             }

@@ -315,7 +315,9 @@ struct Idle {
 impl Idle {
     /// Called while nothing arrives. Is ready with the timeout when it has passed.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Duration> {
-        let due = *self.since.get_or_insert_with(Instant::now) + self.timeout;
+        let since = *self.since.get_or_insert_with(Instant::now);
+        // So long a time is no limit.
+        let Some(due) = since.checked_add(self.timeout) else { return Poll::Pending };
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
         loop {
             ready!(timer.as_mut().poll(cx));

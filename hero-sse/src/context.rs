@@ -126,7 +126,8 @@ impl SseContext {
             telemetry::misdeclared(mistake);
         }
         if !mistakes.is_empty() {
-            return Refusal::internal().into_response();
+            let format = sse.core().refusals.as_ref();
+            return Refusal::internal().with_format(format, &declaration.path).into_response();
         }
         let policies = policies(&sse, &declaration);
         let route = Route::new(declaration, policies);

@@ -445,7 +445,7 @@ impl AuthenticatedRequest {
                 if catch_unwind(AssertUnwindSafe(|| drop(events))).is_err() {
                     telemetry::panicked(&route.path, "stream's drop");
                 }
-                return Err(failed(Refusal::missed_events().to_string()));
+                return Err(CloseReason::Gap);
             }
             let end = match events.kind() {
                 StreamKind::Private => end,

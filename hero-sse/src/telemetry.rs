@@ -129,10 +129,10 @@ pub(crate) fn unseen_subscription(path: &str) {
     }
 }
 
-/// Counts a client that missed events and was sent `hero.gap`.
+/// Counts a client that missed events. A native one was sent `hero.gap`.
 pub(crate) fn gap(path: &str, connection: u64) {
     count(GAPS, &[("path", path)]);
-    tracing::debug!(target: TARGET, path, connection, "a client missed events and was sent `hero.gap`");
+    tracing::debug!(target: TARGET, path, connection, "a client missed events");
 }
 
 /// Counts a rejected request. It also counts as a stream that ended.

@@ -36,6 +36,9 @@ const KEPT_BUFFER: usize = 1024;
 /// The timer of a stream without heartbeat and end. Timers need a time, and none needs a longer one.
 const FAR_FUTURE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
+/// How long before the end of a drain a plain stream breaks off, or a tenth of `DrainTimeout` if that is shorter.
+const BREAK_TIME: Duration = Duration::from_millis(500);
+
 /// The body of an open stream.
 pub(crate) struct Writer {
     events: Option<Events>,
@@ -69,9 +72,11 @@ pub(crate) struct Lifetime {
 }
 
 impl Lifetime {
-    /// Lets a plain stream finish, for as long as the drain waits.
+    /// Lets a plain stream finish, for almost as long as the drain waits: its break is sent before the drain resets the
+    /// sockets.
     fn let_finish(&mut self, since: Instant) {
-        let Some(at) = self.drain_timeout.and_then(|timeout| since.checked_add(timeout)) else {
+        let timeout = self.drain_timeout.map(|timeout| timeout - BREAK_TIME.min(timeout / 10));
+        let Some(at) = timeout.and_then(|timeout| since.checked_add(timeout)) else {
             return;
         };
         if self.end.is_none_or(|end| end.at > at) {
@@ -265,10 +270,24 @@ impl Writer {
         if let Some(events) = self.events.as_mut().filter(|_| reason.reconnect()) {
             events.write_cursor(&mut self.gathered);
         }
-        self.close(reason);
+        // Whatever the reason is called, the application's stream has not ended.
+        let ending = match self.policy.profile.is_plain() {
+            true => Ending::Broken,
+            false => self.ending(reason),
+        };
+        self.close_with(reason, ending);
     }
 
     fn close(&mut self, reason: CloseReason) {
+        self.close_with(reason, self.ending(reason));
+    }
+
+    /// Returns how the stream ends. A client that cannot open it again must learn so from `hero.close`.
+    fn ending(&self, reason: CloseReason) -> Ending {
+        self.policy.ending(reason, self.lifetime.can_reopen)
+    }
+
+    fn close_with(&mut self, reason: CloseReason, ending: Ending) {
         // The application's stream is dropped at once, even if bytes still wait to be sent.
         self.events = None;
         self.opening = None;
@@ -276,7 +295,7 @@ impl Writer {
         self.slot.close(reason);
         let retry = self.policy.closing_retry(reason, Duration::ZERO);
         let retry = self.own_retry.unwrap_or(retry);
-        match self.policy.ending(reason) {
+        match ending {
             Ending::CloseEvent => {
                 self.stage = Stage::Closed;
                 write_close_event(&mut self.gathered, reason, retry, self.lifetime.can_reopen);

@@ -137,6 +137,18 @@ async fn a_ticket_opens_the_stream_of_the_token_that_bought_it() {
     assert!(open(&app, "/api/public", &ticket).await.expect("a stream").starts_with("bob"));
 }
 
+/// A broken body would bring an `EventSource` back with the same ticket, which is spent.
+#[tokio::test(start_paused = true)]
+async fn a_stream_by_ticket_says_how_it_ends_even_without_clean_ends() {
+    let app = app(&sse_with("CleanEnd = false\nMaxAge = \"1m\""));
+    let ticket = buy(&app, "ann.may", "/api/held").await;
+    let stream = testing::open(&app, &format!("/api/held?ticket={ticket}"));
+    let mut stream = stream.await.expect("a stream").timeout(Duration::from_secs(90));
+    let events = stream.read_to_end().await.expect("a clean end");
+    let close = &events.last().expect("a closing event").data;
+    assert!(close.contains("max_age") && close.contains("\"reconnect\":false"), "{close}");
+}
+
 #[tokio::test]
 async fn a_caller_that_may_not_open_the_stream_gets_no_ticket_and_the_same_error() {
     let app = app(&sse_with(""));

@@ -86,9 +86,13 @@ impl Gate {
             Err(refusal) => refusal,
         };
         // A browser sends a cookie by itself, also a stale one. What a client sends on purpose must be right.
-        let by_cookie =
-            matches!(refusal.status(), StatusCode::UNAUTHORIZED | StatusCode::BAD_REQUEST)
-                && matches!(token::bearer_token(parts, sources.without_cookie(), None), Ok(None));
+        // Nor may others behind its address, whose cookies failed, keep it out.
+        let of_caller = matches!(
+            refusal.status(),
+            StatusCode::UNAUTHORIZED | StatusCode::BAD_REQUEST | StatusCode::TOO_MANY_REQUESTS
+        );
+        let by_cookie = of_caller
+            && matches!(token::bearer_token(parts, sources.without_cookie(), None), Ok(None));
         match by_cookie {
             true => {
                 Ok(StreamCaller { principal: None, disconnects, refused_cookie: Some(refusal) })

@@ -34,6 +34,8 @@ pub(crate) struct UserStream {
     pausing: bool,
     /// The last reconnection time since it was taken.
     retry: Option<Duration>,
+    /// It was reported that it reads a subscription which the library cannot see.
+    unseen: bool,
 }
 
 impl UserStream {
@@ -43,7 +45,15 @@ impl UserStream {
         profile: Profile,
         attribution: Attribution,
     ) -> Self {
-        Self { stream: Some(stream), name, profile, attribution, pausing: false, retry: None }
+        Self {
+            stream: Some(stream),
+            name,
+            profile,
+            attribution,
+            pausing: false,
+            retry: None,
+            unseen: false,
+        }
     }
 
     pub(super) fn is_pausing(&self) -> bool {
@@ -106,7 +116,7 @@ impl UserStream {
         let framing = Framing { name: self.name.as_ref(), profile: self.profile };
         let poll = || stream.as_mut().poll_frame(cx, out, framing, ask_key);
         let (polled, is_unseen) = find_unseen(|| catch_unwind(AssertUnwindSafe(poll)));
-        if is_unseen {
+        if is_unseen && !std::mem::replace(&mut self.unseen, true) {
             telemetry::unseen_subscription(self.attribution.path());
         }
         let (step, appended) = match polled {

@@ -30,7 +30,7 @@ use self::registry::{Observer, Registry};
 pub(crate) use self::slot::{Attribution, Slot};
 pub use crate::close::CloseReason;
 use crate::event::SseEvent;
-use crate::frame::{InvalidEvent, write_body};
+use crate::frame::{InvalidEvent, InvalidField, is_trap, name_of, write_body};
 use crate::telemetry;
 
 /// How long the client of a disconnected stream may take to receive the closing event.
@@ -286,7 +286,8 @@ impl Connections {
     ///
     /// # Errors
     ///
-    /// [`InvalidEvent`] when the event cannot be encoded. No stream receives it then.
+    /// [`InvalidEvent`] when the event cannot be encoded, or is called `error` or `open`, which an `EventSource` confuses with
+    /// its own events. No stream receives it then.
     #[doc(alias = "broadcast")]
     #[doc(alias = "publish")]
     #[doc(alias = "push")]
@@ -298,6 +299,10 @@ impl Connections {
     ) -> Result<SendSummary, InvalidEvent> {
         let mut frame = BytesMut::new();
         write_body(&mut frame, None, |frame| event.encode(frame))?;
+        // A native stream could not be sent it, and which streams match is known only one by one.
+        if name_of(&frame).is_some_and(is_trap) {
+            return Err(InvalidField::trap().into());
+        }
         let frame = frame.freeze();
         let mut sent = SendSummary::default();
         for connection in self.0.matching(filter) {

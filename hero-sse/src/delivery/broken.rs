@@ -31,7 +31,7 @@ impl fmt::Display for BrokenOff {
 
 impl std::error::Error for BrokenOff {}
 
-/// How long the last bytes may take where the write timeout is off.
+/// How long the last bytes may take at most. A shorter write timeout is the limit.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// Waits until the bytes before a break are on their way.
@@ -84,7 +84,7 @@ impl LastBytes {
         socket: Option<&SocketWatch>,
         timeout: Option<Duration>,
     ) -> Poll<()> {
-        let wait = timeout.unwrap_or(LONGEST_WAIT);
+        let wait = timeout.map_or(LONGEST_WAIT, |timeout| timeout.min(LONGEST_WAIT));
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(wait)));
         if timer.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());

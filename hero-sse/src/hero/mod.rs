@@ -294,7 +294,8 @@ impl Builder {
 
     /// Calls `hook` for every stream that opens.
     ///
-    /// A stream opens when the endpoint's function has returned it, before its head is sent. A request that is rejected,
+    /// A stream opens when the endpoint's function has returned it, before its head is sent. With `early` it opens before the
+    /// function runs. A request that is rejected,
     /// refused, or answered by the function itself opens none. The stream does not wait for the hook.
     ///
     /// The rules for calls are those of [`on_close`](Self::on_close).

@@ -102,7 +102,7 @@ impl Route {
     /// `can_reopen` is `false` where the same request cannot open the stream later.
     pub(super) fn reject(&self, error: AdmissionError, can_reopen: bool) -> Response {
         let retry = self.policy().closing_retry(error.reason(), error.retry_after());
-        let ending = self.policy().ending(error.reason());
+        let ending = self.policy().ending(error.reason(), can_reopen);
         match self.policy().over_limit {
             OverLimit::Retry if ending == Ending::Broken => {
                 let bytes = match self.policy().profile {

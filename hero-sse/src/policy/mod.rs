@@ -76,11 +76,12 @@ impl Policy {
         }
     }
 
-    /// Returns how a stream ends for this reason.
-    pub(crate) fn ending(&self, reason: CloseReason) -> Ending {
+    /// Returns how a stream ends for this reason. `can_reopen` is `false` where the same request cannot open it again.
+    pub(crate) fn ending(&self, reason: CloseReason, can_reopen: bool) -> Ending {
+        let is_broken = reason.reconnect() && can_reopen && !self.clean_end;
         match (self.profile, reason) {
             (Profile::Native, CloseReason::Ended) => Ending::CloseEvent,
-            (Profile::Native, reason) if reason.reconnect() && !self.clean_end => Ending::Broken,
+            (Profile::Native, _) if is_broken => Ending::Broken,
             (Profile::Native, _) => Ending::CloseEvent,
             (Profile::Plain, CloseReason::Ended | CloseReason::LastEvent) => Ending::Clean,
             (Profile::Plain, _) => Ending::Broken,

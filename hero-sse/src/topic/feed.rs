@@ -16,7 +16,9 @@ use super::reply::{Hooks, Reply};
 use super::ring::{Batch, Cursor, End, Entry, Missed, Read, SpecialEvents, StartAt};
 use super::view::View;
 use crate::close::CloseReason;
-use crate::frame::{InvalidField, LastEventId, is_trap, retry_of, write_control, write_id};
+use crate::frame::{
+    InvalidField, LastEventId, is_trap, name_of, retry_of, write_control, write_id,
+};
 use crate::overflow::Overflow;
 use crate::profile::Profile;
 
@@ -106,6 +108,11 @@ impl Preamble {
     /// The last reconnection time in it.
     pub(super) fn retry(&self) -> Option<Duration> {
         self.bodies.iter().rev().find_map(|body| retry_of(body))
+    }
+
+    /// Whether an `EventSource` would pass one of its events to a handler of its own.
+    pub(super) fn has_trap(&self) -> bool {
+        self.bodies.iter().any(|body| name_of(body).is_some_and(is_trap))
     }
 
     /// Writes the preamble. Only its last event carries `id`: a client that gets a part of it resumes before the whole.
@@ -596,6 +603,9 @@ impl TopicFeed for Feed {
                     if self.profile.is_plain() && preamble.is_unanswered(self.is_settled()) =>
                 {
                     return Poll::Ready(FeedPoll::Over(CloseReason::Gap));
+                }
+                Next::Preamble(preamble) if !self.profile.is_plain() && preamble.has_trap() => {
+                    return Poll::Ready(FeedPoll::Failed(trap_error()));
                 }
                 Next::Preamble(preamble) => {
                     self.retry = preamble.retry().or(self.retry);

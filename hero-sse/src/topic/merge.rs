@@ -285,6 +285,9 @@ impl MergedFeed {
                     if self.profile.is_plain() && preamble.is_unanswered(settled) {
                         return Turn::Over(FeedPoll::Over(CloseReason::Gap));
                     }
+                    if !self.profile.is_plain() && preamble.has_trap() {
+                        return Turn::Over(FeedPoll::Failed(trap_error()));
+                    }
                     self.retry = preamble.retry().or(self.retry);
                     let id = settled.then(|| self.id());
                     preamble.write(out, Some(number), id.as_deref(), self.profile);

@@ -90,8 +90,8 @@ impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
 
     /// Resumes after the client's last event, if the request has a cursor.
     ///
-    /// The library calls this for a subscription that an endpoint returns. Call it yourself before an adaptor such as
-    /// `map`, or to learn the [`resume_state`](Self::resume_state). Only the first call with a cursor counts.
+    /// The library calls this for a subscription that an endpoint returns. Call it yourself before an adaptor
+    /// such as `take_while`, or to learn the [`resume_state`](Self::resume_state). Only the first call with a cursor counts.
     #[must_use]
     pub fn resume(mut self, cursor: &LastEventId) -> Self {
         self.is_resumed = true;
@@ -161,7 +161,8 @@ impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
     ///
     /// # Errors
     ///
-    /// An event that cannot be encoded, or a panic of `map`, ends the stream, and is logged. An event of another node that
+    /// An event that cannot be encoded, or a panic of `map`, ends the stream of an endpoint, and is logged. Where the
+    /// subscription is read as a `Stream`, such an event is logged and left out. An event of another node that
     /// cannot be [decoded](crate::topic::TopicBuilder::decode) is left out.
     #[must_use]
     pub fn map<O>(self, map: impl FnMut(&E) -> O + Send + 'static) -> Subscription<O>
@@ -270,7 +271,7 @@ impl<E: SseEvent + Send + Sync + 'static> Subscription<E> {
     /// The stream waits for the reply, and the client's cursor moves with it. A client that disconnects earlier gets the
     /// gap again, and `reply` is called again. The future is dropped with the stream.
     ///
-    /// `reply` is not called behind an adaptor such as `map`; use [`Published::gap`] there. If the state is computed from
+    /// `reply` is not called behind an adaptor such as `take_while`; use [`Published::gap`] there. If the state is computed from
     /// the topic's own events, [`TopicBuilder::snapshot`](crate::topic::TopicBuilder::snapshot) is exact.
     ///
     /// # Errors

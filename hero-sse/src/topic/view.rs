@@ -22,10 +22,13 @@ pub(super) struct View {
     remaining: Option<usize>,
 }
 
+/// Makes another event. `true`: the event is the topic's last, which passes every filter.
+type Make = Box<dyn FnMut(&Value, bool) -> Option<Value> + Send>;
+
 /// Makes another event of each.
 struct Map {
-    /// All functions and the filters between them. `true`: the event is the topic's last, which passes every filter.
-    make: Box<dyn FnMut(&Value, bool) -> Option<Value> + Send>,
+    /// All functions and the filters between them.
+    make: Make,
     /// Whether there are filters between them.
     has_filter: bool,
     encode: fn(&Value) -> Result<Bytes, String>,
@@ -79,7 +82,7 @@ impl View {
             Some(earlier) => (Some(earlier.make), earlier.has_filter),
             None => (None, false),
         };
-        let make: Box<dyn FnMut(&Value, bool) -> Option<Value> + Send> = match earlier {
+        let make: Make = match earlier {
             Some(mut earlier) => Box::new(move |value, last| map(&earlier(value, last)?)),
             None => Box::new(move |value, _| map(value)),
         };

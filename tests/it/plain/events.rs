@@ -272,3 +272,27 @@ async fn a_handler_with_a_context_is_plain_by_post_as_well() {
     let head = testing::open(&app, "/s").method(http::Method::HEAD).await.expect("a head");
     assert_eq!(head.raw(), "");
 }
+
+/// Direct events, and what hooks of a topic send, are not seen by `routes()`.
+#[tokio::test(start_paused = true)]
+async fn no_way_sends_an_event_called_error_to_a_native_stream() {
+    let sse = sse("");
+    let error = || Event::text("x").named("error").expect("a name");
+    let topic = Topic::<Event>::new("t");
+    let other = Topic::<Event>::new("other");
+    let (one, two) = (topic.clone(), topic.clone());
+    let alone = async move || one.subscribe().begin_with(async move || Ok(vec![error()]));
+    let merged = async move || {
+        let begun = two.subscribe().begin_with(async move || Ok(vec![error()]));
+        begun.and(other.subscribe())
+    };
+    let alone: Router = sse.endpoint("/alone").public().handler(alone).expect("a route");
+    let merged = sse.endpoint("/merged").public().handler(merged).expect("a route");
+    let app = alone.merge(merged);
+    for path in ["/alone", "/merged"] {
+        let (raw, clean) = all(testing::open(&app, path)).await;
+        assert!(clean && raw.contains("stream_error") && !raw.contains("event: error"), "{raw}");
+    }
+    let sent = sse.connections().send(&ConnectionFilter::all(), error());
+    assert!(sent.expect_err("a trap").to_string().contains("error"));
+}
