@@ -17,7 +17,7 @@ use super::ring::{Batch, Cursor, End, Entry, Missed, Read, SpecialEvents, StartA
 use super::view::View;
 use crate::close::CloseReason;
 use crate::frame::{
-    InvalidField, LastEventId, is_trap, name_of, retry_of, write_control, write_id,
+    InvalidField, LastEventId, has_data, is_trap, name_of, retry_of, write_control, write_id,
 };
 use crate::overflow::Overflow;
 use crate::profile::Profile;
@@ -113,6 +113,14 @@ impl Preamble {
     /// Whether an `EventSource` would pass one of its events to a handler of its own.
     pub(super) fn has_trap(&self) -> bool {
         self.bodies.iter().any(|body| name_of(body).is_some_and(is_trap))
+    }
+
+    /// The client's position after it, if it carries an id. Not every browser takes an id from a block without data.
+    pub(super) fn sent_id(&self) -> SentId {
+        match self.bodies.last().is_none_or(|body| has_data(body)) {
+            true => SentId::Current,
+            false => SentId::Outdated,
+        }
     }
 
     /// Writes the preamble. Only its last event carries `id`: a client that gets a part of it resumes before the whole.
@@ -613,7 +621,7 @@ impl TopicFeed for Feed {
                     let id = current.as_ref().map(Position::as_str);
                     preamble.write(out, None, id, self.profile);
                     if let Some(current) = current {
-                        (self.sent_id, self.sent_offset) = (SentId::Current, current.offset());
+                        (self.sent_id, self.sent_offset) = (preamble.sent_id(), current.offset());
                     }
                 }
                 Next::Batch(batch) => match self.deliver(&batch, out) {

@@ -292,7 +292,7 @@ impl MergedFeed {
                     let id = settled.then(|| self.id());
                     preamble.write(out, Some(number), id.as_deref(), self.profile);
                     if settled {
-                        self.sent_id = SentId::Current;
+                        self.sent_id = preamble.sent_id();
                     }
                     if out.len() - before >= BATCH {
                         return Turn::Full;
