@@ -115,7 +115,8 @@ impl UserStream {
         let start = out.len();
         let framing = Framing { name: self.name.as_ref(), profile: self.profile };
         let poll = || stream.as_mut().poll_frame(cx, out, framing, ask_key);
-        let (polled, is_unseen) = find_unseen(|| catch_unwind(AssertUnwindSafe(poll)));
+        let (polled, is_unseen) =
+            find_unseen(self.profile, || catch_unwind(AssertUnwindSafe(poll)));
         if is_unseen && !std::mem::replace(&mut self.unseen, true) {
             telemetry::unseen_subscription(self.attribution.path());
         }

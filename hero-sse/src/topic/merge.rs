@@ -131,6 +131,9 @@ impl Stream for MergedSubscription {
         if !this.is_resumed {
             unseen::report();
         }
+        if let Some(profile) = unseen::profile() {
+            this.feed.set_profile(profile);
+        }
         let mut out = BytesMut::new();
         let (overflow, max_lag) = (Overflow::DropOldest, None);
         let limits = SlowClientLimits { overflow, max_lag, was_idle: false };
@@ -139,6 +142,10 @@ impl Stream for MergedSubscription {
             FeedPoll::Failed(error) => {
                 this.is_over = true;
                 Some(Err(error.into()))
+            }
+            FeedPoll::Over(CloseReason::Gap) => {
+                this.is_over = true;
+                Some(Err(InvalidEvent::after_gap().into()))
             }
             FeedPoll::Over(_) if out.is_empty() => None,
             polled => {

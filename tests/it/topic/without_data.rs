@@ -4,6 +4,7 @@ use super::steps::*;
 use crate::support::serving as serve;
 use axum::Router;
 use hero_sse::Event;
+use hero_sse::options::Profile;
 
 fn event(n: u64) -> Event {
     Event::text(n.to_string())
@@ -189,4 +190,41 @@ async fn an_adapted_subscription_follows_the_profile() {
     let mut resumed = resumed.await.expect("a stream");
     assert!(resumed.read_to_end().await.is_err(), "{}", resumed.raw());
     assert!(!resumed.raw().contains("data:"), "{}", resumed.raw());
+}
+
+/// So does one of several topics, which encodes its events itself.
+#[tokio::test(start_paused = true)]
+async fn an_adapted_merged_subscription_follows_the_profile() {
+    let topic: Topic<Event> = Topic::builder("notes").retain_events(3).build();
+    let other: Topic<Event> = Topic::new("other");
+    let first = topic.publish(event(0)).await.expect("published").to_string();
+    let error = || Event::text("x").named("error").expect("a name");
+    topic.publish_all([event(1), event(2), error(), event(3)]).await.expect("published");
+    let app = |answered: bool| {
+        let (topic, other) = (topic.clone(), other.clone());
+        let endpoint = sse_with(SseOptions::default().profile(Profile::Plain));
+        let endpoint = endpoint.endpoint("/s").public();
+        let open = async move |cursor: LastEventId| {
+            let mut subscription = topic.subscribe().from_start();
+            if answered {
+                subscription = subscription.on_gap(async |_| Ok(vec![event(7)]));
+            }
+            StreamExt::map(subscription.and(other.subscribe()).resume(&cursor), |event| event)
+        };
+        endpoint.handler(open).expect("a route")
+    };
+    let mut plain = testing::open(&app(false), "/s").await.expect("a stream");
+    let mut data = Vec::new();
+    while data.len() < 3 {
+        data.push(next(&mut plain).await.data);
+    }
+    assert_eq!(data, ["2", "x", "3"]);
+    assert!(!plain.raw().contains("hero."), "{}", plain.raw());
+
+    let open = |answered| testing::open(&app(answered), "/s").last_event_id(first.clone());
+    let mut broken = open(false).await.expect("a stream");
+    assert!(broken.read_to_end().await.is_err(), "{}", broken.raw());
+    let mut answered = open(true).await.expect("a stream");
+    assert_eq!(next(&mut answered).await.data, "7");
+    assert!(!answered.raw().contains("hero."), "{}", answered.raw());
 }
