@@ -36,9 +36,9 @@
 //!
 //! # Errors, backpressure and cancellation
 //!
-//! An error ends the endpoint's stream with [`CloseReason::StreamError`]: a `plain` body
-//! breaks, a `native` stream gets its closing event. The error is logged, and the client never receives its text. The upstream is read only as fast as the client reads. Dropping the stream
-//! drops the upstream's body, and with it the connection or the request behind it.
+//! An error ends the endpoint's stream with [`CloseReason::StreamError`]: a `plain` body breaks, a `native` stream gets its
+//! closing event. The error is logged, and the client never receives its text. The upstream is read only as fast as the
+//! client reads. Dropping the stream drops the upstream's body, and with it the connection or the request behind it.
 
 use std::error::Error;
 use std::fmt::{self, Display};

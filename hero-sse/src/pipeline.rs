@@ -339,10 +339,7 @@ impl AuthenticatedRequest {
         let opened = tokio::select! {
             biased;
             reason = end_request => {
-                // Dropping the function's future runs user code as well.
-                if catch_unwind(AssertUnwindSafe(|| drop(opening))).is_err() {
-                    telemetry::panicked(&route.path, "endpoint function's drop");
-                }
+                drop_user_value(opening, route, "endpoint function's drop");
                 slot.close(reason);
                 return Err(route.ended_before_start(reason, !self.by_ticket));
             }
@@ -375,26 +372,21 @@ impl AuthenticatedRequest {
         route: &Route,
         permit: Permit,
         slot: Slot,
-        mut events: EventStream,
+        events: EventStream,
     ) -> Response {
-        if let Err(fault) = events.check() {
-            if catch_unwind(AssertUnwindSafe(|| drop(events))).is_err() {
-                telemetry::panicked(&route.path, "stream's drop");
+        let mut events = match resumed(events, route, &self.cursor) {
+            Ok(events) => events,
+            Err(Unsendable::Fault(fault)) => {
+                slot.release_unused();
+                telemetry::unusable_stream(&route.path, &fault);
+                return route.refuse(Refusal::internal());
             }
-            slot.release_unused();
-            telemetry::unusable_stream(&route.path, &fault);
-            return route.refuse(Refusal::internal());
-        }
-        events.resume(&self.cursor);
-        let policy = route.policies.of(events.kind());
-        if policy.profile.is_plain() && events.has_unanswered_gap() {
-            slot.attribution().gap();
-            if catch_unwind(AssertUnwindSafe(|| drop(events))).is_err() {
-                telemetry::panicked(&route.path, "stream's drop");
+            Err(Unsendable::Gap) => {
+                slot.attribution().gap();
+                slot.release_unused();
+                return route.refuse(Refusal::missed_events());
             }
-            slot.release_unused();
-            return route.refuse(Refusal::missed_events());
-        }
+        };
         let head = events.take_head();
         let mut response = self.start(route, permit, slot, Source::Ready(events));
         if let Some(head) = head {
@@ -429,24 +421,18 @@ impl AuthenticatedRequest {
                 Ok(Err(response)) => return Err(failed(described(response))),
                 Ok(Ok(events)) => events,
             };
-            if let Err(fault) = events.check() {
-                if catch_unwind(AssertUnwindSafe(|| drop(events))).is_err() {
-                    telemetry::panicked(&route.path, "stream's drop");
-                }
-                return Err(failed(fault));
-            }
             if events.take_head().is_some() {
                 telemetry::head_too_late(&route.path, of_stream.id());
             }
-            events.resume(&cursor);
-            let policy = route.policies.of(events.kind()).clone();
-            if policy.profile.is_plain() && events.has_unanswered_gap() {
-                of_stream.gap();
-                if catch_unwind(AssertUnwindSafe(|| drop(events))).is_err() {
-                    telemetry::panicked(&route.path, "stream's drop");
+            let events = match resumed(events, &route, &cursor) {
+                Ok(events) => events,
+                Err(Unsendable::Fault(fault)) => return Err(failed(fault)),
+                Err(Unsendable::Gap) => {
+                    of_stream.gap();
+                    return Err(CloseReason::Gap);
                 }
-                return Err(CloseReason::Gap);
-            }
+            };
+            let policy = route.policies.of(events.kind()).clone();
             let end = match events.kind() {
                 StreamKind::Private => end,
                 StreamKind::Subscription => scheduled_end(&policy, principal.as_ref()),
@@ -516,6 +502,44 @@ impl AuthenticatedRequest {
 
     pub(crate) fn cursor(&self) -> &LastEventId {
         &self.cursor
+    }
+}
+
+/// Why a stream that the function returned cannot be sent.
+enum Unsendable {
+    /// A mistake of the application.
+    Fault(String),
+    /// The client has missed events, and a plain stream cannot tell it.
+    Gap,
+}
+
+/// Lets a stream continue after the client's last event. One that cannot be sent is dropped.
+fn resumed(
+    mut events: EventStream,
+    route: &Route,
+    cursor: &LastEventId,
+) -> Result<EventStream, Unsendable> {
+    let checked = events.check().map_err(Unsendable::Fault).and_then(|()| {
+        events.resume(cursor);
+        let is_plain = route.policies.of(events.kind()).profile.is_plain();
+        match is_plain && events.has_unanswered_gap() {
+            true => Err(Unsendable::Gap),
+            false => Ok(()),
+        }
+    });
+    match checked {
+        Ok(()) => Ok(events),
+        Err(why) => {
+            drop_user_value(events, route, "stream's drop");
+            Err(why)
+        }
+    }
+}
+
+/// Drops a value of the application. The drop is user code as well.
+fn drop_user_value<T>(value: T, route: &Route, what: &'static str) {
+    if catch_unwind(AssertUnwindSafe(|| drop(value))).is_err() {
+        telemetry::panicked(&route.path, what);
     }
 }
 

@@ -112,8 +112,8 @@ impl HeroSse {
     /// Returns a layer that removes tokens from requests, for a router under a server without
     /// [`serve`](Self::serve) and [`guard`](Self::guard).
     ///
-    /// `access_token` leaves the URI, and so does `ticket` on a server with tickets. The values of credential headers print as `Sensitive`. The
-    /// layer must be the outermost one, so add it last: layers outside of it see the token. Under `serve` and
+    /// `access_token` leaves the URI, and so does `ticket` on a server with tickets. The values of credential headers print
+    /// as `Sensitive`. The layer must be the outermost one, so add it last: layers outside of it see the token. Under `serve` and
     /// `guard` it has no effect.
     ///
     /// ```no_run

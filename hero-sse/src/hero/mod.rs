@@ -376,8 +376,9 @@ impl Builder {
     ///
     /// The hook formats every refusal of an endpoint, a [`SseContext`](crate::SseContext) and the tickets' route: the
     /// library's own, a [`Refusal`] that a function returns, and rejections of extractors that are plain text or empty,
-    /// as those of axum's `Json` are. Other responses of functions and extractors stay as they are. An endpoint may have
-    /// a format of its own ([`EndpointBuilder::refusals`], or the key `refusals` of the attribute).
+    /// as those of axum's `Json` are. A text of more than 4 KiB is replaced by the status's reason. Other responses of
+    /// functions and extractors stay as they are. An endpoint may have a format of its own
+    /// ([`EndpointBuilder::refusals`], or the key `refusals` of the attribute).
     ///
     /// The response keeps the refusal's status unless the hook sets one that is no success. It keeps the refusal's
     /// headers, such as `WWW-Authenticate`, `Retry-After`, `Allow` and `Cache-Control`, unless the hook sets them. If the
